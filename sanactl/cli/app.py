@@ -1,0 +1,179 @@
+"""The command line's frame: commands that are imported only when called, and one place where errors become lines.
+
+`sanactl --help` lists the commands from the table below without importing any of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from sanactl import __version__
+from sanactl.errors import SanactlError
+
+__all__ = ["COMMANDS", "app", "main"]
+
+# name: (module, panel, one line of help). The command's function has the command's name, with _ for -.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("init", "Checkpoints", "Write a first checkpoint: the built-in base, or random weights."),
+    "inspect": ("inspect", "Checkpoints", "Show what is in a checkpoint: blocks, sizes, config, lineage."),
+    "convert": (
+        "convert",
+        "Checkpoints",
+        "Change a checkpoint's format or dtype, loss-free between formats.",
+    ),
+    "grow": ("grow", "Surgery", "Make a checkpoint deeper (section 2.2)."),
+    "importance": ("importance", "Surgery", "Measure how much each block changes its input (equation 3)."),
+    "prune": ("prune", "Surgery", "Keep the most important blocks (section 2.4)."),
+    "finetune": ("finetune", "Models", "Train a checkpoint by flow matching, with CAME-8bit by default."),
+    "sample": ("sample", "Models", "Draw images for prompts."),
+    "judge": (
+        "judge",
+        "Models",
+        "Let a vision-language model pick the best images of a prompt (section 2.5).",
+    ),
+    "train-judge": ("train_judge", "Models", "Train a judge on labelled images (appendix B)."),
+    "eval": ("eval", "Scores", "Score images: eval geneval."),
+    "prompts": ("prompts", "Scores", "Write prompt files of the built-in world."),
+    "report": ("report", "Scores", "Write one HTML page about a run."),
+    "log": ("log", "Scores", "Show what was made from what in this folder."),
+    "make-shapes": (
+        "make_shapes",
+        "Scores",
+        "Train the parts of the built-in world: autoencoder, text encoder.",
+    ),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands live in modules of `sanactl.cli` and are imported when one is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command itself if it is the one called, else a stand-in that knows its line of help."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, panel, line = COMMANDS[cmd_name]
+        if getattr(ctx, "_called", None) != cmd_name:
+            return TyperCommand(cmd_name, help=line, rich_help_panel=panel)
+        loaded = importlib.import_module(f"sanactl.cli.{module}")
+        command = typer.main.get_command(loaded.app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        ctx._called = args[0] if args else None
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"sanactl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: bool = typer.Option(False, "--debug", help="Show a traceback where something fails."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Grow, measure, prune, train, sample and judge SANA checkpoints, one command at a time.
+
+    Data goes to stdout as JSON lines, so that commands chain by pipes; words for people go to stderr.
+
+    Try: [bold]sanactl init shapes -o base.st[/bold] and then [bold]sanactl sample | sanactl judge[/bold]
+    """
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; the exit code is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    # Wherever it stands: `sanactl sample --debug` is what people type.
+    arguments = [a for a in arguments if a != "--debug"]
+    # A terminated run unwinds like an interrupted one, so that it saves its state and removes its temporaries.
+    signal.signal(signal.SIGTERM, _terminated)
+    # bitsandbytes says on import that an optional kernel is missing, which no command here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        code = app(arguments, prog_name="sanactl", standalone_mode=False)
+        _flush()
+        return int(code or 0)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has all it wanted (`sanactl sample | head -1`): that is no failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SanactlError as error:
+        if debug:
+            raise
+        _say(str(error))
+        return error.exit_code
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except typer.Abort:
+        _say("interrupted")
+        return 130
+    except Exception as error:
+        return _unexpected(error, debug)
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    """Errors that are not ours: wrong usage found by typer, trouble with files or memory, and bugs."""
+    if hasattr(error, "show") and hasattr(error, "exit_code"):
+        error.show()
+        return int(error.exit_code)
+    if debug:
+        raise error
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror}")
+    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        _say("out of memory; try a smaller --batch-size")
+    else:
+        first = next(iter(str(error).strip().splitlines()), "")
+        _say(
+            f"unexpected {type(error).__name__}: {first} (run with --debug for the traceback, and please report it)"
+        )
+    return 1
+
+
+def _flush() -> None:
+    """Raises BrokenPipeError here, where it is handled, and not at the interpreter's exit."""
+    sys.stdout.flush()
+
+
+def _terminated(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    print(f"sanactl: {line}", file=sys.stderr)
+
+
+def entry() -> None:
+    """The console script: `main`'s exit code becomes the process's."""
+    sys.exit(main())

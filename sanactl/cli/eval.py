@@ -1,0 +1,53 @@
+"""`sanactl eval`: scores of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanactl.cli.options import Force, Output, RecordsArgument
+
+app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
+
+
+@app.callback()
+def metrics() -> None:
+    """Score images: eval geneval."""
+
+
+@app.command()
+def geneval(
+    records: RecordsArgument = None,
+    detector: Annotated[
+        str, typer.Option(help="Who finds the objects: shapes, the built-in world's detector.")
+    ] = "shapes",
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Score images by GenEval's rules: six tasks, each with its 95 % interval.
+
+    [bold]sanactl sample --prompts shapes | sanactl eval geneval[/bold]
+    [bold]sanactl eval geneval base-samples/[/bold]           a folder in GenEval's layout
+
+    The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
+    """
+    from sanactl.cli.render import show_scores
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_records
+    from sanactl.metrics.geneval_folder import read_geneval_folder
+    from sanactl.stages.eval import evaluate_geneval
+
+    run = Invocation("eval geneval")
+    if records is not None and Path(records).is_dir():
+        stream, source = read_geneval_folder(Path(records)), records
+    else:
+        stream, source = find_records(records, ("image",), what="images to score")
+    target = output or run.free_name("geneval", ".jsonl", force=force)
+    run.uses(source)
+    scored = evaluate_geneval(
+        run.counted(stream, "images to score"), detector=detector, progress=run.progress
+    )
+    run.emit(run.tee(scored, target, force=force), show=show_scores)
+    run.finish((target, "score"))

@@ -1,0 +1,88 @@
+"""`sanactl importance`: equation 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import (
+    BatchSize,
+    CheckpointArgument,
+    Device,
+    Dtype,
+    Force,
+    Output,
+    Plot,
+    PromptsFile,
+    Revision,
+    Seed,
+)
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def importance(
+    checkpoint: CheckpointArgument = None,
+    prompts: PromptsFile = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
+    guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
+    plot: Plot = None,
+    batch_size: BatchSize = 25,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Measure how much each block changes its input, over calibration prompts and timesteps (equation 3).
+
+    [bold]sanactl importance base-d60.st --prompts calib.txt --plot importance.svg[/bold]
+
+    Writes one block record a block, to stdout and to NAME.importance.jsonl.
+    """
+    from dataclasses import asdict
+
+    from sanactl.cli.inputs import choose_prompts
+    from sanactl.cli.render import show_blocks
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_checkpoint
+    from sanactl.diffusion.loading import resolve_dtype
+    from sanactl.stages.conditioning import pick_device, sampling_settings
+    from sanactl.stages.importance import block_importance
+
+    run = Invocation("importance", seed=seed)
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=("prompt",))
+    records, source = choose_prompts(prompts, piped, default="calib")
+    settings = sampling_settings(found, steps=steps, guidance_scale=guidance)
+    target = output or Path(f"{found.name}.importance.jsonl")
+    where = pick_device(device)
+    kind = resolve_dtype(dtype, where)
+    texts = [r["prompt"] for r in records]
+    run.uses(found)
+    run.uses(source)
+    run.key(digest=found.digest, prompts=texts, settings=asdict(settings), seed=seed, dtype=str(kind))
+    if run.made_before(target, force=force):
+        blocks = run.again(target)
+    else:
+        measured = block_importance(
+            found,
+            texts,
+            settings,
+            device=where,
+            dtype=kind,
+            batch_size=batch_size,
+            seed=seed,
+            progress=run.progress,
+        )
+        blocks = run.tee(measured, target, force=force)
+    kept = list(blocks)
+    if plot is not None:
+        from sanactl.stages.report.plots import plot_importance
+
+        plot_importance(kept, plot)
+    run.emit(kept, show=show_blocks)
+    run.finish((target, "block"), of=found.digest)

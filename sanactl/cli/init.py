@@ -1,0 +1,67 @@
+"""`sanactl init`: a first checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import Force, Output, Seed
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def init(
+    what: Annotated[
+        str, typer.Argument(help="shapes, or a checkpoint whose config to take with --scratch.")
+    ] = "shapes",
+    output: Output = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Random weights, for training from scratch.")
+    ] = False,
+    blocks: Annotated[
+        Optional[int], typer.Option(min=1, help="Blocks, with --scratch.", show_default=False)
+    ] = None,
+    world: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="With --scratch: a folder of text_encoder, tokenizer, vae, scheduler.", show_default=False
+        ),
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Write a first checkpoint: the built-in base, or random weights.
+
+    [bold]sanactl init shapes -o base.st[/bold]                             the built-in world's base
+    [bold]sanactl init base-d60.st --scratch -o scratch.st[/bold]           the same shape, random weights
+    """
+    from sanactl.cli.render import show_checkpoints
+    from sanactl.cli.run import Invocation, checkpoint_record
+    from sanactl.errors import UsageError
+    from sanactl.io.checkpoint import open_checkpoint
+    from sanactl.stages.init import init_like, init_scratch, init_shapes
+
+    run = Invocation("init", seed=seed)
+    if what == "shapes" and not scratch:
+        if blocks or world:
+            raise UsageError("--blocks and --world go with --scratch")
+        target = output or Path("base.st")
+        init_shapes(target, force=force)
+    elif what == "shapes":
+        target = output or Path("scratch.st")
+        init_scratch(target, blocks=blocks, world=world, seed=seed, force=force)
+    else:
+        if not scratch:
+            raise UsageError(
+                f"{what} is a checkpoint already", hint="--scratch makes a random one of its shape"
+            )
+        like = open_checkpoint(what)
+        run.uses(like)
+        target = output or Path(f"{like.name}-scratch.st")
+        init_like(like, target, blocks=blocks, seed=seed, force=force)
+    made = open_checkpoint(target)
+    run.emit([checkpoint_record(made)], show=show_checkpoints)
+    run.finish((target, "checkpoint"), digest=made.digest)

@@ -1,0 +1,48 @@
+"""Prompts and images as commands take them: from an option, the pipe, or the built-in world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sanactl.cli.streams import note, stdin_records
+from sanactl.errors import InputError
+from sanactl.io.builtin import asset
+from sanactl.io.prompts import load_prompts, number_prompts
+from sanactl.io.records import Record
+
+__all__ = ["choose_prompts"]
+
+
+def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -> tuple[list[Record], str]:
+    """Prompt records and where they come from.
+
+    Args:
+        argument: of --prompts: a file, `-` for stdin, `shapes` for the built-in evaluation prompts, or None.
+        piped: records that the pipe brought; its prompts are used if there is no argument.
+        default: "calib" for the calibration prompts, "demo" for one evaluation prompt a task.
+    """
+    if argument == "-":
+        if piped:
+            return _of_pipe(piped), "stdin"
+        return number_prompts(list(stdin_records(("prompt",), default_kind="prompt"))), "stdin"
+    if argument == "shapes":
+        return load_prompts(asset("eval.jsonl")), "builtin:shapes"
+    if argument is not None:
+        return load_prompts(Path(argument)), argument
+    if any(r["kind"] == "prompt" for r in piped):
+        return _of_pipe(piped), "stdin"
+    if default == "calib":
+        note("using the built-in world's 100 calibration prompts (--prompts names others)")
+        return load_prompts(asset("calib.txt")), "builtin:shapes calib.txt"
+    note("using one prompt of each of the built-in world's tasks (--prompts names others)")
+    seen: dict[str, Record] = {}
+    for record in load_prompts(asset("eval.jsonl")):
+        seen.setdefault(record["tag"], record)
+    return list(seen.values()), "builtin:shapes"
+
+
+def _of_pipe(piped: list[Record]) -> list[Record]:
+    found = [r for r in piped if r["kind"] == "prompt"]
+    if not found:
+        raise InputError("stdin brought no prompt record")
+    return number_prompts(found)

@@ -1,0 +1,49 @@
+"""`sanactl inspect`: what is in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sanactl.cli.options import CheckpointArgument, Revision
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def inspect(
+    checkpoint: CheckpointArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on a terminal, too.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    revision: Revision = None,
+) -> None:
+    """Show what is in a checkpoint: blocks, sizes, dtypes, config, companions, lineage. Reads headers only.
+
+    [bold]sanactl inspect base.st[/bold]
+    [bold]sanactl inspect base.st --json | jq .blocks[/bold]
+    """
+    import sys
+
+    from sanactl.cli.run import checkpoint_record
+    from sanactl.cli.streams import find_checkpoint
+    from sanactl.io.records import dumps
+
+    found, _ = find_checkpoint(checkpoint, revision=revision)
+    record = {
+        **checkpoint_record(found),
+        "format": found.kind,
+        "dtypes": found.dtypes,
+        "config": found.config,
+        "companions": found.companions,
+        "sampling": found.sampling,
+        "lineage": found.lineage,
+    }
+    if tensors:
+        record["tensors"] = {name: {"dtype": t.dtype, "shape": t.shape} for name, t in found.tensors.items()}
+    if as_json or not sys.stdout.isatty():
+        print(dumps(record))
+        return
+    from sanactl.cli.render_inspect import show_inspection
+
+    show_inspection(record)

@@ -1,0 +1,71 @@
+"""`sanactl judge`: the tournament of section 2.5."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def judge(
+    records: RecordsArgument = None,
+    keep: Annotated[
+        Optional[int],
+        typer.Option(
+            "--keep", "-k", min=1, help="The best so many of each prompt. Default: 1.", show_default=False
+        ),
+    ] = None,
+    all_images: Annotated[bool, typer.Option("--all", help="Pass on every image, with its rank.")] = False,
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            "--model",
+            "-m",
+            help="A vision-language model's folder or Hub id; oracle: the built-in detector. Default: the built-in judge.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    dtype: Dtype = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the model's own code.")
+    ] = False,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Let a vision-language model pick the best images of each prompt; each image is scored once.
+
+    [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
+    [bold]sanactl judge images.jsonl --model oracle[/bold]
+
+    Winners' records go to stdout and to judge.jsonl.
+    """
+    from sanactl.cli.render import show_images
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_records
+    from sanactl.errors import UsageError
+    from sanactl.judging.judge import open_judge
+    from sanactl.stages.judge import judge_stream
+
+    if keep is not None and all_images:
+        raise UsageError("--keep and --all exclude each other")
+    run = Invocation("judge")
+    stream, source = find_records(records, ("image",), what="images to judge")
+    chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    target = output or run.free_name("judge", ".jsonl", force=force)
+    run.uses(source)
+    winners = judge_stream(
+        run.counted(stream, "images to judge"),
+        chosen,
+        keep=None if all_images else keep or 1,
+        batch_size=batch_size,
+        progress=run.progress,
+    )
+    run.emit(run.tee(winners, target, force=force), show=show_images)
+    run.finish((target, "image"), judge=chosen.name)

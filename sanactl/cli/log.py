@@ -1,0 +1,59 @@
+"""`sanactl log`: what was made from what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def log(
+    checkpoint: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="A checkpoint, to draw the lineage in its header; default: this folder's journal.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The journal's lines as they are.")] = False,
+) -> None:
+    """Show what was made from what, as a tree.
+
+    [bold]sanactl log[/bold]                   this folder's journal
+    [bold]sanactl log base-d60.st[/bold]       one checkpoint's own lineage, no journal needed
+    """
+    from sanactl.cli.streams import note
+    from sanactl.io.journal import Journal
+    from sanactl.io.records import dumps
+    from sanactl.stages.lineage import journal_tree, lineage_tree, outline
+
+    if checkpoint is not None:
+        from sanactl.io.checkpoint import open_checkpoint
+
+        found = open_checkpoint(checkpoint)
+        if as_json:
+            print(dumps({"checkpoint": str(found.path), "lineage": found.lineage}))
+            return
+        roots = lineage_tree(found.lineage, found.path.name)
+    else:
+        journal = Journal()
+        if as_json:
+            for entry in journal.runs():
+                print(dumps(entry))
+            return
+        roots = journal_tree(journal)
+    if not roots:
+        note("nothing yet")
+    for branch, node in outline(roots):
+        run = node.run or {}
+        parts = [branch + (node.name or "?")]
+        if run.get("command"):
+            parts.append(f"[{run['command']}]")
+        if node.exists is False:
+            parts.append("(gone)")
+        if node.outdated:
+            parts.append("(its source has changed since)")
+        print("  ".join(parts))

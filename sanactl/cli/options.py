@@ -1,0 +1,67 @@
+"""Options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+__all__ = [
+    "BatchSize", "CheckpointArgument", "Device", "DryRun", "Dtype", "Force", "Output", "Plot", "PromptsFile",
+    "RecordsArgument", "Revision", "Seed", "ShardSize",
+]  # fmt: skip
+
+CheckpointArgument = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="[CHECKPOINT]",
+        help="A .st file, a diffusers folder or a Hub id; - reads a record from stdin. "
+        "Default: what the pipe brings, else the newest one of this folder, else the built-in base.",
+        show_default=False,
+    ),
+]
+RecordsArgument = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="[RECORDS]",
+        help="A JSONL file of records, or - for stdin. Default: the pipe, else the newest of this folder.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--output", "-o", help="Where to write; by default a natural name in this folder.", show_default=False
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output that exists.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[
+    Optional[str],
+    typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.", show_default=False),
+]
+Dtype = Annotated[
+    Optional[str],
+    typer.Option(
+        "--dtype", help="fp32, bf16 or fp16; default: bf16 on a GPU, fp32 on a CPU.", show_default=False
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="How many at once.")]
+PromptsFile = Annotated[
+    Optional[str],
+    typer.Option(
+        "--prompts",
+        "-p",
+        help="Prompts: text, one a line, or JSONL such as GenEval's; - for stdin.",
+        show_default=False,
+    ),
+]
+Revision = Annotated[
+    Optional[str], typer.Option("--revision", help="Branch, tag or commit of a Hub id.", show_default=False)
+]
+Plot = Annotated[
+    Optional[Path], typer.Option("--plot", help="Draw it into this .png or .svg file.", show_default=False)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and write nothing.")]
+ShardSize = Annotated[str, typer.Option("--shard-size", help="Largest shard where a folder is written.")]

@@ -1,0 +1,104 @@
+"""Progress for people: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from sanactl.io.progress import Progress
+
+__all__ = ["open_progress"]
+
+# Off a terminal a line is written at most this often (seconds), so that a log stays short.
+LINE_EVERY = 15.0
+
+
+class BarProgress(Progress):
+    """A rich progress bar with the fields that the stage gives beside it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self.close()
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=Console(stderr=True),
+            transient=False,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(what, total=total, completed=done, shown="")
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        if self._bar is not None:
+            shown = "  ".join(f"{k} {v}" for k, v in fields.items())
+            self._bar.update(self._task, advance=count, **({"shown": shown} if shown else {}))
+
+    def note(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(f"sanactl: {line}", highlight=False, markup=False)
+        else:
+            print(f"sanactl: {line}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class LineProgress(Progress):
+    """A line every `LINE_EVERY` seconds, and one at the end."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        self.close()
+        self._total, self._what, self._done = total, what, done
+        self._first = done
+        self._fields: dict[str, str] = {}
+        self._started = self._last = time.monotonic()
+        self._open = True
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._done += count
+        self._fields = fields or self._fields
+        if self._open and time.monotonic() - self._last >= LINE_EVERY:
+            self._last = time.monotonic()
+            self._print()
+
+    def _print(self) -> None:
+        of = f"/{self._total}" if self._total is not None else ""
+        shown = "  ".join(f"{k} {v}" for k, v in self._fields.items())
+        seconds = time.monotonic() - self._started
+        self.note(f"{self._what}: {self._done}{of}  {seconds:.0f} s  {shown}".rstrip())
+
+    def note(self, line: str) -> None:
+        print(f"sanactl: {line}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._open and self._done > self._first:
+            self._print()
+        self._open = False
+
+
+def open_progress() -> Progress:
+    """A bar if stderr is a terminal, else lines."""
+    return BarProgress() if sys.stderr.isatty() else LineProgress()

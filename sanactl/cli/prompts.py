@@ -1,0 +1,58 @@
+"""`sanactl prompts`: prompt records of the built-in world."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import Seed
+
+app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
+
+
+@app.callback()
+def sources() -> None:
+    """Write prompts: prompts shapes."""
+
+
+@app.command()
+def shapes(
+    split: Annotated[str, typer.Option(help="train, eval or calib; no prompt is in two of them.")] = "eval",
+    count: Annotated[
+        Optional[int],
+        typer.Option(
+            "-n", "--count", min=1, help="Draw so many. Default: the 360 held-out ones.", show_default=False
+        ),
+    ] = None,
+    tag: Annotated[Optional[str], typer.Option(help="One task only.", show_default=False)] = None,
+    seed: Seed = 0,
+) -> None:
+    """Prompts of the built-in world, in GenEval's six tasks, as prompt records.
+
+    [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
+    """
+    import numpy as np
+
+    from sanactl.cli.run import Invocation
+    from sanactl.errors import UsageError
+    from sanactl.shapes.prompts import SPLITS, load_eval_prompts, sample_prompt
+    from sanactl.shapes.vocabulary import TASKS
+
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: choose one of {', '.join(SPLITS)}")
+    if tag is not None and tag not in TASKS:
+        raise UsageError(f"--tag {tag}: choose one of {', '.join(TASKS)}")
+    if count is None and split == "eval":
+        records = [r for r in load_eval_prompts() if tag in (None, r["tag"])]
+    else:
+        rng = np.random.default_rng(seed)
+        drawn = {}
+        # Small tasks have few prompts: after many repeats the rest is given up rather than waited for.
+        for attempt in range(200 * (count or 100)):
+            record = sample_prompt(rng, tag or TASKS[attempt % len(TASKS)], split)
+            drawn.setdefault(record["prompt"], record)
+            if len(drawn) == (count or 100):
+                break
+        records = [{"id": f"{split}-{i:05d}", **r} for i, r in enumerate(drawn.values())]
+    Invocation("prompts").emit({"kind": "prompt", **r} for r in records)

@@ -1,0 +1,102 @@
+"""`sanactl sample`: images for prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import (
+    BatchSize,
+    CheckpointArgument,
+    Device,
+    Dtype,
+    Force,
+    Output,
+    PromptsFile,
+    Revision,
+    Seed,
+)
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def sample(
+    checkpoint: CheckpointArgument = None,
+    prompts: PromptsFile = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Images of each prompt.")] = 4,
+    limit: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Take only this many prompts, evenly spread.", show_default=False),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
+    guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
+    height: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
+    width: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
+    flow_shift: Annotated[Optional[float], typer.Option(help="Of the scheduler.", show_default=False)] = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    revision: Revision = None,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Draw images for prompts; stop it at any time, the same command goes on where it was.
+
+    [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 | sanactl judge --keep 4[/bold]
+
+    Images go to NAME-samples/ in GenEval's layout, one image record each to stdout.
+    """
+    from dataclasses import asdict
+
+    from sanactl.cli.inputs import choose_prompts
+    from sanactl.cli.render import show_images
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_checkpoint
+    from sanactl.diffusion.loading import resolve_dtype
+    from sanactl.io.records import write_records
+    from sanactl.stages.conditioning import pick_device, sampling_settings
+    from sanactl.stages.sample import check_folder, sample_images
+
+    run = Invocation("sample", seed=seed)
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=("prompt",))
+    records, source = choose_prompts(prompts, piped, default="demo")
+    if limit is not None and limit < len(records):
+        records = [records[i * len(records) // limit] for i in range(limit)]
+    settings = sampling_settings(
+        found, steps=steps, guidance_scale=guidance, height=height, width=width, flow_shift=flow_shift
+    )
+    folder = output or Path(f"{found.name}-samples")
+    where = pick_device(device)
+    kind = resolve_dtype(dtype, where)
+    check_folder(folder, found, settings, seed, str(kind), force=force)
+    run.uses(found)
+    run.uses(source)
+    run.key(digest=found.digest, settings=asdict(settings), seed=seed, dtype=str(kind))
+    emitted = []
+
+    def remembered(stream):  # type: ignore[no-untyped-def]
+        for record in stream:
+            emitted.append(record)
+            yield record
+
+    images = sample_images(
+        found,
+        records,
+        folder,
+        settings,
+        count=count,
+        device=where,
+        dtype=kind,
+        batch_size=batch_size,
+        seed=seed,
+        progress=run.progress,
+    )
+    run.emit(remembered(images), show=show_images)
+    if emitted:
+        listing = folder / "images.jsonl"
+        write_records(emitted, listing, force=True)
+        run.finish((listing, "image"), checkpoint=str(found.path))

@@ -1,0 +1,1 @@
+"""Flow matching, sampling, and loading SANA with its companions."""

@@ -1,0 +1,66 @@
+"""Flow matching as SANA trains it: straight paths from data to noise, the velocity as target.
+
+Shapes: B batch, C latent channels, H x W latent size. sigma in (0, 1) is the share of noise; the transformer is given
+the timestep 1000 * sigma, as diffusers' schedulers do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["TRAIN_TIMESTEPS", "interpolate", "sample_sigmas", "shift_sigmas", "velocity_loss"]
+
+TRAIN_TIMESTEPS = 1000
+
+
+def shift_sigmas(sigma: Tensor, flow_shift: float) -> Tensor:
+    """sigma' = s * sigma / (1 + (s - 1) * sigma): s > 1 moves weight to noisy steps (Stable Diffusion 3, eq. 23)."""
+    return flow_shift * sigma / (1 + (flow_shift - 1) * sigma)
+
+
+def sample_sigmas(count: int, flow_shift: float, generator: torch.Generator) -> Tensor:
+    """`count` noise levels, logit-normal(0, 1) and then shifted (SANA's training configuration); float32 [count]."""
+    return shift_sigmas(torch.randn(count, generator=generator).sigmoid(), flow_shift)
+
+
+def interpolate(latents: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy latents x_t = (1 - sigma) x_0 + sigma e and the velocity e - x_0; all [B, C, H, W], sigma [B]."""
+    sigma = sigma.view(-1, 1, 1, 1)
+    return torch.lerp(latents, noise, sigma), noise - latents
+
+
+def velocity_loss(
+    transformer: torch.nn.Module,
+    latents: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    text: Tensor,
+    text_mask: Tensor,
+) -> Tensor:
+    """Mean squared error of the predicted velocity, of each example of the batch: float32 [B].
+
+    Args:
+        transformer: a `SanaTransformer2DModel`.
+        latents: scaled latents x_0, [B, C, H, W].
+        noise: e ~ N(0, 1), same shape.
+        sigma: noise levels, [B].
+        text: text embeddings [B, T, D]; text_mask: 1 for a token, 0 for padding, [B, T].
+    """
+    noisy, velocity = interpolate(latents, noise, sigma)
+    predicted = transformer(
+        noisy,
+        encoder_hidden_states=text,
+        encoder_attention_mask=text_mask,
+        timestep=sigma * TRAIN_TIMESTEPS * transformer_timestep_scale(transformer),
+        return_dict=False,
+    )[0]
+    return (predicted.float() - velocity.float()).square().flatten(1).mean(1)
+
+
+def transformer_timestep_scale(transformer: torch.nn.Module) -> float:
+    """The factor that a checkpoint's config puts on timesteps (SANA-Sprint has 0.001); 1 if it names none."""
+    config = getattr(transformer, "config", None) or getattr(
+        getattr(transformer, "module", None), "config", None
+    )
+    return float(getattr(config, "timestep_scale", 1.0))

@@ -1,0 +1,162 @@
+"""From a checkpoint to modules: the transformer, and the companions that its header names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanactl.errors import InputError
+from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
+from sanactl.io.checkpoint import Checkpoint
+
+__all__ = ["Companions", "load_companions", "load_transformer", "quiet_libraries", "resolve_dtype"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Companions:
+    """What a transformer needs around it, each loaded on first need and None where not asked for."""
+
+    tokenizer: Any = None
+    text_encoder: Any = None
+    vae: Any = None
+    scheduler: Any = None
+
+
+def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype called `name`; by default bf16 on an accelerator and fp32 on the CPU."""
+    if name is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return DTYPES[name]
+
+
+def load_transformer(
+    checkpoint: Checkpoint, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Any:
+    """The checkpoint's `SanaTransformer2DModel`, in eval mode.
+
+    Raises:
+        InputError: if the weights do not fit the config.
+    """
+    from diffusers import SanaTransformer2DModel
+    from safetensors import safe_open
+
+    quiet_libraries()
+    config = {k: v for k, v in checkpoint.config.items() if not k.startswith("_")}
+    with torch.device("meta"):
+        model = SanaTransformer2DModel(**config)
+    by_file: dict[Path, list[str]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        by_file.setdefault(Path(tensor.file), []).append(name)
+    state: dict[str, torch.Tensor] = {}
+    for file, names in by_file.items():
+        with safe_open(str(file), framework="pt", device=str(device)) as handle:
+            for name in names:
+                state[name] = handle.get_tensor(name).to(dtype)
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    if missing or unexpected:
+        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which its config does not know"
+        raise InputError(f"{checkpoint.path}: {what}")
+    _fill_position_embedding(model, SanaTransformer2DModel, config)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _fill_position_embedding(model: Any, cls: type, config: dict[str, Any]) -> None:
+    """The sine-cosine table is a buffer that no checkpoint stores: compute it as a fresh module does."""
+    if getattr(model.patch_embed, "pos_embed", None) is None:
+        return
+    fresh = cls(**{**config, "num_layers": 0})
+    model.patch_embed.pos_embed = fresh.patch_embed.pos_embed
+
+
+def load_companions(
+    checkpoint: Checkpoint,
+    *,
+    parts: tuple[str, ...] = ("tokenizer", "text_encoder", "vae", "scheduler"),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Companions:
+    """Loads the named companions.
+
+    Raises:
+        InputError: if the checkpoint names none, or what it names cannot be loaded.
+    """
+    quiet_libraries()
+    found = Companions()
+    for part in parts:
+        entry = checkpoint.companions.get(part)
+        if entry is None:
+            raise InputError(
+                f"{checkpoint.path}: names no {part}",
+                hint="give a whole pipeline folder, or a checkpoint written by sanactl",
+            )
+        source, options = _source(checkpoint, entry)
+        try:
+            setattr(found, part, _load_part(part, source, options, device, dtype))
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"{checkpoint.path}: its {part} ({source}) cannot be loaded: {first}") from error
+    return found
+
+
+def quiet_libraries() -> None:
+    """Keeps progress bars and notes of the model libraries off stderr; their errors still come through."""
+    import diffusers
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+
+
+def _source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where a companion lies: a folder that exists, or a Hub id with its options."""
+    source, subfolder = str(entry["source"]), entry.get("subfolder")
+    if source.startswith(BUILTIN_PREFIX):
+        return str(builtin_folder(source) / (subfolder or "")), {}
+    for base in (Path(source), Path(checkpoint.path).parent / source):
+        folder = base / (subfolder or "")
+        if folder.is_dir():
+            return str(folder), {}
+    if source.startswith((".", "/")) or source.count("/") != 1:
+        raise InputError(f"{checkpoint.path}: its companion {source} is not there")
+    options = {key: entry[key] for key in ("subfolder", "revision") if entry.get(key)}
+    return source, options
+
+
+def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:
+    if part == "tokenizer":
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(source, **options)
+    if part == "scheduler":
+        return _load_scheduler(source, options)
+    if part == "vae":
+        from diffusers import AutoencoderDC
+
+        vae = AutoencoderDC.from_pretrained(source, torch_dtype=dtype, **options)
+        return vae.to(device).eval().requires_grad_(False)
+    from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(source, dtype=dtype, **options)
+    # A text encoder saved with its language-model head is wanted without it.
+    model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _load_scheduler(source: str, options: dict[str, Any]) -> Any:
+    from diffusers import ConfigMixin, schedulers
+
+    class AnyScheduler(ConfigMixin):
+        config_name = "scheduler_config.json"
+
+    config = AnyScheduler.load_config(source, **options)
+    cls = getattr(schedulers, config["_class_name"], None)
+    if cls is None:
+        raise ValueError(f"unknown scheduler class {config['_class_name']}")
+    return cls.from_config(config)

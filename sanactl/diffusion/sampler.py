@@ -1,0 +1,102 @@
+"""Text to images: classifier-free guidance over a flow DPM-Solver, as `SanaPipeline` does it, many prompts at once.
+
+An image is a function of its checkpoint, prompt, seed and settings alone. Its noise comes from its own generator on
+the CPU, and its prompt is padded to a fixed length, so neither the batch nor the device changes what is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sanactl.diffusion.flow import transformer_timestep_scale
+
+__all__ = ["Guidance", "decode_latents", "denoise", "image_seed", "initial_noise"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Text conditions of a batch: embeddings [B, T, D] and masks [B, T], and those of the empty prompt (B = 1)."""
+
+    text: Tensor
+    mask: Tensor
+    negative_text: Tensor
+    negative_mask: Tensor
+    scale: float = 4.5
+
+
+def image_seed(seed: int, prompt: str, index: int) -> int:
+    """The seed of image `index` of a prompt: 63 bits of SHA-256, so that it depends on nothing else."""
+    digest = hashlib.sha256(f"{seed}\0{index}\0{prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal noise [B, C, H, W], each image from its own CPU generator."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+@torch.no_grad()
+def denoise(
+    transformer: torch.nn.Module,
+    scheduler: Any,
+    noise: Tensor,
+    guidance: Guidance,
+    *,
+    steps: int = 20,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Tensor:
+    """Runs the sampler from noise to latents.
+
+    Args:
+        transformer: a `SanaTransformer2DModel`.
+        scheduler: a diffusers flow scheduler; its timesteps are set anew.
+        noise: [B, C, H, W], standard normal.
+        guidance: the prompts; with `scale` <= 1 the negative branch is not computed.
+        on_step: called before step i with (i, timestep), for hooks that must know where they are.
+
+    Returns:
+        scaled latents, float32 [B, C, H, W].
+    """
+    parameter = next(transformer.parameters())
+    device, dtype = parameter.device, parameter.dtype
+    guided = guidance.scale > 1
+    text, mask = guidance.text, guidance.mask
+    if guided:
+        batch = noise.shape[0]
+        text = torch.cat([guidance.negative_text.expand(batch, -1, -1), text])
+        mask = torch.cat([guidance.negative_mask.expand(batch, -1), mask])
+    text, mask = text.to(device, dtype), mask.to(device)
+    scheduler.set_timesteps(steps, device=device)
+    latents = noise.to(device, torch.float32)
+    factor = transformer_timestep_scale(transformer)
+    for i, timestep in enumerate(scheduler.timesteps):
+        if on_step is not None:
+            on_step(i, float(timestep))
+        inputs = torch.cat([latents, latents]) if guided else latents
+        velocity = transformer(
+            inputs.to(dtype),
+            encoder_hidden_states=text,
+            encoder_attention_mask=mask,
+            timestep=timestep.expand(inputs.shape[0]) * factor,
+            return_dict=False,
+        )[0].float()
+        if guided:
+            unconditional, conditional = velocity.chunk(2)
+            velocity = unconditional + guidance.scale * (conditional - unconditional)
+        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+@torch.no_grad()
+def decode_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
+    """Latents [B, C, H, W] to pixels: uint8 [B, height, width, 3] on the CPU."""
+    parameter = next(vae.parameters())
+    scaled = latents.to(parameter.device, parameter.dtype) / vae.config.scaling_factor  # type: ignore[union-attr]
+    pixels = vae.decode(scaled, return_dict=False)[0].float()  # type: ignore[operator]
+    return pixels.mul(127.5).add(127.5).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).cpu()

@@ -1,0 +1,64 @@
+"""From a module back to a self-describing checkpoint file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanactl.io.atomic import atomic_path
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
+
+__all__ = ["save_transformer"]
+
+TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def save_transformer(
+    model: torch.nn.Module,
+    parent: Checkpoint,
+    target: Path,
+    *,
+    command: str,
+    arguments: Mapping[str, Any],
+    seed: int | None = None,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+) -> None:
+    """Writes a trained transformer as a `.st` file, whole or not at all.
+
+    Args:
+        model: the `SanaTransformer2DModel`.
+        parent: the checkpoint that it was trained from; its companions, sampling defaults and lineage are kept.
+        command, arguments, seed: what was done, for the lineage.
+        dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        reference = parent.tensors.get(name)
+        kept = dtype or (TORCH_DTYPES.get(reference.dtype, torch.float32) if reference else torch.float32)
+        tensors[name] = tensor.detach().to("cpu", kept).contiguous()
+    entry = lineage_entry(
+        command,
+        arguments,
+        parents=[{"name": parent.path.name, "digest": parent.digest}],
+        blocks=parent.num_blocks,
+        seed=seed,
+    )
+    metadata = encode_metadata(
+        parent.config,
+        companions=portable_companions(parent.companions, Path(os.path.abspath(target)).parent),
+        sampling=parent.sampling,
+        lineage=[*parent.lineage, entry],
+        extra={
+            k: v for k, v in parent.metadata.items() if k.startswith("modelspec.") and k != "modelspec.title"
+        },
+    )
+    with atomic_path(target, force=force) as temporary:
+        save_file(tensors, temporary, metadata=metadata)

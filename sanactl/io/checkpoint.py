@@ -1,0 +1,270 @@
+"""Open a SANA checkpoint of any layout as a table of tensors, without reading the tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import InputError
+from sanactl.io.ckpt_metadata import compact_json, decode_metadata, resolve_companions
+from sanactl.io.ckpt_resolve import PICKLES, Located, locate
+from sanactl.io.ckpt_sana import BLOCK, check_config, check_tensors, guess_kind
+from sanactl.io.safetensors import Header, read_header
+
+__all__ = ["Checkpoint", "Stamp", "TensorRef", "fingerprint", "open_checkpoint"]
+
+_WINDOWS, _WINDOW = (
+    4096,
+    4096,
+)  # the fingerprint reads this many windows of this many bytes a file: at most 16 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor's bytes in a file (row-major, little-endian).
+
+    Attributes:
+        file: that holds them.
+        offset: of the first byte from the start of the file.
+        nbytes: how many.
+        dtype: safetensors' name ("BF16").
+        shape: dimensions.
+    """
+
+    file: Path
+    offset: int
+    nbytes: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def rows(self, start: int, stop: int) -> TensorRef:
+        """Rows `start` to `stop` of the first dimension: a narrower span of the same bytes."""
+        assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
+        row = self.nbytes // self.shape[0]
+        shape = (stop - start, *self.shape[1:])
+        return replace(self, offset=self.offset + start * row, nbytes=(stop - start) * row, shape=shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a file was replaced or rewritten since it was opened."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A SANA transformer on disk, opened and checked; its tensors are not read.
+
+    Attributes:
+        ref: what the user named.
+        path: the file, or the folder that holds the transformer's config.json.
+        kind: "file", "folder", "pipeline", "hub" or "native".
+        tensors: name (diffusers layout) to place.
+        config: of the `SanaTransformer2DModel`, complete with the class's defaults.
+        companions: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
+            an absolute path or a Hub id. Empty for a bare transformer.
+        sampling: default sampling settings, {} where none are given.
+        lineage: how it was made, oldest first.
+        metadata: the header's strings as they stand (of all shards together).
+        headers: (file, header bytes' length) of each file, in order.
+        stamps: state of each file when it was opened.
+    """
+
+    ref: str
+    path: Path
+    kind: str
+    tensors: Mapping[str, TensorRef]
+    config: dict[str, Any]
+    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[Path, int], ...] = ()
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A short name for people and for the names of outputs: "base" for base.st, the folder's for a folder."""
+        path = self.path
+        if self.kind == "hub":
+            return self.ref.rsplit("/", 1)[-1]
+        if path.is_dir():
+            path = path.absolute()
+            return path.parent.name if path.name == "transformer" and path.parent.name else path.name
+        return path.stem
+
+    @property
+    def num_blocks(self) -> int:
+        return int(self.config["num_layers"])
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(math.prod(ref.shape) for ref in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(ref.nbytes for ref in self.tensors.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files, in order."""
+        return tuple(path for path, _ in self.headers)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters by dtype, the commonest first."""
+        counts: dict[str, int] = {}
+        for ref in self.tensors.values():
+            counts[ref.dtype] = counts.get(ref.dtype, 0) + math.prod(ref.shape)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def block_tensors(self, index: int) -> dict[str, TensorRef]:
+        """Tensors of block `index` (from 0), named within the block ("attn1.to_q.weight")."""
+        if not 0 <= index < self.num_blocks:
+            raise InputError(
+                f"{self.ref} has no block {index}", hint=f"its blocks are 0 to {self.num_blocks - 1}"
+            )
+        prefix = f"transformer_blocks.{index}."
+        return {name[len(prefix) :]: ref for name, ref in self.tensors.items() if name.startswith(prefix)}
+
+    def outer_tensors(self) -> dict[str, TensorRef]:
+        """Tensors outside the blocks."""
+        return {name: ref for name, ref in self.tensors.items() if not BLOCK.match(name)}
+
+    @cached_property
+    def digest(self) -> str:
+        """A fingerprint of headers, config and sampled data ("sha256:..."), cheap at any size; see `fingerprint`."""
+        config = compact_json({key: value for key, value in self.config.items() if not key.startswith("_")})
+        return fingerprint(self.headers, config)
+
+
+def fingerprint(headers: tuple[tuple[Path, int], ...], config: str = "") -> str:
+    """sha256 of each file's header bytes, its size, and 4,096 windows of 4 KiB spread evenly over its data.
+
+    Files of up to 16 MiB are read whole. It tells checkpoints apart at the cost of 16 MiB of reading a file; it is no
+    proof that two large files are equal, and no defence against someone who wants two to look equal.
+    """
+    digest = hashlib.sha256(config.encode())
+    for path, start in headers:
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest.update(f"\0{size}\0".encode() + file.read(start))
+                data = size - start
+                if data <= _WINDOWS * _WINDOW:
+                    digest.update(file.read(data))
+                    continue
+                for window in range(_WINDOWS):
+                    at = start + (data - _WINDOW) * window // (_WINDOWS - 1)
+                    digest.update(os.pread(file.fileno(), _WINDOW, at))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
+    return "sha256:" + digest.hexdigest()
+
+
+def open_checkpoint(
+    ref: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    native: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Open a checkpoint and check that it is a whole SANA transformer.
+
+    Args:
+        ref: a .st or .safetensors file that describes itself, a diffusers transformer folder (sharded or not), a
+            pipeline folder, or a Hub id ("owner/name"; the cache first, then a download of the transformer alone,
+            never with HF_HUB_OFFLINE=1).
+        revision: branch, tag or commit of a Hub id.
+        variant: of a folder that holds several ("bf16"); default the plain one, else bf16.
+        native: open files in the native layout too, .pth or .safetensors (see `ckpt_native`): their bytes can be moved
+            by surgery, but `Checkpoint.files` is not what diffusers loads.
+        config: used in place of the one that the checkpoint carries.
+
+    Raises:
+        InputError: it does not exist, is damaged, or is no SANA checkpoint; names the file and the first fault.
+    """
+    if native and _is_native(Path(ref).expanduser()):
+        from sanactl.io.ckpt_native import open_native
+
+        return open_native(ref, config)
+    located = locate(ref, revision=revision, variant=variant)
+    stamps: dict[Path, Stamp] = {}
+    headers: dict[Path, Header] = {}
+    for path in located.files:
+        headers[path] = read_header(path)
+        stamps[path] = Stamp.of(os.stat(path))
+    tensors = _merge(located, headers)
+    metadata: dict[str, str] = {}
+    for header in reversed(headers.values()):
+        metadata |= header.metadata
+    where = os.fspath(ref)
+    stored, companions, sampling, lineage = decode_metadata(metadata, where)
+    config = config or located.config or stored
+    if config is None:
+        names = list(tensors)
+        if any(BLOCK.match(name) for name in names) and "caption_norm.weight" in tensors:
+            raise InputError(
+                f"{where} holds SANA tensors but no config",
+                hint="put its config.json beside it and name the folder",
+            )
+        raise InputError(f"{where} is not a SANA checkpoint: {guess_kind(names)}")
+    full = check_config(config, where)
+    check_tensors({name: tensor.shape for name, tensor in tensors.items()}, full, where)
+    folder = located.path if located.path.is_dir() else located.path.parent
+    return Checkpoint(
+        ref=where,
+        path=located.path,
+        kind=located.kind,
+        tensors=tensors,
+        config={key: value for key, value in full.items() if key != "_class_name"},
+        companions=located.companions or resolve_companions(companions, folder),
+        sampling=sampling,
+        lineage=lineage,
+        metadata=metadata,
+        headers=tuple((path, header.data_start) for path, header in headers.items()),
+        stamps=stamps,
+    )
+
+
+def _is_native(path: Path) -> bool:
+    """Whether a file has to be opened as native: by its suffix, or a safetensors file by its tensors."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in PICKLES:
+        return True
+    names = read_header(path).tensors if path.suffix.lower() in (".st", ".safetensors") else {}
+    return any(name.endswith("blocks.0.cross_attn.kv_linear.weight") for name in names)
+
+
+def _merge(located: Located, headers: Mapping[Path, Header]) -> dict[str, TensorRef]:
+    """One table from all shards, held against the index."""
+    tensors: dict[str, TensorRef] = {}
+    for path, header in headers.items():
+        for name, info in header.tensors.items():
+            if name in tensors:
+                raise InputError(f"{path} holds {name}, which {tensors[name].file.name} holds too")
+            if located.index is not None and located.index.get(name) != path.name:
+                says = located.index.get(name, "nowhere")
+                raise InputError(f"{path} holds {name}, which the index puts in {says}")
+            tensors[name] = TensorRef(path, info.offset, info.nbytes, info.dtype, info.shape)
+    for name, file in (located.index or {}).items():
+        if name not in tensors:
+            raise InputError(f"{located.path}: the index puts {name} in {file}, which does not hold it")
+    return tensors

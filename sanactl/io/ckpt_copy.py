@@ -1,0 +1,178 @@
+"""Moving bytes from file to file inside the kernel, and making tiles in threads beside it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from sanactl.errors import InputError
+from sanactl.io.checkpoint import Stamp
+from sanactl.io.ckpt_plan import Bytes
+
+__all__ = ["Sources", "copy_span", "in_threads", "pwrite_all"]
+
+_CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
+_BUFFER = 1 << 20  # bytes of the last fallback's buffer
+_UNSUPPORTED = {
+    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY,
+    getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
+}  # fmt: skip
+
+
+class Sources:
+    """The source files of a write, opened once each and held against the state they were planned from.
+
+    A file that is replaced after it was opened does not matter (the open descriptor keeps the old bytes); one that is
+    rewritten in place does, and is found out when the write is done.
+    """
+
+    def __init__(self, expected: Mapping[Path, Stamp]) -> None:
+        self._expected = expected
+        self._open: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def descriptor(self, file: Path) -> int:
+        """An open file descriptor of `file`.
+
+        Raises:
+            InputError: the file is gone, or is not the one that was planned with.
+        """
+        with self._lock:
+            if file not in self._open:
+                try:
+                    self._open[file] = os.open(file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                except OSError as error:
+                    raise InputError(f"cannot read {file}: {os.strerror(error.errno or 0)}") from error
+                self._check(file)
+            return self._open[file]
+
+    def check(self) -> None:
+        """Raise InputError if a source was written to while it was being read."""
+        for file in self._open:
+            self._check(file)
+
+    def _check(self, file: Path) -> None:
+        if Stamp.of(os.fstat(self._open[file])) != self._expected.get(file):
+            raise InputError(f"{file} changed while it was being read", hint="run the command again")
+
+    def read(self, file: Path, offset: int, count: int) -> bytes:
+        """Exactly `count` bytes of `file` from `offset`."""
+        descriptor, parts = self.descriptor(file), []
+        while count:
+            part = os.pread(descriptor, count, offset)
+            if not part:
+                raise InputError(
+                    f"{file} ended early, at byte {offset:,}", hint="it changed while it was being read"
+                )
+            parts.append(part)
+            offset, count = offset + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_joined(self, spans: Bytes, start: int, count: int) -> bytes:
+        """`count` bytes from byte `start` of spans that are read as if they lay one after the other."""
+        parts = []
+        for ref in spans.refs:
+            inside = max(0, min(count, ref.nbytes - start)) if start < ref.nbytes else 0
+            if inside:
+                parts.append(self.read(ref.file, ref.offset + start, inside))
+                start, count = start + inside, count - inside
+            start -= ref.nbytes
+        assert count == 0, spans
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, count: int) -> Iterator[int]:
+    """Copy `count` bytes of `file` from `offset` to descriptor `target` at `at`; yields the size of each part done.
+
+    copy_file_range (which shares blocks where the file system can), else sendfile, else read and write. Nothing but
+    the last holds data in this process, and that 1 MiB.
+    """
+    source, done = sources.descriptor(file), 0
+    for method in (_by_copy_file_range, _by_sendfile, _by_read_write):
+        while done < count:
+            try:
+                part = method(source, target, offset + done, at + done, min(_CHUNK, count - done))
+            except OSError as error:
+                if error.errno in _UNSUPPORTED and method is not _by_read_write:
+                    break
+                raise
+            if part == 0:
+                if method is not _by_read_write:
+                    break  # some file systems answer 0 for "cannot"; only read() is trusted about the end
+                raise InputError(
+                    f"{file} ended early, at byte {offset + done:,}",
+                    hint="it changed while it was being read",
+                )
+            done += part
+            yield part
+
+
+def _by_copy_file_range(source: int, target: int, offset: int, at: int, count: int) -> int:
+    if not hasattr(os, "copy_file_range"):
+        raise OSError(errno.ENOSYS, "no copy_file_range")
+    return os.copy_file_range(source, target, count, offset, at)
+
+
+def _by_sendfile(source: int, target: int, offset: int, at: int, count: int) -> int:
+    if not hasattr(os, "sendfile"):
+        raise OSError(errno.ENOSYS, "no sendfile")
+    os.lseek(target, at, os.SEEK_SET)
+    return os.sendfile(target, source, offset, count)
+
+
+def _by_read_write(source: int, target: int, offset: int, at: int, count: int) -> int:
+    data = os.pread(source, min(count, _BUFFER), offset)
+    pwrite_all(target, data, at)
+    return len(data)
+
+
+def pwrite_all(target: int, data: bytes, at: int) -> None:
+    """Write all of `data` at byte `at`."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(target, view, at)
+        view, at = view[done:], at + done
+
+
+def in_threads(jobs: Iterator[Callable[[], None]], workers: int, meanwhile: Callable[[], None]) -> None:
+    """Run `jobs` in threads while `meanwhile` runs in this one; the first error of either stops all and is raised.
+
+    Jobs are taken from the iterator one by one, so that a million tiles cost no memory.
+    """
+    lock, stop, errors = threading.Lock(), threading.Event(), list[Exception]()
+
+    def work() -> None:
+        while not stop.is_set():
+            with lock:
+                job = next(jobs, None)
+            if job is None:
+                return
+            try:
+                job()
+            except Exception as error:
+                errors.append(error)
+                stop.set()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
+    try:
+        for thread in threads:
+            thread.start()
+        meanwhile()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # a join without end would not let an interrupt through on every system
+    finally:
+        stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,1 @@
+"""Judges: who looks at an image and its prompt and says yes or no, and the tournament among their verdicts."""

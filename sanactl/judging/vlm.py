@@ -1,0 +1,175 @@
+"""A judge from any image-text-to-text model of transformers: how likely its next word is yes, how likely no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError
+from sanactl.judging.dialogue import ANSWERS, conversation
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+__all__ = ["VlmJudge", "answer_tokens"]
+
+
+class VlmJudge:
+    """A vision-language model that answers SaVILA's dialogue.
+
+    Args:
+        model: an image-text-to-text model with `generate`.
+        processor: its processor, with a tokenizer and a chat template.
+        name: what records call this judge.
+
+    Raises:
+        InputError: the processor has no chat template, or its tokenizer cannot tell yes from no.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+        self.model: Any = model.eval()
+        self.processor: Any = processor
+        self.name = name
+        tokenizer: Any = getattr(processor, "tokenizer", None)
+        if tokenizer is None or not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
+            raise InputError(
+                f"{name}: its processor has no chat template", hint="take an instruction-tuned model"
+            )
+        # The next token comes after the last column, so that padding has to stand on the left.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.bos = tokenizer.bos_token or ""
+        self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        device: str | None = None,
+        dtype: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> VlmJudge:
+        """Loads a model and its processor.
+
+        Args:
+            source: a folder, or a Hub id `owner/name`.
+            device: "cpu", "cuda", "cuda:1"...; by default the GPU if there is one.
+            dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU and float32 on a CPU.
+            trust_remote_code: run the repository's own code.
+
+        Raises:
+            InputError: the folder does not exist or holds no such model, or the Hub has none.
+        """
+        _check_source(source)
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"), None)
+        if not isinstance(kind, torch.dtype):
+            raise InputError(f"{dtype!r} is no type of numbers", hint="float32, bfloat16 or float16")
+        try:
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+            model = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=kind, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(f"{source}: cannot be loaded as a judge: {reason}") from error
+        return cls(model.to(device), processor, source)
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """`score` with the records' prompts."""
+        return self.score(images, [r["prompt"] for r in records])
+
+    def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Verdict]:
+        """Asks the dialogue's question of all pairs at once.
+
+        Args:
+            images: uint8 [height, width, 3], RGB; sizes may differ.
+            prompts: one for each image.
+
+        Returns:
+            One verdict a pair. `yes_logprob` is the log-probability that the answer's first token is one of those
+            that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Neighbours in the
+            batch do not matter beyond the rounding of the dtype.
+
+        Raises:
+            InputError: the model gives NaN.
+        """
+        import torch
+
+        if not images:
+            return []
+        with torch.inference_mode():
+            logits = self._next_token_logits(images, prompts)
+            # Float64: a sure judge's log-probabilities differ only far behind the point.
+            logprobs = torch.log_softmax(logits.double(), dim=-1)
+            yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
+            no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
+        if any(v != v for v in (*yes, *no)):
+            raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
+        return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
+
+    def _next_token_logits(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> torch.Tensor:
+        """Logits [B, vocabulary] of the answer's first token."""
+        from PIL import Image
+
+        texts = [
+            self.processor.apply_chat_template(conversation(p), tokenize=False, add_generation_prompt=True)
+            for p in prompts
+        ]
+        inputs = self.processor(
+            text=texts,
+            images=[[Image.fromarray(image)] for image in images],
+            # A template that writes <bos> itself must not get a second one.
+            add_special_tokens=not (self.bos and texts[0].startswith(self.bos)),
+            padding=True,
+            return_tensors="pt",
+        )
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        # generate() and not a plain forward: only it derives the position ids that each architecture wants from
+        # the padding mask.
+        output = self.model.generate(
+            **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:
+    """The ids with which an answer can begin: its spellings that are one token, with and without a space.
+
+    Raises:
+        InputError: no spelling is a token of its own.
+    """
+    ids = set()
+    for word in (answer, answer.capitalize(), answer.upper()):
+        for text in (word, f" {word}"):
+            encoded = tokenizer.encode(text, add_special_tokens=False)
+            if len(encoded) == 1 and encoded[0] != tokenizer.unk_token_id:
+                ids.add(int(encoded[0]))
+    if not ids:
+        raise InputError(f"{name}: its tokenizer has no token for {answer!r}", hint="take another model")
+    return sorted(ids)
+
+
+def _check_source(source: str) -> None:
+    """Fails at once for what can only be a folder and is none: transformers would ask the Hub, many times."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{source}: no model in this folder (no config.json)")
+        return
+    if path.exists():
+        raise InputError(f"{source}: a file; a judge is a folder with config.json and a processor")
+    if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
+        raise InputError(f"{source}: no such folder", hint="give a folder, a Hub id owner/name, or 'oracle'")

@@ -1,0 +1,272 @@
+"""GenEval's rules: whether the objects found in an image are what its prompt asks for.
+
+The rules are those of the official `evaluation/evaluate_images.py` (Ghosh et al. 2023), reasons' wording
+included; they know nothing of how the objects were found. A detector brings `Detected` objects to them, and
+the label of the detector stands beside every score: the same image scores otherwise under another detector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "COLORS",
+    "CONFIDENCE",
+    "CONFIDENCE_COUNTING",
+    "DETECTORS",
+    "MAX_OBJECTS",
+    "TASKS",
+    "Detected",
+    "Detector",
+    "check_record",
+    "detect_shapes",
+    "get_detector",
+    "relations",
+    "score_image",
+]
+
+Box = tuple[float, float, float, float]
+
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+RELATIONS = ("left of", "right of", "above", "below")
+
+# An object counts above this confidence; counting asks for more, for a spare detection is a miscount there.
+CONFIDENCE = 0.3
+CONFIDENCE_COUNTING = 0.9
+# Objects kept of a class, the most confident first.
+MAX_OBJECTS = 16
+# Position: this share of the two objects' summed sizes is taken off their centres' offset on each axis; a
+# relation holds where what is left exceeds this share of the centres' distance.
+POSITION_TOLERANCE = 0.1
+POSITION_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Detected:
+    """One object found in an image, by whatever detector.
+
+    Attributes:
+        name: its class, as the prompt records name it.
+        color: one of `COLORS`, or None where the detector leaves colours to `Detector.colors`.
+        score: confidence in [0, 1].
+        box: x0, y0, x1, y1 in pixels, y pointing down.
+        mask: bool [H, W], or None.
+    """
+
+    name: str
+    color: str | None
+    score: float
+    box: Box
+    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
+
+
+# The colours of some objects of one class in an image: (image, objects, class) -> one of COLORS each.
+ColorClassifier = Callable[[Any, Sequence[Detected], str], list[str]]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """How objects are found.
+
+    Attributes:
+        label: name and version, part of every score made with it ("shapes-1").
+        classes: the names that it can find; a prompt that asks for another cannot be scored with it.
+        detect: uint8 [H, W, 3] -> the objects. Raises ValueError for an image that it cannot take.
+        colors: classifies colours, called only for objects whose colour a prompt asks for (the official
+            scorer does so with CLIP); None where detections carry their colours.
+    """
+
+    label: str
+    classes: frozenset[str]
+    detect: Callable[[Any], list[Detected]]
+    colors: ColorClassifier | None = None
+
+
+def relations(a: Box, b: Box) -> list[str]:
+    """The relations in which box `a` stands to box `b`, in the order of `RELATIONS`; none for boxes too near.
+
+    On the normalised scale a diagonal is 0.71 on both axes, so that two relations can hold at once.
+    """
+    offset = ((a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2)
+    sizes = (abs(a[2] - a[0]) + abs(b[2] - b[0]), abs(a[3] - a[1]) + abs(b[3] - b[1]))
+    # The official scorer's small print: offsets under 1e-3 px on both axes are none.
+    revised = [max(abs(o) - POSITION_TOLERANCE * s, 0.0) for o, s in zip(offset, sizes, strict=True)]
+    if max(revised) < 1e-3:
+        return []
+    distance = math.hypot(*offset)
+    dx, dy = (math.copysign(r, o) / distance for r, o in zip(revised, offset, strict=True))
+    holds = (
+        dx < -POSITION_THRESHOLD,
+        dx > POSITION_THRESHOLD,
+        dy < -POSITION_THRESHOLD,
+        dy > POSITION_THRESHOLD,
+    )
+    return [name for name, true in zip(RELATIONS, holds, strict=True) if true]
+
+
+def score_image(
+    detections: Iterable[Detected],
+    record: Mapping[str, Any],
+    *,
+    colors: Callable[[Sequence[Detected], str], list[str]] | None = None,
+) -> dict[str, Any]:
+    """Whether an image is right for its prompt by GenEval's rules.
+
+    Every `include` clause must hold on the most confident objects of its class, as many as the clause counts:
+    that many are there, all of the named colour, all in the named relation to all objects of the target
+    clause. No `exclude` clause may hold. A surplus of objects is a fault only where an `exclude` clause says
+    so.
+
+    Args:
+        detections: all objects found in the image, in any order.
+        record: a prompt record in GenEval's form: `tag`, `include`, optionally `exclude`.
+        colors: (objects, class) -> their colours; by default the colours that the detections carry.
+
+    Returns:
+        {"correct": bool, "reason": str}, the reason in the official wording, a line for each fault, "" if
+        none.
+
+    Raises:
+        InputError: the record is not in GenEval's form.
+    """
+    check_record(record)
+    objects = _kept(detections, CONFIDENCE_COUNTING if record["tag"] == "counting" else CONFIDENCE)
+    reasons: list[str] = []
+    matched: list[list[Detected] | None] = []
+    for clause in record["include"]:
+        found = objects.get(clause["class"], [])[: clause["count"]]
+        fault = _clause_fault(clause, found, matched, colors or _own_colors)
+        matched.append(None if fault else found)
+        if fault:
+            reasons.append(fault)
+    for clause in record.get("exclude") or ():
+        name, count = clause["class"], clause["count"]
+        if len(objects.get(name, [])) >= count:
+            reasons.append(f"expected {name}<{count}, found {len(objects.get(name, []))}")
+    return {"correct": not reasons, "reason": "\n".join(reasons)}
+
+
+def _kept(detections: Iterable[Detected], confidence: float) -> dict[str, list[Detected]]:
+    """The objects that count, by class, the most confident first."""
+    objects: dict[str, list[Detected]] = {}
+    # Of equals the later comes first, as in the official argsort()[::-1].
+    for found in sorted(detections, key=lambda d: d.score)[::-1]:
+        same = objects.setdefault(found.name, [])
+        if found.score > confidence and len(same) < MAX_OBJECTS:
+            same.append(found)
+    return objects
+
+
+def _own_colors(objects: Sequence[Detected], name: str) -> list[str]:
+    if any(d.color is None for d in objects):
+        raise UsageError(
+            f"colours of {name!r} are asked for, and neither the detections nor a classifier give them"
+        )
+    return [str(d.color) for d in objects]
+
+
+def _clause_fault(
+    clause: Mapping[str, Any],
+    found: list[Detected],
+    matched: list[list[Detected] | None],
+    colors: Callable[[Sequence[Detected], str], list[str]],
+) -> str | None:
+    """What is wrong with the objects of one `include` clause, or None."""
+    name, count = clause["class"], clause["count"]
+    if len(found) < count:
+        return f"expected {name}>={count}, found {len(found)}"
+    if "color" in clause:
+        wanted, seen = clause["color"], colors(found, name)
+        if seen.count(wanted) < count:
+            listed = ", ".join(f"{seen.count(c)} {c}" for c in COLORS if c in seen)
+            return f"expected {wanted} {name}>={count}, found {seen.count(wanted)} {wanted}; and {listed}"
+    if "position" in clause:
+        relation, group = clause["position"]
+        targets = matched[group]
+        if targets is None:
+            return f"no target for {name} to be {relation}"
+        for a in found:
+            for b in targets:
+                true = relations(a.box, b.box)
+                if relation not in true:
+                    return f"expected {name} {relation} target, found {' and '.join(true)} target"
+    return None
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Raises InputError, naming the prompt and the field, unless a record has GenEval's `tag` and clauses."""
+    prompt = f"prompt {str(record.get('prompt', ''))[:60]!r}"
+    tag, include = record.get("tag"), record.get("include")
+    if not isinstance(tag, str) or not isinstance(include, list) or not include:
+        missing = "tag" if not isinstance(tag, str) else "include"
+        raise InputError(
+            f"{prompt} has no {missing!r}, so GenEval's rules cannot score it",
+            hint="sample from `sanactl prompts geneval` or `sanactl prompts shapes`",
+        )
+    for number, clause in enumerate(include):
+        _check_clause(clause, f"{prompt}: include[{number}]")
+        if "position" in clause:
+            position = clause["position"]
+            if not isinstance(position, list | tuple) or len(position) != 2 or position[0] not in RELATIONS:
+                raise InputError(
+                    f"{prompt}: include[{number}]: position {position!r} is not [relation, target]"
+                )
+            if type(position[1]) is not int or not 0 <= position[1] < number:
+                raise InputError(
+                    f"{prompt}: include[{number}]: position's target {position[1]!r} is no clause before"
+                )
+    exclude = record.get("exclude") or []
+    if not isinstance(exclude, list):
+        raise InputError(f"{prompt}: 'exclude' is a {type(exclude).__name__}, not a list")
+    for number, clause in enumerate(exclude):
+        _check_clause(clause, f"{prompt}: exclude[{number}]")
+
+
+def _check_clause(clause: Any, where: str) -> None:
+    if not isinstance(clause, dict) or not isinstance(clause.get("class"), str):
+        raise InputError(f"{where}: not an object with a 'class'")
+    if type(clause.get("count")) is not int or clause["count"] < 1:
+        raise InputError(
+            f"{where}: 'count' must be a whole number of at least 1, got {clause.get('count')!r}"
+        )
+    if "color" in clause and clause["color"] not in COLORS:
+        raise InputError(f"{where}: color {clause['color']!r} is none of {', '.join(COLORS)}")
+
+
+def detect_shapes(image: NDArray[np.uint8]) -> list[Detected]:
+    """The objects of a picture of the built-in world, uint8 [H, W, 3] of at least 32 px a side."""
+    from sanactl.shapes.detector import detect
+
+    return [Detected(d.shape, d.color, d.score, d.box, d.mask) for d in detect(image)]
+
+
+def _shapes() -> Detector:
+    from sanactl.shapes.detector import DETECTOR_VERSION
+    from sanactl.shapes.vocabulary import SHAPES
+
+    return Detector(DETECTOR_VERSION, frozenset(SHAPES), detect_shapes)
+
+
+# The detectors by name; each is made when first asked for, for most of them load a model.
+DETECTORS: dict[str, Callable[[], Detector]] = {"shapes": _shapes}
+
+
+def get_detector(name: str) -> Detector:
+    """The detector of a name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DETECTORS:
+        raise UsageError(f"no detector {name!r}", hint=f"there are: {', '.join(DETECTORS)}")
+    return DETECTORS[name]()

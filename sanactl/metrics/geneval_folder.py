@@ -1,0 +1,72 @@
+"""Images in GenEval's own layout: for each prompt `NNNNN/metadata.jsonl` and `NNNNN/samples/NNNN.png`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import InputError
+
+__all__ = ["read_geneval_folder"]
+
+MAX_METADATA = 2**20
+
+
+def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
+    """Image records of a folder that any GenEval generation script has written, prompts and images in order.
+
+    The official scorer lists folders in the file system's order and passes over what it does not know; here
+    the order is that of the numbers, and a prompt without images is an error: a score over the rest would
+    look whole.
+
+    Yields:
+        {"kind": "image", "path", "prompt", "prompt_id", "index": the image's number, "samples": images of
+        this prompt, "tag", "include", ...}; `prompt_id` is the metadata's `id`, else the folder's name, and
+        the metadata's other fields are kept.
+
+    Raises:
+        InputError: no such folder, no prompt folders in it, one without images, or metadata that cannot be
+        read.
+    """
+    try:
+        folders = sorted(
+            (p for p in path.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name)
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a folder ({error.strerror})") from None
+    if not folders:
+        raise InputError(
+            f"{path}: no prompt folders (00000, 00001, ...) in it",
+            hint="GenEval's layout is NNNNN/metadata.jsonl and NNNNN/samples/NNNN.png",
+        )
+    for folder in folders:
+        metadata = _metadata(folder / "metadata.jsonl")
+        samples = folder / "samples"
+        images = sorted(
+            (p for p in samples.glob("*.png") if p.stem.isdigit() and p.is_file()), key=lambda p: int(p.stem)
+        )
+        if not images:
+            raise InputError(
+                f"{samples}: no images (0000.png, ...) in it", hint="sample this prompt, or remove it"
+            )
+        known = {key: value for key, value in metadata.items() if key not in ("kind", "id")}
+        known["prompt_id"] = str(metadata.get("id", folder.name))
+        for image in images:
+            record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
+            yield {"kind": "image", **known, **record}
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_METADATA:
+            raise InputError(f"{path}: larger than {MAX_METADATA >> 20} MiB; not a metadata line")
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not one line of JSON ({error})") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt"), str):
+        raise InputError(f"{path}: no 'prompt' in it")
+    return metadata

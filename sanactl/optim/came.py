@@ -1,0 +1,221 @@
+"""CAME and CAME-8bit as torch optimizers.
+
+The algorithm is `reference.came_step`; `update` is its fast form, `state` what is kept. torch is all that is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch.optim import Optimizer
+
+from sanactl.errors import UsageError
+from sanactl.optim.blockwise import Code, check_code
+from sanactl.optim.reference import Hyper
+from sanactl.optim.rounding import seed_of
+from sanactl.optim.state import empty_state, entries, keep_tensors, restore
+from sanactl.optim.update import check_gradients, update
+
+__all__ = ["CAME", "CAME8bit"]
+
+
+class CAME(Optimizer):
+    """CAME: confidence-guided adaptive memory-efficient optimization (Luo et al., 2023), fp32 state.
+
+    Matrices (linear weights and 1x1 convolutions, read as out x in) keep factored second moments. All other
+    parameters (biases, norms, 3x3 and depth-wise convolutions) keep an unfactored second moment and take no
+    confidence term, as in the SANA reference. State is fp32 tensors whatever the parameter's dtype; loading keeps it
+    bit for bit.
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: learning rate. CAME's early steps are long: with the default betas the first is about 11 lr.
+        betas: decay of the first moment, of the squared gradient, of the instability; each in [0, 1).
+        eps: added to the squared gradient and to the instability; at least 1e-30 each.
+        clip_threshold: largest root mean square of the normalised gradient.
+        weight_decay: decoupled weight decay.
+        bf16_stochastic_round: round the updates of bf16 parameters up or down at random, so that small updates are
+            not lost; the draws depend on the step and the parameter's position alone.
+
+    Raises:
+        UsageError: an option makes no sense, or a parameter cannot be optimised (complex, sharded).
+        TrainingError: from `step`, when a gradient is not finite. Nothing was changed then.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-4,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        eps: tuple[float, float] = (1e-30, 1e-16),
+        clip_threshold: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        bf16_stochastic_round: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": tuple(eps),
+            "clip_threshold": clip_threshold,
+            "weight_decay": weight_decay,
+            "bf16_stochastic_round": bf16_stochastic_round,
+        }
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with options of their own; the options are checked."""
+        super().add_param_group(param_group)
+        try:
+            self._check_group(self.param_groups[-1])
+        except UsageError:
+            del self.param_groups[-1]
+            raise
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step with the gradients at hand.
+
+        Every gradient is checked before the first parameter changes.
+
+        Args:
+            closure: reevaluates the model and returns the loss.
+
+        Returns:
+            The closure's loss, or None.
+
+        Raises:
+            TrainingError: a gradient holds inf or NaN, or its norm is past 1e15; names the parameter.
+            UsageError: a gradient is sparse.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        work = [e for e in entries(self.param_groups) if e.p.grad is not None and e.p.numel() > 0]
+        for entry, sums in zip(work, check_gradients(work), strict=True):
+            state, group = self.state[entry.p], entry.group
+            if not state:
+                state.update(empty_state(entry.p, group))
+            state["step"] += 1
+            seed = seed_of(int(state["step"]), entry.position) if group["bf16_stochastic_round"] else None
+            h = Hyper(
+                float(group["lr"]),
+                group["betas"],
+                group["eps"],
+                group["clip_threshold"],
+                group["weight_decay"],
+            )
+            update(entry, state, sums, h, seed)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave: onto the parameters' devices, every dtype and bit kept.
+
+        Raises:
+            InputError: the state is not this optimizer's, or is of other shapes; nothing was changed then.
+        """
+        # torch casts fp32 state to the parameter's dtype. The hook that prevents it is registered last, so that a
+        # user's own hooks see plain tensors.
+        hook = self.register_load_state_dict_pre_hook(keep_tensors)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for group in state["param_groups"]:
+            for key, value in (state.get("defaults") or self.defaults).items():
+                group.setdefault(key, value)
+        for entry in entries(state["param_groups"]):
+            if state["state"].get(entry.p):
+                state["state"][entry.p] = restore(entry, state["state"][entry.p])
+        super().__setstate__(state)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        lr, betas, eps = float(group["lr"]), group["betas"], group["eps"]
+        if not lr >= 0:
+            raise UsageError(f"lr is {lr}", hint="use 0 or more")
+        if len(betas) != 3 or not all(0 <= beta < 1 for beta in betas):
+            raise UsageError(
+                f"betas are {betas}", hint="use three numbers in [0, 1), such as (0.9, 0.999, 0.9999)"
+            )
+        if len(eps) != 2 or not all(1e-30 <= e < 1 for e in eps):
+            raise UsageError(
+                f"eps is {eps}", hint="use two numbers of at least 1e-30, such as (1e-30, 1e-16)"
+            )
+        if not group["clip_threshold"] > 0:
+            raise UsageError(
+                f"clip_threshold is {group['clip_threshold']}", hint="use more than 0; 1.0 in the paper"
+            )
+        if not group["weight_decay"] >= 0:
+            raise UsageError(f"weight_decay is {group['weight_decay']}", hint="use 0 or more")
+        for entry in entries([group]):
+            if not entry.p.is_floating_point():
+                raise UsageError(
+                    f"{entry.name} is {entry.p.dtype}", hint="CAME takes real floating-point parameters"
+                )
+            if type(entry.p).__name__ == "DTensor":
+                raise UsageError(
+                    f"{entry.name} is sharded, and CAME needs the means of whole rows and columns",
+                    hint="train with data parallelism (DDP), without FSDP or tensor parallelism",
+                )
+
+
+class CAME8bit(CAME):
+    """CAME-8bit (SANA-1.5, section 2.3): CAME whose first moment is kept in 8 bits for large matrices.
+
+    About 1.03 bytes of state a parameter. Linear and 1x1 convolution weights of more than `min_8bit_size` values are
+    8-bit; their second moments and everything else stay fp32.
+
+    Args:
+        params, lr, betas, eps, clip_threshold, weight_decay, bf16_stochastic_round: as for `CAME`.
+        block_size: values that share one scale.
+        min_8bit_size: matrices of at most this many values keep an fp32 first moment.
+        blocking: `paper`: a block is `block_size` flattened values. `rows`: `block_size` rows, what the public SANA
+            code does; for comparison.
+        code: how a block is written; see `sanactl.optim.blockwise`. `linear` is the paper's equation 1.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-4,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        eps: tuple[float, float] = (1e-30, 1e-16),
+        clip_threshold: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        bf16_stochastic_round: bool = False,
+        block_size: int = 2048,
+        min_8bit_size: int = 16384,
+        blocking: str = "paper",
+        code: Code = "zero",
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": tuple(eps),
+            "clip_threshold": clip_threshold,
+            "weight_decay": weight_decay,
+            "bf16_stochastic_round": bf16_stochastic_round,
+            "block_size": block_size,
+            "min_8bit_size": min_8bit_size,
+            "blocking": blocking,
+            "code": code,
+        }
+        Optimizer.__init__(self, params, defaults)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        check_code(group["code"], group["block_size"])
+        if group["blocking"] not in ("paper", "rows"):
+            raise UsageError(f"unknown blocking {group['blocking']!r}", hint="use paper or rows")

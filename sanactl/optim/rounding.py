@@ -1,0 +1,45 @@
+"""Stochastic rounding of fp32 to bf16, the same draws on every device and after every restart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["seed_of", "stochastic_bf16"]
+
+
+def seed_of(step: int, index: int) -> int:
+    """A 32-bit seed for parameter `index` at `step`: a function of the two alone, so that a restart draws the same."""
+    seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77) & 0xFFFFFFFF
+    seed = ((seed ^ seed >> 15) * 0xC2B2AE3D) & 0xFFFFFFFF
+    return seed - (1 << 32) if seed >= 1 << 31 else seed
+
+
+def stochastic_bf16(x: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Round fp32 to one of its two bf16 neighbours, the nearer the likelier; the mean is x.
+
+    Args:
+        x: finite fp32 values.
+        seed: what `seed_of` gave.
+        first: index of x's first value in its parameter: value i draws from hash(first + i, seed), so that a
+            parameter may be rounded in pieces.
+
+    Returns:
+        bf16 values of the same shape.
+    """
+    i = (
+        torch.arange(first, first + x.numel(), dtype=torch.int64, device=x.device)
+        .to(torch.int32)
+        .view(x.shape)
+    )
+    noise = _hash(i, seed) & 0xFFFF
+    # bf16 is the upper half of fp32: add noise to the lower half, then cut it off.
+    return ((x.view(torch.int32) + noise) & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def _hash(i: Tensor, seed: int) -> Tensor:
+    """Murmur3's finaliser on wrapping int32; its shifts are arithmetic here, so the sign bits are masked away."""
+    h = i * -1640531527 + seed  # 0x9E3779B9
+    h = (h ^ (h >> 16 & 0xFFFF)) * -2048144789  # 0x85EBCA6B
+    h = (h ^ (h >> 13 & 0x7FFFF)) * -1028477387  # 0xC2B2AE35
+    return h ^ (h >> 16 & 0xFFFF)

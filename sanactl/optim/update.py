@@ -1,0 +1,132 @@
+"""One optimizer step over many parameters: check all gradients, then change one parameter after the other.
+
+The few numbers of a row or column are handled here; the passes over whole matrices are `tiled` (any device) or
+`triton_kernels` (GPUs).
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sanactl.errors import TrainingError, UsageError
+from sanactl.optim import tiled
+from sanactl.optim.moment import Moment
+from sanactl.optim.reference import Hyper
+from sanactl.optim.state import Entry, as_matrix, is_matrix, moment_of
+
+__all__ = ["Sums", "check_gradients", "update"]
+
+# A gradient of a larger norm is a divergence; below it, no intermediate result of a step overflows fp32.
+LARGEST_GRAD_NORM = 1e15
+
+
+class Sums(NamedTuple):
+    """Sums of the squared gradient: over all of it; over rows and columns, for matrices."""
+
+    total: Tensor
+    rows: Tensor | None = None
+    cols: Tensor | None = None
+
+
+def check_gradients(work: list[Entry]) -> list[Sums]:
+    """The sums of squares of every gradient, after a check that all are finite: one transfer from each device.
+
+    Raises:
+        TrainingError: a gradient holds inf or NaN, or its norm is past 1e15. Names the first such parameter.
+        UsageError: a gradient is sparse.
+    """
+    found = [_sums(entry) for entry in work]
+    for device in {entry.p.device for entry in work}:
+        here = [i for i, entry in enumerate(work) if entry.p.device == device]
+        totals = torch.stack([found[i].total for i in here]).tolist()
+        for i, total in zip(here, totals, strict=True):
+            if not total <= LARGEST_GRAD_NORM**2:
+                g = work[i].p.grad
+                assert g is not None
+                fault = "has a norm past 1e15" if bool(torch.isfinite(g).all()) else "holds inf or NaN"
+                raise TrainingError(
+                    f"the gradient of {work[i].name} {fault}: the step was refused, nothing was changed",
+                    hint="lower the learning rate, clip the gradients, or check the model's dtype",
+                )
+    return found
+
+
+def update(entry: Entry, state: dict[str, Tensor], sums: Sums, h: Hyper, seed: int | None) -> None:
+    """One step of one parameter and its state, in place. Same arithmetic as `reference.came_step`."""
+    p, g = entry.p, entry.p.grad
+    assert g is not None
+    if sums.rows is None or sums.cols is None:
+        _update_unfactored(p, g, state, h, seed)
+    else:
+        m = moment_of(p, state, entry.group)
+        _update_matrix(as_matrix(p), as_matrix(g), m, state, (sums.rows, sums.cols), h, seed)
+
+
+def _update_matrix(
+    p: Tensor,
+    g: Tensor,
+    m: Moment,
+    state: dict[str, Tensor],
+    square_sums: tuple[Tensor, Tensor],
+    h: Hyper,
+    seed: int | None,
+) -> None:
+    passes = _passes(p, g, m)
+    b1, b2, b3 = h.betas
+    row, col = _factors(state, "exp_avg_sq", square_sums, h.eps[0], b2)
+    k, *res_sums = passes.residual_sums(g, m, row, col, h.clip_threshold)
+    # u - (b1 m + (1 - b1) u) = b1 (u - m): the instability is known before the new moment is.
+    s_row, s_col = _factors(state, "exp_avg_res", [b1 * b1 * s for s in res_sums], h.eps[1], b3)
+    passes.apply(p, g, m, (row * k, col), (s_row * h.lr, s_col), b1, 1 - h.lr * h.weight_decay, seed)
+
+
+def _factors(
+    state: dict[str, Tensor], name: str, sums: tuple[Tensor, Tensor] | list[Tensor], eps: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    """Update the running means of rows and columns in place, and give `reference.factor` of them as [R], [C]."""
+    rows, cols = state[f"{name}_row"], state[f"{name}_col"]
+    rows.lerp_(sums[0] / cols.numel() + eps, 1 - beta)
+    cols.lerp_(sums[1] / rows.numel() + eps, 1 - beta)
+    return rows.mean().sqrt() * rows.rsqrt(), cols.rsqrt()
+
+
+def _update_unfactored(p: Tensor, g: Tensor, state: dict[str, Tensor], h: Hyper, seed: int | None) -> None:
+    b1, b2, _ = h.betas
+    m, v = state["exp_avg"], state["exp_avg_sq"]
+    g = g.float()
+    v.lerp_(g.square().add_(h.eps[0]), 1 - b2)
+    u = v.rsqrt().mul_(g)
+    rms = torch.linalg.vector_norm(u) / u.numel() ** 0.5
+    m.lerp_(u.div_((rms / h.clip_threshold).clamp(min=1)), 1 - b1)
+    torch.mul(m, h.lr, out=u)
+    tiled.change(p, u, 1 - h.lr * h.weight_decay, torch.empty_like(u), seed)
+
+
+def _sums(entry: Entry) -> Sums:
+    g = entry.p.grad
+    assert g is not None
+    if g.layout != torch.strided:
+        raise UsageError(
+            f"CAME does not take sparse gradients, and {entry.name} has one",
+            hint="build the embedding with sparse=False",
+        )
+    if is_matrix(g):
+        g = as_matrix(g)
+        rows, cols = _passes(g, g, None).square_sums(g)
+        return Sums(rows.sum(), rows, cols)
+    return Sums(torch.linalg.vector_norm(g, dtype=torch.float32).square())
+
+
+def _passes(p: Tensor, g: Tensor, m: Moment | None) -> ModuleType:
+    """The module whose three functions pass over a matrix: Triton's where it runs, else torch's."""
+    if g.is_cuda and os.environ.get("SANACTL_NO_TRITON") != "1":
+        from sanactl.optim import triton_kernels
+
+        if triton_kernels.can_step(p, g, m):
+            return triton_kernels
+    return tiled

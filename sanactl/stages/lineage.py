@@ -1,0 +1,162 @@
+"""What was made from what, as trees for `log` and `report`: a folder's journal, a checkpoint's lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sanactl.io.journal import Journal
+
+__all__ = ["Node", "journal_tree", "lineage_tree", "outline"]
+
+
+@dataclass
+class Node:
+    """One artifact, the run that made it and what was made from it in turn.
+
+    Attributes:
+        name: its path as the journal writes it, or a checkpoint's name; "" where nothing tells it.
+        kind: "checkpoint", "block", "image", ...; None if unknown.
+        digest: of its content when it was made or used, if known.
+        exists: whether the file is there; None where it cannot be told (a name in a header).
+        run: the journal's entry, or the lineage's, that made it; None for what was there before.
+        also_from: names of the run's other inputs; the node stands below its main one.
+        outdated: the input that it stands below has been made anew since.
+        children: made from it, oldest first.
+    """
+
+    name: str
+    kind: str | None = None
+    digest: str | None = None
+    exists: bool | None = None
+    run: dict[str, Any] | None = None
+    also_from: list[str] = field(default_factory=list)
+    outdated: bool = False
+    children: list[Node] = field(default_factory=list)
+
+
+def journal_tree(journal: Journal) -> list[Node]:
+    """The artifacts that a folder's journal knows, outputs below the inputs that they came from.
+
+    An artifact stands once, as its newest run made it: below the run's checkpoint if one went in, else below
+    its first input, with the others in `also_from`. What no run made, and what was made from nothing, are
+    roots.
+    """
+    nodes: dict[str, Node] = {}
+    used: dict[str, str | None] = {}  # digest of an output's main input, as the run found it
+    parents: dict[str, str] = {}
+    for run in journal.runs():
+        inputs = [entry for entry in _artifacts(run.get("inputs")) if entry["path"] not in ("stdin", "-")]
+        for entry in inputs:
+            node = nodes.setdefault(entry["path"], Node(entry["path"]))
+            node.digest = _text(entry.get("digest")) or node.digest
+        for entry in _artifacts(run["outputs"]):
+            node = nodes.setdefault(entry["path"], Node(entry["path"]))
+            node.kind, node.digest, node.run = _text(entry.get("kind")), _text(entry.get("digest")), run
+            sources = [i for i in inputs if i["path"] != node.name]
+            main = min(sources, key=lambda i: _rank(nodes[i["path"]]), default=None)
+            node.also_from = [i["path"] for i in sources if i is not main]
+            parents.pop(node.name, None)
+            if main is not None and not _is_below(main["path"], node.name, parents):
+                parents[node.name] = main["path"]
+                used[node.name] = _text(main.get("digest"))
+    for node in nodes.values():
+        # What no run made and nobody took a digest of may be no file at all ("builtin:shapes", a data set's
+        # name).
+        here = (journal.folder / node.name).exists()
+        node.exists = here if here or node.run is not None or node.digest is not None else None
+    return _linked(nodes, parents, used)
+
+
+def _rank(node: Node) -> int:
+    """Which of a run's inputs its output stands below, the lowest: a checkpoint, or what has a digest."""
+    return 0 if node.kind == "checkpoint" else 1 if node.digest is not None else 2
+
+
+def _linked(nodes: dict[str, Node], parents: Mapping[str, str], used: Mapping[str, str | None]) -> list[Node]:
+    """The roots, oldest first, with every node's children filled in."""
+    roots = []
+    for name, node in sorted(nodes.items(), key=lambda item: str((item[1].run or {}).get("time") or "")):
+        if name in parents:
+            parent = nodes[parents[name]]
+            parent.children.append(node)
+            node.outdated = None not in (used[name], parent.digest) and used[name] != parent.digest
+        else:
+            roots.append(node)
+    # An input of several (a prompt file) that nothing stands below is named in `also_from` already.
+    return [root for root in roots if root.run is not None or root.children]
+
+
+def _artifacts(entries: Any) -> list[dict[str, Any]]:
+    """The entries of a run's inputs or outputs that can be read; a journal may be damaged."""
+    entries = entries if isinstance(entries, list) else []
+    return [
+        e for e in entries if isinstance(e, dict) and isinstance(e.get("path"), str) and "\0" not in e["path"]
+    ]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
+    """Whether `name` came from `ancestor`: files that are written over can make a circle of a history."""
+    at: str | None = name
+    while at is not None:
+        if at == ancestor:
+            return True
+        at = parents.get(at)
+    return False
+
+
+def lineage_tree(lineage: Sequence[Mapping[str, Any]], name: str = "") -> list[Node]:
+    """A checkpoint's own lineage as a tree: its first parents, and below them each step's result.
+
+    A step's result has the name by which the next step calls its parent; the last has `name`, the
+    checkpoint's.
+
+    Args:
+        lineage: entries as `lineage_entry` makes them, oldest first.
+        name: what the checkpoint is called now.
+    """
+    roots: list[Node] = []
+    last: Node | None = None
+    for place, entry in enumerate(lineage):
+        parents = [p for p in entry.get("parents") or () if isinstance(p, Mapping)]
+        names = [str(p.get("name", "")) for p in parents]
+        if last is None and parents:
+            last = Node(names[0], "checkpoint", _text(parents[0].get("digest")))
+            roots.append(last)
+        following = lineage[place + 1].get("parents") if place + 1 < len(lineage) else None
+        known = (
+            following[0]
+            if isinstance(following, list) and following and isinstance(following[0], dict)
+            else {}
+        )
+        result = name if place + 1 == len(lineage) else str(known.get("name", ""))
+        node = Node(result, "checkpoint", _text(known.get("digest")), run=dict(entry), also_from=names[1:])
+        (roots if last is None else last.children).append(node)
+        last = node
+    if not lineage:
+        roots.append(Node(name, "checkpoint"))
+    return roots
+
+
+def outline(roots: Sequence[Node]) -> list[tuple[str, Node]]:
+    """The trees as (branches, node) lines for a fixed-width font: "├─ ", "│  └─ ", "" for a root."""
+    lines: list[tuple[str, Node]] = []
+    stack: list[tuple[str, str, Node]] = [("", "", root) for root in reversed(roots)]
+    while stack:
+        branch, indent, node = stack.pop()
+        lines.append((branch, node))
+        for place in range(len(node.children) - 1, -1, -1):
+            final = place + 1 == len(node.children)
+            stack.append(
+                (
+                    indent + ("└─ " if final else "├─ "),
+                    indent + ("   " if final else "│  "),
+                    node.children[place],
+                )
+            )
+    return lines

@@ -1,0 +1,82 @@
+"""`report`: everything that the records of a run say, on one HTML page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sanactl.io.atomic import atomic_path, check_target
+from sanactl.io.journal import Journal
+from sanactl.stages.report.history import lineage_section, read_lineages, settings_section
+from sanactl.stages.report.page import Section, number, page
+from sanactl.stages.report.plots import plot_importance
+from sanactl.stages.report.samples import merge_images, samples_section
+from sanactl.stages.report.sections import (
+    importance_section,
+    newest,
+    scaling_section,
+    scores_section,
+    training_section,
+)
+
+__all__ = ["build_report", "plot_importance"]
+
+Record = dict[str, Any]
+
+
+def build_report(
+    records: Sequence[Record],
+    journal: Journal | None,
+    target: Path,
+    *,
+    title: str = "A run of sanactl",
+    force: bool = False,
+) -> Path:
+    """Writes one HTML page about a run: scores, scaling, block importance, training, samples, lineage,
+    settings.
+
+    The page holds its images and plots, needs no script and no network, and stays under 5 MB. What the
+    records do not tell is said in its section, and so is an image or a checkpoint that is not there any more.
+
+    Args:
+        records: of any kinds, in order; of several about one image or one score the later count.
+        journal: the folder's, for its lineage and commands; paths in the records are relative to its folder.
+        target: the .html file.
+
+    Raises:
+        OutputExistsError: `target` is there and `force` is not set.
+    """
+    check_target(target, force)
+    folder = journal.folder if journal is not None else Path.cwd()
+    images = merge_images(records)
+    scores = [r for r in records if r["kind"] == "score"]
+    blocks = [r for r in records if r["kind"] == "block"]
+    lineages, faults = read_lineages(records, journal)
+    sections = [
+        Section("scores", "Scores", scores_section(scores)),
+        Section("scaling", "Best of n", scaling_section(scores)),
+        Section("blocks", "Block importance", importance_section(blocks, lineages)),
+        Section("training-loss", "Training", training_section(scores)),
+        Section("samples", "Samples", samples_section(images, folder)),
+        Section("lineage", "Lineage", lineage_section(lineages, faults, journal)),
+        Section("settings", "Settings", settings_section(images, journal)),
+    ]
+    text = page(title, _facts(len(lineages) + len(faults), images, scores), sections)
+    with atomic_path(target, force=force) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def _facts(checkpoints: int, images: Sequence[Record], scores: Sequence[Record]) -> str:
+    """The headline: how much there is, and the best score."""
+    facts = [("checkpoints", number(checkpoints))] if checkpoints else []
+    if images:
+        facts.append(("images", number(len(images))))
+    geneval = [
+        r for r in newest(scores) if r["metric"] == "geneval" and isinstance(r.get("overall"), int | float)
+    ]
+    if geneval:
+        facts.append(("best GenEval score", number(float(max(r["overall"] for r in geneval)))))
+    items = "".join(f"<li><b>{value}</b>{what}</li>" for what, value in facts)
+    return f'<ul class="facts">{items}</ul>' if items else ""

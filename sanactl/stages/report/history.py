@@ -1,0 +1,197 @@
+"""The sections of a report that tell where things came from: lineage, commands, settings of the samples."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import SanactlError
+from sanactl.io.journal import Journal
+from sanactl.stages.lineage import Node, journal_tree, lineage_tree, outline
+from sanactl.stages.report.page import absent, escape, table
+
+__all__ = ["command_line", "lineage_section", "read_lineages", "settings_section"]
+
+Record = dict[str, Any]
+MAX_LINES = 200
+MAX_CHECKPOINTS = 24
+MAX_RUNS = 100
+# Not settings: what differs by nature from image to image, or is another section's.
+_OF_AN_IMAGE = frozenset(
+    ["kind", "path", "prompt", "prompt_id", "id", "tag", "seed", "index", "correct", "reason", "rank", "judge_score", "verdict", "digest", "checkpoint"]
+)
+_SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+
+
+def read_lineages(
+    records: Sequence[Record], journal: Journal | None
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """The lineage of every checkpoint that the records or the journal name: its record's, else its header's.
+
+    Returns:
+        lineages by the checkpoint's name, and for those that have none, what is wrong with them.
+    """
+    lineages: dict[str, list[Any]] = {}
+    faults: dict[str, str] = {}
+    for record in records:
+        if record["kind"] == "checkpoint" and isinstance(record.get("lineage"), list):
+            lineages[record["path"]] = [e for e in record["lineage"] if isinstance(e, dict)]
+    names = [r["path"] if r["kind"] == "checkpoint" else r.get("checkpoint") for r in records]
+    folder = Path.cwd()
+    if journal is not None:
+        folder = journal.folder
+        for run in journal.runs():
+            names += [
+                o.get("path") for o in run["outputs"] if isinstance(o, dict) and o.get("kind") == "checkpoint"
+            ]
+    wanted = [n for n in dict.fromkeys(names) if isinstance(n, str) and n not in lineages]
+    for name in wanted[-MAX_CHECKPOINTS:]:
+        try:
+            if not (
+                folder / name
+            ).exists():  # neither is a Hub's repository opened: a report downloads nothing
+                faults[name] = "the file is not here, so its lineage is unknown"
+                continue
+            from sanactl.io.checkpoint import open_checkpoint
+
+            lineages[name] = list(open_checkpoint(folder / name).lineage)
+        except (SanactlError, OSError, ValueError) as error:
+            faults[name] = str(error)
+    return lineages, faults
+
+
+def lineage_section(
+    lineages: Mapping[str, Sequence[Any]], faults: Mapping[str, str], journal: Journal | None
+) -> str:
+    """What was made from what: by the checkpoints' headers, and by the folder's journal."""
+    parts = []
+    for name, lineage in lineages.items():
+        roots = lineage_tree(lineage, name)
+        parts.append(
+            _drawing(roots, checkpoint=True) if lineage else f"<pre>{escape(name)} <i>as it came</i></pre>"
+        )
+    parts += [absent(name, fault) for name, fault in faults.items()]
+    if parts:
+        parts.insert(0, "<h3>The checkpoints, by their own headers</h3>")
+    else:
+        parts = [absent("No checkpoints.", "sanactl grow, prune and finetune make them and write down how.")]
+    roots = journal_tree(journal) if journal is not None else []
+    if roots:
+        parts += ["<h3>The folder, by its journal</h3>", _drawing(roots, checkpoint=False)]
+    else:
+        parts.append(absent("No journal.", "sanactl's commands write one to the folder that they run in."))
+    return "".join(parts)
+
+
+def _drawing(roots: Sequence[Node], *, checkpoint: bool) -> str:
+    lines = []
+    drawn = outline(roots)
+    for branch, node in drawn[:MAX_LINES]:
+        note = ""
+        if node.run is not None:
+            note = _step(node.run) if checkpoint else command_line(node.run, short=True)
+        if node.also_from:
+            note += f", also from {', '.join(node.also_from[:4])}"
+        marks = [
+            m
+            for m, on in (("missing", node.exists is False), ("its input was made anew since", node.outdated))
+            if on
+        ]
+        mark = f' <span class="bad">({", ".join(marks)})</span>' if marks else ""
+        lines.append(f"{branch}{escape(node.name or '?')}{mark}  <i>{escape(note)}</i>")
+    if len(drawn) > MAX_LINES:
+        lines.append(f"<i>and {len(drawn) - MAX_LINES:,} more</i>")
+    return f"<pre>{chr(10).join(lines)}</pre>"
+
+
+def _step(entry: Mapping[str, Any]) -> str:
+    """A lineage entry in a line: grow to=60 init=partial, seed 0, 60 blocks."""
+    arguments = entry.get("arguments")
+    said = [str(entry.get("command", "?"))]
+    for key, value in arguments.items() if isinstance(arguments, dict) else ():
+        if value is not None:
+            said.append(f"{key}={_ranges(value) if isinstance(value, list) else value}")
+    text = " ".join(said)
+    text += f", seed {entry['seed']}" if entry.get("seed") is not None else ""
+    return text + (f", {entry['blocks']} blocks" if entry.get("blocks") is not None else "")
+
+
+def _ranges(values: Sequence[Any]) -> str:
+    """Numbers in short: [0, 1, 2, 5] is 0-2,5; any other list as it is."""
+    if not values or not all(type(v) is int for v in values):
+        return str(list(values))
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def command_line(run: Mapping[str, Any], *, short: bool = False) -> str:
+    """The command of a journal's run as it can be typed again, with the values of secret options hidden."""
+    argv = run.get("argv")
+    words = [str(word) for word in argv] if isinstance(argv, list) else [str(run.get("command", "?"))]
+    hidden: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, _ = word.partition("=")
+        if (
+            before.startswith("-")
+            and "=" not in before
+            and _SECRET.search(before)
+            and not word.startswith("-")
+        ):
+            hidden.append("…")
+        elif word.startswith("-") and equals and _SECRET.search(name):
+            hidden.append(f"{name}=…")
+        else:
+            hidden.append(word)
+    if hidden and Path(hidden[0]).name in ("sanactl", "__main__.py"):
+        hidden = hidden[1:]
+    line = shlex.join(hidden).replace("'…'", "…")
+    return line if short else f"sanactl {line}"
+
+
+def settings_section(images: Sequence[Record], journal: Journal | None) -> str:
+    """How the images were sampled, and the commands that ran in this folder."""
+    parts = []
+    groups: dict[str, list[Record]] = {}
+    for record in images:
+        groups.setdefault(str(record.get("checkpoint") or "no checkpoint named"), []).append(record)
+    rows = [[escape(name), _constants(group)] for name, group in groups.items()]
+    if rows:
+        parts += ["<h3>Sampling</h3>", table(["checkpoint", "settings of its images"], rows)]
+    runs = list(journal.runs())[-MAX_RUNS:] if journal is not None else []
+    if runs:
+        cells = [
+            [f"<code>{escape(command_line(run), 600)}</code>"]
+            + [escape("-" if run.get(f) is None else run[f]) for f in ("seed", "seconds", "version", "time")]
+            for run in runs
+        ]
+        parts += ["<h3>Commands</h3>", table(["command", "seed", "seconds", "version", "ended"], cells)]
+    return "".join(parts) or absent(
+        "No runs.", "sanactl's commands write themselves down in the folder's journal."
+    )
+
+
+def _constants(images: Sequence[Record]) -> str:
+    """The plain fields that all images of a group have alike, settings in nested objects included."""
+
+    def flat(record: Record) -> dict[str, Any]:
+        nested = record.get("settings")
+        return {**record, **nested} if isinstance(nested, dict) else record
+
+    alike = dict(flat(images[0]))
+    for record in images[1:]:
+        fields = flat(record)
+        alike = {key: value for key, value in alike.items() if fields.get(key) == value}
+    shown = [
+        f"{escape(key)} {escape(value)}"
+        for key, value in alike.items()
+        if key not in _OF_AN_IMAGE and isinstance(value, str | int | float | bool)
+    ]
+    return " · ".join(shown) or "-"

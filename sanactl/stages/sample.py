@@ -1,0 +1,175 @@
+"""`sample`: images for prompts, in GenEval's folder layout, resumable and independent of how the work is divided.
+
+FOLDER/settings.json            what the images are a function of, besides prompt and seed
+FOLDER/00000/metadata.jsonl     the prompt record
+FOLDER/00000/samples/0000.png
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sanactl.errors import OutputExistsError
+from sanactl.io.atomic import atomic_path
+from sanactl.io.images import write_png
+from sanactl.io.progress import SILENT, Progress
+from sanactl.io.records import Record, dumps
+from sanactl.stages.conditioning import SamplingSettings, Sana
+
+if TYPE_CHECKING:
+    import torch
+
+    from sanactl.io.checkpoint import Checkpoint
+
+__all__ = ["check_folder", "sample_images"]
+
+SETTINGS = "settings.json"
+
+
+def check_folder(
+    folder: Path, checkpoint: Checkpoint, settings: SamplingSettings, seed: int, dtype: str, *, force: bool
+) -> None:
+    """Makes the folder, or sees that the one there holds images of the same checkpoint, seed and settings.
+
+    Raises:
+        OutputExistsError: it holds something else, and `force` was not given.
+    """
+    wanted = {"digest": checkpoint.digest, "seed": seed, "dtype": dtype, **asdict(settings)}
+    file = folder / SETTINGS
+    if folder.exists() and not force:
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            there = None
+        if there != wanted and (there is not None or any(folder.iterdir())):
+            raise OutputExistsError(
+                f"{folder} holds images of another checkpoint, seed or settings",
+                hint="give another folder with -o, or --force to write over them",
+            )
+        if there == wanted:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+    if force:
+        for old in folder.glob("*/samples/*.png"):
+            old.unlink()
+    with atomic_path(file, force=True) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+def sample_images(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Record],
+    folder: Path,
+    settings: SamplingSettings,
+    *,
+    count: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Iterator[Record]:
+    """Draws `count` images of each prompt and yields their records in order, prompt by prompt.
+
+    Images that are there already are kept, so a run that was stopped goes on where it was. Under several processes
+    each draws every n-th batch, and the first yields all records when the last is done.
+
+    Args:
+        prompts: prompt records, each with an `id`; their other fields are passed on.
+        folder: checked by `check_folder`.
+        batch_size: images at once; it does not change them.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    _write_metadata(prompts, folder)
+    work = [(p, i) for p in range(len(prompts)) for i in range(count)]
+    records = [_record(checkpoint, prompts[p], p, i, count, folder, settings, seed) for p, i in work]
+    missing = [w for w, record in enumerate(records) if not Path(record["path"]).exists()]
+    done = len(work) - len(missing)
+    if done:
+        progress.note(f"{done} of {len(work)} images are there already")
+    progress.start(len(work), "sampling", done=done)
+    world, rank = state.num_processes, state.process_index
+    sana: Sana | None = None
+    emitted = 0
+    try:
+        for start in range(rank * batch_size, len(missing), world * batch_size):
+            chunk = missing[start : start + batch_size]
+            if sana is None:
+                sana = Sana(checkpoint, settings, device=device, dtype=dtype)
+            # Records before the first missing image can go out at once: the reader may have started already.
+            if world == 1:
+                yield from records[emitted : chunk[0]]
+                emitted = chunk[0]
+            _draw(sana, [records[w] for w in chunk])
+            progress.advance(len(chunk) * world)
+            if world == 1:
+                yield from records[emitted : chunk[-1] + 1]
+                emitted = chunk[-1] + 1
+    finally:
+        progress.close()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        yield from records[emitted:]
+
+
+def _draw(sana: Sana, records: list[Record]) -> None:
+    """One batch: noise, denoise, decode, write."""
+    from sanactl.diffusion.sampler import decode_latents, denoise, initial_noise
+
+    noise = initial_noise([r["seed"] for r in records], sana.latent_shape())
+    latents = denoise(
+        sana.transformer,
+        sana.companions.scheduler,
+        noise,
+        sana.guidance([r["prompt"] for r in records]),
+        steps=sana.settings.steps,
+    )
+    for record, pixels in zip(records, decode_latents(sana.companions.vae, latents).numpy(), strict=True):
+        write_png(pixels, Path(record["path"]))
+
+
+def _record(
+    checkpoint: Checkpoint,
+    prompt: Record,
+    place: int,
+    index: int,
+    count: int,
+    folder: Path,
+    settings: SamplingSettings,
+    seed: int,
+) -> Record:
+    from sanactl.diffusion.sampler import image_seed
+
+    known = {k: v for k, v in prompt.items() if k not in ("kind", "id")}
+    return {
+        "kind": "image",
+        "path": str(folder / f"{place:05d}" / "samples" / f"{index:04d}.png"),
+        "prompt_id": str(prompt["id"]),
+        **known,
+        "index": index,
+        "samples": count,
+        "seed": image_seed(seed, prompt["prompt"], index),
+        "checkpoint": str(checkpoint.path),
+        "digest": checkpoint.digest,
+        "steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "height": settings.height,
+        "width": settings.width,
+    }
+
+
+def _write_metadata(prompts: Sequence[Record], folder: Path) -> None:
+    """A metadata.jsonl for each prompt, as GenEval's own evaluation reads it."""
+    for place, prompt in enumerate(prompts):
+        (folder / f"{place:05d}" / "samples").mkdir(parents=True, exist_ok=True)
+        file = folder / f"{place:05d}" / "metadata.jsonl"
+        text = dumps({k: v for k, v in prompt.items() if k != "kind"})
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            with atomic_path(file, force=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,34 @@
+"""`grow --verify`: parent and child side by side on the same random input."""
+
+from __future__ import annotations
+
+from sanactl.io.checkpoint import Checkpoint
+
+__all__ = ["largest_difference"]
+
+
+def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, batch: int = 2) -> float:
+    """The largest absolute difference of the two predicted velocities on random latents, text and timesteps.
+
+    Both run in fp32 on the CPU. 0.0 means bit for bit the same function; a model in which a block was dropped, or a
+    block copied without zero-init, differs.
+    """
+    import torch
+
+    from sanactl.diffusion.loading import load_transformer
+
+    config = parent.config
+    generator = torch.Generator().manual_seed(seed)
+    side = int(config["sample_size"])
+    latents = torch.randn(batch, int(config["in_channels"]), side, side, generator=generator)
+    text = torch.randn(batch, 16, int(config["caption_channels"]), generator=generator)
+    timestep = torch.rand(batch, generator=generator) * 1000
+    outputs = []
+    for checkpoint in (parent, child):
+        model = load_transformer(checkpoint)
+        with torch.no_grad():
+            outputs.append(
+                model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False)[0]
+            )
+        del model
+    return (outputs[0] - outputs[1]).abs().max().item()

@@ -1,0 +1,102 @@
+"""Names and roles of the tensors of a SANA block, and the assembly of a checkpoint from blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_metadata import lineage_entry
+from sanactl.io.ckpt_sana import block_shapes
+from sanactl.io.writer import Ones, Plan, PlannedTensor, Zeros, copy_of
+
+__all__ = [
+    "OUTPUT_PROJECTIONS",
+    "block_name",
+    "child_plan",
+    "copied_block",
+    "is_attention_bias",
+    "is_output_projection",
+    "is_qk_norm",
+    "with_qk_norm",
+]
+
+# The tensors through which a block adds to its input: zero in all of them makes it the identity (section 2.2).
+OUTPUT_PROJECTIONS = ("attn1.to_out.0", "attn2.to_out.0", "ff.conv_point")
+
+
+def block_name(index: int, name: str) -> str:
+    """Full name of tensor `name` of block `index`."""
+    return f"transformer_blocks.{index}.{name}"
+
+
+def is_output_projection(name: str) -> bool:
+    """Whether a tensor, named within its block, is a weight or bias of an output projection."""
+    return name.rpartition(".")[0] in OUTPUT_PROJECTIONS
+
+
+def is_qk_norm(name: str) -> bool:
+    """Whether a tensor, named within its block, belongs to the normalisation of queries or keys."""
+    return name.rpartition(".")[0].endswith((".norm_q", ".norm_k"))
+
+
+def is_attention_bias(name: str) -> bool:
+    """Whether a tensor, named within its block, is the bias of an attention's query, key or value projection."""
+    return name.startswith(("attn1.to_", "attn2.to_")) and name.endswith(".bias")
+
+
+def copied_block(checkpoint: Checkpoint, index: int) -> dict[str, PlannedTensor]:
+    """Block `index` taken over byte for byte."""
+    return {name: copy_of(ref) for name, ref in checkpoint.block_tensors(index).items()}
+
+
+def child_plan(
+    checkpoint: Checkpoint,
+    blocks: Sequence[Mapping[str, PlannedTensor]],
+    *,
+    command: str,
+    arguments: Mapping[str, Any],
+    seed: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> Plan:
+    """The plan of a checkpoint with these blocks and all else as in its parent.
+
+    Args:
+        checkpoint: the parent.
+        blocks: each block's tensors, named within the block, in order.
+        command, arguments, seed: for the lineage.
+        config: settings that differ from the parent's besides num_layers.
+        warnings: for the user.
+    """
+    tensors = {name: copy_of(ref) for name, ref in checkpoint.outer_tensors().items()}
+    for index, block in enumerate(blocks):
+        tensors.update({block_name(index, name): tensor for name, tensor in block.items()})
+    parent = {"name": checkpoint.name, "digest": checkpoint.digest}
+    entry = lineage_entry(command, arguments, parents=[parent], blocks=len(blocks), seed=seed)
+    # a published title names a size ("SANA1.5 1.6B") that is no longer true; ours is made from the config
+    extra = {key: value for key, value in checkpoint.metadata.items() if key != "modelspec.title"}
+    return Plan(
+        tensors=tensors,
+        config={**checkpoint.config, **(config or {}), "num_layers": len(blocks)},
+        before=checkpoint,
+        companions=checkpoint.companions,
+        sampling=checkpoint.sampling,
+        lineage=[*checkpoint.lineage, entry],
+        extra=extra,
+        warnings=list(warnings),
+    )
+
+
+def with_qk_norm(block: Mapping[str, PlannedTensor], config: Mapping[str, Any]) -> dict[str, PlannedTensor]:
+    """The block with the QK norms that `config` asks for added, weights one, in the order of the class's tensors."""
+    result = {}
+    for name, shape in block_shapes(config).items():
+        if name in block:
+            result[name] = block[name]
+        else:
+            assert is_qk_norm(name), name
+            attention = name.split(".")[0]
+            dtype = block[f"{attention}.to_q.weight"].dtype
+            result[name] = PlannedTensor(dtype, shape, Ones() if name.endswith(".weight") else Zeros())
+    return result

@@ -1,0 +1,129 @@
+"""From one layout or dtype to another. Between layouts no value is computed, so there and back is byte for byte."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from sanactl.errors import InputError, UsageError
+from sanactl.io.checkpoint import Checkpoint, TensorRef
+from sanactl.io.ckpt_metadata import lineage_entry
+from sanactl.io.ckpt_native import native_names
+from sanactl.io.ckpt_sana import expected_tensors
+from sanactl.io.writer import Blend, Bytes, Plan, PlannedTensor, target_kind
+
+__all__ = ["DTYPES", "parse_dtype", "plan_convert"]
+
+DTYPES = {
+    "bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "half": "F16", "fp32": "F32", "float32": "F32",
+}  # fmt: skip
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def parse_dtype(text: str) -> str:
+    """The safetensors name of "bf16", "fp16" or "fp32" (or torch's long names).
+
+    Raises:
+        UsageError: any other.
+    """
+    try:
+        return DTYPES[text.lower()]
+    except KeyError:
+        raise UsageError(f"unknown dtype {text!r}", hint="choose bf16, fp16 or fp32") from None
+
+
+def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: str | None = None) -> Plan:
+    """The plan that writes `checkpoint` under `target`'s layout.
+
+    Args:
+        checkpoint: opened with `native=True` where it may be a .pth.
+        target: its name decides the layout: .st, .safetensors, .pth (native) or a folder (diffusers).
+        dtype: "bf16", "fp16" or "fp32" to cast every floating-point tensor, rounding to nearest even. None keeps all
+            bytes, and the lineage as it is.
+
+    Raises:
+        UsageError: unknown dtype, or a suffix that is not written.
+        InputError: names what the native layout cannot hold.
+    """
+    wanted = parse_dtype(dtype) if dtype is not None else None
+    # in the order of the class's state dict, so that the same tensors give the same file whatever layout they come from
+    tensors = {
+        name: _converted((checkpoint.tensors[name],), wanted) for name in expected_tensors(checkpoint.config)
+    }
+    layout = "native" if target_kind(target) == "native" else "diffusers"
+    if layout == "native":
+        tensors = _native(checkpoint, wanted)
+    lineage = list(checkpoint.lineage)
+    if wanted is not None and any(ref.dtype != wanted for ref in checkpoint.tensors.values()):
+        parent = {"name": checkpoint.name, "digest": checkpoint.digest}
+        arguments: dict[str, Any] = {"dtype": wanted}
+        lineage.append(lineage_entry("convert", arguments, parents=[parent], blocks=checkpoint.num_blocks))
+    return Plan(
+        tensors=tensors,
+        config=dict(checkpoint.config),
+        before=checkpoint,
+        companions=checkpoint.companions,
+        sampling=checkpoint.sampling,
+        lineage=lineage,
+        extra=checkpoint.metadata,
+        warnings=_warnings(checkpoint, wanted),
+        layout=layout,
+    )
+
+
+def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor:
+    """Tensors joined by rows, as they are or cast."""
+    first = refs[0]
+    shape = first.shape
+    if len(refs) > 1:
+        shape = (sum(ref.shape[0] for ref in refs), *first.shape[1:])
+    joined = Bytes(refs)
+    if wanted is None or first.dtype == wanted or first.dtype not in _FLOATS:
+        return PlannedTensor(first.dtype, shape, joined)
+    return PlannedTensor(wanted, shape, Blend(((joined, 1.0),)))
+
+
+def _native(checkpoint: Checkpoint, wanted: str | None) -> dict[str, PlannedTensor]:
+    """The checkpoint's tensors under their native names, fused where the reference code fuses them."""
+    config, where = checkpoint.config, checkpoint.ref
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    cross_width = config["num_cross_attention_heads"] * config["cross_attention_head_dim"]
+    if config["qk_norm"] not in (None, "rms_norm_across_heads"):
+        raise InputError(f"{where}: the native layout has no qk_norm {config['qk_norm']}")
+    if not width == cross_width == config["cross_attention_dim"]:
+        raise InputError(
+            f"{where}: the native layout has one width, and here attention is {width}, cross-attention {cross_width}"
+            f" and its input {config['cross_attention_dim']} wide"
+        )
+    tensors: dict[str, PlannedTensor] = {}
+    used: set[str] = set()
+    for native, names in native_names(config).items():
+        refs = tuple(checkpoint.tensors[name] for name in names)
+        if len({ref.dtype for ref in refs}) > 1:
+            raise InputError(
+                f"{where}: {', '.join(names)} share the native tensor {native} and have different dtypes",
+                hint="convert with --dtype",
+            )
+        tensors[native] = _converted(refs, wanted)
+        used.update(names)
+    left = [name for name in checkpoint.tensors if name not in used]
+    if left:
+        raise InputError(f"{where}: the native layout has no place for {left[0]}")
+    return tensors
+
+
+def _warnings(checkpoint: Checkpoint, wanted: str | None) -> list[str]:
+    warnings = []
+    if dropped := checkpoint.metadata.get("sanactl.dropped"):
+        warnings.append(f"{checkpoint.ref}: left behind, for diffusers has no place for them: {dropped}")
+    trained_fp16 = checkpoint.config["qk_norm"] is None and next(iter(checkpoint.dtypes)) == "F16"
+    if wanted == "BF16" and trained_fp16:
+        warnings.append(
+            f"{checkpoint.ref} was trained in fp16 without QK norms (SANA-1.0): such weights give broken images in bf16"
+            " (NVlabs/Sana issue 47); use a BF16 release"
+        )
+    if wanted == "F16":
+        warnings.append(
+            "fp16 holds nothing above 65,504: fine-tuning SANA in it gives NaN (NVlabs/Sana issue 65)"
+        )
+    return warnings

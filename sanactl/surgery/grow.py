@@ -1,0 +1,187 @@
+"""Depth growth: a deeper checkpoint from a trained one (section 2.2 and figure 11)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sanactl.errors import UsageError
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.writer import Plan, PlannedTensor, Zeros
+from sanactl.surgery.blocks import child_plan, copied_block, is_output_projection, with_qk_norm
+from sanactl.surgery.layout import INITS, Mixed, New, Slot, layout
+from sanactl.surgery.new_blocks import SIGMA, SIGMA_DEPTHWISE, SIGMA_NOISE, Random, mixed_block, new_block
+
+__all__ = ["INITS", "plan_grow", "plan_qk_norm"]
+
+QK_NORM = "rms_norm_across_heads"  # SANA-1.5's
+_PARTIAL_DROP_LAST = 2  # "we drop the last two blocks in the pre-trained model", section 2.2
+
+
+def plan_grow(
+    checkpoint: Checkpoint,
+    to: int,
+    init: str = "partial",
+    drop_last: int | None = None,
+    zero_init: bool | None = None,
+    sigma: float = SIGMA,
+    sigma_depthwise: float = SIGMA_DEPTHWISE,
+    sigma_noise: float = SIGMA_NOISE,
+    seed: int = 0,
+    position: str | int = "end",
+    qk_norm: bool = False,
+) -> Plan:
+    """The plan of a checkpoint of `to` blocks grown from `checkpoint`.
+
+    The initialisations, with N the number of blocks that are kept (figure 11 has the first three):
+
+    - partial: the N blocks, and `to` - N new ones drawn from N(0, sigma^2), each the identity at the start.
+    - cyclic: block i is a copy of block i mod N.
+    - replicate: each block is followed by its copies; where `to` is no multiple of N, the first blocks get one more.
+    - progressive: a new block is the one before it plus noise (reference code only).
+    - interpolate: a new block lies on the line between two kept ones (reference code only).
+
+    Args:
+        checkpoint: the parent.
+        to: blocks of the result.
+        init: one of `INITS`.
+        drop_last: last blocks of the parent to leave out first. Default 2 for partial, as in the paper, else 0. With 0
+            and `zero_init`, the result computes exactly what its parent computes.
+        zero_init: zero the output projections of the new blocks or copies, which makes them the identity; the
+            originals are never touched. Default: yes for partial, as in the paper, else no.
+        sigma: of the weights that partial draws.
+        sigma_depthwise: of the depth-wise convolution that partial draws, weight and bias.
+        sigma_noise: of progressive's noise.
+        seed: of all that is drawn. A tensor is a function of the seed and its name alone.
+        position: where the new blocks of partial, progressive and interpolate go: "end", "interleave" (spread between
+            the kept ones, the first and the last of which stay first and last), or the number of the kept block before
+            which they go.
+        qk_norm: give queries and keys the RMS norms of SANA-1.5, with weights of one, where the parent has none.
+
+    Raises:
+        UsageError: impossible numbers or an unknown `init`.
+    """
+    if init not in INITS:
+        raise UsageError(f"unknown init {init!r}", hint=f"choose one of {', '.join(INITS)}")
+    dropped = drop_last if drop_last is not None else _PARTIAL_DROP_LAST if init == "partial" else 0
+    kept = checkpoint.num_blocks - dropped
+    _check_numbers(checkpoint, to, dropped, kept)
+    for what, value in (("sigma", sigma), ("sigma_depthwise", sigma_depthwise), ("sigma_noise", sigma_noise)):
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{what} is {value}", hint="it takes a number of 0 or more")
+    zero = zero_init if zero_init is not None else init == "partial"
+    random = Random(seed=seed, sigma=sigma, sigma_depthwise=sigma_depthwise, sigma_noise=sigma_noise)
+    slots = layout(kept, to, init, position)
+    blocks: list[Mapping[str, PlannedTensor]] = [
+        _block(
+            checkpoint,
+            index,
+            slot,
+            random,
+            (zero and slot in slots[:index]) or (zero and not isinstance(slot, int)),
+        )
+        for index, slot in enumerate(slots)
+    ]
+    arguments: dict[str, Any] = {"to": to, "init": init, "drop_last": dropped, "zero_init": zero}
+    if position != "end":
+        arguments["position"] = position
+    if init == "partial":
+        arguments |= {"sigma": sigma, "sigma_depthwise": sigma_depthwise}
+    if init == "progressive":
+        arguments["sigma_noise"] = sigma_noise
+    config = {}
+    if qk_norm:
+        blocks, config = _normalised(checkpoint, blocks)
+        arguments["qk_norm"] = True
+    return child_plan(
+        checkpoint,
+        blocks,
+        command="grow",
+        arguments=arguments,
+        seed=seed if init in ("partial", "progressive") else None,
+        config=config,
+        warnings=_warnings(checkpoint, init, qk_norm),
+    )
+
+
+def plan_qk_norm(checkpoint: Checkpoint) -> Plan:
+    """The plan of a SANA-1.0 checkpoint with the QK norms of SANA-1.5 inserted, of weights one, at the same depth.
+
+    The model is another one at first: the paper adapts it within about 1,000 steps of fine-tuning (appendix C).
+
+    Raises:
+        UsageError: it has such norms already.
+    """
+    blocks = [copied_block(checkpoint, index) for index in range(checkpoint.num_blocks)]
+    normalised, config = _normalised(checkpoint, blocks)
+    warning = (
+        "queries and keys are normalised from now on: fine-tune about 1,000 steps before use (appendix C)"
+    )
+    return child_plan(
+        checkpoint, normalised, command="grow", arguments={"qk_norm": True}, config=config, warnings=[warning]
+    )
+
+
+def _check_numbers(checkpoint: Checkpoint, to: int, dropped: int, kept: int) -> None:
+    blocks = checkpoint.num_blocks
+    if dropped < 0 or kept < 1:
+        raise UsageError(
+            f"cannot leave out the last {dropped} of {blocks} blocks",
+            hint=f"--drop-last takes 0 to {blocks - 1}",
+        )
+    if to < blocks:
+        raise UsageError(
+            f"cannot grow {checkpoint.ref} from {blocks} to {to} blocks",
+            hint="use sanactl prune to make it shallower",
+        )
+    if to == kept:
+        raise UsageError(f"{checkpoint.ref} has {to} blocks already", hint="--to takes a larger number")
+
+
+def _block(
+    checkpoint: Checkpoint, index: int, slot: Slot, random: Random, zero: bool
+) -> dict[str, PlannedTensor]:
+    if isinstance(slot, New):
+        block = new_block(checkpoint, index, random)
+    elif isinstance(slot, Mixed):
+        block = mixed_block(checkpoint, index, slot, random)
+    else:
+        block = copied_block(checkpoint, slot)
+    if not zero:
+        return block
+    return {
+        name: replace(tensor, source=Zeros()) if is_output_projection(name) else tensor
+        for name, tensor in block.items()
+    }
+
+
+def _normalised(
+    checkpoint: Checkpoint, blocks: Sequence[Mapping[str, PlannedTensor]]
+) -> tuple[list[Mapping[str, PlannedTensor]], dict[str, Any]]:
+    if checkpoint.config["qk_norm"] is not None:
+        raise UsageError(
+            f"{checkpoint.ref} has QK norms already ({checkpoint.config['qk_norm']})",
+            hint="leave out --qk-norm",
+        )
+    config = {"qk_norm": QK_NORM}
+    return [with_qk_norm(block, {**checkpoint.config, **config}) for block in blocks], config
+
+
+def _warnings(checkpoint: Checkpoint, init: str, qk_norm: bool) -> list[str]:
+    warnings = []
+    if qk_norm:
+        warnings.append(
+            "QK norms change what the model computes: the paper adapts within 1,000 steps (appendix C)"
+        )
+    elif checkpoint.config["qk_norm"] is None:
+        warnings.append(
+            f"{checkpoint.ref} does not normalise queries and keys (qk_norm is null, as in SANA-1.0): the paper adds"
+            " QK norms to train deep models stably (section 2.2)"
+        )
+    if init in ("cyclic", "replicate"):
+        warnings.append(
+            f"the paper saw training diverge (NaN) after {init} growth (figure 7); partial is its choice"
+        )
+    return warnings

@@ -1,0 +1,78 @@
+"""Blocks that no parent holds: drawn at random, or computed from kept ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sanactl.errors import InputError
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.writer import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
+from sanactl.surgery.blocks import block_name, is_attention_bias, is_output_projection, is_qk_norm
+from sanactl.surgery.layout import Mixed
+
+__all__ = ["SIGMA", "SIGMA_DEPTHWISE", "SIGMA_NOISE", "Random", "mixed_block", "new_block"]
+
+SIGMA = 0.02  # of a new block's weights; the paper leaves sigma open, this is the reference code's
+SIGMA_DEPTHWISE = 0.2  # of its depth-wise 3x3 convolution, whose fan-in is 9: also the reference code's
+SIGMA_NOISE = 0.01  # of the reference's init_progressive
+_FLOATS = ("BF16", "F16", "F32", "F64")
+
+
+@dataclass(frozen=True)
+class Random:
+    """How random weights are drawn."""
+
+    seed: int
+    sigma: float = SIGMA
+    sigma_depthwise: float = SIGMA_DEPTHWISE
+    sigma_noise: float = SIGMA_NOISE
+
+
+def new_block(checkpoint: Checkpoint, index: int, random: Random) -> dict[str, PlannedTensor]:
+    """A random block number `index`, with the shapes and dtypes of the parent's first block.
+
+    The reference's strategy "constant", which is the paper's partial preservation, without its zeros: those follow
+    from the identity mapping that `plan_grow` lays over it. Norms of queries and keys are one, biases of attention
+    zero, the depth-wise convolution N(0, sigma_depthwise^2), all else N(0, sigma^2).
+    """
+    block = {}
+    for name, ref in checkpoint.block_tensors(0).items():
+        _check_float(checkpoint, name, ref.dtype)
+        block[name] = PlannedTensor(ref.dtype, ref.shape, _initial(name, index, random))
+    return block
+
+
+def _initial(name: str, index: int, random: Random) -> TensorSource:
+    if is_qk_norm(name) or name.startswith("norm2."):
+        return Ones() if name.endswith(".weight") else Zeros()
+    if is_attention_bias(name) or (is_output_projection(name) and name.endswith(".bias")):
+        return Zeros()
+    sigma = random.sigma_depthwise if name.startswith("ff.conv_depth.") else random.sigma
+    return Normal(sigma, random.seed, block_name(index, name))
+
+
+def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random) -> dict[str, PlannedTensor]:
+    """Block number `index` computed from kept ones.
+
+    Progressive noise adds up from block to block in the reference; here a block that is `steps` copies away gets one
+    draw of the same variance, steps * sigma_noise^2, so that a block is a function of its own name alone.
+    """
+    lower, upper = checkpoint.block_tensors(slot.lower), checkpoint.block_tensors(slot.upper)
+    block = {}
+    for name, ref in lower.items():
+        _check_float(checkpoint, name, ref.dtype)
+        terms = [(Bytes((ref,)), 1.0 - slot.alpha)] if slot.alpha else [(Bytes((ref,)), 1.0)]
+        if slot.alpha:
+            terms.append((Bytes((upper[name],)), slot.alpha))
+        noise = None
+        if slot.steps:
+            sigma = random.sigma_noise * math.sqrt(slot.steps)
+            noise = Normal(sigma, random.seed, block_name(index, name))
+        block[name] = PlannedTensor(ref.dtype, ref.shape, Blend(tuple(terms), noise))
+    return block
+
+
+def _check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
+    if dtype not in _FLOATS:
+        raise InputError(f"{checkpoint.ref}: cannot make new weights of dtype {dtype} ({name})")

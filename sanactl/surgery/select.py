@@ -1,0 +1,106 @@
+"""How deep: from what a user asks for - a size, a number of parameters, a list of blocks - to blocks."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from sanactl.errors import UsageError
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.writer import parse_size
+
+__all__ = ["blocks_for_bytes", "blocks_for_parameters", "complement", "parse_blocks", "parse_parameters"]
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+
+
+def parse_blocks(text: str, blocks: int) -> list[int]:
+    """Block numbers from "0-9,12,-1": single ones and closed ranges, counted from 0; -1 is the last block.
+
+    Args:
+        text: what the user wrote.
+        blocks: number of blocks there are.
+
+    Returns:
+        the numbers in ascending order, each once.
+
+    Raises:
+        UsageError: not a number or a range, or no such block.
+    """
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(-?\d{1,9})\s*(?:-\s*(-?\d{1,9}))?\s*", part)
+        if match is None:
+            raise UsageError(f"{text!r} names no blocks", hint="write them like 0-9,12")
+        ends = [
+            int(end) + (blocks if end.startswith("-") else 0) for end in match.groups() if end is not None
+        ]
+        if not 0 <= ends[0] <= ends[-1] < blocks:
+            raise UsageError(f"there are no blocks {part.strip()}", hint=f"the blocks are 0 to {blocks - 1}")
+        chosen.update(range(ends[0], ends[-1] + 1))
+    return sorted(chosen)
+
+
+def complement(dropped: list[int], blocks: int) -> list[int]:
+    """The blocks that stay when `dropped` go.
+
+    Raises:
+        UsageError: none stays.
+    """
+    kept = [block for block in range(blocks) if block not in set(dropped)]
+    if not kept:
+        raise UsageError("that would drop every block", hint="keep at least one")
+    return kept
+
+
+def parse_parameters(text: str | float) -> float:
+    """A number of parameters from "1.6B", "600M" or a number.
+
+    Raises:
+        UsageError: no such number, or zero.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:E[0-9]+)?)\s*([KMBGT]?)\s*", str(text).upper())
+    number = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < number < math.inf:
+        raise UsageError(f"{text!r} is no number of parameters", hint="write it like 1.6B or 600M")
+    return number
+
+
+def blocks_for_parameters(checkpoint: Checkpoint, parameters: str | float) -> int:
+    """How many blocks come closest to a number of parameters ("1.6B" is 20 blocks of SANA-1.5's 1,604,462,752).
+
+    Raises:
+        UsageError: more than the checkpoint has, or less than half of what it has outside its first block.
+    """
+    wanted = parse_parameters(parameters)
+    block = sum(math.prod(ref.shape) for ref in checkpoint.block_tensors(0).values())
+    outside = checkpoint.num_parameters - block * checkpoint.num_blocks
+    blocks = round((wanted - outside) / block)
+    if not 1 <= blocks <= checkpoint.num_blocks:
+        raise UsageError(
+            f"no number of blocks gives {parameters} parameters",
+            hint=f"1 to {checkpoint.num_blocks} blocks give {outside + block:,} to {checkpoint.num_parameters:,}",
+        )
+    return blocks
+
+
+def blocks_for_bytes(checkpoint: Checkpoint, size: str | int) -> int:
+    """How many blocks fit into a file of at most this size ("4GB"); blocks are counted at the largest one's bytes.
+
+    Raises:
+        UsageError: not even one block fits.
+    """
+    limit = parse_size(size)
+    largest = max(
+        sum(ref.nbytes for ref in checkpoint.block_tensors(index).values())
+        for index in range(checkpoint.num_blocks)
+    )
+    outside = sum(ref.nbytes for ref in checkpoint.outer_tensors().values())
+    header = sum(start for _, start in checkpoint.headers) or 1 << 20
+    blocks = min(checkpoint.num_blocks, (limit - outside - header) // largest)
+    if blocks < 1:
+        raise UsageError(
+            f"not even one block fits into {size}",
+            hint=f"one block of {checkpoint.ref} needs {outside + header + largest:,} bytes",
+        )
+    return int(blocks)

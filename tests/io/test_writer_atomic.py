@@ -1,0 +1,267 @@
+"""A write is all or nothing: errors, kills, full disks, two writers, and what others leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sanactl.errors import InputError, OutputExistsError, SanactlError, UsageError
+from sanactl.io import atomic
+from sanactl.io.atomic import atomic_dir, atomic_path, reclaim
+from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.writer import write_checkpoint
+from sanactl.surgery.bench import TINY, synthetic_checkpoint, synthetic_plan
+from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.prune import plan_prune
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_finished_write_appears_whole_with_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("x")
+    with atomic_path(tmp_path / "x") as temporary:
+        assert names(tmp_path) == sorted(["plain", temporary.name])
+        temporary.write_text("done")
+    assert names(tmp_path) == ["plain", "x"]
+    assert (tmp_path / "x").read_text() == "done"
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OSError])
+@pytest.mark.parametrize("write", [atomic_path, atomic_dir])
+def test_an_exception_leaves_nothing(tmp_path: Path, write: type, error: type[BaseException]) -> None:
+    with pytest.raises(error), write(tmp_path / "x") as temporary:
+        (temporary / "part" if temporary.is_dir() else temporary).write_text("half")
+        raise error
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", [atomic_path, atomic_dir])
+def test_an_existing_target_is_kept_without_force(tmp_path: Path, write: type) -> None:
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(OutputExistsError, match="--force"), write(tmp_path / "x"):
+        raise AssertionError
+    (tmp_path / "x").unlink()
+    os.symlink("nowhere", tmp_path / "x")  # a dangling link is there too
+    with pytest.raises(OutputExistsError), write(tmp_path / "x"):
+        raise AssertionError
+
+
+def test_a_target_made_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (True, False):
+        if not native:
+            monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
+        with (
+            pytest.raises(OutputExistsError, match="another process"),
+            atomic_path(tmp_path / "x") as temporary,
+        ):
+            temporary.write_text("mine")
+            (tmp_path / "x").write_text("theirs")
+        assert (tmp_path / "x").read_text() == "theirs"
+        assert names(tmp_path) == ["x"]
+        (tmp_path / "x").unlink()
+        with pytest.raises(OutputExistsError, match="another process"), atomic_dir(tmp_path / "d"):
+            (tmp_path / "d").mkdir()
+            (tmp_path / "d" / "theirs").touch()
+        assert names(tmp_path / "d") == ["theirs"]
+        shutil.rmtree(tmp_path / "d")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_force_replaces_files_links_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    if not native:
+        monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
+    (tmp_path / "real").write_text("real")
+    os.symlink("real", tmp_path / "x")
+    with atomic_path(tmp_path / "x", force=True) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "real").read_text() == "real"
+    assert not (tmp_path / "x").is_symlink()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").touch()
+    with atomic_dir(tmp_path / "d", force=True) as folder:
+        (folder / "new").touch()
+    assert names(tmp_path / "d") == ["new"]
+    assert names(tmp_path) == ["d", "real", "x"]
+
+
+def test_clear_words_for_places_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(SanactlError, match="mkdir -p"), atomic_path(tmp_path / "no" / "x"):
+        raise AssertionError
+    (tmp_path / "file").touch()
+    with pytest.raises(SanactlError, match="not a folder"), atomic_path(tmp_path / "file" / "x"):
+        raise AssertionError
+    with pytest.raises(UsageError), atomic_path(Path("/")):
+        raise AssertionError
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(SanactlError, match="no permission"), atomic_path(tmp_path / "x"):
+            raise AssertionError
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_only_the_temporaries_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = atomic._host()
+    gone, mine = f".x.{host}-{dead.pid}-00000000.tmp", f".x.{host}-{os.getpid()}-00000000.tmp"
+    theirs, other = f".x.00000000-{dead.pid}-00000000.tmp", ".x.tmp"
+    for name in (gone, mine, theirs, other):
+        (tmp_path / name).touch()
+    (tmp_path / gone.replace(".x.", ".folder.")).mkdir()
+    (tmp_path / f".back.{host}-{dead.pid}-00000000.old").mkdir()  # set aside, and its replacement never came
+    reclaim(tmp_path, again=True)
+    assert names(tmp_path) == sorted([mine, theirs, other, "back"])
+
+
+def test_long_names_fit(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / ("x" * 250)) as temporary:
+        temporary.write_text("x")
+
+
+_CHILD = """
+import sys
+from sanactl.surgery.bench import TINY, synthetic_checkpoint
+print("ready", flush=True)
+synthetic_checkpoint(sys.argv[1], {**TINY, "num_layers": 400}, **({"shard_size": "2MB"} if sys.argv[1][-3:] != ".st" else {}))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("target", ["big.st", "big"])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_write_leaves_nothing_or_all(tmp_path: Path, target: str, sign: signal.Signals) -> None:
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-c", _CHILD, str(tmp_path / target)], check=True, stdout=subprocess.DEVNULL
+    )
+    whole = time.monotonic() - started
+    reference = open_checkpoint(tmp_path / target).digest
+    for step in range(5):
+        path = tmp_path / target
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(whole * step / 8)
+        child.send_signal(sign)
+        child.wait()
+        if path.exists():
+            assert open_checkpoint(path).digest == reference
+        reclaim(tmp_path, again=True)
+        assert names(tmp_path) in ([], [target])
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st"))
+    before = names(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        for target in ("x.st", "x"):
+            with pytest.raises(SanactlError, match="limit on file sizes"):
+                write_checkpoint(plan_grow(base, 9), tmp_path / target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_disk_that_fills_up_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        plan = synthetic_plan({**TINY, "num_layers": 40})
+        with pytest.raises(SanactlError, match="GB are free"):
+            write_checkpoint(plan, disk / "x.st")
+        monkeypatch.setattr("sanactl.io.writer._check_space", lambda *_: None)
+        for target in ("x.st", "x"):
+            with pytest.raises(SanactlError, match="no space left"):
+                write_checkpoint(plan, disk / target)
+            assert names(disk) == []
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(SanactlError, match="read-only"):
+            write_checkpoint(plan, disk / "x.st")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_source_that_is_rewritten_is_noticed_and_one_that_is_replaced_does_no_harm(tmp_path: Path) -> None:
+    path = synthetic_checkpoint(tmp_path / "base.st")
+    plan = plan_prune(open_checkpoint(path), [0, 1])
+    synthetic_checkpoint(path, seed=1, force=True)
+    with pytest.raises(InputError, match="changed while it was being read"):
+        write_checkpoint(plan, tmp_path / "x.st")
+    plan = plan_prune(open_checkpoint(path), [0, 1])
+    with open(path, "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"abcd")
+    with pytest.raises(InputError, match="changed"):
+        write_checkpoint(plan, tmp_path / "x.st")
+    path.unlink()
+    with pytest.raises(InputError, match="cannot read"):
+        write_checkpoint(plan, tmp_path / "x.st")
+    assert names(tmp_path) == []
+
+
+def test_a_checkpoint_can_replace_its_own_source(tmp_path: Path) -> None:
+    path = synthetic_checkpoint(tmp_path / "base.st")
+    write_checkpoint(plan_prune(open_checkpoint(path), [1, 3]), path, force=True)
+    assert open_checkpoint(path).num_blocks == 2
+
+
+def test_two_writers_give_one_whole_file(tmp_path: Path) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(tmp_path / "big.st")], stderr=subprocess.PIPE, stdout=-3
+        )
+        for _ in range(2)
+    ]
+    errors = [child.communicate()[1].decode() for child in children]
+    assert sorted(bool(child.returncode) for child in children) == [False, True]
+    assert any("OutputExistsError" in error for error in errors)
+    assert open_checkpoint(tmp_path / "big.st").num_blocks == 400
+    assert names(tmp_path) == ["big.st"]
+
+
+def test_force_never_sweeps_away_a_folder_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    with pytest.raises(SanactlError, match=r"cat\.png"):
+        synthetic_checkpoint(tmp_path / "photos", force=True)
+    synthetic_checkpoint(tmp_path / "model")
+    synthetic_checkpoint(tmp_path / "model", seed=1, force=True)
+    with contextlib.suppress(FileNotFoundError):
+        (tmp_path / "model").unlink() if (tmp_path / "model").is_file() else None
+    assert names(tmp_path) == ["model", "photos"]
+
+
+def test_names_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    for name in ("x.bin", "x.ckpt", "x.pth"):
+        with pytest.raises(UsageError):
+            synthetic_checkpoint(tmp_path / name)

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Makes the environment if it is not there, then checks the code and runs the tests. Arguments go to pytest.
+set -euo pipefail
+. "$(dirname "$0")/../recipes/setup.sh" '[dev]'
+cd "$root"
+ruff check .
+ruff format --check .
+mypy
+exec python -m pytest "$@"

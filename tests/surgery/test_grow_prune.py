@@ -1,0 +1,263 @@
+"""Growth and pruning, held against the real diffusers class."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import SanaTransformer2DModel
+from safetensors.torch import load_file
+
+from sanactl.errors import InputError, UsageError
+from sanactl.io.checkpoint import Checkpoint, open_checkpoint
+from sanactl.io.ckpt_sana import expected_tensors
+from sanactl.io.writer import write_checkpoint
+from sanactl.surgery.bench import TINY, synthetic_checkpoint
+from sanactl.surgery.grow import plan_grow, source_blocks
+from sanactl.surgery.prune import choose_blocks, plan_prune
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Checkpoint:
+    return open_checkpoint(synthetic_checkpoint(tmp_path / "base.st"))
+
+
+def load(path: Path) -> SanaTransformer2DModel:
+    if path.is_dir():
+        return SanaTransformer2DModel.from_pretrained(path).eval()
+    model = SanaTransformer2DModel.from_config(open_checkpoint(path).config)
+    model.load_state_dict(load_file(path), strict=True)
+    return model.eval()
+
+
+def output(model: SanaTransformer2DModel) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    config = model.config
+    latents = torch.randn(2, config.in_channels, 8, 8, generator=generator)
+    text = torch.randn(2, 5, config.caption_channels, generator=generator)
+    mask = torch.tensor([[1.0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        return model(latents, text, torch.tensor([3.0, 700.0]), encoder_attention_mask=mask).sample
+
+
+@pytest.mark.parametrize("target", ["child.st", "child"])
+@pytest.mark.parametrize("qk_norm", ["rms_norm_across_heads", None])
+def test_partial_growth_without_dropping_is_the_identity(
+    tmp_path: Path, target: str, qk_norm: str | None
+) -> None:
+    parent = synthetic_checkpoint(tmp_path / "parent.st", {**TINY, "qk_norm": qk_norm})
+    child = write_checkpoint(plan_grow(open_checkpoint(parent), 9, drop_last=0), tmp_path / target)
+    assert open_checkpoint(child).num_blocks == 9
+    assert torch.equal(output(load(child)), output(load(parent)))
+
+
+@pytest.mark.parametrize("init", ["cyclic", "replicate"])
+def test_copies_with_zeroed_outputs_are_the_identity(base: Checkpoint, tmp_path: Path, init: str) -> None:
+    child = write_checkpoint(plan_grow(base, 10, init, zero_init=True), tmp_path / "child.st")
+    assert torch.equal(output(load(child)), output(load(base.path)))
+    plain = write_checkpoint(plan_grow(base, 10, init), tmp_path / "plain.st")
+    assert not torch.equal(output(load(plain)), output(load(base.path)))
+
+
+@pytest.mark.parametrize(
+    ("init", "sources"),
+    [("cyclic", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]), ("replicate", [0, 0, 0, 1, 1, 1, 2, 2, 3, 3])],
+)
+def test_replicated_blocks_are_byte_for_byte(
+    base: Checkpoint, tmp_path: Path, init: str, sources: list[int]
+) -> None:
+    before = load_file(base.path)
+    after = load_file(write_checkpoint(plan_grow(base, 10, init), tmp_path / "child.st"))
+    for index, source in enumerate(sources):
+        for name in base.block_tensors(0):
+            one, other = (
+                after[f"transformer_blocks.{index}.{name}"],
+                before[f"transformer_blocks.{source}.{name}"],
+            )
+            assert torch.equal(one, other), (index, name)
+
+
+def test_source_blocks_match_the_equations_of_section_2_2() -> None:
+    assert source_blocks(20, 60, "cyclic") == [index % 20 for index in range(60)]
+    assert source_blocks(20, 60, "replicate") == [index // 3 for index in range(60)]
+    assert source_blocks(18, 60, "partial") == [*range(18), *[None] * 42]
+
+
+def test_new_blocks_have_the_reference_statistics(tmp_path: Path) -> None:
+    wide = {**TINY, "attention_head_dim": 64, "cross_attention_head_dim": 64, "cross_attention_dim": 128}
+    parent = open_checkpoint(synthetic_checkpoint(tmp_path / "parent.st", wide))
+    grown = load_file(write_checkpoint(plan_grow(parent, 6), tmp_path / "child.st"))
+    kept = load_file(parent.path)
+    for name, tensor in kept.items():  # the paper drops the last two of the pre-trained blocks
+        if not name.startswith(("transformer_blocks.2", "transformer_blocks.3")):
+            assert torch.equal(grown[name], tensor), name
+    for index in (2, 3, 4, 5):
+        block = {
+            n.split(".", 2)[2]: t for n, t in grown.items() if n.startswith(f"transformer_blocks.{index}.")
+        }
+        for name, tensor in block.items():
+            if name.startswith(("attn1.to_out", "attn2.to_out", "ff.conv_point")):
+                assert not tensor.any(), name
+            elif "norm_" in name:
+                assert (tensor == 1).all(), name
+            elif name.startswith("attn") and name.endswith("bias"):
+                assert not tensor.any(), name
+            else:
+                sigma = 0.2 if "conv_depth" in name else 0.02
+                tolerance = (
+                    5 * sigma / (2 * tensor.numel()) ** 0.5
+                )  # five standard errors of a standard deviation
+                assert abs(tensor.std().item() - sigma) < tolerance, name
+                assert abs(tensor.mean().item()) < 5 * sigma / tensor.numel() ** 0.5, name
+
+
+def test_a_new_tensor_is_a_function_of_seed_and_name_alone(base: Checkpoint, tmp_path: Path) -> None:
+    def new(name: str, **options: Any) -> dict[str, torch.Tensor]:
+        return load_file(write_checkpoint(plan_grow(base, **options), tmp_path / name))
+
+    deep, shallow = new("a.st", to=9, seed=7), new("b.st", to=6, seed=7)
+    other = new("c.st", to=6, seed=8)
+    key = "transformer_blocks.4.attn1.to_q.weight"
+    assert torch.equal(deep[key], shallow[key])
+    assert not torch.equal(other[key], shallow[key])
+    assert not torch.equal(shallow["transformer_blocks.5.attn1.to_q.weight"], shallow[key])
+    single = write_checkpoint(plan_grow(base, to=9, seed=7), tmp_path / "d.st", workers=1)
+    assert single.read_bytes() == (tmp_path / "a.st").read_bytes()
+
+
+def test_new_blocks_in_bf16_are_the_fp32_ones_rounded(tmp_path: Path) -> None:
+    def new(dtype: str) -> dict[str, torch.Tensor]:
+        parent = open_checkpoint(synthetic_checkpoint(tmp_path / f"{dtype}.st", dtype=dtype))
+        return load_file(write_checkpoint(plan_grow(parent, 6), tmp_path / f"child-{dtype}.st"))
+
+    exact, bf16, fp16 = new("F32"), new("BF16"), new("F16")
+    for name, tensor in exact.items():
+        assert torch.equal(bf16[name], tensor.to(torch.bfloat16)), name
+        assert torch.equal(fp16[name], tensor.to(torch.float16)), name
+
+
+@pytest.mark.parametrize("shard_size", ["20KB", "5GB"])
+def test_pruning_keeps_the_chosen_blocks_in_order(base: Checkpoint, tmp_path: Path, shard_size: str) -> None:
+    child = write_checkpoint(plan_prune(base, [3, 0, 1]), tmp_path / "child", shard_size=shard_size)
+    model, parent = load(child), load(base.path)
+    for new, old in enumerate((0, 1, 3)):
+        for one, other in zip(
+            model.transformer_blocks[new].parameters(),
+            parent.transformer_blocks[old].parameters(),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+    opened = open_checkpoint(child)
+    assert opened.num_blocks == 3
+    assert opened.lineage[-1]["arguments"] == {"blocks": [0, 1, 3]}
+
+
+def test_grow_then_prune_gives_back_the_parents_tensors(base: Checkpoint, tmp_path: Path) -> None:
+    deep = open_checkpoint(write_checkpoint(plan_grow(base, 9, drop_last=0), tmp_path / "deep.st"))
+    back = write_checkpoint(plan_prune(deep, range(4)), tmp_path / "back.st")
+    before, after = load_file(base.path), load_file(back)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [entry["command"] for entry in open_checkpoint(back).lineage] == ["grow", "prune"]
+    assert open_checkpoint(back).lineage[1]["parents"] == [{"name": "deep", "digest": deep.digest}]
+
+
+def test_the_same_command_gives_the_same_bytes(base: Checkpoint, tmp_path: Path) -> None:
+    for name in ("one.st", "two.st"):
+        write_checkpoint(plan_grow(base, 8), tmp_path / name)
+    assert (tmp_path / "one.st").read_bytes() == (tmp_path / "two.st").read_bytes()
+
+
+def test_choose_blocks() -> None:
+    assert choose_blocks([5, 1, 3, 3, 2], 3) == [0, 2, 3]
+    assert choose_blocks([1, 1, 1, 1], 2) == [0, 1]
+    assert choose_blocks([0.1, 9, 8, 7, 0.2], 3, protect_head=1, protect_tail=1) == [0, 1, 4]
+    for keep in (0, -1, 6):
+        with pytest.raises(UsageError):
+            choose_blocks([1.0] * 5, keep)
+    with pytest.raises(UsageError):
+        choose_blocks([1.0] * 5, 2, protect_head=2, protect_tail=1)
+    with pytest.raises(InputError):
+        choose_blocks([1.0, float("nan")], 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"to": 3},
+        {"to": 4, "drop_last": 0},
+        {"to": 9, "drop_last": 4},
+        {"to": 9, "drop_last": -1},
+        {"to": 9, "init": "magic"},
+        {"to": 9, "sigma": float("nan")},
+    ],
+)
+def test_impossible_growth_is_a_usage_error(base: Checkpoint, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        plan_grow(base, **options)
+
+
+@pytest.mark.parametrize("keep", [[], [0, 0], [4], [-1]])
+def test_impossible_pruning_is_a_usage_error(base: Checkpoint, keep: list[int]) -> None:
+    with pytest.raises(UsageError):
+        plan_prune(base, keep)
+
+
+def test_summary_counts_what_the_file_then_holds(base: Checkpoint, tmp_path: Path) -> None:
+    plan = plan_grow(base, 9)
+    summary = plan.summary()
+    child = open_checkpoint(write_checkpoint(plan, tmp_path / "child.st"))
+    assert (summary.blocks_before, summary.blocks_after) == (4, 9)
+    assert summary.parameters_after == child.num_parameters
+    assert summary.bytes_after == child.nbytes
+    assert summary.bytes_copied + summary.bytes_generated + summary.bytes_zero == child.nbytes
+    assert 1.5 < summary.flops_after / summary.flops_before < 9 / 4
+
+
+def test_a_warning_where_queries_and_keys_are_not_normalised(tmp_path: Path) -> None:
+    old = open_checkpoint(synthetic_checkpoint(tmp_path / "old.st", {**TINY, "qk_norm": None}))
+    assert any("QK" in line for line in plan_grow(old, 9).warnings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"qk_norm": None},
+        {"qk_norm": "rms_norm"},
+        {"qk_norm": "layer_norm_across_heads"},
+        {"guidance_embeds": True},
+        {"attention_bias": True, "norm_elementwise_affine": True, "patch_size": 2, "interpolation_scale": 1},
+        {"num_cross_attention_heads": 3, "cross_attention_dim": 20, "mlp_ratio": 2.3, "out_channels": None},
+    ],
+)
+def test_expected_tensors_are_those_of_the_class(change: dict[str, Any]) -> None:
+    config = {**TINY, **change}
+    with torch.device("meta"):
+        model = SanaTransformer2DModel.from_config(config)
+    assert expected_tensors(config) == {
+        name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+
+
+def test_surgery_imports_no_torch(base: Checkpoint, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.writer import write_checkpoint
+from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.prune import plan_prune
+base = open_checkpoint({str(base.path)!r})
+assert base.digest and "numpy" not in sys.modules
+write_checkpoint(plan_prune(base, [0, 1]), {str(tmp_path / "p.st")!r})
+assert "numpy" not in sys.modules
+write_checkpoint(plan_grow(base, 9), {str(tmp_path / "g.st")!r})
+import json; print(json.dumps(sorted({{"torch", "transformers", "diffusers", "safetensors"}} & set(sys.modules))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
