@@ -9,7 +9,7 @@ from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal
 from sanactl.io.records import Record, load_records
-from sanactl.surgery.blocks import parse_blocks
+from sanactl.surgery.select import parse_blocks
 from sanactl.surgery.prune import choose_blocks
 
 __all__ = ["choose"]

@@ -81,7 +81,8 @@ class PlannedTensor:
     def __post_init__(self) -> None:
         if isinstance(self.source, Bytes):
             have = sum(ref.nbytes for ref in self.source.refs)
-            assert have == self.nbytes and all(ref.dtype == self.dtype for ref in self.source.refs), self
+            assert have == self.nbytes, self
+            assert all(ref.dtype == self.dtype for ref in self.source.refs), self
         elif isinstance(self.source, Blend):
             for term, _ in self.source.terms:
                 assert sum(math.prod(ref.shape) for ref in term.refs) == math.prod(self.shape), self

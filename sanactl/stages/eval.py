@@ -82,7 +82,20 @@ def evaluate_geneval(
 
 # What the scores at the end are made from: a benchmark has tens of thousands of images, each with its boxes.
 _KEPT = frozenset(
-    ["prompt_id", "id", "prompt", "tag", "samples", "checkpoint", "digest", "judge", "judge_score", "rank", "correct", "detector"]
+    [
+        "prompt_id",
+        "id",
+        "prompt",
+        "tag",
+        "samples",
+        "checkpoint",
+        "digest",
+        "judge",
+        "judge_score",
+        "rank",
+        "correct",
+        "detector",
+    ]
 )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sanactl.io.journal import Journal
 
-__all__ = ["Node", "journal_tree", "lineage_tree", "outline"]
+__all__ = ["Node", "journal_tree", "lineage_tree", "merge_trees", "outline"]
 
 
 @dataclass
@@ -110,37 +110,59 @@ def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
     return False
 
 
-def lineage_tree(lineage: Sequence[Mapping[str, Any]], name: str = "") -> list[Node]:
-    """A checkpoint's own lineage as a tree: its first parents, and below them each step's result.
+def lineage_tree(
+    lineage: Sequence[Mapping[str, Any]], name: str = "", digest: str | None = None
+) -> list[Node]:
+    """A checkpoint's own lineage as a tree: its first parent, and below it each step's result.
 
-    A step's result has the name by which the next step calls its parent; the last has `name`, the
-    checkpoint's.
+    A step's result has the name by which the next step calls its parent; the last has the checkpoint's.
 
     Args:
         lineage: entries as `lineage_entry` makes them, oldest first.
         name: what the checkpoint is called now.
+        digest: the checkpoint's, if it is known.
     """
-    roots: list[Node] = []
-    last: Node | None = None
-    for place, entry in enumerate(lineage):
-        parents = [p for p in entry.get("parents") or () if isinstance(p, Mapping)]
-        names = [str(p.get("name", "")) for p in parents]
-        if last is None and parents:
-            last = Node(names[0], "checkpoint", _text(parents[0].get("digest")))
-            roots.append(last)
-        following = lineage[place + 1].get("parents") if place + 1 < len(lineage) else None
-        known = (
-            following[0]
-            if isinstance(following, list) and following and isinstance(following[0], dict)
-            else {}
-        )
-        result = name if place + 1 == len(lineage) else str(known.get("name", ""))
-        node = Node(result, "checkpoint", _text(known.get("digest")), run=dict(entry), also_from=names[1:])
-        (roots if last is None else last.children).append(node)
+    entries = [entry for entry in lineage if isinstance(entry, Mapping)]
+    parents = [_parents(entry) for entry in entries]
+    results = [*(_named(known) for known in parents[1:]), (name, digest)]
+    if not entries:
+        return [Node(name, "checkpoint", digest)]
+    root = last = Node(_named(parents[0])[0], "checkpoint", _named(parents[0])[1])
+    for entry, known, (result, its_digest) in zip(entries, parents, results, strict=True):
+        also = [_named([parent])[0] for parent in known[1:]]
+        node = Node(result, "checkpoint", its_digest, run=dict(entry), also_from=also)
+        last.children.append(node)
         last = node
-    if not lineage:
-        roots.append(Node(name, "checkpoint"))
-    return roots
+    return [root] if parents[0] else root.children
+
+
+def _parents(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The parents of a lineage entry; a header may hold anything."""
+    parents = entry.get("parents")
+    return [p for p in parents if isinstance(p, Mapping)] if isinstance(parents, list) else []
+
+
+def _named(parents: Sequence[Mapping[str, Any]]) -> tuple[str, str | None]:
+    """Name and digest of the first parent."""
+    return (str(parents[0].get("name", "")), _text(parents[0].get("digest"))) if parents else ("", None)
+
+
+def merge_trees(roots: Sequence[Node]) -> list[Node]:
+    """Several checkpoints' lineages as one: the same digest, or without one the same name, is one node."""
+    known: dict[str, Node] = {}
+    merged: list[Node] = []
+    stack: list[tuple[Node | None, Node]] = [(None, root) for root in reversed(roots)]
+    while stack:
+        parent, node = stack.pop()
+        key = node.digest or f"name {node.name}"
+        same = known.get(key)
+        if same is None:
+            same = known[key] = replace(node, children=[])
+            (merged if parent is None else parent.children).append(same)
+        elif len(node.name) > len(same.name):
+            same.name = node.name  # the file's name rather than the stem by which a child's header calls it
+        stack += [(same, child) for child in reversed(node.children)]
+    return merged
 
 
 def outline(roots: Sequence[Node]) -> list[tuple[str, Node]]:

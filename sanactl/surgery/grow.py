@@ -74,16 +74,10 @@ def plan_grow(
     zero = zero_init if zero_init is not None else init == "partial"
     random = Random(seed=seed, sigma=sigma, sigma_depthwise=sigma_depthwise, sigma_noise=sigma_noise)
     slots = layout(kept, to, init, position)
-    blocks: list[Mapping[str, PlannedTensor]] = [
-        _block(
-            checkpoint,
-            index,
-            slot,
-            random,
-            (zero and slot in slots[:index]) or (zero and not isinstance(slot, int)),
-        )
-        for index, slot in enumerate(slots)
-    ]
+    blocks: list[Mapping[str, PlannedTensor]] = []
+    for index, slot in enumerate(slots):
+        original = isinstance(slot, int) and slot not in slots[:index]
+        blocks.append(_block(checkpoint, index, slot, random, zero and not original))
     arguments: dict[str, Any] = {"to": to, "init": init, "drop_last": dropped, "zero_init": zero}
     if position != "end":
         arguments["position"] = position
@@ -91,7 +85,7 @@ def plan_grow(
         arguments |= {"sigma": sigma, "sigma_depthwise": sigma_depthwise}
     if init == "progressive":
         arguments["sigma_noise"] = sigma_noise
-    config = {}
+    config: dict[str, Any] = {}
     if qk_norm:
         blocks, config = _normalised(checkpoint, blocks)
         arguments["qk_norm"] = True

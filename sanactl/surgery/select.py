@@ -11,6 +11,7 @@ from sanactl.io.writer import parse_size
 
 __all__ = ["blocks_for_bytes", "blocks_for_parameters", "complement", "parse_blocks", "parse_parameters"]
 
+_METADATA = 8192  # bytes kept for what a header says beside its tensors: config and lineage
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 
 
@@ -67,10 +68,10 @@ def parse_parameters(text: str | float) -> float:
 
 
 def blocks_for_parameters(checkpoint: Checkpoint, parameters: str | float) -> int:
-    """How many blocks come closest to a number of parameters ("1.6B" is 20 blocks of SANA-1.5's 1,604,462,752).
+    """How many blocks come closest to a number of parameters ("1.6B" is 20 blocks of SANA-1.5's 1,604,641,952).
 
     Raises:
-        UsageError: more than the checkpoint has, or less than half of what it has outside its first block.
+        UsageError: no depth between one block and all comes that close.
     """
     wanted = parse_parameters(parameters)
     block = sum(math.prod(ref.shape) for ref in checkpoint.block_tensors(0).values())
@@ -96,11 +97,13 @@ def blocks_for_bytes(checkpoint: Checkpoint, size: str | int) -> int:
         for index in range(checkpoint.num_blocks)
     )
     outside = sum(ref.nbytes for ref in checkpoint.outer_tensors().values())
-    header = sum(start for _, start in checkpoint.headers) or 1 << 20
-    blocks = min(checkpoint.num_blocks, (limit - outside - header) // largest)
+    largest += (
+        sum(start for _, start in checkpoint.headers) // checkpoint.num_blocks
+    )  # its part of the header
+    blocks = min(checkpoint.num_blocks, (limit - outside - _METADATA) // largest)
     if blocks < 1:
         raise UsageError(
             f"not even one block fits into {size}",
-            hint=f"one block of {checkpoint.ref} needs {outside + header + largest:,} bytes",
+            hint=f"one block of {checkpoint.ref} needs {outside + _METADATA + largest:,} bytes",
         )
     return int(blocks)

@@ -126,11 +126,11 @@ def test_colours_can_come_from_a_classifier_that_sees_the_image(pictures):
 def test_selections_are_named():
     images = [{"prompt": "a", "id": i // 2} for i in range(4)]
     assert selection(images) == "single"
-    kept = [{**r, "judge": "tiny", "rank": i % 2 + 1, "candidates": 16} for i, r in enumerate(images)]
+    kept = [{**r, "judge": "tiny", "rank": i % 2, "samples": 16} for i, r in enumerate(images)]
     assert selection(kept) == "best 2 of 16 by tiny"
     assert selection(kept[::2]) == "best-of-16 by tiny"
-    assert selection([{**r, "candidates": 2} for r in kept]) == "single"
-    assert selection([{"prompt": "a", "rank": 1}]) == "best-of-n"
+    assert selection([{**r, "samples": 2} for r in kept]) == "single"
+    assert selection([{"prompt": "a", "rank": 0}]) == "best-of-n"
 
 
 def judged(rng, prompts=6, images=8):
@@ -180,13 +180,14 @@ def test_a_folder_in_genevals_layout_is_read_in_order(pictures, tmp_path):
         samples = tmp_path / name / "samples"
         samples.mkdir(parents=True)
         record = {k: pictures[4 * number][k] for k in ("tag", "include", "prompt")}
-        (tmp_path / name / "metadata.jsonl").write_text(json.dumps(record))
+        own = {"id": "7"} if number == 10 else {}
+        (tmp_path / name / "metadata.jsonl").write_text(json.dumps({**record, **own}))
         for index in (1, 0, 10):
             write_png(np.full((64, 64, 3), 128, dtype=np.uint8), samples / f"{index:04d}.png")
         (samples / "grid.png").touch()
     (tmp_path / "notes").mkdir()
     records = list(read_geneval_folder(tmp_path))
-    assert [(r["id"], r["index"]) for r in records] == [
+    assert [(r["prompt_id"], r["index"]) for r in records] == [
         (i, n) for i in ("00000", "00002", "7") for n in (0, 1, 10)
     ]
     *images, _, score = evaluate_geneval(records)

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.ckpt_sana import expected_tensors
-from sanactl.io.writer import write_checkpoint
+from sanactl.io.writer import write_checkpoint, write_checkpoints
 from sanactl.surgery.bench import TINY, synthetic_checkpoint
-from sanactl.surgery.grow import plan_grow, source_blocks
+from sanactl.surgery.grow import plan_grow, plan_qk_norm
+from sanactl.surgery.layout import Mixed, New, layout
 from sanactl.surgery.prune import choose_blocks, plan_prune
 
 
@@ -82,10 +83,79 @@ def test_replicated_blocks_are_byte_for_byte(
             assert torch.equal(one, other), (index, name)
 
 
-def test_source_blocks_match_the_equations_of_section_2_2() -> None:
-    assert source_blocks(20, 60, "cyclic") == [index % 20 for index in range(60)]
-    assert source_blocks(20, 60, "replicate") == [index // 3 for index in range(60)]
-    assert source_blocks(18, 60, "partial") == [*range(18), *[None] * 42]
+def test_layouts_match_the_equations_of_section_2_2() -> None:
+    assert layout(20, 60, "cyclic") == [index % 20 for index in range(60)]
+    assert layout(20, 60, "replicate") == [index // 3 for index in range(60)]
+    assert layout(18, 60, "partial") == [*range(18), *[New()] * 42]
+
+
+def test_positions_of_new_blocks() -> None:
+    new = New()
+    assert layout(3, 6, "partial", "interleave") == [0, new, new, 1, new, 2]
+    assert layout(1, 3, "partial", "interleave") == [0, new, new]
+    assert layout(3, 5, "partial", 0) == [new, new, 0, 1, 2]
+    assert layout(3, 5, "partial", 2) == [0, 1, new, new, 2]
+    assert layout(3, 4, "progressive", 1) == [0, Mixed(0, 0, steps=1), 1, 2]
+    quarters = [Mixed(0, 1, alpha) for alpha in (0.25, 0.5, 0.75)]
+    assert layout(2, 5, "interpolate", "interleave") == [0, *quarters, 1]
+    for position in (4, -1, "middle"):
+        with pytest.raises(UsageError):
+            layout(3, 5, "partial", position)
+    with pytest.raises(UsageError):
+        layout(3, 5, "cyclic", "interleave")
+
+
+def test_interpolation_follows_the_reference() -> None:
+    slots = layout(20, 60, "interpolate")
+    for index in range(20, 60):  # init_interpolation of the reference code, line for line
+        lower = (index * 20) // 60
+        slot = slots[index]
+        assert isinstance(slot, Mixed)
+        assert (slot.lower, slot.upper) == (lower, min(lower + 1, 19))
+        assert slot.alpha == pytest.approx(index * 20 / 60 - lower)
+
+
+@pytest.mark.parametrize("position", ["interleave", 0, 2])
+@pytest.mark.parametrize("init", ["partial", "progressive", "interpolate"])
+def test_new_blocks_are_the_identity_anywhere(
+    base: Checkpoint, tmp_path: Path, init: str, position: Any
+) -> None:
+    plan = plan_grow(base, 7, init, drop_last=0, zero_init=True, position=position)
+    child = write_checkpoint(plan, tmp_path / "child.st")
+    assert torch.equal(output(load(child)), output(load(base.path)))
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_computed_blocks(tmp_path: Path, dtype: str) -> None:
+    parent = open_checkpoint(synthetic_checkpoint(tmp_path / "parent.st", dtype=dtype))
+    before = load_file(parent.path)
+    name = "transformer_blocks.{}.attn1.to_q.weight".format
+    plan = plan_grow(parent, 7, "interpolate", position="interleave")
+    mixed = load_file(write_checkpoint(plan, tmp_path / "m.st"))
+    half = 0.5 * before[name(0)].float() + 0.5 * before[name(1)].float()
+    assert torch.equal(mixed[name(1)], half.to(before[name(0)].dtype))
+    assert torch.equal(mixed[name(2)], before[name(1)])
+    plan = plan_grow(parent, 8, "progressive", sigma_noise=0.5)
+    noisy = load_file(write_checkpoint(plan, tmp_path / "p.st"))
+    for steps in (1, 4):
+        noise = (noisy[name(3 + steps)].float() - before[name(3)].float()).std().item()
+        assert noise == pytest.approx(0.5 * steps**0.5, rel=0.15)
+
+
+def test_qk_norms_are_inserted_with_weights_of_one(tmp_path: Path) -> None:
+    old = open_checkpoint(synthetic_checkpoint(tmp_path / "old.st", {**TINY, "qk_norm": None}))
+    for plan, blocks in ((plan_qk_norm(old), 4), (plan_grow(old, 6, qk_norm=True), 6)):
+        path = write_checkpoint(plan, tmp_path / f"{blocks}.st")
+        assert open_checkpoint(path).config["qk_norm"] == "rms_norm_across_heads"
+        model = load(path)
+        assert len(model.transformer_blocks) == blocks
+        for block in model.transformer_blocks:
+            assert all((norm.weight == 1).all() for norm in (block.attn1.norm_q, block.attn2.norm_k))
+        for key, tensor in load_file(old.path).items():
+            if not key.startswith(("transformer_blocks.2", "transformer_blocks.3")):
+                assert torch.equal(load_file(path)[key], tensor)
+    with pytest.raises(UsageError, match="already"):
+        plan_qk_norm(open_checkpoint(tmp_path / "4.st"))
 
 
 def test_new_blocks_have_the_reference_statistics(tmp_path: Path) -> None:
@@ -171,6 +241,17 @@ def test_the_same_command_gives_the_same_bytes(base: Checkpoint, tmp_path: Path)
     for name in ("one.st", "two.st"):
         write_checkpoint(plan_grow(base, 8), tmp_path / name)
     assert (tmp_path / "one.st").read_bytes() == (tmp_path / "two.st").read_bytes()
+
+
+def test_several_depths_at_once_are_those_made_one_by_one(base: Checkpoint, tmp_path: Path) -> None:
+    plans = [plan_prune(base, range(depth)) for depth in (1, 2, 3)] + [plan_grow(base, 6)]
+    targets = [tmp_path / f"together-{number}.st" for number in range(4)]
+    write_checkpoints(list(zip(plans, targets, strict=True)))
+    for number, plan in enumerate(plans):
+        alone = write_checkpoint(plan, tmp_path / f"alone-{number}.st")
+        assert alone.read_bytes() == targets[number].read_bytes()
+    with pytest.raises(UsageError, match="same name"):
+        write_checkpoints([(plans[0], tmp_path / "x.st"), (plans[1], tmp_path / "x.st")])
 
 
 def test_choose_blocks() -> None:

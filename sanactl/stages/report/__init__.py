@@ -9,7 +9,7 @@ from typing import Any
 from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.journal import Journal
 from sanactl.stages.report.history import lineage_section, read_lineages, settings_section
-from sanactl.stages.report.page import Section, number, page
+from sanactl.stages.report.page import Section, finite, number, page
 from sanactl.stages.report.plots import plot_importance
 from sanactl.stages.report.samples import merge_images, samples_section
 from sanactl.stages.report.sections import (
@@ -52,17 +52,17 @@ def build_report(
     images = merge_images(records)
     scores = [r for r in records if r["kind"] == "score"]
     blocks = [r for r in records if r["kind"] == "block"]
-    lineages, faults = read_lineages(records, journal)
+    lineages = read_lineages(records, journal)
     sections = [
         Section("scores", "Scores", scores_section(scores)),
         Section("scaling", "Best of n", scaling_section(scores)),
-        Section("blocks", "Block importance", importance_section(blocks, lineages)),
+        Section("blocks", "Block importance", importance_section(blocks, lineages.entries)),
         Section("training-loss", "Training", training_section(scores)),
         Section("samples", "Samples", samples_section(images, folder)),
-        Section("lineage", "Lineage", lineage_section(lineages, faults, journal)),
+        Section("lineage", "Lineage", lineage_section(lineages, journal)),
         Section("settings", "Settings", settings_section(images, journal)),
     ]
-    text = page(title, _facts(len(lineages) + len(faults), images, scores), sections)
+    text = page(title, _facts(len(lineages.entries) + len(lineages.faults), images, scores), sections)
     with atomic_path(target, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
@@ -73,10 +73,8 @@ def _facts(checkpoints: int, images: Sequence[Record], scores: Sequence[Record])
     facts = [("checkpoints", number(checkpoints))] if checkpoints else []
     if images:
         facts.append(("images", number(len(images))))
-    geneval = [
-        r for r in newest(scores) if r["metric"] == "geneval" and isinstance(r.get("overall"), int | float)
-    ]
-    if geneval:
-        facts.append(("best GenEval score", number(float(max(r["overall"] for r in geneval)))))
+    scored = [finite(r.get("overall")) for r in newest(scores) if r["metric"] == "geneval"]
+    if best := max((value for value in scored if value is not None), default=None):
+        facts.append(("best GenEval score", number(best)))
     items = "".join(f"<li><b>{value}</b>{what}</li>" for what, value in facts)
     return f'<ul class="facts">{items}</ul>' if items else ""

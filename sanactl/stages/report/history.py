@@ -5,84 +5,95 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import SanactlError
 from sanactl.io.journal import Journal
-from sanactl.stages.lineage import Node, journal_tree, lineage_tree, outline
+from sanactl.stages.lineage import Node, journal_tree, lineage_tree, merge_trees, outline
 from sanactl.stages.report.page import absent, escape, table
 
-__all__ = ["command_line", "lineage_section", "read_lineages", "settings_section"]
+__all__ = ["Lineages", "command_line", "lineage_section", "read_lineages", "settings_section"]
 
 Record = dict[str, Any]
 MAX_LINES = 200
 MAX_CHECKPOINTS = 24
 MAX_RUNS = 100
 # Not settings: what differs by nature from image to image, or is another section's.
-_OF_AN_IMAGE = frozenset(
-    ["kind", "path", "prompt", "prompt_id", "id", "tag", "seed", "index", "correct", "reason", "rank", "judge_score", "verdict", "digest", "checkpoint"]
-)
+_OF_AN_IMAGE = {"kind", "path", "prompt", "prompt_id", "id", "tag", "seed", "index", "checkpoint", "digest"}
+_OF_AN_IMAGE |= {"correct", "reason", "rank", "judge_score", "verdict"}
 _SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
 
 
-def read_lineages(
-    records: Sequence[Record], journal: Journal | None
-) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """The lineage of every checkpoint that the records or the journal name: its record's, else its header's.
+@dataclass
+class Lineages:
+    """What the checkpoints of a report say of themselves, by name; `faults` tells why one says nothing."""
 
-    Returns:
-        lineages by the checkpoint's name, and for those that have none, what is wrong with them.
-    """
-    lineages: dict[str, list[Any]] = {}
-    faults: dict[str, str] = {}
+    entries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def read_lineages(records: Sequence[Record], journal: Journal | None) -> Lineages:
+    """The lineages of all checkpoints that the records or the journal name, from records, else headers."""
+    found = Lineages()
+    names: list[Any] = []
     for record in records:
         if record["kind"] == "checkpoint" and isinstance(record.get("lineage"), list):
-            lineages[record["path"]] = [e for e in record["lineage"] if isinstance(e, dict)]
-    names = [r["path"] if r["kind"] == "checkpoint" else r.get("checkpoint") for r in records]
-    folder = Path.cwd()
-    if journal is not None:
-        folder = journal.folder
-        for run in journal.runs():
-            names += [
-                o.get("path") for o in run["outputs"] if isinstance(o, dict) and o.get("kind") == "checkpoint"
-            ]
-    wanted = [n for n in dict.fromkeys(names) if isinstance(n, str) and n not in lineages]
+            found.entries[record["path"]] = [e for e in record["lineage"] if isinstance(e, dict)]
+            if isinstance(record.get("digest"), str):
+                found.digests[record["path"]] = record["digest"]
+        names.append(record["path"] if record["kind"] == "checkpoint" else record.get("checkpoint"))
+    for run in journal.runs() if journal is not None else ():
+        made = [o for o in run["outputs"] if isinstance(o, dict) and o.get("kind") == "checkpoint"]
+        names += [o.get("path") for o in made]
+    wanted = [n for n in dict.fromkeys(names) if isinstance(n, str) and n not in found.entries]
     for name in wanted[-MAX_CHECKPOINTS:]:
-        try:
-            if not (
-                folder / name
-            ).exists():  # neither is a Hub's repository opened: a report downloads nothing
-                faults[name] = "the file is not here, so its lineage is unknown"
-                continue
-            from sanactl.io.checkpoint import open_checkpoint
-
-            lineages[name] = list(open_checkpoint(folder / name).lineage)
-        except (SanactlError, OSError, ValueError) as error:
-            faults[name] = str(error)
-    return lineages, faults
+        _read_header(name, journal.folder if journal is not None else Path.cwd(), found)
+    return found
 
 
-def lineage_section(
-    lineages: Mapping[str, Sequence[Any]], faults: Mapping[str, str], journal: Journal | None
-) -> str:
+def _read_header(name: str, folder: Path, found: Lineages) -> None:
+    from sanactl.io.checkpoint import open_checkpoint
+
+    try:
+        # What is not here may be a Hub's repository: a report downloads nothing.
+        if not (folder / name).exists():
+            found.faults[name] = "not here"
+            return
+        checkpoint = open_checkpoint(folder / name)
+        found.entries[name], found.digests[name] = checkpoint.lineage, checkpoint.digest
+    except SanactlError as error:
+        found.faults[name] = error.message
+    except (OSError, ValueError):  # a name that is no path: a null character, 300 letters
+        found.faults[name] = "no name of a file"
+
+
+def lineage_section(lineages: Lineages, journal: Journal | None) -> str:
     """What was made from what: by the checkpoints' headers, and by the folder's journal."""
     parts = []
-    for name, lineage in lineages.items():
-        roots = lineage_tree(lineage, name)
+    if lineages.entries:
+        trees = [
+            root
+            for name, entries in lineages.entries.items()
+            for root in lineage_tree(entries, name, lineages.digests.get(name))
+        ]
+        parts.append(_drawing(merge_trees(trees), checkpoint=True))
+    elif not lineages.faults:
         parts.append(
-            _drawing(roots, checkpoint=True) if lineage else f"<pre>{escape(name)} <i>as it came</i></pre>"
+            absent("No checkpoints.", "sanactl grow, prune and finetune make them and write down how.")
         )
-    parts += [absent(name, fault) for name, fault in faults.items()]
-    if parts:
-        parts.insert(0, "<h3>The checkpoints, by their own headers</h3>")
-    else:
-        parts = [absent("No checkpoints.", "sanactl grow, prune and finetune make them and write down how.")]
+    if lineages.faults:
+        rows = [[escape(name), escape(fault)] for name, fault in lineages.faults.items()]
+        parts.append(table(["lineage unknown", "why"], rows))
     roots = journal_tree(journal) if journal is not None else []
-    if roots:
-        parts += ["<h3>The folder, by its journal</h3>", _drawing(roots, checkpoint=False)]
-    else:
-        parts.append(absent("No journal.", "sanactl's commands write one to the folder that they run in."))
+    parts = ["<h3>The checkpoints, by their own headers</h3>", *parts, "<h3>The folder, by its journal</h3>"]
+    parts.append(
+        _drawing(roots, checkpoint=False)
+        if roots
+        else absent("No journal.", "sanactl's commands write one to the folder that they run in.")
+    )
     return "".join(parts)
 
 

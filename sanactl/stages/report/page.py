@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sanactl.stages.report.plots import plain
 
-__all__ = ["Section", "absent", "escape", "figure", "number", "page", "short_name", "table", "with_interval"]
+__all__ = [
+    "Section",
+    "absent",
+    "escape",
+    "figure",
+    "finite",
+    "number",
+    "page",
+    "short_name",
+    "table",
+    "with_interval",
+]
 
 # A record's text may be a model's or a stranger's: the page may show images and styles of its own, and run
 # nothing.
@@ -78,7 +90,7 @@ def escape(text: object, limit: int = 400) -> str:
 
 
 def short_name(path: object) -> str:
-    """A checkpoint's path for a label: as it is, or its last part where it is long (the built-in world's files)."""
+    """A checkpoint's path for a label: as it is, or its last part where it is long."""
     text = "no checkpoint named" if path is None else str(path)
     return text if len(text) <= 36 else f"…/{text.rstrip('/').rpartition('/')[2]}"
 
@@ -104,6 +116,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def finite(value: object) -> float | None:
+    """A record's value as a number, None for what is none: text, true, NaN, more digits than a float has."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def number(value: object, digits: int = 3) -> str:

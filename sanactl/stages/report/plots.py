@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -107,10 +108,13 @@ def importance_figure(records: Sequence[Record], kept: Mapping[str, Collection[i
     groups: dict[str, dict[int, tuple[float, float]]] = {}
     for record in records:
         try:
-            value = float(record["importance"]), float(record.get("stderr") or 0)
-            groups.setdefault(str(record["checkpoint"]), {})[int(record["block"])] = value
-        except (KeyError, TypeError, ValueError):
-            raise InputError("a block record without a number for its block or importance") from None
+            value, error = float(record["importance"]), float(record.get("stderr") or 0)
+            place = int(record["block"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            value, error, place = math.nan, 0.0, 0
+        if not (math.isfinite(value) and math.isfinite(error) and abs(place) < 10_000):
+            raise InputError("a block record without a number for its block or importance")
+        groups.setdefault(str(record["checkpoint"]), {})[place] = (value, error)
     if not groups:
         raise InputError("no block records to draw", hint="sanactl importance makes them")
     with _style():
@@ -166,7 +170,8 @@ def training_figure(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
             steps, means = _smooth(points)
             every = max(1, len(points) // MAX_POINTS)
             axis.plot(*zip(*points[::every], strict=True), color=color, alpha=0.25, linewidth=1)
-            axis.plot(steps, means, color=color, linewidth=2, label=plain(name))
+            # A legend leaves out what begins with an underscore.
+            axis.plot(steps, means, color=color, linewidth=2, label=plain(name).replace("_", "\u200b_", 1))
         axis.set(xlabel="step", ylabel="loss (velocity, mean squared error)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend()

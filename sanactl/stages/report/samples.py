@@ -11,7 +11,7 @@ from typing import Any
 from sanactl.errors import InputError
 from sanactl.io.images import read_image
 from sanactl.metrics.geneval import TASKS
-from sanactl.stages.report.page import absent, escape, short_name
+from sanactl.stages.report.page import absent, escape, finite, short_name
 
 __all__ = ["choose_prompts", "merge_images", "samples_section", "winners"]
 
@@ -120,8 +120,8 @@ def _verdicts(row: Sequence[Record]) -> list[str]:
 def _cell(record: Record, picture: str, winner: bool, *, named: bool = False) -> str:
     lines = [escape(short_name(record.get("checkpoint")))] if named else []
     lines += ["<b>★ winner</b>"] if winner else []
-    if isinstance(record.get("judge_score"), int | float):
-        lines.append(f"judge {escape(record.get('verdict') or '', 12)} {record['judge_score']:+.3f}")
+    if (score := finite(record.get("judge_score"))) is not None:
+        lines.append(f"judge {escape(record.get('verdict') or '', 12)} {score:+.3f}")
     if record.get("correct") is True:
         lines.append('<span class="good">✓ correct</span>')
     elif record.get("correct") is False:

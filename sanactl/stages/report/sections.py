@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.metrics.geneval import TASKS
-from sanactl.stages.report.page import absent, escape, figure, number, short_name, table, with_interval
+from sanactl.stages.report.page import (
+    absent,
+    escape,
+    figure,
+    finite,
+    number,
+    short_name,
+    table,
+    with_interval,
+)
 from sanactl.stages.report.plots import (
     importance_figure,
     plain,
@@ -18,7 +26,7 @@ from sanactl.stages.report.plots import (
     training_figure,
 )
 
-__all__ = ["importance_section", "scaling_section", "scores_section", "training_section"]
+__all__ = ["importance_section", "newest", "scaling_section", "scores_section", "training_section"]
 
 Record = dict[str, Any]
 # The fields of a score that its `ci` belongs to.
@@ -28,17 +36,11 @@ MAX_PANELS = 6
 MAX_CURVES = 8
 
 
-def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _interval(value: object) -> tuple[float, float] | None:
     if (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and None not in (_finite(value[0]), _finite(value[1]))
+        and None not in (finite(value[0]), finite(value[1]))
     ):
         return float(value[0]), float(value[1])
     return None
@@ -72,10 +74,8 @@ def newest(scores: Sequence[Record]) -> list[Record]:
 
 
 def scores_section(scores: Sequence[Record]) -> str:
-    """Every checkpoint's scores side by side: GenEval with tasks and intervals, then whatever else there is."""
-    geneval = [
-        r for r in newest(scores) if r["metric"] == "geneval" and _finite(r.get("overall")) is not None
-    ]
+    """Every checkpoint's scores side by side: GenEval with its tasks, then whatever else was measured."""
+    geneval = [r for r in newest(scores) if r["metric"] == "geneval" and finite(r.get("overall")) is not None]
     others = [r for r in newest(scores) if r["metric"] not in ("geneval", "train_loss", "scaling")]
     if not geneval and not others:
         return absent("No scores.", "sanactl eval writes them.")
@@ -96,7 +96,7 @@ def _geneval(records: Sequence[Record]) -> str:
         bars = [
             (name, value, _interval(_tasks(r)[tag].get("ci")))
             for name, r in zip(names, shown, strict=True)
-            if tag in _tasks(r) and (value := _finite(_tasks(r)[tag].get("score"))) is not None
+            if tag in _tasks(r) and (value := finite(_tasks(r)[tag].get("score"))) is not None
         ]
         if bars:
             panels[tag] = bars
@@ -114,8 +114,8 @@ def _geneval(records: Sequence[Record]) -> str:
         )
     head = ["GenEval", "overall", *(t.replace("_", " ") for t in tags)]
     note = (
-        "Share of correct images; overall is the mean of the tasks. Intervals cover 95 %, from drawing the prompts "
-        "of each task anew with their images kept together. Scores of different detectors do not compare."
+        "Share of correct images; overall is the mean of the tasks. Intervals cover 95 %, from drawing each "
+        "task's prompts anew with their images kept together. Scores of different detectors do not compare."
     )
     return figure(svg, note) + table(head, rows)
 
@@ -132,7 +132,7 @@ def _other_scores(records: Sequence[Record]) -> str:
         values = [
             f"{escape(key)} {with_interval(value, record.get('ci') if key in _MAIN else None)}"
             for key, value in record.items()
-            if key not in known and (_finite(value) is not None or isinstance(value, str))
+            if key not in known and (finite(value) is not None or isinstance(value, str))
         ]
         rows.append(
             [escape(record["metric"]), escape(short_name(record.get("checkpoint"))), " · ".join(values)]
@@ -153,9 +153,9 @@ def scaling_section(scores: Sequence[Record]) -> str:
         scaling_figure(curves), "scaling", "score of the best of n images against n, by judge and by oracle"
     )
     note = (
-        "The judge's line is the score of the image that the judge prefers among n; the oracle's is the chance "
-        "that any of the n is correct, a bound for every judge. Both are exact expectations over all choices of n "
-        "of the images sampled; bands cover 95 %."
+        "The judge's line is the score of the image that the judge prefers among n; the oracle's, a bound "
+        "for all judges, is the chance that any of the n is correct. Both are exact expectations over all "
+        "choices of n of the images sampled; bands cover 95 %."
     )
     rows = [
         [escape(name), number(p["n"]), with_interval(p.get("judge"), p.get("judge_ci"))]
@@ -175,15 +175,16 @@ def _points(record: Record) -> list[Record]:
         if isinstance(p, dict)
         and type(p.get("n")) is int
         and p["n"] >= 1
-        and _finite(p.get("oracle")) is not None
+        and finite(p.get("oracle")) is not None
         and _interval(p.get("oracle_ci"))
     ]
-    judged = all(_finite(p.get("judge")) is not None and _interval(p.get("judge_ci")) for p in good)
+    judged = all(finite(p.get("judge")) is not None and _interval(p.get("judge_ci")) for p in good)
     return good if judged else [{**p, "judge": None} for p in good]
 
 
 def importance_section(blocks: Sequence[Record], lineages: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Block importance as in figure 5; where a checkpoint here was pruned from the one measured, what it kept.
+    """Block importance as in figure 5; where a checkpoint here was pruned from the one measured, what it
+    kept.
 
     Args:
         blocks: block records.
@@ -195,10 +196,11 @@ def importance_section(blocks: Sequence[Record], lineages: Mapping[str, Sequence
     digests = {str(r.get("digest")): str(r["checkpoint"]) for r in blocks}
     kept: dict[str, Collection[int]] = {}
     for entry in (e for lineage in lineages.values() for e in lineage if e.get("command") == "prune"):
-        stays = entry.get("arguments", {}).get("blocks")
-        for parent in entry.get("parents") or ():
-            name = digests.get(str(parent.get("digest")))
-            if name and isinstance(stays, list):
+        arguments, parents = entry.get("arguments"), entry.get("parents")
+        stays = arguments.get("blocks") if isinstance(arguments, dict) else None
+        if isinstance(stays, list) and isinstance(parents, list) and parents and isinstance(parents[0], dict):
+            name = digests.get(str(parents[0].get("digest")))
+            if name is not None:
                 kept[name] = [b for b in stays if type(b) is int]
     try:
         drawn = importance_figure([r for r in blocks if str(r["checkpoint"]) in names], kept)
@@ -218,7 +220,7 @@ def training_section(scores: Sequence[Record]) -> str:
     for record in scores:
         if (
             record["metric"] != "train_loss"
-            or _finite(record.get("loss")) is None
+            or finite(record.get("loss")) is None
             or type(record.get("step")) is not int
         ):
             continue
@@ -234,7 +236,7 @@ def training_section(scores: Sequence[Record]) -> str:
         losses = [loss for _, loss in points[name]]
         tail = losses[-max(1, len(losses) // 10) :]
         last = steps[max(steps)]
-        rate = _finite(last.get("lr"))
+        rate = finite(last.get("lr"))
         rows.append(
             [escape(plain(name)), f"{max(steps):,}", f"{sum(tail) / len(tail):.4f}"]
             + ["-" if rate is None else f"{rate:.2g}", number(last.get("images_per_second"), 1)]

@@ -1,0 +1,90 @@
+"""The quickstart's last lines: its scores beside the paper's, with 95 % intervals, and what they do not show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def scores(file: Path) -> dict[str, dict[str, Any]]:
+    """The score records of a file by metric."""
+    with file.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    return {r["metric"]: r for r in records if r["kind"] == "score"}
+
+
+def shown(value: float, interval: list[float]) -> str:
+    return f"{value:.3f}  [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def last_loss(file: Path) -> float:
+    """Mean training loss over the last fifth of the steps."""
+    with file.open(encoding="utf-8") as lines:
+        losses = [json.loads(line)["loss"] for line in lines]
+    tail = losses[-max(len(losses) // 5, 1) :]
+    return sum(tail) / len(tail)
+
+
+def overlap(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two scores' intervals share a value: then the difference may be chance."""
+    return bool(a["ci"][0] <= b["ci"][1] and b["ci"][0] <= a["ci"][1])
+
+
+def main(folder: Path) -> None:
+    names = ("base", "grown", "scratch", "pruned-d20", "recovered-d20", "pruned-d10", "recovered-d10")
+    found = {name: scores(folder / f"{name}.geneval.jsonl")["geneval"] for name in names}
+    scaling = scores(folder / "scaling.jsonl")["scaling"]
+    points = {p["n"]: p for p in scaling["points"]}
+    best = points[max(points)]
+    table = Table(
+        "", "built-in world, GenEval [95 %]", "SANA-1.5, GenEval", title="the quickstart beside the paper"
+    )
+
+    def row(label: str, name: str, paper: str) -> None:
+        table.add_row(label, shown(found[name]["overall"], found[name]["ci"]), paper)
+
+    row("base, 10 blocks", "base", "0.66   SANA-1.0 1.6B, 20 blocks (table 1)")
+    table.add_section()
+    row("grown to 30 blocks, 100 steps", "grown", "0.72   4.8B, 60 blocks (table 1)")
+    row("30 blocks from scratch, 100 steps", "scratch", "2.5 x the steps to reach 0.70 (figure 2)")
+    table.add_section()
+    row("pruned to 20 blocks (2/3)", "pruned-d20", "0.673  3.2B (table 3)")
+    row("  + 100 steps", "recovered-d20", "0.684")
+    row("pruned to 10 blocks (1/3)", "pruned-d10", "0.571  1.6B (table 3)")
+    row("  + 100 steps", "recovered-d10", "0.672")
+    table.add_section()
+    first = points[1]
+    table.add_row("one image", shown(first["oracle"], first["oracle_ci"]), "0.81   4.8B (table 2)")
+    if best["judge"] is not None:
+        table.add_row(
+            f"best of {best['n']} by the judge",
+            shown(best["judge"], best["judge_ci"]),
+            "0.96   best of 2048 (figure 8)",
+        )
+    table.add_row(
+        f"best of {best['n']} by the detector",
+        shown(best["oracle"], best["oracle_ci"]),
+        "       (upper bound)",
+    )
+    console = Console(width=118)
+    console.print(table)
+    grown, scratch = (last_loss(folder / f"{name}-ft.train.jsonl") for name in ("grown", "scratch"))
+    console.print(f"training loss after equal steps: grown {grown:.3f}, from scratch {scratch:.3f}")
+    for before, after in (("pruned-d20", "recovered-d20"), ("pruned-d10", "recovered-d10")):
+        if overlap(found[before], found[after]):
+            console.print(
+                f"{before} and {after}: their intervals overlap; at this size the difference may be chance"
+            )
+    if found["grown"]["overall"] <= found["base"]["overall"]:
+        console.print(
+            "grown is not above base: 100 steps do not repay the growth here; the paper trains 100,000"
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

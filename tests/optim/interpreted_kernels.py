@@ -1,0 +1,150 @@
+"""The Triton kernels against their torch twin, on a CPU. `test_triton` runs this file with TRITON_INTERPRET=1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sanactl.optim import CAME, CAME8bit, tiled, triton_kernels, update
+from sanactl.optim.blockwise import CODES, Code, dequantize, quantize
+from sanactl.optim.moment import Moment
+from sanactl.optim.rounding import stochastic_bf16
+
+SHAPES = [(70, 150), (128, 64), (1, 300), (300, 1), (2, 2)]
+BLOCK = 256
+
+
+def gradient(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    g[:, shape[1] // 2 :] *= 1e-4
+    g[shape[0] // 2] = 0
+    return g.to(dtype)
+
+
+def moment(shape: tuple[int, int], code: Code | None) -> Moment:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    if code is None:
+        return Moment(values)
+    q = quantize(values, BLOCK, code)
+    return Moment(q.codes, q.scale, q.offset, BLOCK, code)
+
+
+def factors(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape[0], generator=generator), torch.rand(shape[1], generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_square_sums(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    g = gradient(shape, dtype)
+    for ours, twin in zip(triton_kernels.square_sums(g), tiled.square_sums(g), strict=True):
+        torch.testing.assert_close(ours, twin, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [1.0, 1e-2, 1e4])
+@pytest.mark.parametrize("code", [None, *CODES])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_residual_sums(shape: tuple[int, int], code: Code | None, clip: float) -> None:
+    g, m, (row, col) = gradient(shape), moment(shape, code), factors(shape, 2)
+    ours, twin = (x.residual_sums(g, m, row, col, clip) for x in (triton_kernels, tiled))
+    for a, b in zip(ours, twin, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_residual_sums_where_the_moment_has_settled() -> None:
+    """u = m up to 1e-3, clipped: the expanded square loses digits, by no more than 1e-6 of u^2."""
+    g, (row, col) = torch.ones(70, 150), (torch.ones(70), torch.ones(150))
+    m = Moment(torch.full((70, 150), 0.8 * 1.001))
+    k, rows, cols = triton_kernels.residual_sums(g, m, row, col, 0.8)
+    assert k.item() == pytest.approx(0.8)
+    torch.testing.assert_close(rows / 150, torch.full((70,), 6.4e-7), rtol=0, atol=1e-6)
+    torch.testing.assert_close(cols / 70, torch.full((150,), 6.4e-7), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [None, 12345, -7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("code", [None, *CODES])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_apply(shape: tuple[int, int], code: Code | None, dtype: torch.dtype, seed: int | None) -> None:
+    if seed is not None and dtype != torch.bfloat16:
+        pytest.skip("stochastic rounding is for bf16")
+    g, u, s = gradient(shape, dtype), factors(shape, 3), factors(shape, 4)
+    results = []
+    for passes in (triton_kernels, tiled):
+        p, m = gradient(shape, dtype).clone(), moment(shape, code)
+        passes.apply(p, g, m, u, s, 0.9, 0.99, seed)
+        results.append((p, m))
+    (p, m), (q, n) = results
+    # Neighbours differ by 2^-8 (bf16), 2^-11 (fp16): a rounding to the other side is all that is allowed.
+    rtol, share = {torch.float32: (2e-6, 1.0), torch.bfloat16: (2**-7, 0.99), torch.float16: (2**-10, 0.99)}[dtype]
+    torch.testing.assert_close(p, q, rtol=rtol, atol=2e-7)
+    assert dtype == torch.float32 or (p == q).float().mean() >= share
+    if code is None:
+        torch.testing.assert_close(m.values, n.values, rtol=1e-6, atol=1e-7)
+    else:
+        assert m.scale is not None and n.scale is not None
+        torch.testing.assert_close(m.scale, n.scale, rtol=1e-5, atol=0)
+        differ = (m.values.int() - n.values.int()).abs()
+        assert differ.max() <= 1 and (differ > 0).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_kernel_writes_what_the_reference_writes(code: Code) -> None:
+    """With beta 1 the moment is read and written again: its values must not move by more than a level."""
+    shape = (20, 100)
+    g, m = torch.zeros(shape), moment(shape, code)
+    before = dequantize(quantize(moment(shape, None).values, BLOCK, code), BLOCK, code)
+    triton_kernels.apply(torch.zeros(shape), g, m, factors(shape, 1), factors(shape, 2), 1.0, 1.0, None)
+    again = quantize(before, BLOCK, code)
+    assert (m.values.int() - again.codes.int()).abs().max() <= 1
+    if code != "linear":
+        assert torch.equal(m.values[before == 0], again.codes[before == 0])
+
+
+def test_noise_is_that_of_the_twin() -> None:
+    p = torch.full((64, 64), 1.0 + 2**-9, dtype=torch.float32)
+    ours = torch.ones(64, 64, dtype=torch.bfloat16)
+    m = Moment(torch.full((64, 64), -(2.0**-9)))
+    ones = (torch.ones(64), torch.ones(64))
+    triton_kernels.apply(ours, torch.zeros(64, 64), m, ones, ones, 1.0, 1.0, 99)
+    assert torch.equal(ours, stochastic_bf16(p, 99))
+    assert 0.2 < (ours > 1).float().mean() < 0.3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [None, *({"code": code} for code in CODES)])
+def test_whole_steps(
+    options: dict[str, str] | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten steps of the optimizer on kernels and on the twin, dead rows and columns among them."""
+    found = []
+    for passes in (triton_kernels, tiled):
+        monkeypatch.setattr(update, "_passes", lambda p, g, m, passes=passes: passes)
+        start = torch.randn(90, 70, generator=torch.Generator().manual_seed(5)).to(dtype)
+        p = nn.Parameter(start.clone())
+        if options is None:
+            optimizer: CAME = CAME([p], lr=1e-3)
+        else:
+            optimizer = CAME8bit([p], lr=1e-3, block_size=BLOCK, min_8bit_size=0, **options)  # type: ignore[arg-type]
+        for step in range(10):
+            p.grad = torch.randn(90, 70, generator=torch.Generator().manual_seed(step)).to(dtype)
+            p.grad[4], p.grad[:, 60:] = 0, 0
+            optimizer.step()
+        found.append(((p.detach() - start).float(), start))
+    (ours, start), (twin, _) = found
+    live = torch.ones(90, 70, dtype=torch.bool)
+    live[4], live[:, 60:] = False, False
+    if options != {"code": "linear"}:  # elsewhere dead entries do not move; in min-max they follow rounding noise
+        assert not ours[~live].any() and not twin[~live].any()
+    error = (ours - twin)[live].square().mean().sqrt() / twin[live].square().mean().sqrt()
+    assert error < (1e-4 if options is None and dtype == torch.float32 else 0.02)
+
+
+def test_what_the_kernels_leave_to_torch() -> None:
+    x = torch.zeros(8, 6)
+    assert triton_kernels.can_step(x, x, None)
+    assert not triton_kernels.can_step(x.t(), x.t(), None)
+    assert not triton_kernels.can_step(x.double(), x, None)
+    assert not triton_kernels.can_step(x, x, Moment(x, block=triton_kernels.LARGEST_BLOCK + 1))
