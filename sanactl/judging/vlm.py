@@ -45,6 +45,7 @@ class VlmJudge:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self.bos = tokenizer.bos_token or ""
+        self.image_token = str(getattr(processor, "image_token", None) or "<image>")
         self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
 
     @classmethod
@@ -124,7 +125,10 @@ class VlmJudge:
         from PIL import Image
 
         texts = [
-            self.processor.apply_chat_template(conversation(p), tokenize=False, add_generation_prompt=True)
+            self.processor.apply_chat_template(
+                # A prompt that spells the image's token would claim an image of its own.
+                conversation(p.replace(self.image_token, " ")), tokenize=False, add_generation_prompt=True
+            )
             for p in prompts
         ]
         inputs = self.processor(

@@ -27,7 +27,7 @@ Array = NDArray[np.float32]
 _COLOR_NAMES = tuple(COLORS)
 # How often an item gets a fault of its own, and what kind.
 ITEM_FAULT = 0.45
-ITEM_FAULTS = ("morph", "morph", "two_colors", "fade", "stretch", "tint")
+ITEM_FAULTS = ("morph", "morph", "twin", "two_colors", "fade", "stretch", "tint")
 # How often the scene's content is changed: the prompt then no longer fits.
 EDIT = 0.4
 
@@ -104,28 +104,49 @@ def _draw(image: Array, item: Item, rng: np.random.Generator) -> None:
         sx, sy = (float(np.exp(v)) for v in rng.uniform(-0.3, 0.3, 2))
     elif fault == "fade":
         opacity = float(rng.uniform(0.3, 0.95))
+    elif fault == "twin":
+        # The same once more, grown together with the first: what becomes of two objects that were begun too near.
+        angle, far = rng.uniform(0, 2 * np.pi), item.size * rng.uniform(0.5, 1.6)
+        x, y = (
+            float(np.clip(v, 0.1, 0.9)) for v in (item.x + far * np.cos(angle), item.y + far * np.sin(angle))
+        )
+        _lay(image, replace(item, x=x, y=y), distance, color)
     elif fault == "tint":
         other_color = np.asarray(COLORS[_COLOR_NAMES[int(rng.integers(len(_COLOR_NAMES)))]], dtype=np.float32)
         color = color + (other_color - color) * np.float32(rng.uniform(0.1, 0.9))
-    # Pixel centres in the item's own units, looked up in its table of distances (nearest: blur follows).
+    paint = color
+    if fault == "two_colors":
+        second = np.asarray(COLORS[_COLOR_NAMES[int(rng.integers(len(_COLOR_NAMES)))]], dtype=np.float32)
+        angle, offset, width = rng.uniform(0, 2 * np.pi), rng.uniform(-0.7, 0.7), rng.uniform(0.5, 6)
+        axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+        along = (axis[None] - item.x) * np.cos(angle) + (axis[:, None] - item.y) * np.sin(angle)
+        mix = 1 / (1 + np.exp(-np.clip((along - offset * item.size) * size / width, -30, 30)))
+        paint = color + (second - color) * mix[..., None].astype(np.float32)
+    _lay(image, item, distance, paint, sx, sy, opacity)
+
+
+def _lay(
+    image: Array,
+    item: Item,
+    distance: Array,
+    paint: Array,
+    sx: float = 1.0,
+    sy: float = 1.0,
+    opacity: float = 1.0,
+) -> None:
+    """Lays an outline's distance table on the image: stretched by `sx`, `sy`, in a colour [3] or colours [H, W, 3]."""
+    size = image.shape[0]
+    # Pixel centres in the item's own units, looked up in its table (nearest: warp and blur follow).
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     scale = (GRID_SIZE - 1) / (2 * GRID_REACH)
     ux = ((axis - item.x) / (item.size * sx) + GRID_REACH) * scale + 0.5
     uy = ((axis - item.y) / (item.size * sy) + GRID_REACH) * scale + 0.5
     inside_x, inside_y = ((u >= 0) & (u < GRID_SIZE) for u in (ux, uy))
     share = np.zeros((size, size), dtype=np.float32)
-    window = np.ix_(inside_y, inside_x)
     table = distance[np.ix_(uy[inside_y].astype(np.intp), ux[inside_x].astype(np.intp))]
-    share[window] = np.clip(0.5 - table * np.float32(item.size * min(sx, sy) * size), 0, 1) * opacity
-    if fault == "two_colors":
-        second = np.asarray(COLORS[_COLOR_NAMES[int(rng.integers(len(_COLOR_NAMES)))]], dtype=np.float32)
-        angle, offset, width = rng.uniform(0, 2 * np.pi), rng.uniform(-0.7, 0.7), rng.uniform(0.5, 6)
-        along = (axis[None] - item.x) * np.cos(angle) + (axis[:, None] - item.y) * np.sin(angle)
-        mix = 1 / (1 + np.exp(-np.clip((along - offset * item.size) * size / width, -30, 30)))
-        target = color + (second - color) * mix[..., None].astype(np.float32)
-    else:
-        target = color
-    image += (target - image) * share[..., None]
+    edge = np.float32(item.size * min(sx, sy) * size)
+    share[np.ix_(inside_y, inside_x)] = np.clip(0.5 - table * edge, 0, 1) * opacity
+    image += (paint - image) * share[..., None]
 
 
 def _warp(image: Array, rng: np.random.Generator) -> Array:

@@ -1,7 +1,7 @@
 """The built-in judge's shape: a small LLaVA - vision tower, projector, language model - and its processor.
 
-SaVILA is an NVILA of 2 B parameters (SANA-1.5, section 2.5): a vision transformer whose patches are pooled, a
-two-layer projector, and a Qwen 2. This is the same in small, under transformers' own classes, so that
+SaVILA is an NVILA of 2 B parameters (SANA-1.5, section 2.5): a vision tower whose patches are pooled, a two-layer
+projector, and a Qwen 2. This is the same in small, under transformers' own classes, so that
 `AutoModelForImageTextToText` and `AutoProcessor` load it like any other model.
 """
 
@@ -15,7 +15,15 @@ from sanactl.shapes.prompts import words
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaProcessor, PreTrainedTokenizerFast
 
-__all__ = ["CHAT_TEMPLATE", "GRID", "IMAGE_SIZE", "IMAGE_TOKENS", "build_processor", "build_tokenizer", "judge_config"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "GRID",
+    "IMAGE_SIZE",
+    "IMAGE_TOKENS",
+    "build_processor",
+    "build_tokenizer",
+    "judge_config",
+]
 
 IMAGE_SIZE = 64
 # Image tokens a side: each stands for 8 x 8 pixels, about a third of a typical object.
@@ -86,18 +94,29 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def judge_config(vocabulary_size: int, *, width: int = 128, vision_layers: int = 4, text_layers: int = 4) -> LlavaConfig:
-    """A LLaVA with a SigLIP tower of 8-pixel patches and a Qwen 2, both `width` wide."""
-    from transformers import LlavaConfig, Qwen2Config, SiglipVisionConfig
+def judge_config(
+    vocabulary_size: int, *, width: int = 128, vision_layers: int = 2, text_layers: int = 4
+) -> LlavaConfig:
+    """A LLaVA with a FocalNet tower of two stages and a Qwen 2 of `text_layers` layers, both `width` wide.
 
-    vision = SiglipVisionConfig(
+    The tower reads 4-pixel patches that overlap and merges them two by two, each stage `vision_layers` deep. Its
+    convolutions know from the start that a star is a star wherever it stands: after 80 s on one core, it named 84 %
+    of the shapes in faulty pictures where a SigLIP of 8-pixel patches named 59 % (docs/log.md).
+    """
+    from transformers import FocalNetConfig, LlavaConfig, Qwen2Config
+
+    vision = FocalNetConfig(
         image_size=IMAGE_SIZE,
-        patch_size=IMAGE_SIZE // GRID,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=vision_layers,
-        num_attention_heads=4,
-        vision_use_head=False,
+        patch_size=IMAGE_SIZE // GRID // 2,
+        embed_dim=width // 2,
+        hidden_sizes=[width // 2, width],
+        depths=[vision_layers, vision_layers],
+        focal_levels=[2, 2],
+        focal_windows=[3, 3],
+        use_conv_embed=True,
+        mlp_ratio=3.0,
+        drop_path_rate=0.0,
+        hidden_size=width,  # what LLaVA's projector asks a tower for
     )
     text = Qwen2Config(
         vocab_size=vocabulary_size,
@@ -107,7 +126,7 @@ def judge_config(vocabulary_size: int, *, width: int = 128, vision_layers: int =
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
@@ -122,5 +141,4 @@ def judge_config(vocabulary_size: int, *, width: int = 128, vision_layers: int =
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        tie_word_embeddings=True,
     )

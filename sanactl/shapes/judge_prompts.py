@@ -15,7 +15,15 @@ from sanactl.errors import InputError
 from sanactl.shapes.prompts import Content, Record, contents, record_of, split_of
 from sanactl.shapes.vocabulary import COLORS, NUMBERS, PHRASES, RELATIONS, SHAPES, TASKS
 
-__all__ = ["content_of", "near_miss", "phrase_of", "random_content", "require_train_split", "seen_content", "train_record"]
+__all__ = [
+    "content_of",
+    "near_miss",
+    "phrase_of",
+    "random_content",
+    "require_train_split",
+    "seen_content",
+    "train_record",
+]
 
 _COLORS = tuple(COLORS)
 _COUNTS = tuple(str(n) for n in NUMBERS)
@@ -130,9 +138,8 @@ def near_miss(
     Half of the time the new shape or colour is one that the picture shows elsewhere, which is the harder to refuse.
     """
     parts = list(content)
-    if tag == "color_attr" and rng.random() < 0.25:
-        parts[0], parts[2] = parts[2], parts[0]
-    elif tag == "position" and rng.random() < 0.25:
+    if tag in ("color_attr", "position") and rng.random() < 0.25:
+        # The colours of the two objects, or the two objects of a relation.
         parts[0], parts[2] = parts[2], parts[0]
     else:
         slot = int(rng.integers(len(parts)))
@@ -150,11 +157,11 @@ def _another(word: str, objects: Sequence[tuple[str, str]], rng: np.random.Gener
     if word in _COUNTS:
         near = [c for c in _COUNTS if abs(int(c) - int(word)) == 1]
         return near[int(rng.integers(len(near)))]
-    kind, place = ((SHAPES, 0) if word in SHAPES else (_COLORS, 1)) if word not in RELATIONS else (RELATIONS, -1)
-    choices = list(kind)
-    if place >= 0 and objects and rng.random() < 0.5:
-        choices = [o[place] for o in objects]
-    choices = [c for c in choices if c != word] or [c for c in kind if c != word]
+    kind = next(k for k in (SHAPES, _COLORS, RELATIONS) if word in k)
+    choices = [c for c in kind if c != word]
+    if kind is not RELATIONS and rng.random() < 0.5:
+        shown = [o[0] if kind is SHAPES else o[1] for o in objects]
+        choices = [c for c in shown if c != word] or choices
     return choices[int(rng.integers(len(choices)))]
 
 

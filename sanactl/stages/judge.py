@@ -130,8 +130,9 @@ def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:
             **group.records[index],
             "judge": name,
             "verdict": v.verdict,
-            "yes_logprob": round(v.yes_logprob, 6),
-            "no_logprob": round(v.no_logprob, 6),
-            "judge_score": round(v.score, 6),
+            # Nine digits, not nine decimals: a sure judge's answers differ only in how near to zero they are.
+            "yes_logprob": float(f"{v.yes_logprob:.9g}"),
+            "no_logprob": float(f"{v.no_logprob:.9g}"),
+            "judge_score": float(f"{v.score:.9g}"),
             "rank": place,
         }

@@ -51,7 +51,9 @@ def agreement(scores: NDArray[np.float64], truth: NDArray[np.bool_], tags: Seque
     return figures
 
 
-def selection(scores: NDArray[np.float64], truth: NDArray[np.bool_], prompts: Sequence[str]) -> dict[str, float]:
+def selection(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], prompts: Sequence[str]
+) -> dict[str, float]:
     """What choosing one image a prompt gives: at random (`one`), by score (`best`), by the detector (`ceiling`).
 
     Only prompts with two images or more; `gap_closed` is the score's share of the way from `one` to `ceiling`.
@@ -69,7 +71,9 @@ def selection(scores: NDArray[np.float64], truth: NDArray[np.bool_], prompts: Se
     return {"one": one, "best": best, "ceiling": ceiling, "gap_closed": closed}
 
 
-def measure(network: JudgeNetwork, pool: Pool, *, own: bool, seed: int = 0, batch_size: int = 128) -> dict[str, float]:
+def measure(
+    network: JudgeNetwork, pool: Pool, *, own: bool, seed: int = 0, batch_size: int = 128
+) -> dict[str, float]:
     """Asks a network about a pool: each image's own prompt, or four questions an image."""
     import torch
 

@@ -26,10 +26,21 @@ from sanactl.stages.judge_questions import FACTS, UNKNOWN, Question
 
 __all__ = ["JudgeNetwork", "pixels"]
 
-# Of a patch: two thresholds of the score, shape and colour of the object centred there, its box, what covers it.
-_DENSE = {"score": 2, "shape": len(SHAPES), "color": len(COLORS), "box": 4, "on": len(SHAPES) + 1, "in": len(COLORS) + 1}
+# Of a patch: two thresholds of the score, shape and colour of the object centred there, its box, what covers it, and
+# where it lies itself, which a tower of convolutions has to infer from the edges.
+_DENSE = {
+    "score": 2,
+    "shape": len(SHAPES),
+    "color": len(COLORS),
+    "box": 4,
+    "on": len(SHAPES) + 1,
+    "in": len(COLORS) + 1,
+    "row": GRID,
+    "column": GRID,
+}
 # An object that the detector is this unsure of has no shape to be learned.
 _NAMELESS = 0.05
+FACT_WEIGHT = 0.3
 
 
 def pixels(views: Sequence[View]) -> torch.Tensor:
@@ -60,8 +71,9 @@ class JudgeNetwork(nn.Module):
 
     def see(self, images: torch.Tensor) -> torch.Tensor:
         """The vision tower: images [B, 3, 64, 64] -> patches [B, 64, width]."""
-        seen: torch.Tensor = self.model.model.vision_tower(images, output_hidden_states=True).hidden_states[-1]
-        return seen
+        out = self.model.model.vision_tower(images, output_hidden_states=True)
+        patches: torch.Tensor = out.hidden_states[-1]
+        return patches
 
     def dense_loss(self, patches: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
         """How badly the patches [B, 64, width] tell of the objects; a sum of cross-entropies and a box error."""
@@ -82,9 +94,14 @@ class JudgeNetwork(nn.Module):
         covered = torch.from_numpy(np.stack([v.covered for v in views])).long().flatten(2)
         for i, name in enumerate(("on", "in")):
             loss = loss + 2 * F.cross_entropy(out[name].flatten(0, 1), covered[:, i].flatten())
+        lines = torch.arange(GRID)
+        places = {"row": lines.repeat_interleave(GRID), "column": lines.repeat(GRID)}
+        for name, place in places.items():
+            loss = loss + 0.2 * F.cross_entropy(out[name].flatten(0, 1), place.repeat(len(views)))
         if len(table):
             at = {name: value[image, cell] for name, value in out.items()}
-            box = torch.stack([x - column - 0.5, y - row - 0.5, (x1 - x0) / 16 - 1, (y1 - y0) / 16 - 1], dim=1)
+            sides = ((x1 - x0) / 16 - 1, (y1 - y0) / 16 - 1)
+            box = torch.stack([x - column - 0.5, y - row - 0.5, *sides], dim=1)
             loss = loss + F.cross_entropy(at["shape"], objects[:, SHAPE].long())
             loss = loss + F.cross_entropy(at["color"], objects[:, COLOR].long())
             loss = loss + 2 * F.smooth_l1_loss(at["box"], box)
@@ -115,7 +132,8 @@ class JudgeNetwork(nn.Module):
         target = torch.tensor([self.answers[0] if q.correct else self.answers[1] for q in flat])
         weight = torch.tensor([own_weight if q.own else 1.0 for q in flat])
         loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
-        right = float((logits[:, self.answers].argmax(-1) == (target == self.answers[1]).long()).float().mean())
+        says_yes = logits[:, self.answers[0]] > logits[:, self.answers[1]]
+        right = float((says_yes == (target == self.answers[0])).float().mean())
         # Where the prompt has been read, the answer is due already; the words after it only carry it on.
         early = self.right(hidden[-1][rows, last]).squeeze(-1).float()
         truth = torch.tensor([float(q.correct) for q in flat])
@@ -126,8 +144,9 @@ class JudgeNetwork(nn.Module):
             labels = torch.full(ids.shape, UNKNOWN)
             for i, q in enumerate(flat):
                 labels[i, 1 : 1 + len(q.words)] = torch.tensor([f[name] for f in q.facts])
+            labels, values = labels.flatten(), values.flatten(0, 1)
             if bool((labels != UNKNOWN).any()):
-                loss = loss + 0.3 * F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=UNKNOWN)
+                loss = loss + FACT_WEIGHT * F.cross_entropy(values, labels, ignore_index=UNKNOWN)
         return loss, right
 
     def answer_scores(self, patches: torch.Tensor, questions: Sequence[Question]) -> torch.Tensor:
@@ -140,10 +159,7 @@ class JudgeNetwork(nn.Module):
     def _suffixes(self, questions: Sequence[Question]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens after the image [Q, T], padded on the right, and the place of each prompt's last word [Q]."""
         before = self.tokenizer.convert_tokens_to_ids(BEFORE_PROMPT)
-        rows = [
-            [before, *self.tokenizer.convert_tokens_to_ids(q.words), *self.suffix]
-            for q in questions
-        ]
+        rows = [[before, *self.tokenizer.convert_tokens_to_ids(q.words), *self.suffix] for q in questions]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
         return ids, torch.tensor([len(q.words) for q in questions])
@@ -159,7 +175,10 @@ class JudgeNetwork(nn.Module):
         cache.batch_repeat_interleave(each)
         # Padding stands on the right, where no token that counts sees it, so no mask is needed.
         out = llava.language_model(
-            inputs_embeds=embed(ids).to(image.dtype), past_key_values=cache, use_cache=True, output_hidden_states=True
+            inputs_embeds=embed(ids).to(image.dtype),
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
         )
         hidden: tuple[torch.Tensor, ...] = out.hidden_states
         return hidden

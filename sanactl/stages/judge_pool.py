@@ -13,7 +13,7 @@ from sanactl.errors import InputError
 from sanactl.io.images import read_image
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record
-from sanactl.metrics.geneval import CONFIDENCE, COLORS, Detected, detect_shapes
+from sanactl.metrics.geneval import COLORS, CONFIDENCE, Detected, detect_shapes
 from sanactl.shapes.judge_model import GRID, IMAGE_SIZE
 from sanactl.shapes.vocabulary import SHAPES
 
@@ -59,7 +59,9 @@ class Pool:
     def part(self, indices: Sequence[int]) -> Pool:
         """A smaller pool."""
         where = np.asarray(indices, dtype=np.intp)
-        return Pool(self.images[where], self.objects[where], self.covered[where], [self.records[i] for i in where])
+        return Pool(
+            self.images[where], self.objects[where], self.covered[where], [self.records[i] for i in where]
+        )
 
 
 @dataclass(frozen=True)

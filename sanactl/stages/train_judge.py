@@ -97,7 +97,8 @@ def train_judge(
     """
     from sanactl.io.atomic import atomic_dir, check_target
 
-    if min(batch_size, questions, pool_size, save_every) < 1 or min(warmup_steps, steps) < 0 or learning_rate <= 0:
+    counts = (batch_size, questions, pool_size, save_every)
+    if min(counts) < 1 or min(warmup_steps, steps) < 0 or learning_rate <= 0:
         raise UsageError("sizes, steps and the learning rate of train-judge must be positive")
     check_target(target, force)
     import torch
@@ -116,11 +117,15 @@ def train_judge(
         held = [i for i, r in enumerate(sampled.records) if _held_out(r)]
         kept = [i for i, r in enumerate(sampled.records) if not _held_out(r)]
         if not held or not kept:
-            raise InputError("too few prompts among the image records to keep some from training", hint="sample more")
+            raise InputError(
+                "too few prompts among the image records to keep some from training", hint="sample more"
+            )
         sampled, held_sampled = sampled.part(kept), sampled.part(held)
 
     network = JudgeNetwork(model, processor.tokenizer)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
     state = TrainingState(
         target,
         {
@@ -140,9 +145,13 @@ def train_judge(
         rate = learning_rate * _schedule(at, length)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, fields = _step_loss(network, rendered, sampled, step, seed, batch_size, 0 if warm else questions)
+        loss, fields = _step_loss(
+            network, rendered, sampled, step, seed, batch_size, 0 if warm else questions
+        )
         if not math.isfinite(loss.item()):
-            raise TrainingError(f"the judge's loss is {loss.item()} at step {step}", hint="lower the learning rate")
+            raise TrainingError(
+                f"the judge's loss is {loss.item()} at step {step}", hint="lower the learning rate"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -184,7 +193,10 @@ def _step_loss(
 
     rng = np.random.default_rng([seed, step, 0x3D6E])
     from_samples = 0 if sampled is None else round(SAMPLED_SHARE * batch_size)
-    views = [rendered.view(int(rng.integers(len(rendered))), bool(rng.random() < 0.5)) for _ in range(batch_size - from_samples)]
+    views = [
+        rendered.view(int(rng.integers(len(rendered))), bool(rng.random() < 0.5))
+        for _ in range(batch_size - from_samples)
+    ]
     if sampled is not None:
         views += [sampled.view(int(rng.integers(len(sampled))), False) for _ in range(from_samples)]
     # bf16 takes a fifth of the time where the CPU has AMX; master weights, heads' losses and the optimizer are fp32.
@@ -222,6 +234,8 @@ def _load(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no judge to start from", hint="give a folder that train-judge has written")
+        raise InputError(
+            f"{folder}: no judge to start from", hint="give a folder that train-judge has written"
+        )
     model = LlavaForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32)
     return model, AutoProcessor.from_pretrained(str(folder))

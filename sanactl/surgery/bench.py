@@ -7,13 +7,16 @@ writes and removes a few files in FOLDER (about 22 GB at scale 1, the published 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,22 +77,22 @@ def measure(command: Sequence[str]) -> dict[str, float]:
         subprocess.CalledProcessError: it failed.
     """
     started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # The kernel's ru_maxrss counts this process too, as it was when it forked; VmHWM starts anew with the program.
+    peak = 0
+    while True:
+        with contextlib.suppress(OSError):
+            found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+            peak = max(peak, int(found[1]) if found else 0)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.005)
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise subprocess.CalledProcessError(
-            process.returncode, command, stderr=errors.decode(errors="replace")
-        )
-    scale = 1 if sys.platform == "darwin" else 1024
-    return {
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss * scale / 1e6,
-    }
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": peak * 1024 / 1e6}
 
 
 def compare(
@@ -162,22 +165,20 @@ def surgery_table(
         measure(_surgery(plan, reference))
         target = folder / ("bench-target" if task == "prune" and diffusers else "bench-target.st")
         contenders: dict[str, Callable[[Path], Sequence[str]]] = {
-            "cp": lambda path, source=reference: [
-                "sh",
-                "-c",
-                'cp "$0" "$1" && sync "$1"',
-                str(source),
-                str(path),
-            ],
-            "sanactl": lambda path, plan=plan: _surgery(plan, path),
+            "cp": partial(_cp, reference),
+            "sanactl": partial(_surgery, plan),
         }
         if task == "prune" and diffusers:
             source = write_checkpoint(_copy(deep), folder / "bench-folder", force=True)
-            contenders["diffusers"] = lambda path, source=source: _diffusers(source, blocks["pruned"], path)
+            contenders["diffusers"] = partial(_diffusers, source, blocks["pruned"])
         rows += [{"task": task, "blocks": blocks, **row} for row in compare(contenders, target, rounds)]
     for path in (base, deep, pruned, folder / "bench-folder"):
         _remove(path)
     return rows
+
+
+def _cp(source: Path, target: Path) -> list[str]:
+    return ["sh", "-c", 'cp "$0" "$1" && sync "$1"', str(source), str(target)]
 
 
 def _surgery(plan: str, target: Path) -> list[str]:

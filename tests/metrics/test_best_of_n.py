@@ -51,18 +51,16 @@ def test_equals_share_what_they_are_worth():
 
 def test_ends_are_the_mean_and_the_best():
     rng = np.random.default_rng(0)
-    values, scores = rng.random(2048), rng.random(2048)
-    assert expected_best_of_n(values, scores, 1) == pytest.approx(values.mean())
-    assert expected_best_of_n(values, scores, 2048) == values[scores.argmax()]
-    assert 0 < expected_best_of_n(np.ones(2048), scores, 1024) <= 1 + 1e-9
+    values, scores = rng.random(2048).tolist(), rng.random(2048).tolist()
+    assert expected_best_of_n(values, scores, 1) == pytest.approx(np.mean(values))
+    assert expected_best_of_n(values, scores, 2048) == values[int(np.argmax(scores))]
+    assert 0 < expected_best_of_n([1.0] * 2048, scores, 1024) <= 1 + 1e-9
 
 
 def test_sizes_are_powers_of_two_and_the_last():
-    assert (
-        sizes_up_to(1) == [1]
-        and sizes_up_to(16) == [1, 2, 4, 8, 16]
-        and sizes_up_to(20) == [1, 2, 4, 8, 16, 20]
-    )
+    assert sizes_up_to(1) == [1]
+    assert sizes_up_to(16) == [1, 2, 4, 8, 16]
+    assert sizes_up_to(20) == [1, 2, 4, 8, 16, 20]
 
 
 def test_impossible_choices_are_refused():

@@ -50,7 +50,8 @@ def published_verdict(detections, record):
         kept = [mine[i] for i in order if mine[i].score > threshold][:16]
         if kept:
             objects[name] = kept
-    right, reasons, groups = True, [], []
+    right, reasons = True, []
+    groups: list[list[Detected] | None] = []
     for req in record["include"]:
         name, ok = req["class"], True
         found = objects.get(name, [])[: req["count"]]
@@ -217,14 +218,16 @@ def test_pictures_of_the_built_in_world_are_right_for_their_prompts_and_wrong_fo
 
 def test_detectors_are_named():
     detector = get_detector("shapes")
-    assert detector.label.startswith("shapes-") and "star" in detector.classes
+    assert detector.label.startswith("shapes-")
+    assert "star" in detector.classes
     with pytest.raises(UsageError, match="there are: shapes"):
         get_detector("mask2former-9000")
 
 
 def test_the_built_in_world_has_genevals_words():
-    counts = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     for record in load_eval_prompts():
         counts[record["tag"]] += 1
     assert tuple(counts) == TASKS == vocabulary.TASKS
-    assert tuple(vocabulary.COLORS) == COLORS and vocabulary.RELATIONS == RELATIONS
+    assert tuple(vocabulary.COLORS) == COLORS
+    assert vocabulary.RELATIONS == RELATIONS

@@ -12,10 +12,12 @@ def test_values_are_means_of_images_and_of_tasks():
     overall, tasks = bootstrap_task_means(
         {"a": np.array([3.0, 0.0]), "b": np.array([1.0])}, {"a": np.array([4.0, 2.0]), "b": np.array([1.0])}
     )
-    assert tasks["a"].value == pytest.approx([0.5]) and tasks["b"].value == pytest.approx([1.0])
+    assert tasks["a"].value == pytest.approx([0.5])
+    assert tasks["b"].value == pytest.approx([1.0])
     assert overall.value == pytest.approx([0.75])
     assert tasks["b"].low == tasks["b"].high == 1.0
-    assert tasks["a"].low == pytest.approx([0.0]) and tasks["a"].high == pytest.approx([0.75])
+    assert tasks["a"].low == pytest.approx([0.0])
+    assert tasks["a"].high == pytest.approx([0.75])
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -29,7 +31,8 @@ def test_drawing_in_parts_changes_nothing_but_the_order(monkeypatch):
     whole = bootstrap_task_means(sums, counts, seed=3)[0]
     monkeypatch.setattr("sanactl.metrics.intervals._PART", 50 * 7)
     parts = bootstrap_task_means(sums, counts, seed=3)[0]
-    assert whole.low == pytest.approx(parts.low) and whole.high == pytest.approx(parts.high)
+    assert whole.low == pytest.approx(parts.low)
+    assert whole.high == pytest.approx(parts.high)
 
 
 def test_empty_tasks_are_refused():

@@ -59,7 +59,8 @@ def test_every_record_comes_back_with_its_verdict_and_a_score_follows(pictures):
     wrong = sum(not r["correct"] for r in images)
     assert 0 < wrong <= sum(n % 4 for n in range(12))
 
-    assert score["metric"] == "geneval" and score["detector"] == images[0]["detector"] == "shapes-1"
+    assert score["metric"] == "geneval"
+    assert score["detector"] == images[0]["detector"] == "shapes-1"
     assert list(score["tasks"]) == list(TASKS)
     means = [np.mean([r["correct"] for r in images if r["tag"] == tag]) for tag in TASKS]
     assert [t["score"] for t in score["tasks"].values()] == pytest.approx(means)
@@ -67,7 +68,8 @@ def test_every_record_comes_back_with_its_verdict_and_a_score_follows(pictures):
     assert score["ci"][0] <= score["overall"] <= score["ci"][1]
     assert (score["images"], score["prompts"], score["checkpoint"]) == (48, 12, "base.st")
     assert score["selection"] == "single"
-    assert scaling["metric"] == "scaling" and scaling["single"] == pytest.approx(score["overall"])
+    assert scaling["metric"] == "scaling"
+    assert scaling["single"] == pytest.approx(score["overall"])
     assert [dumps(r) for r in (*images, scaling, score)]
 
 
@@ -117,10 +119,10 @@ def test_colours_can_come_from_a_classifier_that_sees_the_image(pictures):
     image, score = evaluate_geneval(
         [{**pictures[0], "tag": "colors", "include": [clause]}], detector=detector
     )
-    assert image["correct"] and image["detections"] == [
-        {"class": "circle", "score": 1.0, "box": [0, 0, 9, 9]}
-    ]
-    assert score["detector"] == "toy-1" and list(score["tasks"]) == ["colors"]
+    assert image["correct"]
+    assert image["detections"] == [{"class": "circle", "score": 1.0, "box": [0, 0, 9, 9]}]
+    assert score["detector"] == "toy-1"
+    assert list(score["tasks"]) == ["colors"]
 
 
 def test_selections_are_named():
@@ -156,12 +158,14 @@ def test_the_scaling_curve_lies_between_single_and_oracle():
     assert all(a["oracle"] <= b["oracle"] + 1e-9 for a, b in pairwise(points))
     for p in points:
         assert p["judge_ci"][0] <= p["judge"] <= p["judge_ci"][1]
-    best = {}
+    best: dict[str, list[tuple[float, bool]]] = {}
     for r in records:
         best.setdefault(r["prompt"], []).append((r["judge_score"], r["correct"]))
     assert points[-1]["judge"] == pytest.approx(np.mean([max(v)[1] for v in best.values()]))
     record = scaling_record(records)
-    assert record["judge"] == "tiny" and record["points"] == points and record["checkpoint"] == "base.st"
+    assert record["judge"] == "tiny"
+    assert record["points"] == points
+    assert record["checkpoint"] == "base.st"
 
 
 def test_without_scores_only_the_oracle_is_drawn_and_without_verdicts_nothing():
@@ -191,7 +195,8 @@ def test_a_folder_in_genevals_layout_is_read_in_order(pictures, tmp_path):
         (i, n) for i in ("00000", "00002", "7") for n in (0, 1, 10)
     ]
     *images, _, score = evaluate_geneval(records)
-    assert len(images) == score["images"] == 9 and score["overall"] == 0
+    assert len(images) == score["images"] == 9
+    assert score["overall"] == 0
     assert images[0]["reason"].startswith("expected circle>=1, found 0")
 
 

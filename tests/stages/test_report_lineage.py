@@ -45,7 +45,8 @@ def test_outputs_stand_below_the_checkpoint_that_they_came_from(tmp_path):
     found = nodes(roots)
     assert found["base-d60-d30.st"].also_from == ["base-d60.importance.jsonl"]
     assert found["base-d60.importance.jsonl"].also_from == ["calib.txt"]
-    assert found["base-d60-d30.st"].run["command"] == "prune" and found["base.st"].run is None
+    assert found["base-d60-d30.st"].run["command"] == "prune"
+    assert found["base.st"].run is None
     assert [n for n, node in found.items() if node.exists is False] == ["base-d60-d30.st"]
     assert not any(node.outdated for node in found.values())
 
@@ -57,7 +58,9 @@ def test_what_was_made_anew_marks_what_came_from_the_old(tmp_path):
     ran(journal, "grow", ["base.st@a"], ["grown.st@b2"])
     ran(journal, "finetune", ["grown.st@b2"], ["tuned.st@d"])
     found = nodes(journal_tree(journal))
-    assert found["pruned.st"].outdated and not found["tuned.st"].outdated and not found["grown.st"].outdated
+    assert found["pruned.st"].outdated
+    assert not found["tuned.st"].outdated
+    assert not found["grown.st"].outdated
     assert found["base.st"].exists is False
 
 
@@ -109,10 +112,11 @@ def test_a_checkpoints_lineage_is_a_chain_from_its_first_parent():
     roots = lineage_tree(lineage, "tuned.st", "d")
     assert drawn(roots) == ["base", "└─ base-d60", "   └─ small", "      └─ tuned.st"]
     found = nodes(roots)
-    assert found["tuned.st"].also_from == ["teacher"] and found["tuned.st"].digest == "d"
+    assert found["tuned.st"].also_from == ["teacher"]
+    assert found["tuned.st"].digest == "d"
     assert found["small"].run["command"] == "prune"
     assert drawn(lineage_tree([], "base.st")) == ["base.st"]
-    assert drawn(lineage_tree([{"command": "init", "parents": 3}, 5], "new.st")) == ["new.st"]
+    assert drawn(lineage_tree([{"command": "init", "parents": 3}], "new.st")) == ["new.st"]
 
 
 def test_lineages_with_the_same_checkpoints_become_one_tree():

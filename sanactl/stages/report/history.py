@@ -23,7 +23,7 @@ MAX_RUNS = 100
 # Not settings: what differs by nature from image to image, or is another section's.
 _OF_AN_IMAGE = {"kind", "path", "prompt", "prompt_id", "id", "tag", "seed", "index", "checkpoint", "digest"}
 _OF_AN_IMAGE |= {"correct", "reason", "rank", "judge_score", "verdict"}
-_SECRET = re.compile(r"key|token|secret|password", re.IGNORECASE)
+_SECRET = re.compile(r"[-_](key|token|secret|password)$", re.IGNORECASE)
 
 
 @dataclass
@@ -144,27 +144,26 @@ def _ranges(values: Sequence[Any]) -> str:
 
 
 def command_line(run: Mapping[str, Any], *, short: bool = False) -> str:
-    """The command of a journal's run as it can be typed again, with the values of secret options hidden."""
+    """The command of a journal's run as it can be typed again, with the values of secret options hidden.
+
+    Args:
+        run: the journal's entry.
+        short: leave out the program's name.
+    """
     argv = run.get("argv")
     words = [str(word) for word in argv] if isinstance(argv, list) else [str(run.get("command", "?"))]
-    hidden: list[str] = []
+    if words and Path(words[0]).name in ("sanactl", "__main__.py"):
+        words = words[1:]
+    typed = [] if short else ["sanactl"]
     for before, word in zip(["", *words], words, strict=False):
         name, equals, _ = word.partition("=")
-        if (
-            before.startswith("-")
-            and "=" not in before
-            and _SECRET.search(before)
-            and not word.startswith("-")
-        ):
-            hidden.append("…")
+        if before.startswith("-") and "=" not in before and _SECRET.search(before) and word[:1] != "-":
+            typed.append("…")
         elif word.startswith("-") and equals and _SECRET.search(name):
-            hidden.append(f"{name}=…")
+            typed.append(f"{shlex.quote(name)}=…")
         else:
-            hidden.append(word)
-    if hidden and Path(hidden[0]).name in ("sanactl", "__main__.py"):
-        hidden = hidden[1:]
-    line = shlex.join(hidden).replace("'…'", "…")
-    return line if short else f"sanactl {line}"
+            typed.append(shlex.quote(word))
+    return " ".join(typed)
 
 
 def settings_section(images: Sequence[Record], journal: Journal | None) -> str:

@@ -158,8 +158,12 @@ def scaling_section(scores: Sequence[Record]) -> str:
         "choices of n of the images sampled; bands cover 95 %."
     )
     rows = [
-        [escape(name), number(p["n"]), with_interval(p.get("judge"), p.get("judge_ci"))]
-        + [with_interval(p["oracle"], p.get("oracle_ci"))]
+        [
+            escape(name),
+            number(p["n"]),
+            with_interval(p.get("judge"), p.get("judge_ci")),
+            with_interval(p["oracle"], p.get("oracle_ci")),
+        ]
         for name, points in curves.items()
         for p in (points[0], points[-1])[: len(points)]
     ]
@@ -238,8 +242,13 @@ def training_section(scores: Sequence[Record]) -> str:
         last = steps[max(steps)]
         rate = finite(last.get("lr"))
         rows.append(
-            [escape(plain(name)), f"{max(steps):,}", f"{sum(tail) / len(tail):.4f}"]
-            + ["-" if rate is None else f"{rate:.2g}", number(last.get("images_per_second"), 1)]
+            [
+                escape(plain(name)),
+                f"{max(steps):,}",
+                f"{sum(tail) / len(tail):.4f}",
+                "-" if rate is None else f"{rate:.2g}",
+                number(last.get("images_per_second"), 1),
+            ]
         )
     head = ["run", "steps", "loss, last tenth", "last learning rate", "images per second"]
     return figure(svg, "Pale: each step's loss. Strong: the mean over a twentieth of the run.") + table(
