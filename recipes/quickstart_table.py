@@ -36,7 +36,16 @@ def overlap(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def main(folder: Path) -> None:
-    names = ("base", "grown", "scratch", "pruned-d20", "recovered-d20", "pruned-d10", "recovered-d10")
+    names = (
+        "base",
+        "fresh",
+        "scratch",
+        "grown",
+        "pruned-d20",
+        "recovered-d20",
+        "pruned-d10",
+        "recovered-d10",
+    )
     found = {name: scores(folder / f"{name}.geneval.jsonl")["geneval"] for name in names}
     scaling = scores(folder / "scaling.jsonl")["scaling"]
     points = {p["n"]: p for p in scaling["points"]}
@@ -50,8 +59,9 @@ def main(folder: Path) -> None:
 
     row("base, 10 blocks", "base", "0.66   SANA-1.0 1.6B, 20 blocks (table 1)")
     table.add_section()
-    row("grown to 30 blocks, 100 steps", "grown", "0.72   4.8B, 60 blocks (table 1)")
-    row("30 blocks from scratch, 100 steps", "scratch", "2.5 x the steps to reach 0.70 (figure 2)")
+    row("grown to 30 blocks, 60 steps", "fresh", "2.5 x as fast to 0.70 as")
+    row("30 blocks from scratch, 60 steps", "scratch", "  from scratch (figure 2)")
+    row("grown to 30 blocks, trained longer", "grown", "0.693  4.8B, 60 blocks (table 3)")
     table.add_section()
     row("pruned to 20 blocks (2/3)", "pruned-d20", "0.673  3.2B (table 3)")
     row("  + 100 steps", "recovered-d20", "0.684")
@@ -73,8 +83,8 @@ def main(folder: Path) -> None:
     )
     console = Console(width=118)
     console.print(table)
-    grown, scratch = (last_loss(folder / f"{name}-ft.train.jsonl") for name in ("grown", "scratch"))
-    console.print(f"training loss after equal steps: grown {grown:.3f}, from scratch {scratch:.3f}")
+    fresh, scratch = (last_loss(folder / f"{name}-ft.train.jsonl") for name in ("fresh", "scratch"))
+    console.print(f"training loss after equal steps: grown {fresh:.3f}, from scratch {scratch:.3f}")
     for before, after in (("pruned-d20", "recovered-d20"), ("pruned-d10", "recovered-d10")):
         if overlap(found[before], found[after]):
             console.print(

@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode="rich")
 @app.command()
 def init(
     what: Annotated[
-        str, typer.Argument(help="shapes, or a checkpoint whose config to take with --scratch.")
+        str, typer.Argument(help="shapes, shapes-grown, or a checkpoint whose config to take with --scratch.")
     ] = "shapes",
     output: Output = None,
     scratch: Annotated[
@@ -36,6 +36,7 @@ def init(
     """Write a first checkpoint: the built-in base, or random weights.
 
     [bold]sanactl init shapes -o base.st[/bold]                             the built-in world's base
+    [bold]sanactl init shapes-grown -o grown.st[/bold]                      grown from it to 30 blocks, and trained
     [bold]sanactl init base-d60.st --scratch -o scratch.st[/bold]           the same shape, random weights
     """
     from sanactl.cli.render import show_checkpoints
@@ -45,11 +46,12 @@ def init(
     from sanactl.stages.init import init_like, init_scratch, init_shapes
 
     run = Invocation("init", seed=seed)
-    if what == "shapes" and not scratch:
+    if what in ("shapes", "shapes-grown") and not scratch:
         if blocks or world:
             raise UsageError("--blocks and --world go with --scratch")
-        target = output or Path("base.st")
-        init_shapes(target, force=force)
+        grown = what == "shapes-grown"
+        target = output or Path("grown.st" if grown else "base.st")
+        init_shapes(target, grown=grown, force=force)
     elif what == "shapes":
         target = output or Path("scratch.st")
         init_scratch(target, blocks=blocks, world=world, seed=seed, force=force)

@@ -36,7 +36,7 @@ def shapes(
 
     from sanactl.cli.run import Invocation
     from sanactl.errors import UsageError
-    from sanactl.shapes.prompts import SPLITS, load_eval_prompts, sample_prompt
+    from sanactl.shapes.prompts import SPLITS, Record, load_eval_prompts, sample_prompt
     from sanactl.shapes.vocabulary import TASKS
 
     if split not in SPLITS:
@@ -47,7 +47,7 @@ def shapes(
         records = [r for r in load_eval_prompts() if tag in (None, r["tag"])]
     else:
         rng = np.random.default_rng(seed)
-        drawn = {}
+        drawn: dict[str, Record] = {}
         # Small tasks have few prompts: after many repeats the rest is given up rather than waited for.
         for attempt in range(200 * (count or 100)):
             record = sample_prompt(rng, tag or TASKS[attempt % len(TASKS)], split)

@@ -9,8 +9,8 @@ from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal
 from sanactl.io.records import Record, load_records
-from sanactl.surgery.select import parse_blocks
 from sanactl.surgery.prune import choose_blocks
+from sanactl.surgery.select import parse_blocks
 
 __all__ = ["choose"]
 
@@ -36,8 +36,8 @@ def choose(
     if blocks is not None:
         return [parse_blocks(blocks, parent.num_blocks)]
     if drop is not None:
-        gone = set(parse_blocks(drop, parent.num_blocks))
-        return [[i for i in range(parent.num_blocks) if i not in gone]]
+        dropped = set(parse_blocks(drop, parent.num_blocks))
+        return [[i for i in range(parent.num_blocks) if i not in dropped]]
     assert keep is not None
     try:
         depths = [int(part) for part in keep.split(",")]

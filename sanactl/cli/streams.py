@@ -47,10 +47,10 @@ def stdin_records(kinds: tuple[str, ...], default_kind: str | None = None) -> It
     timer.daemon = True
     timer.start()
     try:
-        stream = open(0, encoding="utf-8", closefd=False)
-        for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
-            timer.cancel()
-            yield record
+        with open(0, encoding="utf-8", closefd=False) as stream:
+            for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
+                timer.cancel()
+                yield record
     finally:
         timer.cancel()
 

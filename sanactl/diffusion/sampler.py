@@ -94,9 +94,9 @@ def denoise(
 
 
 @torch.no_grad()
-def decode_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """Latents [B, C, H, W] to pixels: uint8 [B, height, width, 3] on the CPU."""
     parameter = next(vae.parameters())
-    scaled = latents.to(parameter.device, parameter.dtype) / vae.config.scaling_factor  # type: ignore[union-attr]
-    pixels = vae.decode(scaled, return_dict=False)[0].float()  # type: ignore[operator]
+    scaled = latents.to(parameter.device, parameter.dtype) / vae.config.scaling_factor
+    pixels = vae.decode(scaled, return_dict=False)[0].float()
     return pixels.mul(127.5).add(127.5).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).cpu()

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ _TEMPORARY = re.compile(
     r"^\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[0-9a-f]{8}\.(?P<kind>tmp|old)$", re.DOTALL
 )
 _NAME_BYTES = 180  # of the target's name kept in a temporary's: 255 is the limit of every common file system
+_OLD = 7 * 24 * 3600.0  # seconds
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 
@@ -80,8 +82,8 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
         with _explained(target, only=_NO_SPACE | {errno.EROFS}):
             yield temporary
             for path in sorted(temporary.rglob("*")):
-                if path.is_file() and not path.is_symlink():
-                    _sync(path)
+                if not path.is_symlink():
+                    _sync_folder(path) if path.is_dir() else _sync(path)
         with _explained(target):
             _publish_folder(temporary, target, force)
     finally:
@@ -112,8 +114,8 @@ def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
 def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
     """Remove the temporaries that dead processes of this machine left in `folder`.
 
-    A folder is looked through once a process (`again` looks anew). A temporary of another machine, on a shared disk,
-    is left alone: whether its process lives cannot be known from here.
+    A folder is looked through once a process (`again` looks anew). Whether a process of another machine or container
+    lives cannot be known from here: what it left on a shared disk goes after a week without a write to it.
 
     Returns:
         the paths removed, or put back where a replacement was cut short.
@@ -130,9 +132,10 @@ def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
         return done  # the write itself will say what is wrong with the folder
     for name in names:
         match = _TEMPORARY.match(name)
-        if match is None or match["host"] != _host() or _alive(int(match["pid"])):
+        path = folder / name
+        if match is None or not (_is_dead(match) or _is_old(path)):
             continue
-        path, target = folder / name, folder / match["name"]
+        target = folder / match["name"]
         with contextlib.suppress(OSError):
             if match["kind"] == "old" and not os.path.lexists(target):
                 path.rename(target)
@@ -154,14 +157,24 @@ def _host() -> str:
     return f"{zlib.crc32(os.uname().nodename.encode() if hasattr(os, 'uname') else b''):08x}"
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+def _is_dead(name: re.Match[str]) -> bool:
+    """Whether a temporary's process was one of this machine and has ended."""
+    if name["host"] != _host():
         return False
+    try:
+        os.kill(int(name["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
     except OSError:
-        return True  # another user's
-    return True
+        return False  # another user's
+    return False
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.lstat().st_mtime > _OLD
+    except OSError:
+        return False
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:

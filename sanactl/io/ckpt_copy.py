@@ -17,7 +17,7 @@ __all__ = ["Sources", "copy_span", "in_threads", "pwrite_all"]
 _CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
 _BUFFER = 1 << 20  # bytes of the last fallback's buffer
 _UNSUPPORTED = {
-    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY,
+    errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY, errno.ENOTSOCK,
     getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
 }  # fmt: skip
 

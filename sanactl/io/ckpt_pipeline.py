@@ -18,7 +18,7 @@ from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
 from sanactl.io.ckpt_resolve import read_json
 from sanactl.io.progress import SILENT, Progress
-from sanactl.io.writer import SHARD_SIZE, parse_size, write_folder, write_json
+from sanactl.io.writer import SHARD_SIZE, create_folder, parse_size, write_json
 
 __all__ = ["companion_folder", "write_pipeline"]
 
@@ -76,11 +76,13 @@ def write_pipeline(
             (folder / "transformer").mkdir()
             sources = Sources(plan.before.stamps if plan.before else {})
             opened.callback(sources.close)
-            files = write_folder(folder / "transformer", plan, metadata, parse_size(shard_size))
-            for file in files:
+            files = []
+            for file in create_folder(folder / "transformer", plan, metadata, parse_size(shard_size)):
                 opened.callback(os.close, file.descriptor)
+                files.append(file)
             fill_files(files, sources, progress, os.cpu_count() or 1)
             sources.check()
+            opened.close()
             for name, source in folders.items():
                 if copy:
                     shutil.copytree(source, folder / name)

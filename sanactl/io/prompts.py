@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sanactl.errors import InputError
-from sanactl.io.records import Record, read_records
+from sanactl.io.records import NOT_UTF8, Record, read_records
 
 __all__ = ["load_prompts", "number_prompts", "parse_prompts"]
 
@@ -21,10 +21,11 @@ def parse_prompts(lines: Iterable[str], name: str) -> list[Record]:
     Raises:
         InputError: a bad JSONL line, a prompt that is too long, or no prompt at all.
     """
-    try:
-        kept = [line.rstrip("\r\n") for line in lines]
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text ({error.reason})") from None
+    kept = []
+    for number, line in enumerate(lines, 1):
+        if NOT_UTF8.search(line):
+            raise InputError(f"{name}, line {number}: not UTF-8 text")
+        kept.append(line.rstrip("\r\n"))
     first = next((line for line in kept if line.strip()), "")
     if first.lstrip("\ufeff \t").startswith("{"):
         records = list(read_records(kept, name, kinds=("prompt",), default_kind="prompt"))
@@ -50,7 +51,7 @@ def load_prompts(path: Path) -> list[Record]:
         InputError: see `parse_prompts`; also if the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
             return parse_prompts(stream, str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such prompt file") from None

@@ -6,6 +6,7 @@ A filter keeps the fields that it does not know. Reading is bounded (a line, a f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,8 @@ REQUIRED = {
     "score": ("metric",),
 }
 MAX_LINE = 4 * 2**20
+# Files are opened with errors="surrogateescape": a byte that is no UTF-8 is then found in its own line.
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 
 def dumps(record: Record) -> str:
@@ -42,7 +45,7 @@ def read_records(
     """Reads records as they arrive.
 
     Args:
-        stream: lines of text.
+        stream: lines of text; a file is best opened with `errors="surrogateescape"`.
         name: what to call the stream in an error ("stdin", a file's name).
         kinds: those that are wanted; another known kind is passed over in silence, an unknown one is an error.
         default_kind: what an object without a `kind` is (a GenEval metadata line is a prompt), or None to refuse it.
@@ -50,16 +53,9 @@ def read_records(
     Raises:
         InputError: a line is no JSON object, too long, of no known kind, or lacks a required field.
     """
-    lines = iter(stream)
-    number = 0
-    while True:
-        try:
-            line = next(lines, None)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{name}, line {number + 1}: not UTF-8 text ({error.reason})") from None
-        if line is None:
-            return
-        number += 1
+    for number, line in enumerate(_lines(stream), 1):
+        if number == 1:
+            line = line.removeprefix("\ufeff")
         if not line.strip():
             continue
         record = _parse(line, f"{name}, line {number}", default_kind)
@@ -67,11 +63,22 @@ def read_records(
             yield record
 
 
+def _lines(stream: Iterable[str] | IO[str]) -> Iterator[str]:
+    """The lines; of a file never more than a little past `MAX_LINE` of one, so that no line fills the memory."""
+    readline = getattr(stream, "readline", None)
+    return iter(stream) if readline is None else iter(lambda: readline(MAX_LINE + 2), "")
+
+
 def _parse(line: str, where: str, default_kind: str | None) -> Record:
     if len(line) > MAX_LINE:
         raise InputError(f"{where}: longer than {MAX_LINE >> 20} MiB; not a record")
+    if NOT_UTF8.search(line):
+        raise InputError(f"{where}: not UTF-8 text")
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_no_number)
+        if "\\u" in line:
+            # Half of a surrogate pair can be escaped in JSON, but is no character and cannot be written again.
+            dumps(record).encode()
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{where}: not JSON ({error})", hint="one record is one JSON object on one line"
@@ -89,6 +96,10 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
     return {"kind": kind, **record}
 
 
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def load_records(
     path: Path, *, kinds: tuple[str, ...] = KINDS, default_kind: str | None = None
 ) -> list[Record]:
@@ -98,7 +109,7 @@ def load_records(
         InputError: the file cannot be read, or a line is bad.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
             return list(read_records(stream, str(path), kinds=kinds, default_kind=default_kind))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,8 +35,23 @@ from sanactl.io.ckpt_resolve import INDEX_NAME, WEIGHTS_NAME
 from sanactl.io.progress import SILENT, Progress
 
 __all__ = [
-    "SHARD_SIZE", "Blend", "Bytes", "Normal", "Ones", "Plan", "PlannedTensor", "Summary", "TensorSource", "Zeros",
-    "copy_of", "parse_size", "target_kind", "write_checkpoint", "write_checkpoints", "write_folder", "write_json",
+    "SHARD_SIZE",
+    "Blend",
+    "Bytes",
+    "Normal",
+    "Ones",
+    "Plan",
+    "PlannedTensor",
+    "Summary",
+    "TensorSource",
+    "Zeros",
+    "copy_of",
+    "create_folder",
+    "parse_size",
+    "target_kind",
+    "write_checkpoint",
+    "write_checkpoints",
+    "write_json",
 ]  # fmt: skip
 
 SHARD_SIZE = 5_000_000_000  # bytes: "5GB", what diffusers' save_pretrained and the published checkpoints use
@@ -135,17 +150,18 @@ def write_checkpoints(
             for (plan, _), path in zip(jobs, paths, strict=True):
                 kind = target_kind(path)
                 metadata = _metadata(plan, path, kind)
-                if kind == "folder":
-                    folder = targets.enter_context(atomic_dir(path, force))
-                    files += write_folder(folder, plan, metadata, size)
-                    continue
-                temporary = targets.enter_context(atomic_path(path, force))
                 if kind == "native":
+                    temporary = targets.enter_context(atomic_path(path, force))
                     write_native(temporary, plan.tensors, metadata, sources, progress)
+                    continue
+                if kind == "folder":
+                    made = create_folder(targets.enter_context(atomic_dir(path, force)), plan, metadata, size)
                 else:
-                    files.append(create_file(temporary, plan.tensors, metadata))
-            for file in files:
-                opened.callback(os.close, file.descriptor)
+                    temporary = targets.enter_context(atomic_path(path, force))
+                    made = iter([create_file(temporary, plan.tensors, metadata)])
+                for file in made:
+                    opened.callback(os.close, file.descriptor)
+                    files.append(file)
             fill_files(files, sources, progress, workers or min(8, _processors()))
             sources.check()
             opened.close()
@@ -154,10 +170,12 @@ def write_checkpoints(
     return paths
 
 
-def write_folder(folder: Path, plan: Plan, metadata: Mapping[str, str], shard_size: int) -> list[OutputFile]:
+def create_folder(
+    folder: Path, plan: Plan, metadata: Mapping[str, str], shard_size: int
+) -> Iterator[OutputFile]:
     """Lay out a diffusers transformer folder: config.json, the index where there are several shards, and the shards.
 
-    Returns:
+    Yields:
         the shards, still to be filled.
     """
     shards = _split(plan.tensors, shard_size)
@@ -168,11 +186,9 @@ def write_folder(folder: Path, plan: Plan, metadata: Mapping[str, str], shard_si
         index = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         write_json(folder / INDEX_NAME, {"metadata": {"total_size": plan.nbytes}, "weight_map": index})
     write_json(folder / "config.json", {"_class_name": "SanaTransformer2DModel", **plan.config})
-    # the first shard tells the whole story, the others what diffusers asks of every one
-    return [
-        create_file(folder / name, shard, metadata if name == names[0] else {"format": "pt"})
-        for name, shard in zip(names, shards, strict=True)
-    ]
+    for name, shard in zip(names, shards, strict=True):
+        # the first shard tells the whole story, the others what diffusers asks of every one
+        yield create_file(folder / name, shard, metadata if name == names[0] else {"format": "pt"})
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

@@ -127,7 +127,9 @@ class VlmJudge:
         texts = [
             self.processor.apply_chat_template(
                 # A prompt that spells the image's token would claim an image of its own.
-                conversation(p.replace(self.image_token, " ")), tokenize=False, add_generation_prompt=True
+                conversation(p.replace(self.image_token, " ")),
+                tokenize=False,
+                add_generation_prompt=True,
             )
             for p in prompts
         ]

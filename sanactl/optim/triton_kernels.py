@@ -1,7 +1,7 @@
 """The three passes of `tiled` as Triton kernels: 3 reads of the gradient, 2 of the moment, 1 of the parameter.
 
 What is summed is summed in a fixed order (no atomics), so that a restart gives the same bits. Bounds against the torch
-twin are held by tests/optim/test_triton.py in Triton's interpreter; the speed on GPUs has not been measured.
+twin are held by tests/optim/test_triton.py, in Triton's interpreter. Speed on GPUs has not been measured.
 
 Legend: R rows, C columns of the matrix; a program takes a tile of TR x TC values, or one 8-bit block of B values.
 """
@@ -21,6 +21,8 @@ __all__ = ["apply", "can_step", "residual_sums", "square_sums"]
 TILE_ROWS, TILE_COLS = 64, 128
 LARGEST_BLOCK = 16384  # values that one program keeps in registers
 FP32, LINEAR, ZERO, DYNAMIC = 0, 1, 2, 3
+# Contracted multiply-adds would round otherwise than the torch twin; the kernels wait for memory anyway.
+LAUNCH = {"num_warps": 8, "enable_fp_fusion": False}
 KINDS = {None: FP32, "linear": LINEAR, "zero": ZERO, "dynamic": DYNAMIC}
 
 
@@ -35,7 +37,7 @@ def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
     rows, cols = g.shape
     grid, row_parts, col_parts = _parts(g, 1)
     with torch.cuda.device_of(g):
-        _square_kernel[grid](g, row_parts, col_parts, rows, cols, TILE_ROWS, TILE_COLS, num_warps=8)
+        _square_kernel[grid](g, row_parts, col_parts, rows, cols, TILE_ROWS, TILE_COLS, **LAUNCH)
     return row_parts[0].sum(0), col_parts[0].sum(0)
 
 
@@ -52,7 +54,7 @@ def residual_sums(
     with torch.cuda.device_of(g):
         _residual_kernel[grid](
             g, *_pointers(m), dynamic_map(g.device), row, col, row_parts, col_parts,
-            rows, cols, m.block, KINDS[m.code], TILE_ROWS, TILE_COLS, num_warps=8,
+            rows, cols, m.block, KINDS[m.code], TILE_ROWS, TILE_COLS, **LAUNCH,
         )  # fmt: skip
     row_dd, row_dv, row_vv = row_parts.sum(1)
     col_dd, col_dv, col_vv = col_parts.sum(1)
@@ -82,7 +84,7 @@ def apply(
         _apply_kernel[(triton.cdiv(p.numel(), block),)](
             p, g, *_pointers(m), dynamic_map(p.device), dynamic_midpoints(p.device), *u_factors, *step_factors,
             p.numel(), p.shape[1], block, beta, decay, 0 if seed is None else seed,
-            KINDS[m.code], seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width, num_warps=8,
+            KINDS[m.code], seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width, **LAUNCH,
         )  # fmt: skip
 
 
@@ -123,10 +125,7 @@ def _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, inside, KIND: tl.con
             m = tl.load(map_ptr + code.to(tl.int32)) * scale
         else:
             offset = tl.load(offset_ptr + at // block, mask=inside, other=0).to(tl.float32)
-            if KIND == 2:
-                m = (code.to(tl.float32) - offset) * scale
-            else:
-                m = code.to(tl.float32) * scale + offset
+            m = (code.to(tl.float32) - offset) * scale if KIND == 2 else code.to(tl.float32) * scale + offset
     return m
 
 
@@ -224,8 +223,9 @@ def _apply_kernel(  # type: ignore[no-untyped-def]
     _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, KIND, TINY)
     step = m * tl.load(sc_ptr + j, mask=inside, other=0.0) * tl.load(sr_ptr + i, mask=inside, other=0.0)
     p = tl.load(p_ptr + at, mask=inside, other=0.0).to(tl.float32) * decay - step
-    if STOCHASTIC:
-        bits = (p.to(tl.int32, bitcast=True) + _noise(at, seed)) & -65536
-        p = bits.to(tl.float32, bitcast=True)
+    if p_ptr.dtype.element_ty == tl.bfloat16:
+        # bf16 is the upper half of fp32: add noise, or just under a half (ties to even), and cut the lower half off.
+        bits = p.to(tl.int32, bitcast=True)
+        bits += _noise(at, seed) if STOCHASTIC else 0x7FFF + ((bits >> 16) & 1)
+        p = (bits & -65536).to(tl.float32, bitcast=True)
     tl.store(p_ptr + at, p.to(p_ptr.dtype.element_ty), mask=inside)
-

@@ -7,6 +7,8 @@ The few numbers of a row or column are handled here; the passes over whole matri
 from __future__ import annotations
 
 import os
+from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
@@ -125,8 +127,16 @@ def _sums(entry: Entry) -> Sums:
 def _passes(p: Tensor, g: Tensor, m: Moment | None) -> ModuleType:
     """The module whose three functions pass over a matrix: Triton's where it runs, else torch's."""
     if g.is_cuda and os.environ.get("SANACTL_NO_TRITON") != "1":
-        from sanactl.optim import triton_kernels
-
-        if triton_kernels.can_step(p, g, m):
-            return triton_kernels
+        kernels = _kernels()
+        if kernels is not None and kernels.can_step(p, g, m):
+            return kernels
     return tiled
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    """`triton_kernels`, or None where triton is not installed."""
+    try:
+        return import_module("sanactl.optim.triton_kernels")
+    except ImportError:
+        return None

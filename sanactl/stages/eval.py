@@ -155,10 +155,10 @@ def _score_record(records: list[Record], label: str) -> Record:
         "kind": "score",
         "metric": "geneval",
         "detector": label,
-        "overall": float(overall.value[0]),
+        "overall": _rounded(overall.value[0]),
         "ci": _interval(overall),
         "tasks": {
-            tag: {"score": float(task.value[0]), "ci": _interval(task), "images": int(counts[tag].sum())}
+            tag: {"score": _rounded(task.value[0]), "ci": _interval(task), "images": int(counts[tag].sum())}
             for tag, task in tasks.items()
         },
         "images": len(records),
@@ -168,8 +168,13 @@ def _score_record(records: list[Record], label: str) -> Record:
     }
 
 
+def _rounded(value: float) -> float:
+    """To a millionth: beyond is the sums' rounding, which makes 0.9999999999999999 of a whole score."""
+    return round(float(value), 6)
+
+
 def _interval(estimate: Estimate, column: int = 0) -> list[float]:
-    return [float(estimate.low[column]), float(estimate.high[column])]
+    return [_rounded(estimate.low[column]), _rounded(estimate.high[column])]
 
 
 def _checkpoint(records: Sequence[Record]) -> Record:
@@ -206,8 +211,7 @@ def selection(records: Sequence[Record]) -> str:
 
 
 def _judge_scores(images: Sequence[Record]) -> list[float] | None:
-    """A judge's scores of a prompt's images, the higher the better, or None where it has not judged all of
-    them.
+    """A judge's scores of a prompt's images, higher is better; None where it has not judged them all.
 
     A complete ranking (0 is best) is preferred: a score is rounded, so that very sure verdicts look equal.
     """
@@ -221,12 +225,10 @@ def _judge_scores(images: Sequence[Record]) -> list[float] | None:
 
 
 def scaling_curve(records: Iterable[Record]) -> list[Record]:
-    """The score that best-of-n reaches for n = 1, 2, 4, ... up to the images that every prompt has (section
-    2.5).
+    """The score that best-of-n reaches for n = 1, 2, 4, ... up to the images of every prompt (section 2.5).
 
     Each value is exact: the expectation over all choices of n of a prompt's images, then the mean over
-    prompts and tasks. It needs each image's verdict, and for the judge's curve a `rank` or `judge_score` on
-    all.
+    prompts and tasks. It needs each image's verdict; the judge's curve needs ranks or scores of all images.
 
     Args:
         records: image records with `correct`, all that were sampled for their prompts.
@@ -268,9 +270,9 @@ def scaling_curve(records: Iterable[Record]) -> list[Record]:
     return [
         {
             "n": n,
-            "judge": float(overall.value[i]) if judged else None,
+            "judge": _rounded(overall.value[i]) if judged else None,
             "judge_ci": _interval(overall, i) if judged else None,
-            "oracle": float(overall.value[oracle + i]),
+            "oracle": _rounded(overall.value[oracle + i]),
             "oracle_ci": _interval(overall, oracle + i),
         }
         for i, n in enumerate(sizes)

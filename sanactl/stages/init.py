@@ -46,11 +46,11 @@ SHAPES_SAMPLING: dict[str, Any] = {
 COMPANIONS = ("text_encoder", "tokenizer", "vae", "scheduler")
 
 
-def init_shapes(target: Path, *, force: bool = False) -> None:
-    """Copies the built-in world's base checkpoint to `target`."""
-    source = asset("base.st")
+def init_shapes(target: Path, *, grown: bool = False, force: bool = False) -> None:
+    """Copies a checkpoint of the built-in world to `target`: the base, or the one grown from it and trained."""
+    source = asset("grown.st" if grown else "base.st")
     if not source.exists():
-        raise InputError(f"{source}: the built-in base checkpoint is missing", hint="reinstall sanactl")
+        raise InputError(f"{source}: this built-in checkpoint is missing", hint="reinstall sanactl")
     with atomic_path(target, force=force) as temporary:
         shutil.copyfile(source, temporary)
 

@@ -76,8 +76,10 @@ class View:
     def detected(self) -> list[Detected]:
         """The objects as GenEval's rules take them."""
         return [
-            Detected(SHAPES[int(o[SHAPE])], COLORS[int(o[COLOR])], float(o[SCORE]), tuple(map(float, o[BOX])))
-            for o in self.objects
+            Detected(
+                SHAPES[int(s)], COLORS[int(c)], float(score), (float(x0), float(y0), float(x1), float(y1))
+            )
+            for score, s, c, x0, y0, x1, y1 in self.objects
         ]
 
     def seen(self) -> list[tuple[str, str]]:

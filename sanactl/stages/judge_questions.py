@@ -54,9 +54,9 @@ class Question:
 
 
 def ask(view: View, count: int, rng: np.random.Generator) -> list[Question]:
-    """`count` different questions about an image: its own prompt, then as many for a yes as for a no if they can be found.
+    """`count` different questions about an image: its own prompt, then others, half of all of them with a yes.
 
-    Raises nothing: where an image admits too few of one answer, the other fills up.
+    Where an image admits too few of one answer, the other fills up.
     """
     found, seen = view.detected(), view.seen()
     chosen = [(view.record, bool(score_image(found, view.record)["correct"]))]
@@ -67,7 +67,7 @@ def ask(view: View, count: int, rng: np.random.Generator) -> list[Question]:
     for _ in range(6 * count):
         if len(chosen) >= count:
             break
-        record = _draw(own, seen, rng)
+        record = _draw(own, seen, rng, right=wanted[True] > wanted[False])
         if record is None or record["prompt"] in prompts:
             continue
         prompts.add(record["prompt"])
@@ -84,13 +84,20 @@ def ask(view: View, count: int, rng: np.random.Generator) -> list[Question]:
 
 
 def _draw(
-    own: tuple[str, tuple[str, ...]], seen: Sequence[tuple[str, str]], rng: np.random.Generator
+    own: tuple[str, tuple[str, ...]],
+    seen: Sequence[tuple[str, str]],
+    rng: np.random.Generator,
+    *,
+    right: bool,
 ) -> Record | None:
+    """A prompt that is likely `right` for the image (what is seen, as it stands) or likely wrong (one word changed)."""
     kind = rng.random()
-    drawn = own if kind < 0.35 else seen_content(seen, rng) if kind < 0.9 else random_content(rng)
-    # What is seen is often right as it stands; the own prompt has been asked already.
-    if drawn is not None and (kind < 0.35 or rng.random() < 0.5):
-        drawn = near_miss(*drawn, seen, rng)
+    if right:
+        drawn = own if kind < 0.1 else seen_content(seen, rng)
+    else:
+        drawn = own if kind < 0.4 else seen_content(seen, rng) if kind < 0.9 else random_content(rng)
+        if drawn is not None and kind < 0.9:
+            drawn = near_miss(*drawn, seen, rng)
     return None if drawn is None else train_record(*drawn, rng)
 
 

@@ -18,7 +18,8 @@ from sanactl.io.atomic import atomic_path
 from sanactl.io.images import write_png
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record, dumps
-from sanactl.stages.conditioning import SamplingSettings, Sana
+from sanactl.stages.conditioning import SamplingSettings, Sana, lot_size
+from sanactl.stages.processes import open_processes
 
 if TYPE_CHECKING:
     import torch
@@ -76,41 +77,40 @@ def sample_images(
     """Draws `count` images of each prompt and yields their records in order, prompt by prompt.
 
     Images that are there already are kept, so a run that was stopped goes on where it was. Under several processes
-    each draws every n-th batch, and the first yields all records when the last is done.
+    each draws every n-th lot, and the first yields all records when the last is done.
 
     Args:
         prompts: prompt records, each with an `id`; their other fields are passed on.
-        folder: checked by `check_folder`.
-        batch_size: images at once; it does not change them.
+        folder: checked by `check_folder`, by the first process.
+        batch_size: images that a process takes on at once; it does not change them (see `conditioning`).
     """
-    from accelerate import PartialState
-
-    state = PartialState()
-    _write_metadata(prompts, folder)
+    state = open_processes()
+    if state.is_main_process:
+        _write_metadata(prompts, folder)
     work = [(p, i) for p in range(len(prompts)) for i in range(count)]
     records = [_record(checkpoint, prompts[p], p, i, count, folder, settings, seed) for p, i in work]
-    missing = [w for w, record in enumerate(records) if not Path(record["path"]).exists()]
-    done = len(work) - len(missing)
+    done = sum(_is_there(record) for record in records)
     if done:
         progress.note(f"{done} of {len(work)} images are there already")
-    progress.start(len(work), "sampling", done=done)
+    # Nobody draws before everybody has counted, and the folder is as the first process made it.
+    state.wait_for_everyone()
     world, rank = state.num_processes, state.process_index
+    mine = list(_share(len(work), lot_size(checkpoint, settings), rank, world))
     sana: Sana | None = None
     emitted = 0
+    progress.start(len(work), "sampling", done=done)
     try:
-        for start in range(rank * batch_size, len(missing), world * batch_size):
-            chunk = missing[start : start + batch_size]
+        for start in range(0, len(mine), batch_size):
+            missing = [w for w in mine[start : start + batch_size] if not _is_there(records[w])]
+            if not missing:
+                continue
             if sana is None:
                 sana = Sana(checkpoint, settings, device=device, dtype=dtype)
-            # Records before the first missing image can go out at once: the reader may have started already.
-            if world == 1:
-                yield from records[emitted : chunk[0]]
-                emitted = chunk[0]
-            _draw(sana, [records[w] for w in chunk])
-            progress.advance(len(chunk) * world)
-            if world == 1:
-                yield from records[emitted : chunk[-1] + 1]
-                emitted = chunk[-1] + 1
+            for w in _draw(sana, records, missing, progress, world):
+                # What is there goes out at once, in order: the reader may have started already.
+                if world == 1:
+                    yield from records[emitted : w + 1]
+                    emitted = w + 1
     finally:
         progress.close()
     state.wait_for_everyone()
@@ -118,20 +118,28 @@ def sample_images(
         yield from records[emitted:]
 
 
-def _draw(sana: Sana, records: list[Record]) -> None:
-    """One batch: noise, denoise, decode, write."""
-    from sanactl.diffusion.sampler import decode_latents, denoise, initial_noise
+def _share(count: int, lot: int, rank: int, world: int) -> Iterator[int]:
+    """The places, out of `count`, that are this process's: every `world`-th run of `lot`."""
+    for start in range(rank * lot, count, world * lot):
+        yield from range(start, min(start + lot, count))
 
-    noise = initial_noise([r["seed"] for r in records], sana.latent_shape())
-    latents = denoise(
-        sana.transformer,
-        sana.companions.scheduler,
-        noise,
-        sana.guidance([r["prompt"] for r in records]),
-        steps=sana.settings.steps,
-    )
-    for record, pixels in zip(records, decode_latents(sana.companions.vae, latents).numpy(), strict=True):
-        write_png(pixels, Path(record["path"]))
+
+def _is_there(record: Record) -> bool:
+    return Path(record["path"]).exists()
+
+
+def _draw(
+    sana: Sana, records: list[Record], places: list[int], progress: Progress, world: int
+) -> Iterator[int]:
+    """Draws and writes the images at these places; yields the place up to which all are written, lot by lot."""
+    chosen = [records[w] for w in places]
+    at = 0
+    for pixels in sana.draw([r["prompt"] for r in chosen], [r["seed"] for r in chosen]):
+        for record, image in zip(chosen[at:], pixels, strict=False):
+            write_png(image, Path(record["path"]))
+        at += len(pixels)
+        progress.advance(len(pixels) * world)
+        yield places[at - 1]
 
 
 def _record(

@@ -29,7 +29,7 @@ __all__ = ["new_judge", "train_judge"]
 HELD_OUT = 0.15
 # The share of a batch that is labelled records where there are any; the rest are faulty renderings, which keep the
 # judge from learning what this one sampler finds hard.
-SAMPLED_SHARE = 0.7
+SAMPLED_SHARE = 0.6
 # Weight of an image's own prompt among its questions once images are sampled: it is what the judge will be asked.
 OWN_WEIGHT = 3.0
 WARMUP_RATIO = 0.03  # the paper's, appendix B
@@ -54,11 +54,11 @@ def train_judge(
     target: Path,
     *,
     start: Path | None = None,
-    warmup_steps: int = 3000,
-    steps: int = 6000,
+    warmup_steps: int = 2000,
+    steps: int = 4000,
     batch_size: int = 32,
     questions: int = 8,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     pool_size: int = 24_000,
     seed: int = 0,
     save_every: int = 200,
@@ -193,12 +193,10 @@ def _step_loss(
 
     rng = np.random.default_rng([seed, step, 0x3D6E])
     from_samples = 0 if sampled is None else round(SAMPLED_SHARE * batch_size)
-    views = [
-        rendered.view(int(rng.integers(len(rendered))), bool(rng.random() < 0.5))
-        for _ in range(batch_size - from_samples)
-    ]
-    if sampled is not None:
-        views += [sampled.view(int(rng.integers(len(sampled))), False) for _ in range(from_samples)]
+    views = []
+    for pool, count in ((rendered, batch_size - from_samples), (sampled, from_samples)):
+        if pool is not None:
+            views += [pool.view(int(rng.integers(len(pool))), bool(rng.random() < 0.5)) for _ in range(count)]
     # bf16 takes a fifth of the time where the CPU has AMX; master weights, heads' losses and the optimizer are fp32.
     with torch.autocast("cpu", torch.bfloat16):
         patches = network.see(pixels(views))

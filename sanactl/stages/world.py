@@ -55,22 +55,23 @@ def pack_world(world: Path, target: Path) -> None:
                 save_file(state, folder / file.name, metadata={"format": "pt"})
             elif file.is_file() and file.suffix in (".json", ".jinja", ".txt"):
                 shutil.copyfile(file, folder / file.name)
-    if (world / "base.st").exists():
-        _pack_base(world / "base.st", target / "base.st")
+    for name, dtype in (("base.st", None), ("grown.st", "fp16")):
+        if (world / name).exists():
+            _pack_checkpoint(world / name, target / name, dtype)
 
 
-def _pack_base(source: Path, target: Path) -> None:
-    """Copies the base checkpoint; its companions become the built-in ones, and it stays fp32 for those who train on."""
+def _pack_checkpoint(source: Path, target: Path, dtype: str | None) -> None:
+    """Copies a checkpoint with the built-in companions; the base stays fp32 for those who train on."""
+    from dataclasses import replace
+
     from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.io.writer import Plan, copy_of, write_checkpoint
+    from sanactl.io.writer import write_checkpoint
+    from sanactl.surgery.convert import plan_convert
 
-    base = open_checkpoint(source)
-    plan = Plan(
-        tensors={name: copy_of(tensor) for name, tensor in base.tensors.items()},
-        config=base.config,
-        before=base,
-        companions={name: {"source": "builtin:shapes", "subfolder": name} for name in base.companions},
-        sampling=base.sampling,
-        lineage=base.lineage,
+    checkpoint = open_checkpoint(source)
+    plan = replace(
+        plan_convert(checkpoint, target, dtype),
+        companions={name: {"source": "builtin:shapes", "subfolder": name} for name in checkpoint.companions},
+        lineage=checkpoint.lineage,
     )
     write_checkpoint(plan, target, force=True)

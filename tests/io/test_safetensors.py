@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save, save_file
 from sanactl.errors import InputError
 from sanactl.io.safetensors import DTYPE_BYTES, MAX_HEADER, encode_header, read_header
 
-TENSORS = {
+TENSORS: dict[str, np.ndarray] = {
     "b": np.arange(6, dtype=np.float32).reshape(2, 3),
     "a": np.arange(5, dtype=np.float16),
     "scalar": np.array(3.0),
@@ -133,7 +133,7 @@ def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -
             read_header(path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_file_gives_an_error_or_the_same_tensors(tmp_path: Path, data: st.DataObject) -> None:
     good = save(TENSORS, {"format": "pt"})
@@ -168,7 +168,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.text(max_size=6) | st.just("__metadata__"),

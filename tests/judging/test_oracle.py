@@ -25,7 +25,11 @@ def test_right_and_wrong_pictures_of_every_task() -> None:
 
 def test_confidence_follows_the_detector() -> None:
     rng = np.random.default_rng(1)
-    record = {"tag": "colors", "include": [{"class": "star", "count": 1, "color": "red"}], "prompt": "a red star"}
+    record = {
+        "tag": "colors",
+        "include": [{"class": "star", "count": 1, "color": "red"}],
+        "prompt": "a red star",
+    }
     clear = render(scene_for(record, rng))
     faded = (clear.astype(np.float32) * 0.5 + 128 * 0.5).astype(np.uint8)
     other = render(scene_for({**record, "include": [{"class": "star", "count": 1, "color": "blue"}]}, rng))

@@ -90,7 +90,10 @@ def test_survivors_hold_the_best_and_are_no_better_than_the_kept(images: list[Ve
     assert len(survivors) == len(kept) == min(count, len(images))
     assert kept[0] in survivors
     place = {image: i for i, image in enumerate(rank(images))}
-    assert all(a <= b for a, b in zip(sorted(place[i] for i in kept), sorted(place[i] for i in survivors), strict=True))
+    assert all(
+        a <= b
+        for a, b in zip(sorted(place[i] for i in kept), sorted(place[i] for i in survivors), strict=True)
+    )
 
 
 def test_ties_go_to_the_first() -> None:

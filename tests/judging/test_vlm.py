@@ -15,7 +15,12 @@ from sanactl.judging.judge import open_judge
 from sanactl.judging.vlm import VlmJudge, answer_tokens
 from sanactl.shapes.dataset import batch
 
-PROMPTS = ["a photo of a red square and an orange star", "heart", "a photo of four crosses", "a drawing of a heart"]
+PROMPTS = [
+    "a photo of a red square and an orange star",
+    "heart",
+    "a photo of four crosses",
+    "a drawing of a heart",
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,9 @@ def test_reloads_through_the_auto_classes(judge_folder: Path) -> None:
     )
 
     assert isinstance(AutoProcessor.from_pretrained(judge_folder), LlavaProcessor)
-    assert isinstance(AutoModelForImageTextToText.from_pretrained(judge_folder), LlavaForConditionalGeneration)
+    assert isinstance(
+        AutoModelForImageTextToText.from_pretrained(judge_folder), LlavaForConditionalGeneration
+    )
 
 
 def test_a_verdict_is_the_next_word_of_the_dialogue(judge: VlmJudge, images: list[np.ndarray]) -> None:
@@ -124,11 +131,11 @@ def test_what_is_no_judge_is_refused(tmp_path: Path, judge_folder: Path) -> None
 def test_spellings_of_an_answer() -> None:
     class Tokenizer:
         unk_token_id = 0
-        tokens = {"yes": [5], " yes": [6], "Yes": [7], " Yes": [8, 9], "YES": [0], " YES": [0]}
 
         def encode(self, text: str, add_special_tokens: bool) -> list[int]:
             assert not add_special_tokens
-            return self.tokens.get(text, [0])
+            known = {"yes": [5], " yes": [6], "Yes": [7], " Yes": [8, 9], "YES": [0], " YES": [0]}
+            return known.get(text, [0])
 
     assert answer_tokens(Tokenizer(), "yes", "it") == [5, 6, 7]
     with pytest.raises(InputError, match="no token for 'no'"):

@@ -18,8 +18,9 @@ def build(kernel: Any, types: str, constants: dict[str, Any], capability: int) -
     names = [name for name in kernel.arg_names if name not in constants]
     signature = dict(zip(names, types.split(), strict=True)) | dict.fromkeys(constants, "constexpr")
     source = ASTSource(kernel, signature, constants)
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 8})
-    assert built.asm["ptx"] and built.asm["cubin"]
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=kernels.LAUNCH)
+    assert built.asm["ptx"]
+    assert built.asm["cubin"]
 
 
 def main(capability: int) -> None:

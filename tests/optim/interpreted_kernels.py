@@ -1,6 +1,11 @@
-"""The Triton kernels against their torch twin, on a CPU. `test_triton` runs this file with TRITON_INTERPRET=1."""
+"""The Triton kernels against their torch twin; run by `test_triton`.
+
+On a GPU where there is one, else on the CPU in Triton's interpreter (TRITON_INTERPRET=1).
+"""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
@@ -13,17 +18,18 @@ from sanactl.optim.rounding import stochastic_bf16
 
 SHAPES = [(70, 150), (128, 64), (1, 300), (300, 1), (2, 2)]
 BLOCK = 256
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 def gradient(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
     g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     g[:, shape[1] // 2 :] *= 1e-4
     g[shape[0] // 2] = 0
-    return g.to(dtype)
+    return g.to(DEVICE, dtype)
 
 
 def moment(shape: tuple[int, int], code: Code | None) -> Moment:
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     if code is None:
         return Moment(values)
     q = quantize(values, BLOCK, code)
@@ -32,7 +38,8 @@ def moment(shape: tuple[int, int], code: Code | None) -> Moment:
 
 def factors(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(shape[0], generator=generator), torch.rand(shape[1], generator=generator)
+    row, col = (torch.rand(n, generator=generator).to(DEVICE) for n in shape)
+    return row, col
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -55,12 +62,11 @@ def test_residual_sums(shape: tuple[int, int], code: Code | None, clip: float) -
 
 def test_residual_sums_where_the_moment_has_settled() -> None:
     """u = m up to 1e-3, clipped: the expanded square loses digits, by no more than 1e-6 of u^2."""
-    g, (row, col) = torch.ones(70, 150), (torch.ones(70), torch.ones(150))
-    m = Moment(torch.full((70, 150), 0.8 * 1.001))
-    k, rows, cols = triton_kernels.residual_sums(g, m, row, col, 0.8)
+    g, row, col = (torch.ones(shape, device=DEVICE) for shape in ((70, 150), 70, 150))
+    k, rows, cols = triton_kernels.residual_sums(g, Moment(0.8 * 1.001 * g), row, col, 0.8)
     assert k.item() == pytest.approx(0.8)
-    torch.testing.assert_close(rows / 150, torch.full((70,), 6.4e-7), rtol=0, atol=1e-6)
-    torch.testing.assert_close(cols / 70, torch.full((150,), 6.4e-7), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rows / 150, 6.4e-7 * row, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cols / 70, 6.4e-7 * col, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", [None, 12345, -7])
@@ -78,25 +84,30 @@ def test_apply(shape: tuple[int, int], code: Code | None, dtype: torch.dtype, se
         results.append((p, m))
     (p, m), (q, n) = results
     # Neighbours differ by 2^-8 (bf16), 2^-11 (fp16): a rounding to the other side is all that is allowed.
-    rtol, share = {torch.float32: (2e-6, 1.0), torch.bfloat16: (2**-7, 0.99), torch.float16: (2**-10, 0.99)}[dtype]
+    rtol, share = {torch.float32: (2e-6, 1.0), torch.bfloat16: (2**-7, 0.99), torch.float16: (2**-10, 0.99)}[
+        dtype
+    ]
     torch.testing.assert_close(p, q, rtol=rtol, atol=2e-7)
     assert dtype == torch.float32 or (p == q).float().mean() >= share
     if code is None:
         torch.testing.assert_close(m.values, n.values, rtol=1e-6, atol=1e-7)
     else:
-        assert m.scale is not None and n.scale is not None
+        assert m.scale is not None
+        assert n.scale is not None
         torch.testing.assert_close(m.scale, n.scale, rtol=1e-5, atol=0)
         differ = (m.values.int() - n.values.int()).abs()
-        assert differ.max() <= 1 and (differ > 0).float().mean() < 0.01
+        assert differ.max() <= 1
+        assert (differ > 0).float().mean() < 0.01
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_the_kernel_writes_what_the_reference_writes(code: Code) -> None:
     """With beta 1 the moment is read and written again: its values must not move by more than a level."""
     shape = (20, 100)
-    g, m = torch.zeros(shape), moment(shape, code)
+    p, g = torch.zeros(2, *shape, device=DEVICE)
+    m = moment(shape, code)
     before = dequantize(quantize(moment(shape, None).values, BLOCK, code), BLOCK, code)
-    triton_kernels.apply(torch.zeros(shape), g, m, factors(shape, 1), factors(shape, 2), 1.0, 1.0, None)
+    triton_kernels.apply(p, g, m, factors(shape, 1), factors(shape, 2), 1.0, 1.0, None)
     again = quantize(before, BLOCK, code)
     assert (m.values.int() - again.codes.int()).abs().max() <= 1
     if code != "linear":
@@ -104,13 +115,12 @@ def test_the_kernel_writes_what_the_reference_writes(code: Code) -> None:
 
 
 def test_noise_is_that_of_the_twin() -> None:
-    p = torch.full((64, 64), 1.0 + 2**-9, dtype=torch.float32)
-    ours = torch.ones(64, 64, dtype=torch.bfloat16)
-    m = Moment(torch.full((64, 64), -(2.0**-9)))
-    ones = (torch.ones(64), torch.ones(64))
-    triton_kernels.apply(ours, torch.zeros(64, 64), m, ones, ones, 1.0, 1.0, 99)
-    assert torch.equal(ours, stochastic_bf16(p, 99))
-    assert 0.2 < (ours > 1).float().mean() < 0.3
+    ones = torch.ones(64, 64, device=DEVICE)
+    p, row = ones.bfloat16(), ones[0].clone()
+    m = Moment(ones * -(2.0**-9))
+    triton_kernels.apply(p, 0 * ones, m, (row, row), (row, row), 1.0, 1.0, 99)
+    assert torch.equal(p, stochastic_bf16(ones + 2**-9, 99))
+    assert 0.2 < (p > 1).float().mean() < 0.3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -122,22 +132,25 @@ def test_whole_steps(
     found = []
     for passes in (triton_kernels, tiled):
         monkeypatch.setattr(update, "_passes", lambda p, g, m, passes=passes: passes)
-        start = torch.randn(90, 70, generator=torch.Generator().manual_seed(5)).to(dtype)
+        start = torch.randn(90, 70, generator=torch.Generator().manual_seed(5)).to(DEVICE, dtype)
         p = nn.Parameter(start.clone())
         if options is None:
             optimizer: CAME = CAME([p], lr=1e-3)
         else:
             optimizer = CAME8bit([p], lr=1e-3, block_size=BLOCK, min_8bit_size=0, **options)  # type: ignore[arg-type]
         for step in range(10):
-            p.grad = torch.randn(90, 70, generator=torch.Generator().manual_seed(step)).to(dtype)
+            p.grad = torch.randn(90, 70, generator=torch.Generator().manual_seed(step)).to(DEVICE, dtype)
             p.grad[4], p.grad[:, 60:] = 0, 0
             optimizer.step()
         found.append(((p.detach() - start).float(), start))
     (ours, start), (twin, _) = found
-    live = torch.ones(90, 70, dtype=torch.bool)
+    live = torch.ones(90, 70, dtype=torch.bool, device=DEVICE)
     live[4], live[:, 60:] = False, False
-    if options != {"code": "linear"}:  # elsewhere dead entries do not move; in min-max they follow rounding noise
-        assert not ours[~live].any() and not twin[~live].any()
+    if options != {
+        "code": "linear"
+    }:  # elsewhere dead entries do not move; in min-max they follow rounding noise
+        assert not ours[~live].any()
+        assert not twin[~live].any()
     error = (ours - twin)[live].square().mean().sqrt() / twin[live].square().mean().sqrt()
     assert error < (1e-4 if options is None and dtype == torch.float32 else 0.02)
 

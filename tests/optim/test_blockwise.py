@@ -76,7 +76,8 @@ def test_linear_is_equation_1_and_has_no_zero() -> None:
     x = torch.tensor([-1.0, 0.0, 0.3, 1.1])
     q = quantize(x, 4, "linear")
     assert q.codes.tolist() == [0, 121, 158, 255]  # round((x - min) / (max - min) * 255)
-    assert q.offset is not None and q.offset.item() == -1
+    assert q.offset is not None
+    assert q.offset.item() == -1
     assert dequantize(q, 4, "linear")[1].item() != 0
 
 
@@ -128,7 +129,8 @@ def test_tiles_write_what_the_reference_writes(code: Code, rows: int, cols: int,
     assert torch.equal(m.scale, wanted.scale)
     # The one sum in place of two may round a tie the other way: one level, rarely.
     differ = (m.values.int() - wanted.codes.int()).abs()
-    assert differ.max() <= 1 and (differ > 0).float().mean() <= 0.001
+    assert differ.max() <= 1
+    assert (differ > 0).float().mean() <= 0.001
     assert torch.equal(back, dequantize(Quantized(m.values, m.scale, m.offset), block, code))
 
 

@@ -151,7 +151,7 @@ def test_empty_parameters_and_missing_gradients_are_passed_over() -> None:
 def test_sparse_gradients_are_refused() -> None:
     embed = nn.Embedding(5, 3, sparse=True)
     embed(torch.tensor([1])).sum().backward()
-    with pytest.raises(UsageError, match="'weight'.*sparse=False"):
+    with pytest.raises(UsageError, match=r"'weight'.*sparse=False"):
         CAME8bit(embed.named_parameters()).step()
 
 
@@ -188,7 +188,8 @@ def test_closure_groups_and_schedulers() -> None:
     scheduler.step()
     second = optimizer.step(closure)
     assert second < first
-    assert "exp_avg_codes" in optimizer.state[ps[0]] and "exp_avg" in optimizer.state[ps[1]]
+    assert "exp_avg_codes" in optimizer.state[ps[0]]
+    assert "exp_avg" in optimizer.state[ps[1]]
     assert optimizer.param_groups[1]["lr"] == 5e-4
 
 

@@ -61,7 +61,9 @@ def winners(records: list[dict], keep: int | None) -> list[list[int]]:
 
 
 def reds(out: list[dict]) -> list[list[int]]:
-    return [[r["red"] for r in out if r["prompt_id"] == i] for i in dict.fromkeys(r["prompt_id"] for r in out)]
+    return [
+        [r["red"] for r in out if r["prompt_id"] == i] for i in dict.fromkeys(r["prompt_id"] for r in out)
+    ]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 4, 9, None])
@@ -83,7 +85,10 @@ def test_interleaved_as_from_several_processes(records) -> None:
     out = list(judge_stream(iter(mixed), RedJudge(), keep=2, batch_size=5))
     assert sorted(reds(out)) == sorted(winners(records, 2))
     # A prompt comes when its last image has come.
-    last = [max(i for i, r in enumerate(mixed) if r["prompt_id"] == p) for p in dict.fromkeys(r["prompt_id"] for r in out)]
+    last = [
+        max(i for i, r in enumerate(mixed) if r["prompt_id"] == p)
+        for p in dict.fromkeys(r["prompt_id"] for r in out)
+    ]
     assert last == sorted(last)
 
 

@@ -132,7 +132,15 @@ def records(folder):
         "lineage": [{**entry, "parents": [{"name": "grown", "digest": "sha256:grown.st"}]}],
     }
     other = {"kind": "score", "metric": "fid", "checkpoint": "base.st", "value": 23.4}
-    return [*images, *losses, *blocks("grown.st", 8), pruned, other]
+    point = {"n": 1, "judge": None, "judge_ci": None, "oracle": 0.5, "oracle_ci": [0.4, 0.6]}
+    scaling = {
+        "kind": "score",
+        "metric": "scaling",
+        "checkpoint": "base.st",
+        "judge": "other",
+        "points": [point],
+    }
+    return [scaling, *images, *losses, *blocks("grown.st", 8), pruned, other]
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +188,8 @@ def test_every_section_has_what_the_records_say(page):
     ):
         assert words in page.text, words
     assert "secret" not in page.text
+    assert "base.st, other" in page.text
+    assert "\ufffd" not in page.text
     assert page.text.count("GenEval") >= 2
     assert "No " not in page.text
 

@@ -66,6 +66,13 @@ def test_there_and_back(tmp_path: Path, first: str, second: str, dtype: str) -> 
             assert (start / name).read_bytes() == (back / name).read_bytes(), name
 
 
+def test_from_single_file_loads_a_safetensors_with_a_config_folder(tmp_path: Path) -> None:
+    base = synthetic_checkpoint(tmp_path / "base.safetensors")
+    folder = convert(base, tmp_path / "folder")
+    model = SanaTransformer2DModel.from_single_file(str(base), config=str(folder))
+    assert same(model.state_dict(), load_file(base))
+
+
 def test_metadata_survives_every_layout(tmp_path: Path) -> None:
     plan = plan_convert(open_checkpoint(synthetic_checkpoint(tmp_path / "base.st")), tmp_path / "a.st")
     plan.companions = {"vae": {"source": "builtin:shapes", "subfolder": "vae"}}

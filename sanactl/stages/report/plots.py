@@ -251,8 +251,13 @@ def scaling_figure(curves: Mapping[str, Sequence[Record]]) -> Figure:
             axis.set_title(plain(name))
             axis.set_xlabel("images per prompt, n")
         axes[0].set_ylabel("score of the best of n")
-        handles, labels = axes[0].get_legend_handles_labels()
-        axes[0].legend(handles[::-1], labels[::-1])
+        lines = {
+            label: line
+            for axis in axes
+            for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        order = [label for label in ("judge", "oracle", "one image") if label in lines]
+        axes[0].legend([lines[label] for label in order], order)
         for axis in axes[len(curves) :]:
             axis.set_axis_off()
         return figure

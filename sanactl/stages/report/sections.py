@@ -148,7 +148,8 @@ def scaling_section(scores: Sequence[Record]) -> str:
             "No scaling curve.", "sanactl eval geneval adds one where every prompt has several judged images."
         )
     shown = records[-4:]
-    curves = dict(zip(_distinct(shown, ("judge", "detector")), (_points(r) for r in shown), strict=True))
+    names = [label.replace("\n", ", ") for label in _distinct(shown, ("judge", "detector"))]
+    curves = dict(zip(names, (_points(r) for r in shown), strict=True))
     svg = to_svg(
         scaling_figure(curves), "scaling", "score of the best of n images against n, by judge and by oracle"
     )

@@ -1,0 +1,337 @@
+"""The docs, held to the code: commands, options, links, named files and functions, fields of the examples, imports.
+
+Blocks after `<!-- run -->` are run, each page in a folder of its own, in this process.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from sanactl.cli.app import COMMANDS, main
+from sanactl.io.builtin import asset
+from sanactl.io.records import read_records
+
+ROOT = Path(__file__).parent.parent
+PAGES = [p for p in (ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "CHANGELOG")) if p.exists()]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(
+    r"(?P<run><!-- run -->\n\s*)?^(?P<indent> *)```(?P<lang>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S
+)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+# Words that may stand before `sanactl` where it is still the program that runs.
+BEFORE = re.compile(r"do|then|time|exec|nice|-n|\d+|[A-Z_]+=\S*")
+HEADER_KEYS = {f"sanactl.{key}" for key in ("companions", "sampling", "lineage", "dropped")}
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block: its language, its text without the fence's indent, whether it is to be run."""
+
+    lang: str
+    text: str
+    run: bool
+
+
+def fences(page: Path, *langs: str) -> list[Fence]:
+    found = FENCE.finditer(page.read_text(encoding="utf-8"))
+    blocks = [Fence(m["lang"], textwrap.dedent(m["text"]), bool(m["run"])) for m in found]
+    return [b for b in blocks if b.lang in langs]
+
+
+def inline(page: Path) -> list[str]:
+    """The code spans of a page, in order."""
+    return INLINE.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One program of a pipe: sanactl's arguments (None for another program) and where its stdout goes."""
+
+    words: list[str]
+    arguments: list[str] | None
+    into: str | None
+
+
+def pipes(text: str) -> Iterator[list[Stage]]:
+    """The pipes of a shell block, one for each command line."""
+    # A line that ends in a pipe goes on in the next.
+    for line in re.sub(r"\\\n|\|\s*\n\s*", lambda m: " | " if "|" in m[0] else " ", text).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split = True
+        stages: list[Stage] = []
+        words: list[str] = []
+        for token in [*lexer, ";"]:
+            if not set(token) <= set("|&;"):
+                words.append(token)
+                continue
+            if words:
+                stages.append(stage(words))
+            words = []
+            if token != "|" and stages:
+                yield stages
+                stages = []
+
+
+def stage(words: list[str]) -> Stage:
+    into = words[words.index(">") + 1] if ">" in words else None
+    plain = words[: words.index(">")] if into else words
+    for i, word in enumerate(plain):
+        if word == "sanactl" and (plain[i - 1 : i] == ["-m"] or all(map(BEFORE.fullmatch, plain[:i]))):
+            return Stage(plain, plain[i + 1 :], into)
+    return Stage(plain, None, into)
+
+
+@cache
+def command_of(name: str) -> Any:
+    return typer.main.get_command(importlib.import_module(f"sanactl.cli.{COMMANDS[name][0]}").app)
+
+
+def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
+    """The command that arguments call, and what is left of them; raises AssertionError where there is none."""
+    assert arguments[0] in COMMANDS, f"no command {arguments[0]}"
+    try:
+        command, rest = command_of(arguments[0]), arguments[1:]
+    except ModuleNotFoundError as error:
+        raise AssertionError(f"{arguments[0]} is listed and cannot be imported: {error}") from None
+    while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
+        assert rest[0] in command.commands, f"{arguments[0]} has no {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+def fault(arguments: list[str], *, whole: bool) -> str | None:
+    """What is wrong with a call of sanactl, or None. `whole`: as it would be typed; else names of options only."""
+    if not arguments or arguments[0] in ("--help", "--version", "--debug", "...") or arguments[0].isupper():
+        return None
+    try:
+        command, rest = find_command(arguments)
+        if whole and "--help" not in rest:
+            command.make_context(arguments[0], list(rest))
+            return None
+    except AssertionError as error:
+        return str(error)
+    except Exception as error:  # what typer's parser raises: an unknown option, a missing one, a bad value
+        return f"{type(error).__name__}: {error}"
+    known = {"--help", *(name for p in command.params for name in (*p.opts, *p.secondary_opts))}
+    wrong = [word for word in rest if re.match(r"--?[a-z]", word) and word not in known]
+    return f"{arguments[0]} has no {wrong[0]}" if wrong else None
+
+
+@each_page
+def test_commands_and_options_exist(page: Path) -> None:
+    faults = []
+    for block in fences(page, "bash", "sh"):
+        for one in (s for stages in pipes(block.text) for s in stages):
+            if one.arguments is not None and (wrong := fault(one.arguments, whole=True)):
+                faults.append(f"{' '.join(one.words)}: {wrong}")
+    for span in inline(page):
+        words = span.replace("|", " | ").split()
+        words = words[1:] if words[0] == "sanactl" else words if words[0] in COMMANDS else []
+        words = words[: words.index("|")] if "|" in words else words
+        if wrong := fault(words, whole=False):
+            faults.append(f"{span}: {wrong}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.sh")), ids=lambda p: p.name)
+def test_recipes_use_options_that_exist(recipe: Path) -> None:
+    calls = [s for stages in pipes(recipe.read_text(encoding="utf-8")) for s in stages if s.arguments]
+    assert not [wrong for s in calls if (wrong := fault(s.arguments or [], whole=False))]
+
+
+def test_the_guide_names_every_command() -> None:
+    spans = {words[0] for span in inline(ROOT / "docs" / "guide.md") if (words := span.split())}
+    spans |= {s.arguments[0] for b in fences(ROOT / "docs" / "guide.md", "bash") for p in pipes(b.text) for s in p if s.arguments}  # fmt: skip
+    assert set(COMMANDS) - spans <= {"make-shapes"}  # that one is of docs/shapes.md
+
+
+def anchors(page: Path) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).strip().replace(" ", "-") for t in titles}
+
+
+@each_page
+def test_links_and_named_files_are_there(page: Path) -> None:
+    missing = []
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            missing.append(target)
+    for span in inline(page):
+        if re.fullmatch(r"(\./)?(sanactl|tests|recipes|docs)/[\w./-]+", span) and not (ROOT / span).exists():
+            missing.append(span)
+    assert not missing, ", ".join(missing)
+
+
+@each_page
+def test_named_functions_are_there(page: Path) -> None:
+    spans = [s for s in inline(page) if re.fullmatch(r"sanactl(\.\w+)+", s) and s not in HEADER_KEYS]
+    assert not [s for s in spans if not defined(s)]
+
+
+def defined(dotted: str) -> bool:
+    """Whether a module, or a name at the top level of one, exists; nothing is imported."""
+    path, rest = ROOT / "sanactl", dotted.split(".")[1:]
+    while rest and (path / rest[0]).is_dir():
+        path, rest = path / rest[0], rest[1:]
+    if rest and (path / f"{rest[0]}.py").exists():
+        path, rest = path / f"{rest[0]}.py", rest[1:]
+    elif path.is_dir():
+        path = path / "__init__.py"
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        names |= {t.id for t in targets if isinstance(t, ast.Name)}
+        names |= {getattr(node, "name", "")}
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return not rest or (len(rest) == 1 and rest[0] in names)
+
+
+def test_imports_point_down_as_the_page_says() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    line = next(m[1] for m in re.finditer(r"`([^`\n]+)`", text) if m[1].startswith("cli -> "))
+    layers = [re.findall(r"\w+", layer) for layer in line.split("->")]
+    level = {name: -place for place, names in enumerate(layers) for name in names}
+    wrong = []
+    for file in (ROOT / "sanactl").rglob("*.py"):
+        mine = file.relative_to(ROOT / "sanactl").parts[0].removesuffix(".py")
+        if mine not in level:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for other in (m.split(".")[1] for m in modules if m.startswith("sanactl.")):
+                if other != mine and level.get(other, 1) >= level[mine]:
+                    wrong.append(f"{file.name} imports sanactl.{other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def examples() -> list[Any]:
+    return [json.loads(block.text) for block in fences(ROOT / "docs" / "formats.md", "json")]
+
+
+def example(**wanted: Any) -> dict[str, Any]:
+    """The example of formats.md with these values."""
+    return next(
+        e for e in examples() if isinstance(e, dict) and all(e.get(k) == v for k, v in wanted.items())
+    )
+
+
+def test_examples_are_records() -> None:
+    lines = [json.dumps(e) for e in examples() if isinstance(e, dict) and "kind" in e]
+    assert len(list(read_records(lines, "formats.md"))) == len(lines) >= 7
+
+
+def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import asdict
+
+    from sanactl.cli.run import checkpoint_record
+    from sanactl.io.checkpoint import open_checkpoint
+    from sanactl.io.images import write_png
+    from sanactl.io.journal import Journal, Run
+    from sanactl.judging.oracle import OracleJudge
+    from sanactl.shapes.dataset import batch
+    from sanactl.stages.conditioning import SamplingSettings
+    from sanactl.stages.eval import evaluate_geneval
+    from sanactl.stages.judge import judge_stream
+    from sanactl.stages.sample import _record
+    from sanactl.surgery.grow import plan_grow
+
+    monkeypatch.chdir(tmp_path)
+    base = open_checkpoint(asset("base.st"))
+    assert checkpoint_record(base).keys() == example(kind="checkpoint", path="base.st").keys()
+    planned = {"kind", "path", "planned", *plan_grow(base, 14).summary().as_dict()}
+    assert planned == example(planned=True).keys()
+    lineage = next(e for e in examples() if isinstance(e, list))
+    assert plan_grow(base, 14).lineage[-1].keys() == lineage[-1].keys()
+    assert plan_grow(base, 14).lineage[-1]["arguments"] == lineage[-1]["arguments"]
+    settings = SamplingSettings()
+    assert {"digest", "seed", "dtype", *asdict(settings)} == example(dtype="torch.float32").keys()
+
+    images, prompts = batch(range(4), size=64)
+    drawn = []
+    for place in range(2):
+        record = {**prompts[place], "id": str(place)}
+        for index in range(2):
+            drawn.append(_record(base, record, place, index, 2, tmp_path, settings, 0))
+            Path(drawn[-1]["path"]).parent.mkdir(parents=True, exist_ok=True)
+            write_png(images[place], Path(drawn[-1]["path"]))
+    *scored, scaling, geneval = evaluate_geneval(judge_stream(iter(drawn), OracleJudge()))
+    optional = {"exclude"}
+    assert scored[0].keys() - optional == example(kind="image").keys()
+    assert geneval.keys() == example(metric="geneval").keys()
+    assert scaling.keys() == example(metric="scaling").keys()
+    assert scaling["points"][0].keys() == example(metric="scaling")["points"][0].keys()
+
+    journal = Journal(tmp_path)
+    journal.append(Run("finetune", [], "0.1.0"), 1.0)
+    assert next(journal.runs()).keys() == example(command="finetune").keys()
+
+
+def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler, stdin = signal.getsignal(signal.SIGTERM), os.dup(0)
+    ran = 0
+    try:
+        for page in PAGES:
+            blocks = [b for b in fences(page, "bash", "sh", "python") if b.run]
+            folder = tmp_path / page.stem
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            if blocks and "init shapes" not in blocks[0].text:
+                shutil.copyfile(asset("base.st"), "base.st")
+            for block in blocks:
+                ran += 1
+                if block.lang == "python":
+                    exec(compile(block.text, f"{page.name}, a python block", "exec"), {"__name__": "docs"})
+                    continue
+                for stages in pipes(block.text):
+                    run_pipe(
+                        stages, f"{page.name}: {' | '.join(' '.join(s.words) for s in stages)}", monkeypatch
+                    )
+    finally:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+        signal.signal(signal.SIGTERM, handler)
+    assert ran >= 3
+
+
+def run_pipe(stages: list[Stage], what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a pipe of sanactl commands one after the other, each with the output of the one before on stdin."""
+    source = os.devnull
+    for number, one in enumerate(stages):
+        assert one.arguments is not None, f"{what}: a marked block holds sanactl commands only"
+        target = one.into or f".stdout-{number}"
+        descriptor = os.open(source, os.O_RDONLY)
+        os.dup2(descriptor, 0)
+        os.close(descriptor)
+        monkeypatch.setattr(sys, "argv", ["sanactl", *one.arguments])
+        with open(target, "w", encoding="utf-8") as stream, contextlib.redirect_stdout(stream):
+            code = main(one.arguments)
+        assert code == 0, f"{what}: exit code {code}"
+        source = target
