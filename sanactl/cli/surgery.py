@@ -27,6 +27,8 @@ def execute(
     shard_size: str,
     seed: int | None = None,
     verify: bool = False,
+    pipeline: bool = False,
+    copy: bool = False,
 ) -> None:
     """Writes each plan under its natural name (or `output`, for a single one) and emits its checkpoint record."""
     if output is not None and len(plans) > 1:
@@ -47,8 +49,13 @@ def execute(
     for plan, name in plans:
         target = output or Path(name)
         with run.watching() as progress:
-            write_checkpoint(plan, target, force, shard_size=shard_size, progress=progress)
-        child = open_checkpoint(target)
+            if pipeline:
+                from sanactl.io.ckpt_pipeline import write_pipeline
+
+                write_pipeline(plan, target, force, copy=copy, shard_size=shard_size, progress=progress)
+            else:
+                write_checkpoint(plan, target, force, shard_size=shard_size, progress=progress)
+        child = open_checkpoint(target, native=True)
         record = checkpoint_record(child)
         if verify:
             from sanactl.stages.verify import largest_difference

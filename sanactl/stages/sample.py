@@ -82,7 +82,8 @@ def sample_images(
     Args:
         prompts: prompt records, each with an `id`; their other fields are passed on.
         folder: checked by `check_folder`, by the first process.
-        batch_size: images that a process takes on at once; it does not change them (see `conditioning`).
+        batch_size: images that a process takes on at once, rounded up to whole lots; it does not change them (see
+            `conditioning`).
     """
     state = open_processes()
     if state.is_main_process:
@@ -95,7 +96,9 @@ def sample_images(
     # Nobody draws before everybody has counted, and the folder is as the first process made it.
     state.wait_for_everyone()
     world, rank = state.num_processes, state.process_index
-    mine = list(_share(len(work), lot_size(checkpoint, settings), rank, world))
+    lot = lot_size(checkpoint, settings)
+    mine = list(_share(len(work), lot, rank, world))
+    batch_size = -(-batch_size // lot) * lot
     sana: Sana | None = None
     emitted = 0
     progress.start(len(work), "sampling", done=done)

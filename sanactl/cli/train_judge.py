@@ -1,0 +1,74 @@
+"""`sanactl train-judge`: a judge of the built-in world (appendix B)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import BatchSize, Force, Output, RecordsArgument, Seed
+
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.command()
+def train_judge(
+    records: RecordsArgument = None,
+    rendered: Annotated[
+        bool,
+        typer.Option("--rendered", help="Learn from rendered pictures with faults alone, without records."),
+    ] = False,
+    start: Annotated[
+        Optional[Path], typer.Option(help="A judge to go on from.", exists=True, show_default=False)
+    ] = None,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps of the vision tower alone.")] = 3000,
+    steps: Annotated[int, typer.Option(min=0, help="Steps on questions.")] = 6000,
+    batch_size: BatchSize = 32,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    pool_size: Annotated[int, typer.Option(min=1, help="Rendered pictures to draw from.")] = 24_000,
+    save_every: Annotated[int, typer.Option(min=1, help="Save the state every so many steps.")] = 200,
+    resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run.")] = True,
+    seed: Seed = 0,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Train a judge on sampled images: the detector labels them, no evaluation prompt may be among them.
+
+    [bold]sanactl prompts shapes --split train -n 500 | sanactl sample -n 8 | sanactl train-judge -o judge[/bold]
+
+    Prints its figures on held-out prompts as score records: balanced accuracy, AUC, best of n.
+    """
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_records
+    from sanactl.errors import UsageError
+    from sanactl.stages.train_judge import train_judge as train
+
+    if rendered and records is not None:
+        raise UsageError("--rendered takes no records")
+    run = Invocation("train-judge", seed=seed)
+    labelled = None
+    if not rendered:
+        stream, source = find_records(records, ("image",), what="labelled images")
+        run.uses(source)
+        labelled = list(run.counted(stream, "labelled images"))
+    target = output or Path("judge")
+    figures = train(
+        labelled,
+        target,
+        start=start,
+        warmup_steps=warmup_steps,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=lr,
+        pool_size=pool_size,
+        save_every=save_every,
+        seed=seed,
+        restart=not resume,
+        force=force,
+        progress=run.progress,
+    )
+    run.emit(
+        {"kind": "score", "metric": f"judge_{name}", "overall": value} for name, value in figures.items()
+    )
+    run.finish((target, "judge"))
