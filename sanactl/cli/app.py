@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl import __version__
+from sanactl.cli.streams import is_first_process, silence_stdout
 from sanactl.errors import SanactlError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -112,20 +116,18 @@ def main(argv: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     # Wherever it stands: `sanactl sample --debug` is what people type.
     arguments = [a for a in arguments if a != "--debug"]
-    # A terminated run unwinds like an interrupted one, so that it saves its state and removes its temporaries.
-    signal.signal(signal.SIGTERM, _terminated)
     # bitsandbytes says on import that an optional kernel is missing, which no command here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        code = app(arguments, prog_name="sanactl", standalone_mode=False)
-        _flush()
+        with _terminable():
+            code = app(arguments, prog_name="sanactl", standalone_mode=False)
+            sys.stdout.flush()
         return int(code or 0)
     except KeyboardInterrupt:
-        _say("interrupted")
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # The reader has all it wanted (`sanactl sample | head -1`): that is no failure.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return 0
     except SanactlError as error:
         if debug:
@@ -135,8 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as error:
         return int(error.exit_code)
     except typer.Abort:
-        _say("interrupted")
-        return 130
+        return _interrupted()
     except Exception as error:
         return _unexpected(error, debug)
 
@@ -148,30 +149,47 @@ def _unexpected(error: Exception, debug: bool) -> int:
         return int(error.exit_code)
     if debug:
         raise error
+    first = next(iter(str(error).strip().splitlines()), "")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"{where}{error.strerror}")
     elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        _say("out of memory; try a smaller --batch-size")
+        _say(f"out of memory; a smaller --batch-size or --micro-batch may fit ({first[:200]})")
     else:
-        first = next(iter(str(error).strip().splitlines()), "")
         _say(
             f"unexpected {type(error).__name__}: {first} (run with --debug for the traceback, and please report it)"
         )
     return 1
 
 
-def _flush() -> None:
-    """Raises BrokenPipeError here, where it is handled, and not at the interpreter's exit."""
-    sys.stdout.flush()
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A terminated run unwinds like an interrupted one, so that it saves its state and removes its temporaries."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminated(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _interrupted() -> int:
+    if is_first_process():
+        _say("interrupted")
+    return 130
+
+
 def _say(line: str) -> None:
-    print(f"sanactl: {line}", file=sys.stderr)
+    """One line on stderr, with the process's number where there are several and it is not the first."""
+    rank = "" if is_first_process() else f" (process {os.environ['RANK']})"
+    with contextlib.suppress(BrokenPipeError):
+        print(f"sanactl{rank}: {' '.join(line.split())}", file=sys.stderr)
 
 
 def entry() -> None:

@@ -72,9 +72,9 @@ class LineProgress(Progress):
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
         self.close()
         self._total, self._what, self._done = total, what, done
-        self._first = done
         self._fields: dict[str, str] = {}
         self._started = self._last = time.monotonic()
+        self._printed = done
         self._open = True
 
     def advance(self, count: int = 1, **fields: str) -> None:
@@ -85,6 +85,7 @@ class LineProgress(Progress):
             self._print()
 
     def _print(self) -> None:
+        self._printed = self._done
         of = f"/{self._total}" if self._total is not None else ""
         shown = "  ".join(f"{k} {v}" for k, v in self._fields.items())
         seconds = time.monotonic() - self._started
@@ -94,7 +95,7 @@ class LineProgress(Progress):
         print(f"sanactl: {line}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._open and self._done > self._first:
+        if self._open and self._done > self._printed:
             self._print()
         self._open = False
 

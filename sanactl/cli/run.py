@@ -11,11 +11,12 @@ from typing import Any
 
 from sanactl import __version__
 from sanactl.cli.progress import open_progress
-from sanactl.cli.streams import note
+from sanactl.cli.streams import is_first_process, note, write_line
 from sanactl.errors import InputError, OutputExistsError
+from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal, Run, run_key
-from sanactl.io.progress import Progress
+from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record, dumps, load_records
 
 __all__ = ["Invocation", "checkpoint_record"]
@@ -34,19 +35,23 @@ def checkpoint_record(checkpoint: Checkpoint) -> Record:
 
 
 class Invocation:
-    """What a command does around its one call into the library."""
+    """What a command does around its one call into the library.
+
+    Under several processes only the first writes: records, files, the journal and what is for people.
+    """
 
     def __init__(self, command: str, *, seed: int | None = None) -> None:
         self.journal = Journal()
         self.run = Run(command=command, argv=sys.argv[1:], version=__version__, seed=seed)
         self.started = time.monotonic()
         self._progress: Progress | None = None
+        self._example: Record | None = None
 
     @property
     def progress(self) -> Progress:
         """The sink to give to a stage."""
         if self._progress is None:
-            self._progress = open_progress()
+            self._progress = open_progress() if is_first_process() else SILENT
         return self._progress
 
     def uses(self, thing: Checkpoint | Path | str) -> None:
@@ -66,26 +71,25 @@ class Invocation:
 
         Raises:
             OutputExistsError: it is there, but from something else, and `force` was not given.
+            SanactlError: it could not be written anyway: no such folder.
         """
-        if force or not path.exists():
-            return False
-        if self.run.key is not None and self.journal.made(path, self.run.key):
-            note(
-                f"{path} is there already, from the same inputs and settings; nothing to do (--force does it again)"
-            )
+        if not force and path.exists() and self.run.key and self.journal.made(path, self.run.key):
+            note(f"{path} is there already, from the same inputs and settings; --force makes it again")
             return True
-        raise OutputExistsError(
-            f"{path} exists already", hint="give another name with -o, or --force to overwrite it"
-        )
+        check_target(path, force)
+        return False
 
     def emit(self, records: Iterable[Record], *, show: Callable[[list[Record]], None] | None = None) -> None:
         """Writes records to stdout as they come; on a terminal, collects them and shows them for people."""
         if show is not None and sys.stdout.isatty():
-            show(list(records))
+            collected = list(records)
+            if self._progress is not None:
+                self._progress.close()
+            if is_first_process():
+                show(collected)
             return
         for record in records:
-            sys.stdout.write(dumps(record) + "\n")
-            sys.stdout.flush()
+            write_line(dumps(record))
 
     def free_name(self, stem: str, suffix: str, *, force: bool) -> Path:
         """STEM.jsonl, or STEM-2.jsonl and so on where that is there: records of several runs lie side by side."""
@@ -97,20 +101,17 @@ class Invocation:
 
     def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
         """Passes records on and raises if there was none: an empty pipe is a failure before it, not a result."""
-        empty = True
         for record in records:
-            empty = False
+            self._example = self._example or record
             yield record
-        if empty:
+        if self._example is None:
             raise InputError(f"no {what} came in", hint="the command before may have failed")
 
     def tee(self, records: Iterable[Record], path: Path | None, *, force: bool) -> Iterator[Record]:
         """Passes records on while they are written to `path` (whole or not at all); None writes nothing."""
-        if path is None:
+        if path is None or not is_first_process():
             yield from records
             return
-        from sanactl.io.atomic import atomic_path
-
         with atomic_path(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
             for record in records:
                 stream.write(dumps(record) + "\n")
@@ -124,9 +125,23 @@ class Invocation:
         """Writes the journal's line: outputs as (path, kind)."""
         if self._progress is not None:
             self._progress.close()
+        if not is_first_process():
+            return
+        self.run.inputs += self._piped_from()
         for path, kind in outputs:
             self.run.outputs.append({"path": str(path), "kind": kind, **facts})
         self.journal.append(self.run, time.monotonic() - self.started)
+
+    def _piped_from(self) -> list[dict[str, Any]]:
+        """What records that came through a pipe were made from: `sample`'s listing of them, else their checkpoint."""
+        record = self._example
+        if record is None or not any(i["path"] == "stdin" for i in self.run.inputs):
+            return []
+        folders = Path(str(record.get("path"))).parents
+        if len(folders) > 2 and (folders[2] / "images.jsonl").exists():
+            return [{"path": str(folders[2] / "images.jsonl")}]
+        known = {"path": record.get("checkpoint"), "digest": record.get("digest")}
+        return [known] if isinstance(known["path"], str) else []
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Progress]:

@@ -2,10 +2,13 @@
 
 First that applies: the argument (or `-`), a pipe on stdin, the newest fitting artifact in the folder's journal, the
 built-in world. Which one it was is said on stderr.
+
+Under several processes (`torchrun`, `accelerate launch`) the first reads stdin for all of them, and it alone writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -13,21 +16,57 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.journal import Journal
 from sanactl.io.records import Record, load_records, read_records
 
-__all__ = ["ANNOUNCE_AFTER", "find_checkpoint", "find_records", "note", "stdin_is_piped", "stdin_records"]
+__all__ = [
+    "find_checkpoint", "find_records", "is_first_process", "note", "silence_stdout", "stdin_is_piped", "stdin_records",
+    "write_line",
+]  # fmt: skip
 
 # Seconds of silence on a pipe after which a person is told what is being waited for.
-ANNOUNCE_AFTER = 5.0
+ANNOUNCE_AFTER = 10.0
+
+
+def is_first_process() -> bool:
+    """Whether this process owns stdout, the journal and the folder; `torchrun` numbers processes in RANK."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def note(line: str) -> None:
     """One line for people, on stderr."""
-    print(f"sanactl: {line}", file=sys.stderr, flush=True)
+    if is_first_process():
+        with contextlib.suppress(BrokenPipeError):
+            print(f"sanactl: {line}", file=sys.stderr, flush=True)
+
+
+def write_line(line: str) -> None:
+    """One line of data to stdout, at once.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        SanactlError: it cannot be written for another reason, such as a full disk behind `>`.
+    """
+    if not is_first_process():
+        return
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence_stdout()
+        raise
+    except OSError as error:
+        silence_stdout()
+        raise SanactlError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error
+
+
+def silence_stdout() -> None:
+    """Sends what is left in stdout's buffer nowhere, or the interpreter fails on it once more as it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def stdin_is_piped() -> bool:
@@ -41,18 +80,31 @@ def stdin_is_piped() -> bool:
 
 def stdin_records(kinds: tuple[str, ...], default_kind: str | None = None) -> Iterator[Record]:
     """Records from stdin as they arrive; says so once if nothing comes for some seconds."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return iter(_shared_records(kinds, default_kind))
+    return _own_records(kinds, default_kind)
+
+
+def _own_records(kinds: tuple[str, ...], default_kind: str | None) -> Iterator[Record]:
     timer = threading.Timer(
         ANNOUNCE_AFTER, note, ["waiting for records on stdin (a pipe); </dev/null if none will come"]
     )
     timer.daemon = True
     timer.start()
     try:
-        with open(0, encoding="utf-8", closefd=False) as stream:
-            for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
-                timer.cancel()
-                yield record
+        stream = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+        for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
+            timer.cancel()
+            yield record
     finally:
         timer.cancel()
+
+
+def _shared_records(kinds: tuple[str, ...], default_kind: str | None) -> list[Record]:
+    """All records of stdin, read by the first process for every one: they share a pipe, and each would get a part."""
+    from sanactl.stages.processes import broadcast
+
+    return broadcast(list(_own_records(kinds, default_kind)) if is_first_process() else [])
 
 
 def _checkpoint_of(record: Record) -> str:
@@ -61,19 +113,30 @@ def _checkpoint_of(record: Record) -> str:
 
 
 def find_checkpoint(
-    argument: str | None, *, revision: str | None = None, also: tuple[str, ...] = ()
+    argument: str | None,
+    *,
+    revision: str | None = None,
+    also: tuple[str, ...] = (),
+    native: bool = False,
 ) -> tuple[Checkpoint, list[Record]]:
     """The checkpoint to work on, and the records that came with it through the pipe.
 
     A checkpoint record names it; block records name theirs. With kinds in `also` (prompts for `sample`, images for
-    `finetune`) the pipe may bring those instead, and is read for them when the checkpoint is named, too.
+    `finetune`) the pipe may bring those instead, and is read for them when the checkpoint is named, too; so a command
+    whose options name them already passes none, and leaves stdin alone.
+
+    Args:
+        argument: the command line's, or None.
+        revision: of a Hub id.
+        also: kinds of records that are wanted besides.
+        native: whether files in SANA's native layout will do.
 
     Raises:
         InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
     """
     if argument not in (None, "-"):
         assert argument is not None
-        found = open_checkpoint(argument, revision=revision)
+        found = open_checkpoint(argument, revision=revision, native=native)
         return found, list(stdin_records(also)) if also and stdin_is_piped() else []
     if argument == "-" or stdin_is_piped():
         records = list(stdin_records(("checkpoint", "block", *also)))
@@ -84,24 +147,26 @@ def find_checkpoint(
             )
         named = [r for r in records if r["kind"] in ("checkpoint", "block")]
         if named:
-            return open_checkpoint(_checkpoint_of(named[-1])), records
+            return open_checkpoint(_checkpoint_of(named[-1]), native=native), records
         return _remembered_checkpoint()[0], records
     return _remembered_checkpoint()
 
 
 def _remembered_checkpoint() -> tuple[Checkpoint, list[Record]]:
     """The newest checkpoint or importance of the folder's journal, else the built-in base."""
-    newest = Journal().newest("checkpoint", "block")
+    journal = Journal()
+    newest = journal.newest("checkpoint", "block")
     if newest is not None:
+        path = journal.relative(newest["path"])
         if newest["kind"] == "block":
-            records = load_records(Path(newest["path"]), kinds=("block",))
+            records = load_records(Path(path), kinds=("block",))
             if records:
                 found = open_checkpoint(_checkpoint_of(records[0]))
-                note(f"using {found.path} with {newest['path']}, the newest in this folder's journal")
+                note(f"using {found.path} with {path}, the newest in this folder's journal")
                 return found, records
         else:
-            note(f"using {newest['path']}, the newest checkpoint in this folder's journal")
-            return open_checkpoint(newest["path"]), []
+            note(f"using {path}, the newest checkpoint in this folder's journal")
+            return open_checkpoint(path), []
     note("using the built-in shapes base")
     return open_checkpoint(asset("base.st")), []
 
@@ -122,10 +187,12 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
         return iter(load_records(Path(argument), kinds=kinds)), argument
     if argument == "-" or stdin_is_piped():
         return stdin_records(kinds), "stdin"
-    newest = Journal().newest(kinds[0])
+    journal = Journal()
+    newest = journal.newest(kinds[0])
     if newest is None:
         raise UsageError(
             f"no {what}", hint="name a file of records, or pipe them in: sanactl sample | sanactl judge"
         )
-    note(f"using {newest['path']}, the newest {kinds[0]} records in this folder's journal")
-    return iter(load_records(Path(newest["path"]), kinds=kinds)), newest["path"]
+    path = journal.relative(newest["path"])
+    note(f"using {path}, the newest {kinds[0]} records in this folder's journal")
+    return iter(load_records(Path(path), kinds=kinds)), path

@@ -13,9 +13,37 @@ from sanactl.io.atomic import atomic_path
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
 
-__all__ = ["save_transformer"]
+__all__ = ["header_of", "save_transformer"]
 
 TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def header_of(
+    parent: Checkpoint, folder: Path, *, command: str, arguments: Mapping[str, Any], seed: int | None = None
+) -> dict[str, str]:
+    """The header of a checkpoint of the same shape, made from `parent` by `command`.
+
+    Args:
+        parent: its config, companions, sampling defaults and lineage are kept.
+        folder: where the file will lie, for companions named by relative paths.
+        command, arguments, seed: what was done, for the lineage.
+    """
+    entry = lineage_entry(
+        command,
+        arguments,
+        parents=[{"name": parent.path.name, "digest": parent.digest}],
+        blocks=parent.num_blocks,
+        seed=seed,
+    )
+    return encode_metadata(
+        parent.config,
+        companions=portable_companions(parent.companions, Path(os.path.abspath(folder))),
+        sampling=parent.sampling,
+        lineage=[*parent.lineage, entry],
+        extra={
+            k: v for k, v in parent.metadata.items() if k.startswith("modelspec.") and k != "modelspec.title"
+        },
+    )
 
 
 def save_transformer(
@@ -33,8 +61,7 @@ def save_transformer(
 
     Args:
         model: the `SanaTransformer2DModel`.
-        parent: the checkpoint that it was trained from; its companions, sampling defaults and lineage are kept.
-        command, arguments, seed: what was done, for the lineage.
+        parent, command, arguments, seed: see `header_of`.
         dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
     """
     from safetensors.torch import save_file
@@ -44,21 +71,6 @@ def save_transformer(
         reference = parent.tensors.get(name)
         kept = dtype or (TORCH_DTYPES.get(reference.dtype, torch.float32) if reference else torch.float32)
         tensors[name] = tensor.detach().to("cpu", kept).contiguous()
-    entry = lineage_entry(
-        command,
-        arguments,
-        parents=[{"name": parent.path.name, "digest": parent.digest}],
-        blocks=parent.num_blocks,
-        seed=seed,
-    )
-    metadata = encode_metadata(
-        parent.config,
-        companions=portable_companions(parent.companions, Path(os.path.abspath(target)).parent),
-        sampling=parent.sampling,
-        lineage=[*parent.lineage, entry],
-        extra={
-            k: v for k, v in parent.metadata.items() if k.startswith("modelspec.") and k != "modelspec.title"
-        },
-    )
+    metadata = header_of(parent, target.parent, command=command, arguments=arguments, seed=seed)
     with atomic_path(target, force=force) as temporary:
         save_file(tensors, temporary, metadata=metadata)

@@ -71,7 +71,10 @@ class VlmJudge:
         _check_source(source)
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
+        if Path(source).expanduser().is_dir():
+            logging.disable_progress_bar()  # it is for downloads; a folder loads at once
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         kind = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"), None)

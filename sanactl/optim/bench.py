@@ -72,7 +72,8 @@ def run(
 
     Yields:
         A row an optimizer: `optimizer`, `model`, `blocks`, `parameters`, `dtype`, `device`, `threads`, and
-        `step_ms` (the median), `step_ms_min`, `state_bytes_per_parameter`, `peak_bytes_per_parameter` (the most
+        `step_ms` (the median), `step_ms_min`, `step_cpu_ms_min` (processor time over all threads: what other work on
+        the machine disturbs least), `state_bytes_per_parameter`, `peak_bytes_per_parameter` (the most
         memory over what parameters and gradients take: state and temporaries; None where the system does not tell).
         One that does not run here has an `error` in place of the numbers.
 
@@ -127,16 +128,18 @@ def _measure(make: Make, params: list[nn.Parameter], steps: int, device: torch.d
     gc.collect()
     before = _reset_peak(device)
     optimizer = make(params)
-    times = []
+    times, cpu_times = [], []
     for _ in range(steps + 1):
-        start = _now(device)
+        start, cpu_start = _now(device), time.process_time()
         optimizer.step()
         times.append((_now(device) - start) * 1000)
+        cpu_times.append((time.process_time() - cpu_start) * 1000)
     peak = _peak(device)
     size = sum(p.numel() for p in params)
     return {
         "step_ms": round(statistics.median(times[1:]), 2),
         "step_ms_min": round(min(times[1:]), 2),
+        "step_cpu_ms_min": round(min(cpu_times[1:]), 2),
         "state_bytes_per_parameter": round(_bytes(list(optimizer.state.values())) / size, 4),
         "peak_bytes_per_parameter": None
         if peak is None or before is None

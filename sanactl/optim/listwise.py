@@ -36,7 +36,7 @@ class ListwiseCAME8bit(Optimizer):
         super().__init__(params, {**defaults, "block_rows": block_rows, "min_8bit_size": min_8bit_size})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step over all parameters that have a gradient."""
         loss = None
         if closure is not None:

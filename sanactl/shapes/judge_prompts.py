@@ -28,7 +28,7 @@ __all__ = [
 _COLORS = tuple(COLORS)
 _COUNTS = tuple(str(n) for n in NUMBERS)
 # How often each task is asked about: what is hard to see more often.
-_TASK_WEIGHTS = np.array([0.10, 0.12, 0.28, 0.12, 0.20, 0.18])
+_TASK_WEIGHTS = np.array([0.06, 0.10, 0.30, 0.10, 0.28, 0.16])
 
 
 def content_of(record: Record) -> Content:

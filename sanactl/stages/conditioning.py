@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sanactl.diffusion.sampler import Guidance
     from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["SamplingSettings", "Sana", "lot_size", "pick_device", "sampling_settings"]
+__all__ = ["SamplingSettings", "Sana", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings"]
 
 # Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
 PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, "max_sequence_length": 300}

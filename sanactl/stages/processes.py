@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
+    from accelerate import Accelerator, PartialState
 
-__all__ = ["open_processes"]
+__all__ = ["broadcast", "open_accelerator", "open_processes"]
+
+T = TypeVar("T")
 
 # A process may have to wait for the slowest as long as a night's sampling differs between two machines.
 _PATIENCE = timedelta(hours=12)
@@ -19,3 +21,24 @@ def open_processes() -> PartialState:
     from accelerate import PartialState
 
     return PartialState(timeout=_PATIENCE)
+
+
+def open_accelerator(precision: str) -> Accelerator:
+    """The same for training: gradients are averaged over the processes.
+
+    Args:
+        precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
+    """
+    from accelerate import Accelerator
+
+    open_processes()
+    return Accelerator(mixed_precision=precision)
+
+
+def broadcast(thing: T) -> T:
+    """The first process's `thing`, on every process."""
+    from accelerate.utils import broadcast_object_list
+
+    open_processes()
+    shared: list[T] = broadcast_object_list([thing])
+    return shared[0]

@@ -16,13 +16,14 @@ class StopRequest:
     """While it is open, Ctrl-C and SIGTERM set `asked` in place of raising.
 
     An optimizer's step that is cut in two leaves weights that no undisturbed run ever has, so a loop looks at `asked`
-    between its steps. Who presses Ctrl-C again means it: the second signal raises KeyboardInterrupt at once.
+    between its steps. Who presses Ctrl-C again means it: the second signal sets `insisted` and raises
+    KeyboardInterrupt at once.
 
     Signals reach a process's main thread only; elsewhere this does nothing.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.insisted = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,5 +37,6 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            self.insisted = True
             raise KeyboardInterrupt
         self.asked = True

@@ -168,6 +168,8 @@ def train_judge(
     with atomic_dir(target, force=force) as folder:
         network.model.to(torch.bfloat16).save_pretrained(folder)
         processor.save_pretrained(folder)
+        # safetensors writes for its owner alone; a judge is for whoever may read the folder.
+        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode & 0o777)
     state.clear()
     return figures
 

@@ -6,8 +6,9 @@ seed and the epoch alone; the built-in world is endless and its position is its 
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from sanactl.errors import InputError
 from sanactl.io.images import read_image
+from sanactl.io.records import load_records
 
 __all__ = ["DatasetSource", "RecordSource", "ShapesSource", "TrainingData", "open_training_data"]
 
@@ -24,9 +26,15 @@ CAPTION_COLUMNS = ("text", "caption", "prompt")
 
 
 class TrainingData(Protocol):
-    """Pairs of image and caption."""
+    """Pairs of image and caption.
+
+    Attributes:
+        name: what a person calls it.
+        identity: a text that is another one where the pairs are, so that a run is not continued on other data.
+    """
 
     name: str
+    identity: str
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
         """Images uint8 [B, height, width, 3] and B captions at these positions of the stream."""
@@ -36,7 +44,7 @@ class ShapesSource:
     """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
 
     def __init__(self, seed: int, size: int = 64) -> None:
-        self.name = "builtin:shapes"
+        self.name = self.identity = "builtin:shapes"
         self.seed, self.size = seed, size
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
@@ -67,14 +75,14 @@ class RecordSource:
         if not records:
             raise InputError("no image records to train on")
         self.name = f"{len(records)} image records"
+        self.identity = _digest(f"{r['path']}\0{r['prompt']}" for r in records)
         self.records, self.size = list(records), (width, height)
         self._shuffled = _Shuffled(len(self.records), seed)
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
         rows = [self.records[self._shuffled.row(p)] for p in positions]
-        return np.stack([fit(read_image(Path(r["path"])), self.size) for r in rows]), [
-            r["prompt"] for r in rows
-        ]
+        images = [fit(read_image(Path(r["path"])), self.size) for r in rows]
+        return np.stack(images), [r["prompt"] for r in rows]
 
 
 class DatasetSource:
@@ -84,22 +92,7 @@ class DatasetSource:
         import datasets
 
         self.name, self.size = reference, (width, height)
-        path = Path(reference)
-        try:
-            if path.is_dir():
-                table = datasets.load_dataset("imagefolder", data_dir=str(path.resolve()), split="train")
-            elif path.exists() or reference.count("/") != 1 or reference.startswith((".", "/")):
-                raise InputError(f"{reference}: not a folder of images", hint="give a folder or a dataset id")
-            else:
-                table = datasets.load_dataset(reference, split="train")
-        except InputError:
-            raise
-        except (
-            Exception
-        ) as error:  # datasets raises its own and its file systems' errors; each names the fault
-            raise InputError(
-                f"{reference}: cannot be read as a dataset: {str(error).splitlines()[0]}"
-            ) from error
+        table = _load(reference)
         columns = table.column_names
         captions = [c for c in CAPTION_COLUMNS if c in columns]
         if "image" not in columns or not captions:
@@ -108,18 +101,60 @@ class DatasetSource:
                 hint="put a metadata.jsonl with file_name and text beside the images",
             )
         self.caption = captions[0]
+        folder = Path(reference)
+        files = sorted(folder.rglob("*")) if folder.is_dir() else []
+        self.identity = _digest(
+            [f"{reference} {len(table)}"]
+            + [
+                f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}"
+                for f in files
+                if f.is_file()
+            ]
+        )
         # Decoding is left to read_image, which bounds the size of what it opens.
         self.table = table.cast_column("image", datasets.Image(decode=False))
         self._shuffled = _Shuffled(len(table), seed)
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
-        rows = [self.table[self._shuffled.row(p)] for p in positions]
-        images = []
-        for row in rows:
-            entry = row["image"]
-            source = io.BytesIO(entry["bytes"]) if entry["bytes"] is not None else Path(entry["path"])
-            images.append(fit(read_image(source), self.size))
-        return np.stack(images), [str(r[self.caption]) for r in rows]
+        places = [self._shuffled.row(p) for p in positions]
+        rows = [self.table[place] for place in places]
+        images = [fit(self._image(row["image"], at), self.size) for row, at in zip(rows, places, strict=True)]
+        return np.stack(images), [str(r[self.caption] or "") for r in rows]
+
+    def _image(self, entry: dict[str, Any], place: int) -> NDArray[np.uint8]:
+        if entry["bytes"] is None:
+            return read_image(Path(entry["path"]))
+        try:
+            return read_image(io.BytesIO(entry["bytes"]))
+        except InputError as error:
+            raise InputError(f"{self.name}, row {place}: {error.message}") from error
+
+
+def _load(reference: str) -> Any:
+    """The training split of a folder or of a dataset on the Hub, as a `datasets.Dataset`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    path = Path(reference)
+    try:
+        if path.is_dir():
+            return datasets.load_dataset("imagefolder", data_dir=str(path.resolve()), split="train")
+        if path.exists() or reference.count("/") != 1 or reference.startswith((".", "/")):
+            what = "is no folder of images" if path.exists() else "there is no such folder"
+            raise InputError(
+                f"{reference}: {what}", hint="give a folder, a dataset id or a .jsonl of records"
+            )
+        return datasets.load_dataset(reference, split="train")
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises its own and its file systems' errors; each names the fault
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{reference}: cannot be read as a dataset: {first}") from error
+
+
+def _digest(lines: Iterable[str]) -> str:
+    """A fingerprint of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -139,9 +174,16 @@ def open_training_data(
     width: int,
     records: Sequence[dict[str, Any]] | None = None,
 ) -> TrainingData:
-    """The source for `--data`: image records if given, else the folder or dataset, else the built-in world."""
+    """The source for `--data`: image records if given (or named, as a .jsonl file), else the folder or dataset, else
+    the built-in world.
+
+    Raises:
+        InputError: it is none of these, has no images with captions, or cannot be read.
+    """
     if records is not None:
         return RecordSource(records, seed, height, width)
     if reference is None or reference == "builtin:shapes":
         return ShapesSource(seed, height)
+    if reference.endswith(".jsonl"):
+        return RecordSource(load_records(Path(reference), kinds=("image",)), seed, height, width)
     return DatasetSource(reference, seed, height, width)

@@ -55,13 +55,13 @@ def pack_world(world: Path, target: Path) -> None:
                 save_file(state, folder / file.name, metadata={"format": "pt"})
             elif file.is_file() and file.suffix in (".json", ".jinja", ".txt"):
                 shutil.copyfile(file, folder / file.name)
-    for name, dtype in (("base.st", None), ("grown.st", "fp16")):
+    for name in ("base.st", "grown.st"):
         if (world / name).exists():
-            _pack_checkpoint(world / name, target / name, dtype)
+            _pack_checkpoint(world / name, target / name)
 
 
-def _pack_checkpoint(source: Path, target: Path, dtype: str | None) -> None:
-    """Copies a checkpoint with the built-in companions; the base stays fp32 for those who train on."""
+def _pack_checkpoint(source: Path, target: Path) -> None:
+    """Copies a checkpoint in fp16 with the built-in companions."""
     from dataclasses import replace
 
     from sanactl.io.checkpoint import open_checkpoint
@@ -70,8 +70,7 @@ def _pack_checkpoint(source: Path, target: Path, dtype: str | None) -> None:
 
     checkpoint = open_checkpoint(source)
     plan = replace(
-        plan_convert(checkpoint, target, dtype),
+        plan_convert(checkpoint, target, "fp16"),
         companions={name: {"source": "builtin:shapes", "subfolder": name} for name in checkpoint.companions},
-        lineage=checkpoint.lineage,
     )
     write_checkpoint(plan, target, force=True)
