@@ -32,7 +32,7 @@ sanactl sample base.st --prompts shapes -n 2 -o base-samples | sanactl eval gene
 say "grown: the base at 30 blocks (the last two dropped), trained on"
 [ -e grown-init.st ] || sanactl grow base.st --to 30 --init partial -o grown-init.st
 [ -e grown.st ] || sanactl finetune grown-init.st --optimizer adamw --batch-size 16 --lr 8e-4 --warmup 50 --clip 1.0 \
-  --ema 0.99 --cache 24000 --steps GROWN_STEPS --save-every 100 --seed 3 -o grown.st
+  --ema 0.99 --cache 24000 --steps 1200 --save-every 100 --seed 3 -o grown.st
 sanactl sample grown.st --prompts shapes -n 1 -o grown-samples | sanactl eval geneval -o grown.geneval.jsonl -f | tail -1
 
 say "judge: trained on images that the base drew for training prompts, labelled by the detector (appendix B)"
@@ -44,4 +44,4 @@ sanactl sample base.st --prompts shapes -n 16 -o many-samples |
   sanactl judge --model ./judge --all -o judged.jsonl -f | sanactl eval geneval -o scaling.jsonl -f | tail -2
 
 say "pack: weights in fp16, as they lie in sanactl/shapes/assets"
-sanactl make-shapes pack --world . -o assets -f
+sanactl make-shapes pack --world . -o assets

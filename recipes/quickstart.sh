@@ -26,15 +26,17 @@ say "a base checkpoint: a SANA of 10 blocks that knows a small world of coloured
 sanactl init shapes -o base.st >/dev/null
 score base.st base
 
-say "model growth (section 2.2): 10 blocks become 30, the last two dropped, new ones the identity; against scratch"
-sanactl grow base.st --to 30 --init partial -o fresh.st >/dev/null
+say "model growth (section 2.2): 10 blocks become 30, the new ones the identity; against random weights"
+# The paper drops the last 2 of 20 blocks first. Of 10 that is too much for 60 steps to win back (0.03 instead of 0.62
+# before), so nothing is dropped here: the grown model starts as exactly its parent, which --verify shows.
+sanactl grow base.st --to 30 --init partial --drop-last 0 --verify -o fresh.st >/dev/null
 sanactl init fresh.st --scratch -o scratch.st >/dev/null     # the same depth with random weights
 for model in fresh scratch; do                               # the same examples, noise and steps for both
   sanactl finetune $model.st --steps 60 -o $model-ft.st >/dev/null
   score $model-ft.st $model
 done
 
-say "the same growth after a longer training, as it ships"
+say "growth as in the paper, the last two dropped, after 1,200 steps of training: this one ships"
 sanactl init shapes-grown -o grown.st >/dev/null
 score grown.st grown
 

@@ -32,6 +32,8 @@ HEIGHT = {
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """(line, layer) of everything of sanactl that a module imports, inside functions and type checks, too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sanactl"):
             names = (

@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.options import Force, Output, RecordsArgument
 
-app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
 
 @app.callback()

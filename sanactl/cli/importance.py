@@ -20,7 +20,7 @@ from sanactl.cli.options import (
     Seed,
 )
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -46,21 +46,23 @@ def importance(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts
+    from sanactl.cli.inputs import choose_prompts, prompts_wanted
     from sanactl.cli.render import show_blocks
     from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_checkpoint
-    from sanactl.diffusion.loading import resolve_dtype
+    from sanactl.cli.streams import find_checkpoint, note
+    from sanactl.diffusion.loading import dtype_warning, resolve_dtype
     from sanactl.stages.conditioning import pick_device, sampling_settings
     from sanactl.stages.importance import block_importance
 
     run = Invocation("importance", seed=seed)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=("prompt",))
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts))
     records, source = choose_prompts(prompts, piped, default="calib")
     settings = sampling_settings(found, steps=steps, guidance_scale=guidance)
     target = output or Path(f"{found.name}.importance.jsonl")
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)
+    if warning := dtype_warning(found, kind):
+        note(f"warning: {warning}")
     texts = [r["prompt"] for r in records]
     run.uses(found)
     run.uses(source)

@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.options import Force, Output, Seed
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()

@@ -10,7 +10,19 @@ from sanactl.io.builtin import asset
 from sanactl.io.prompts import load_prompts, number_prompts
 from sanactl.io.records import Record
 
-__all__ = ["choose_prompts"]
+__all__ = ["choose_prompts", "prompts_wanted", "spread"]
+
+
+def prompts_wanted(argument: str | None) -> tuple[str, ...]:
+    """The kinds to look for on stdin besides a checkpoint: none where --prompts names a file, which leaves stdin alone."""
+    return ("prompt",) if argument in (None, "-") else ()
+
+
+def spread(records: list[Record], limit: int | None) -> list[Record]:
+    """At most `limit` of the records, evenly spread."""
+    if limit is None or limit >= len(records):
+        return records
+    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -> tuple[list[Record], str]:

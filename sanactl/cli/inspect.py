@@ -8,7 +8,7 @@ import typer
 
 from sanactl.cli.options import CheckpointArgument, Revision
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -26,10 +26,10 @@ def inspect(
     import sys
 
     from sanactl.cli.run import checkpoint_record
-    from sanactl.cli.streams import find_checkpoint
+    from sanactl.cli.streams import find_checkpoint, write_line
     from sanactl.io.records import dumps
 
-    found, _ = find_checkpoint(checkpoint, revision=revision)
+    found, _ = find_checkpoint(checkpoint, revision=revision, native=True)
     record = {
         **checkpoint_record(found),
         "format": found.kind,
@@ -42,7 +42,7 @@ def inspect(
     if tensors:
         record["tensors"] = {name: {"dtype": t.dtype, "shape": t.shape} for name, t in found.tensors.items()}
     if as_json or not sys.stdout.isatty():
-        print(dumps(record))
+        write_line(dumps(record))
         return
     from sanactl.cli.render_inspect import show_inspection
 

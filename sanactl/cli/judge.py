@@ -8,7 +8,7 @@ import typer
 
 from sanactl.cli.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -25,7 +25,7 @@ def log(
     [bold]sanactl log[/bold]                   this folder's journal
     [bold]sanactl log base-d60.st[/bold]       one checkpoint's own lineage, no journal needed
     """
-    from sanactl.cli.streams import note
+    from sanactl.cli.streams import note, write_line
     from sanactl.io.journal import Journal
     from sanactl.io.records import dumps
     from sanactl.stages.lineage import journal_tree, lineage_tree, outline
@@ -35,14 +35,14 @@ def log(
 
         found = open_checkpoint(checkpoint)
         if as_json:
-            print(dumps({"checkpoint": str(found.path), "lineage": found.lineage}))
+            write_line(dumps({"checkpoint": str(found.path), "lineage": found.lineage}))
             return
         roots = lineage_tree(found.lineage, found.path.name)
     else:
         journal = Journal()
         if as_json:
             for entry in journal.runs():
-                print(dumps(entry))
+                write_line(dumps(entry))
             return
         roots = journal_tree(journal)
     if not roots:
@@ -56,4 +56,4 @@ def log(
             parts.append("(gone)")
         if node.outdated:
             parts.append("(its source has changed since)")
-        print("  ".join(parts))
+        write_line("  ".join(parts))

@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.options import Force, Seed
 
-app = typer.Typer(rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
 World = Annotated[Path, typer.Option("--world", help="The folder to write into.")]
 

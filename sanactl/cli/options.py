@@ -15,7 +15,7 @@ __all__ = [
 CheckpointArgument = Annotated[
     Optional[str],
     typer.Argument(
-        metavar="[CHECKPOINT]",
+        metavar="CHECKPOINT",
         help="A .st file, a diffusers folder or a Hub id; - reads a record from stdin. "
         "Default: what the pipe brings, else the newest one of this folder, else the built-in base.",
         show_default=False,
@@ -24,7 +24,7 @@ CheckpointArgument = Annotated[
 RecordsArgument = Annotated[
     Optional[str],
     typer.Argument(
-        metavar="[RECORDS]",
+        metavar="RECORDS",
         help="A JSONL file of records, or - for stdin. Default: the pipe, else the newest of this folder.",
         show_default=False,
     ),
@@ -61,7 +61,8 @@ Revision = Annotated[
     Optional[str], typer.Option("--revision", help="Branch, tag or commit of a Hub id.", show_default=False)
 ]
 Plot = Annotated[
-    Optional[Path], typer.Option("--plot", help="Draw it into this .png or .svg file.", show_default=False)
+    Optional[Path],
+    typer.Option("--plot", help="Also draw it into this .png, .svg or .pdf file.", show_default=False),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and write nothing.")]
 ShardSize = Annotated[str, typer.Option("--shard-size", help="Largest shard where a folder is written.")]

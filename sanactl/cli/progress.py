@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from sanactl.cli.streams import note
 from sanactl.io.progress import Progress
 
 __all__ = ["open_progress"]
@@ -25,7 +26,6 @@ class BarProgress(Progress):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             SpinnerColumn,
             TextColumn,
             TimeRemainingColumn,
@@ -33,11 +33,12 @@ class BarProgress(Progress):
         from rich.progress import Progress as Bar
 
         self.close()
+        count = TextColumn("{task.completed:,.0f}" + ("/{task.total:,.0f}" if total is not None else ""))
         self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            count,
             TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}"),
             console=Console(stderr=True),
@@ -55,7 +56,7 @@ class BarProgress(Progress):
         if self._bar is not None:
             self._bar.console.print(f"sanactl: {line}", highlight=False, markup=False)
         else:
-            print(f"sanactl: {line}", file=sys.stderr, flush=True)
+            note(line)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -64,7 +65,7 @@ class BarProgress(Progress):
 
 
 class LineProgress(Progress):
-    """A line every `LINE_EVERY` seconds, and one at the end."""
+    """A line every `LINE_EVERY` seconds, and one at the end of what took longer than a second."""
 
     def __init__(self) -> None:
         self._open = False
@@ -86,16 +87,16 @@ class LineProgress(Progress):
 
     def _print(self) -> None:
         self._printed = self._done
-        of = f"/{self._total}" if self._total is not None else ""
+        of = f"/{self._total:,}" if self._total is not None else ""
         shown = "  ".join(f"{k} {v}" for k, v in self._fields.items())
         seconds = time.monotonic() - self._started
-        self.note(f"{self._what}: {self._done}{of}  {seconds:.0f} s  {shown}".rstrip())
+        self.note(f"{self._what}: {self._done:,}{of}  {seconds:.0f} s  {shown}".rstrip())
 
     def note(self, line: str) -> None:
-        print(f"sanactl: {line}", file=sys.stderr, flush=True)
+        note(line)
 
     def close(self) -> None:
-        if self._open and self._done > self._printed:
+        if self._open and self._done > self._printed and time.monotonic() - self._started > 1:
             self._print()
         self._open = False
 

@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.options import CheckpointArgument, DryRun, Force, Output, Revision, ShardSize
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -23,6 +23,13 @@ def prune(
         Optional[str], typer.Option(help="Exactly these blocks stay: 0-9,12,50-59.", show_default=False)
     ] = None,
     drop: Annotated[Optional[str], typer.Option(help="These blocks go: 17,18.", show_default=False)] = None,
+    parameters: Annotated[
+        Optional[str],
+        typer.Option(help="As many blocks stay as come closest to 1.6B or so.", show_default=False),
+    ] = None,
+    size: Annotated[
+        Optional[str], typer.Option(help="As many blocks stay as fit into 4GB or so.", show_default=False)
+    ] = None,
     importance: Annotated[
         Optional[Path],
         typer.Option(help="Block records; by default those of the pipe or the journal.", show_default=False),
@@ -45,9 +52,8 @@ def prune(
     from sanactl.cli.surgery import execute
     from sanactl.surgery.prune import plan_prune
 
-    parent, records = find_checkpoint(checkpoint, revision=revision)
-    chosen = choose(
-        parent, records, importance, keep=keep, blocks=blocks, drop=drop, protect=(protect_head, protect_tail)
-    )
+    parent, records = find_checkpoint(checkpoint, revision=revision, native=True)
+    asked = {"--keep": keep, "--blocks": blocks, "--drop": drop, "--parameters": parameters, "--size": size}
+    chosen = choose(parent, records, importance, asked, protect=(protect_head, protect_tail))
     plans = [(plan_prune(parent, kept), f"{parent.name}-d{len(kept)}.st") for kept in chosen]
     execute("prune", parent, plans, output=output, force=force, dry_run=dry_run, shard_size=shard_size)

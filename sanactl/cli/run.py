@@ -12,7 +12,7 @@ from typing import Any
 from sanactl import __version__
 from sanactl.cli.progress import open_progress
 from sanactl.cli.streams import is_first_process, note, write_line
-from sanactl.errors import InputError, OutputExistsError
+from sanactl.errors import InputError
 from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal, Run, run_key
@@ -26,7 +26,7 @@ def checkpoint_record(checkpoint: Checkpoint) -> Record:
     """A checkpoint as a record: enough for the next command and for a person."""
     return {
         "kind": "checkpoint",
-        "path": str(checkpoint.path),
+        "path": checkpoint.source,
         "digest": checkpoint.digest,
         "blocks": checkpoint.num_blocks,
         "parameters": checkpoint.num_parameters,
@@ -121,15 +121,16 @@ class Invocation:
         """The records of an earlier, identical run."""
         return iter(load_records(path))
 
-    def finish(self, *outputs: tuple[Path, str], **facts: Any) -> None:
-        """Writes the journal's line: outputs as (path, kind)."""
+    def finish(self, *outputs: tuple[Path, str] | tuple[Path, str, str], **facts: Any) -> None:
+        """Writes the journal's line: outputs as (path, kind) or (path, kind, digest), and facts about all of them."""
         if self._progress is not None:
             self._progress.close()
         if not is_first_process():
             return
         self.run.inputs += self._piped_from()
-        for path, kind in outputs:
-            self.run.outputs.append({"path": str(path), "kind": kind, **facts})
+        for path, kind, *digest in outputs:
+            known = {"digest": digest[0]} if digest else {}
+            self.run.outputs.append({"path": str(path), "kind": kind, **known, **facts})
         self.journal.append(self.run, time.monotonic() - self.started)
 
     def _piped_from(self) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from sanactl.cli.options import (
-    BatchSize,
     CheckpointArgument,
     Device,
     Dtype,
@@ -18,8 +18,9 @@ from sanactl.cli.options import (
     Revision,
     Seed,
 )
+from sanactl.io.records import Record
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -36,7 +37,10 @@ def sample(
     height: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
     width: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
     flow_shift: Annotated[Optional[float], typer.Option(help="Of the scheduler.", show_default=False)] = None,
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch-size", "-b", min=1, help="Images taken on at once; it never changes an image."),
+    ] = 32,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -44,7 +48,7 @@ def sample(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Draw images for prompts; stop it at any time, the same command goes on where it was.
+    """Draw images for prompts. Stop it at any time: the same command goes on where it was.
 
     [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 | sanactl judge --keep 4[/bold]
 
@@ -52,33 +56,46 @@ def sample(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts
+    from sanactl.cli.inputs import choose_prompts, prompts_wanted, spread
     from sanactl.cli.render import show_images
     from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_checkpoint
-    from sanactl.diffusion.loading import resolve_dtype
+    from sanactl.cli.streams import find_checkpoint, is_first_process, note
+    from sanactl.diffusion.loading import dtype_warning, resolve_dtype
     from sanactl.io.records import write_records
     from sanactl.stages.conditioning import pick_device, sampling_settings
-    from sanactl.stages.sample import check_folder, sample_images
+    from sanactl.stages.processes import broadcast
+    from sanactl.stages.sample import find_folder, folder_settings, open_folder, sample_images
 
     run = Invocation("sample", seed=seed)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=("prompt",))
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts))
     records, source = choose_prompts(prompts, piped, default="demo")
-    if limit is not None and limit < len(records):
-        records = [records[i * len(records) // limit] for i in range(limit)]
+    records = spread(records, limit)
     settings = sampling_settings(
         found, steps=steps, guidance_scale=guidance, height=height, width=width, flow_shift=flow_shift
     )
-    folder = output or Path(f"{found.name}-samples")
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)
-    check_folder(folder, found, settings, seed, str(kind), force=force)
+    if warning := dtype_warning(found, kind):
+        note(f"warning: {warning}")
+    wanted = folder_settings(found, settings, seed, kind)
+    folder = output or Path(f"{found.name}-samples")
+    if is_first_process():
+        folder = output or (folder if force else find_folder(str(folder), wanted))
+        open_folder(folder, wanted, force=force)
+    folder = broadcast(folder)
     run.uses(found)
     run.uses(source)
-    run.key(digest=found.digest, settings=asdict(settings), seed=seed, dtype=str(kind))
-    emitted = []
+    run.key(
+        digest=found.digest,
+        prompts=[r["prompt"] for r in records],
+        count=count,
+        settings=asdict(settings),
+        seed=seed,
+        dtype=str(kind),
+    )
+    emitted: list[Record] = []
 
-    def remembered(stream):  # type: ignore[no-untyped-def]
+    def remembered(stream: Iterator[Record]) -> Iterator[Record]:
         for record in stream:
             emitted.append(record)
             yield record

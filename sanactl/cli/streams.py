@@ -92,10 +92,10 @@ def _own_records(kinds: tuple[str, ...], default_kind: str | None) -> Iterator[R
     timer.daemon = True
     timer.start()
     try:
-        stream = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
-            timer.cancel()
-            yield record
+        with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as stream:
+            for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
+                timer.cancel()
+                yield record
     finally:
         timer.cancel()
 

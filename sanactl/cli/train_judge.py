@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.options import BatchSize, Force, Output, RecordsArgument, Seed
 
-app = typer.Typer(rich_markup_mode="rich")
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
 @app.command()
@@ -22,10 +22,10 @@ def train_judge(
     start: Annotated[
         Optional[Path], typer.Option(help="A judge to go on from.", exists=True, show_default=False)
     ] = None,
-    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps of the vision tower alone.")] = 3000,
-    steps: Annotated[int, typer.Option(min=0, help="Steps on questions.")] = 6000,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps of the vision tower alone.")] = 2000,
+    steps: Annotated[int, typer.Option(min=0, help="Steps on questions.")] = 4000,
     batch_size: BatchSize = 32,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 2e-3,
     pool_size: Annotated[int, typer.Option(min=1, help="Rendered pictures to draw from.")] = 24_000,
     save_every: Annotated[int, typer.Option(min=1, help="Save the state every so many steps.")] = 200,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run.")] = True,

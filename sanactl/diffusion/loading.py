@@ -8,11 +8,18 @@ from typing import Any
 
 import torch
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["Companions", "load_companions", "load_transformer", "quiet_libraries", "resolve_dtype"]
+__all__ = [
+    "Companions",
+    "dtype_warning",
+    "load_companions",
+    "load_transformer",
+    "quiet_libraries",
+    "resolve_dtype",
+]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,7 +38,20 @@ def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """The dtype called `name`; by default bf16 on an accelerator and fp32 on the CPU."""
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}", hint=f"choose one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
+    """What is known to go wrong with these weights in this dtype, or None."""
+    trained_fp16 = checkpoint.config.get("qk_norm") is None and next(iter(checkpoint.dtypes)) == "F16"
+    if dtype == torch.bfloat16 and trained_fp16:
+        return (
+            f"{checkpoint.path} was trained in fp16 without QK norms (SANA-1.0): in bf16 such weights give broken"
+            " images (NVlabs/Sana issue 47); use --dtype fp16 or a BF16 release"
+        )
+    return None
 
 
 def load_transformer(

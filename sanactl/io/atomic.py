@@ -55,9 +55,12 @@ def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator
     temporary = _temporary_name(target)
     with _explained(target):
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
     try:
         with _explained(target, only=_NO_SPACE | {errno.EROFS}):
             yield temporary
+            # safetensors replaces the file by one of its own that only its owner can read
+            temporary.chmod(mode & 0o777)
             _sync(temporary)
         with _explained(target):
             _publish(temporary, target, force)

@@ -108,6 +108,11 @@ class Checkpoint:
         return path.stem
 
     @property
+    def source(self) -> str:
+        """What opens it again, companions and all: a Hub id and a pipeline folder by what the user named."""
+        return self.ref if self.kind in ("hub", "pipeline") else str(self.path)
+
+    @property
     def num_blocks(self) -> int:
         return int(self.config["num_layers"])
 

@@ -68,22 +68,25 @@ class VlmJudge:
         Raises:
             InputError: the folder does not exist or holds no such model, or the Hub has none.
         """
-        _check_source(source)
+        place = _place(source)
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
-        if Path(source).expanduser().is_dir():
+        if Path(place).is_dir():
             logging.disable_progress_bar()  # it is for downloads; a folder loads at once
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        kind = getattr(torch, dtype or ("float32" if device == "cpu" else "bfloat16"), None)
+        names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        kind = getattr(
+            torch, names.get(str(dtype), dtype or ("float32" if device == "cpu" else "bfloat16")), None
+        )
         if not isinstance(kind, torch.dtype):
-            raise InputError(f"{dtype!r} is no type of numbers", hint="float32, bfloat16 or float16")
+            raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
         try:
-            processor = AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+            processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
             model = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=kind, trust_remote_code=trust_remote_code
+                place, dtype=kind, trust_remote_code=trust_remote_code
             )
         except (OSError, ValueError, ImportError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -171,14 +174,15 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) ->
     return sorted(ids)
 
 
-def _check_source(source: str) -> None:
-    """Fails at once for what can only be a folder and is none: transformers would ask the Hub, many times."""
+def _place(source: str) -> str:
+    """The folder or Hub id to load; fails at once for a missing folder, for which transformers would ask the Hub."""
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
-        return
+        return str(path)
     if path.exists():
         raise InputError(f"{source}: a file; a judge is a folder with config.json and a processor")
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
         raise InputError(f"{source}: no such folder", hint="give a folder, a Hub id owner/name, or 'oracle'")
+    return source

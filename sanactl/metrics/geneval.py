@@ -211,7 +211,7 @@ def check_record(record: Mapping[str, Any]) -> None:
         missing = "tag" if not isinstance(tag, str) else "include"
         raise InputError(
             f"{prompt} has no {missing!r}, so GenEval's rules cannot score it",
-            hint="sample from `sanactl prompts geneval` or `sanactl prompts shapes`",
+            hint="sample from GenEval's metadata file or from `sanactl prompts shapes`",
         )
     for number, clause in enumerate(include):
         _check_clause(clause, f"{prompt}: include[{number}]")

@@ -122,7 +122,7 @@ def block_importance(
         values = images[block]
         yield {
             "kind": "block",
-            "checkpoint": str(checkpoint.path),
+            "checkpoint": checkpoint.source,
             "digest": checkpoint.digest,
             "block": block,
             "blocks": checkpoint.num_blocks,

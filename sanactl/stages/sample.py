@@ -7,11 +7,12 @@ FOLDER/00000/samples/0000.png
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import OutputExistsError
 from sanactl.io.atomic import atomic_path
@@ -26,39 +27,62 @@ if TYPE_CHECKING:
 
     from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["check_folder", "sample_images"]
+__all__ = ["find_folder", "folder_settings", "open_folder", "sample_images"]
 
 SETTINGS = "settings.json"
 
 
-def check_folder(
-    folder: Path, checkpoint: Checkpoint, settings: SamplingSettings, seed: int, dtype: str, *, force: bool
-) -> None:
+def folder_settings(
+    checkpoint: Checkpoint, settings: SamplingSettings, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What the images of a folder are a function of, besides their prompts: the contents of its settings.json."""
+    return {"digest": checkpoint.digest, "seed": seed, "dtype": str(dtype), **asdict(settings)}
+
+
+def find_folder(stem: str, wanted: dict[str, Any]) -> Path:
+    """STEM, STEM-2 and so on: the first that is not there yet, or that holds images of the same settings."""
+    number = 1
+    while True:
+        folder = Path(stem if number == 1 else f"{stem}-{number}")
+        if not folder.exists() or _settings_of(folder) == wanted:
+            return folder
+        number += 1
+
+
+def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
     """Makes the folder, or sees that the one there holds images of the same checkpoint, seed and settings.
 
     Raises:
         OutputExistsError: it holds something else, and `force` was not given.
     """
-    wanted = {"digest": checkpoint.digest, "seed": seed, "dtype": dtype, **asdict(settings)}
-    file = folder / SETTINGS
+    there = _settings_of(folder)
     if folder.exists() and not force:
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            there = None
-        if there != wanted and (there is not None or any(folder.iterdir())):
+        if not folder.is_dir():
+            raise OutputExistsError(f"{folder} is a file", hint="name a folder with -o")
+        if there == wanted:
+            return
+        if there is not None:
             raise OutputExistsError(
                 f"{folder} holds images of another checkpoint, seed or settings",
                 hint="give another folder with -o, or --force to write over them",
             )
-        if there == wanted:
-            return
+        if any(folder.iterdir()):
+            raise OutputExistsError(
+                f"{folder} is there and holds something else", hint="name another with -o"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     if force:
         for old in folder.glob("*/samples/*.png"):
             old.unlink()
-    with atomic_path(file, force=True) as temporary:
+    with atomic_path(folder / SETTINGS, force=True) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+def _settings_of(folder: Path) -> Any:
+    try:
+        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def sample_images(
@@ -81,7 +105,7 @@ def sample_images(
 
     Args:
         prompts: prompt records, each with an `id`; their other fields are passed on.
-        folder: checked by `check_folder`, by the first process.
+        folder: opened by `open_folder`, by the first process.
         batch_size: images that a process takes on at once, rounded up to whole lots; it does not change them (see
             `conditioning`).
     """
@@ -114,6 +138,9 @@ def sample_images(
                 if world == 1:
                     yield from records[emitted : w + 1]
                     emitted = w + 1
+    except KeyboardInterrupt:
+        progress.note("stopped; what is drawn stays, and the same command goes on from there")
+        raise
     finally:
         progress.close()
     state.wait_for_everyone()
@@ -176,7 +203,24 @@ def _record(
 
 
 def _write_metadata(prompts: Sequence[Record], folder: Path) -> None:
-    """A metadata.jsonl for each prompt, as GenEval's own evaluation reads it."""
+    """A metadata.jsonl for each prompt, as GenEval's own evaluation reads it.
+
+    Raises:
+        OutputExistsError: the folder holds images of another prompt in the same place.
+    """
+    for place, prompt in enumerate(prompts):
+        there = folder / f"{place:05d}"
+        with contextlib.suppress(OSError, ValueError):
+            if (
+                json.loads((there / "metadata.jsonl").read_text(encoding="utf-8"))["prompt"]
+                == prompt["prompt"]
+            ):
+                continue
+            if any(there.glob("samples/*.png")):
+                raise OutputExistsError(
+                    f"{there} holds images of another prompt",
+                    hint="give another folder with -o, or --force to write over them",
+                )
     for place, prompt in enumerate(prompts):
         (folder / f"{place:05d}" / "samples").mkdir(parents=True, exist_ok=True)
         file = folder / f"{place:05d}" / "metadata.jsonl"
