@@ -56,6 +56,14 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+class _Passed(Exception):
+    """Carries past typer what it would handle itself: it exits 1 on a closed pipe, and says nothing on Ctrl-C."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands live in modules of `sanactl.cli` and are imported when one is called."""
 
@@ -73,6 +81,13 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(loaded.app)
         command.name = cmd_name
         return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command; what typer would give an exit code of its own is passed on to `main` instead."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError, BrokenPipeError) as error:
+            raise _Passed(error) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         ctx._called = args[0] if args else None
@@ -120,9 +135,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         with _terminable():
-            code = app(arguments, prog_name="sanactl", standalone_mode=False)
+            code = _run(arguments)
             sys.stdout.flush()
-        return int(code or 0)
+        return code
     except KeyboardInterrupt:
         return _interrupted()
     except BrokenPipeError:
@@ -136,10 +151,15 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except typer.Exit as error:
         return int(error.exit_code)
-    except typer.Abort:
-        return _interrupted()
     except Exception as error:
         return _unexpected(error, debug)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        return int(app(arguments, prog_name="sanactl", standalone_mode=False) or 0)
+    except _Passed as passed:
+        raise passed.error from None
 
 
 def _unexpected(error: Exception, debug: bool) -> int:

@@ -32,7 +32,8 @@ SHAPES_CONFIG: dict[str, Any] = {
     "interpolation_scale": 1,
     "qk_norm": "rms_norm_across_heads",
 }
-# Also what `finetune` starts from where the user says nothing: published checkpoints want 2e-5, this one more.
+# Also what `finetune` starts from where the user says nothing. CAME has no bias correction, so its first hundreds of
+# steps are some ten times as long as Adam's: 5e-4, good for AdamW here, took the overall score from 0.61 to 0.11.
 SHAPES_SAMPLING: dict[str, Any] = {
     "height": 64,
     "width": 64,
@@ -40,7 +41,7 @@ SHAPES_SAMPLING: dict[str, Any] = {
     "guidance_scale": 4.5,
     "max_sequence_length": 16,
     "complex_human_instruction": False,
-    "learning_rate": 5e-4,
+    "learning_rate": 3e-5,
     "clip": 1.0,
 }
 COMPANIONS = ("text_encoder", "tokenizer", "vae", "scheduler")

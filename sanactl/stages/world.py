@@ -66,11 +66,13 @@ def _pack_checkpoint(source: Path, target: Path) -> None:
 
     from sanactl.io.checkpoint import open_checkpoint
     from sanactl.io.writer import write_checkpoint
+    from sanactl.stages.init import SHAPES_SAMPLING
     from sanactl.surgery.convert import plan_convert
 
     checkpoint = open_checkpoint(source)
     plan = replace(
         plan_convert(checkpoint, target, "fp16"),
         companions={name: {"source": "builtin:shapes", "subfolder": name} for name in checkpoint.companions},
+        sampling=dict(SHAPES_SAMPLING),
     )
     write_checkpoint(plan, target, force=True)

@@ -53,7 +53,8 @@ def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> i
 def digests(folder: Path, pattern: str) -> dict[str, str]:
     """SHA-256 of each file that matches, by its path within the folder."""
     return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob(pattern))
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.glob(pattern))
     }
 
 
