@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the environment if it is not there, then checks the code and runs the tests. Arguments go to pytest.
 set -euo pipefail
-. "$(dirname "$0")/../recipes/setup.sh" '[dev]'
+sanactl_extras='[dev]'
+. "$(dirname "$0")/../recipes/setup.sh"
 cd "$root"
 ruff check .
 ruff format --check .

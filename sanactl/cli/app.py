@@ -128,6 +128,9 @@ def root(
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the exit code is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `sanactl ... >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     debug = "--debug" in arguments
     # Wherever it stands: `sanactl sample --debug` is what people type.
     arguments = [a for a in arguments if a != "--debug"]

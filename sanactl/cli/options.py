@@ -17,7 +17,7 @@ CheckpointArgument = Annotated[
     typer.Argument(
         metavar="CHECKPOINT",
         help="A .st file, a diffusers folder or a Hub id; - reads a record from stdin. "
-        "Default: what the pipe brings, else the newest one of this folder, else the built-in base.",
+        "Default: what the pipe brings, else the newest that this folder's journal knows, else the built-in base.",
         show_default=False,
     ),
 ]

@@ -43,6 +43,9 @@ class BarProgress(Progress):
             TextColumn("{task.fields[shown]}"),
             console=Console(stderr=True),
             transient=False,
+            # Records may be on their way to a pipe while the bar is shown: rich must not take stdout for itself.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._bar.start()
         self._task = self._bar.add_task(what, total=total, completed=done, shown="")

@@ -28,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Seconds of silence on a pipe after which a person is told what is being waited for.
-ANNOUNCE_AFTER = 10.0
+ANNOUNCE_AFTER = 60.0
 
 
 def is_first_process() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -139,7 +140,7 @@ def _load(reference: str) -> Any:
     try:
         if path.is_dir():
             return datasets.load_dataset("imagefolder", data_dir=str(path.resolve()), split="train")
-        if path.exists() or reference.count("/") != 1 or reference.startswith((".", "/")):
+        if path.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", reference):
             what = "is no folder of images" if path.exists() else "there is no such folder"
             raise InputError(
                 f"{reference}: {what}", hint="give a folder, a dataset id or a .jsonl of records"
