@@ -50,7 +50,7 @@ for depth in 20 10; do
 done
 
 say "inference-time scaling (section 2.5): 16 images a prompt, and a vision-language model picks"
-sanactl sample recovered-d10.st --prompts shapes --limit 48 -n 16 -o many-samples |
+sanactl sample recovered-d10.st --prompts shapes --limit 42 -n 16 -o many-samples |
   sanactl judge --all -o judged.jsonl |
   sanactl eval geneval -o scaling.jsonl >/dev/null
 

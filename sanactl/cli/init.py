@@ -39,31 +39,38 @@ def init(
     [bold]sanactl init shapes-grown -o grown.st[/bold]                      grown from it to 30 blocks, and trained
     [bold]sanactl init base-d60.st --scratch -o scratch.st[/bold]           the same shape, random weights
     """
+    from functools import partial
+
     from sanactl.cli.render import show_checkpoints
     from sanactl.cli.run import Invocation, checkpoint_record
     from sanactl.errors import UsageError
+    from sanactl.io.builtin import asset
     from sanactl.io.checkpoint import open_checkpoint
     from sanactl.stages.init import init_like, init_scratch, init_shapes
 
     run = Invocation("init", seed=seed)
-    if what in ("shapes", "shapes-grown") and not scratch:
+    builtin = what in ("shapes", "shapes-grown")
+    if builtin and not scratch:
         if blocks or world:
             raise UsageError("--blocks and --world go with --scratch")
         grown = what == "shapes-grown"
         target = output or Path("grown.st" if grown else "base.st")
-        init_shapes(target, grown=grown, force=force)
-    elif what == "shapes":
+        make = partial(init_shapes, grown=grown)
+        run.key(digest=open_checkpoint(asset("grown.st" if grown else "base.st")).digest)
+    elif builtin:
         target = output or Path("scratch.st")
-        init_scratch(target, blocks=blocks, world=world, seed=seed, force=force)
+        make = partial(init_scratch, blocks=blocks, world=world, seed=seed)
+        run.key(scratch=what, blocks=blocks, world=world, seed=seed)
+    elif not scratch:
+        raise UsageError(f"{what} is a checkpoint already", hint="--scratch makes a random one of its shape")
     else:
-        if not scratch:
-            raise UsageError(
-                f"{what} is a checkpoint already", hint="--scratch makes a random one of its shape"
-            )
         like = open_checkpoint(what)
         run.uses(like)
         target = output or Path(f"{like.name}-scratch.st")
-        init_like(like, target, blocks=blocks, seed=seed, force=force)
+        make = partial(init_like, like, blocks=blocks, seed=seed)
+        run.key(digest=like.digest, blocks=blocks, seed=seed)
+    if not run.made_before(target, force=force):
+        make(target=target, force=force)
     made = open_checkpoint(target)
     run.emit([checkpoint_record(made)], show=show_checkpoints)
-    run.finish((target, "checkpoint"), digest=made.digest)
+    run.finish((target, "checkpoint", made.digest))

@@ -12,8 +12,9 @@ import torch
 from sanactl.io.atomic import atomic_path
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
+from sanactl.io.safetensors import encode_header
 
-__all__ = ["header_of", "save_transformer"]
+__all__ = ["header_of", "save_transformer", "write_tensors"]
 
 TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -64,13 +65,32 @@ def save_transformer(
         parent, command, arguments, seed: see `header_of`.
         dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
     """
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, tensor in model.state_dict().items():
         reference = parent.tensors.get(name)
         kept = dtype or (TORCH_DTYPES.get(reference.dtype, torch.float32) if reference else torch.float32)
-        tensors[name] = tensor.detach().to("cpu", kept).contiguous()
+        tensors[name] = tensor.detach().to("cpu", kept)
     metadata = header_of(parent, target.parent, command=command, arguments=arguments, seed=seed)
     with atomic_path(target, force=force) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        write_tensors(tensors, temporary, metadata)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file; the same tensors and metadata give the same bytes.
+
+    The safetensors library's own writer puts the metadata in another order each time.
+
+    Args:
+        tensors: on any device; each goes through the CPU by itself.
+        path: is overwritten.
+        metadata: the header's strings.
+    """
+    names = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+    # Wider dtypes first: readers view tensors in place, so each has to be aligned to its elements.
+    listed = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    header, _ = encode_header(((n, names[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
+    with path.open("wb") as file:
+        file.write(header)
+        for _, tensor in listed:
+            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            file.write(memoryview(flat.numpy()))

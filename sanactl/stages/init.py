@@ -96,7 +96,8 @@ def _write_random(
 ) -> None:
     import torch
     from diffusers import SanaTransformer2DModel
-    from safetensors.torch import save_file
+
+    from sanactl.diffusion.saving import write_tensors
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -112,6 +113,5 @@ def _write_random(
         sampling=sampling,
         lineage=[*lineage, lineage_entry("init", arguments, parents=[], blocks=blocks, seed=seed)],
     )
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(target, force=force) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        write_tensors(model.state_dict(), temporary, metadata)

@@ -30,8 +30,10 @@ def open_accelerator(precision: str) -> Accelerator:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     open_processes()
+    AcceleratorState._reset_state()  # a run before this one, in the same process, may have had another precision
     return Accelerator(mixed_precision=precision)
 
 

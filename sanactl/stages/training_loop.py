@@ -96,7 +96,8 @@ class TrainingLoop:
                     on_step(self.state.history[-1])
                 if self.done == settings.steps:
                     return
-                if stopping:
+                # One process need not ask the others, which would take it until the end of the next step.
+                if stopping or (stop.asked and self.accelerator.num_processes == 1):
                     raise KeyboardInterrupt
                 if self._is_time_to_save(saved):
                     self.save()

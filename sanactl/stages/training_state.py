@@ -47,14 +47,15 @@ class TrainingState:
     def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Any) -> None:
         """Writes the state after `step` steps, whole or not at all, and drops all but the last two."""
         import torch
-        from safetensors.torch import save_file
+
+        from sanactl.diffusion.saving import write_tensors
 
         self.folder.mkdir(exist_ok=True)
         target = self.weights(step).parent
         if self._key_of(target) == self.key:
             return
         with atomic_dir(target, force=True) as folder:
-            save_file(model.state_dict(), folder / "model.safetensors", metadata=self.header)
+            write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
             if average is not None:
                 torch.save(average.state_dict(), folder / "average.pt")

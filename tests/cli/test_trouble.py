@@ -169,7 +169,7 @@ def test_nan_stops_training_and_keeps_the_last_good_weights(
     capsys.readouterr()
     assert main(["finetune", "nan.st", "--steps", "2", "-b", "2"]) == 1
     said = capsys.readouterr().err
-    assert "step 0" in said
+    assert "stopped at step 1: the loss is nan" in said
     assert "Traceback" not in said
     assert not (place / "nan-ft2.st").exists()
 

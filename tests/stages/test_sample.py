@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Program, snapshot
-
 from sanactl.errors import OutputExistsError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.prompts import load_prompts
 from sanactl.stages.conditioning import SamplingSettings, lot_size, sampling_settings
 from sanactl.stages.sample import _share, find_folder, open_folder
+from tests.program import Program, snapshot
 
 STEPS = ("--steps", "3")
 

@@ -1,0 +1,135 @@
+"""Checkpoints to modules and back, and what is said where a part is missing or wrong."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sanactl.diffusion.loading import dtype_warning, load_companions, load_transformer, resolve_dtype
+from sanactl.diffusion.saving import save_transformer, write_tensors
+from sanactl.errors import InputError, UsageError
+from sanactl.io.builtin import asset
+from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.safetensors import read_header
+from sanactl.stages.conditioning import Sana, sampling_settings
+
+
+def test_weights_are_the_files(place: Path) -> None:
+    from diffusers import SanaTransformer2DModel
+
+    tiny = open_checkpoint("tiny.st")
+    model = load_transformer(tiny)
+    assert isinstance(model, SanaTransformer2DModel)
+    assert not model.training
+    stored = load_file("tiny.st")
+    assert set(model.state_dict()) == set(stored)
+    assert all((value == stored[name].float()).all() for name, value in model.state_dict().items())
+    assert {p.dtype for p in load_transformer(tiny, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+def test_a_model_with_a_position_table_gets_it(tmp_path: Path) -> None:
+    """interpolation_scale gives a sine-cosine table that is a buffer, and in no checkpoint."""
+    from diffusers import SanaTransformer2DModel
+
+    from sanactl.io.ckpt_metadata import encode_metadata
+
+    config = {**open_checkpoint(asset("base.st")).config, "num_layers": 1, "interpolation_scale": 2}
+    theirs = SanaTransformer2DModel(**config).eval()
+    write_tensors(theirs.state_dict(), tmp_path / "a.st", encode_metadata(config))
+    ours = load_transformer(open_checkpoint(tmp_path / "a.st"))
+    inputs = {
+        "hidden_states": torch.randn(1, 8, 8, 8),
+        "encoder_hidden_states": torch.randn(1, 4, 96),
+        "timestep": torch.tensor([500.0]),
+    }
+    with torch.no_grad():
+        assert (ours(**inputs).sample == theirs(**inputs).sample).all()
+
+
+def test_there_and_back(place: Path) -> None:
+    tiny = open_checkpoint("tiny.st")
+    model = load_transformer(tiny)
+    for target in ("a.st", "b.st"):
+        save_transformer(model, tiny, Path(target), command="finetune", arguments={"steps": 1}, seed=3)
+    assert Path("a.st").read_bytes() == Path("b.st").read_bytes()
+    saved = open_checkpoint("a.st")
+    assert saved.dtypes == tiny.dtypes
+    assert all((v == load_file("tiny.st")[k]).all() for k, v in load_file("a.st").items())
+    save_transformer(model, tiny, Path("c.st"), command="x", arguments={}, dtype=torch.bfloat16)
+    assert open_checkpoint("c.st").dtypes == {"BF16": tiny.num_parameters}
+
+
+def test_tensors_of_every_width_are_aligned(tmp_path: Path) -> None:
+    tensors = {
+        "odd": torch.arange(3, dtype=torch.bfloat16),
+        "scalar": torch.tensor(2.5),
+        "turned": torch.arange(6.0).view(2, 3).T,
+        "half": torch.arange(5, dtype=torch.float16),
+    }
+    write_tensors(tensors, tmp_path / "a.st", {"format": "pt"})
+    for info in read_header(tmp_path / "a.st").tensors.values():
+        assert info.offset % (4 if info.dtype == "F32" else 2) == 0
+    loaded = load_file(tmp_path / "a.st")
+    assert all((loaded[k] == v).all() and loaded[k].dtype == v.dtype for k, v in tensors.items())
+
+
+def test_companions_are_found_where_the_header_says(place: Path) -> None:
+    tiny = open_checkpoint("tiny.st")
+    found = load_companions(tiny)
+    assert type(found.vae).__name__ == "AutoencoderDC"
+    assert type(found.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert not hasattr(found.text_encoder, "lm_head")
+    assert not any(p.requires_grad for p in found.vae.parameters())
+    shutil.copytree(asset("vae"), place / "world/vae")
+    beside = replace(tiny, companions={"vae": {"source": "world", "subfolder": "vae"}})
+    assert load_companions(beside, parts=("vae",)).vae is not None
+
+
+@pytest.mark.parametrize(
+    ("companions", "said"),
+    [
+        ({}, "names no vae"),
+        ({"vae": {"source": "./gone", "subfolder": "vae"}}, "./gone is not there"),
+        ({"vae": {"source": "builtin:moon", "subfolder": "vae"}}, "builtin:moon"),
+        ({"vae": {"source": "broken"}}, "its vae"),
+    ],
+)
+def test_companions_that_are_not_there(place: Path, companions: dict, said: str) -> None:
+    (place / "broken").mkdir()
+    (place / "broken/config.json").write_text("{}")
+    with pytest.raises(InputError, match=said):
+        load_companions(replace(open_checkpoint("tiny.st"), companions=companions), parts=("vae",))
+
+
+def test_an_autoencoder_of_another_scale_is_refused(place: Path) -> None:
+    """One stage less makes 4 pixels of a latent."""
+    from diffusers import AutoencoderDC
+
+    config = AutoencoderDC.load_config(asset("vae"))
+    for key, value in config.items():
+        if key.startswith(("encoder_", "decoder_")) and isinstance(value, list | tuple):
+            config[key] = value[:-1]
+    AutoencoderDC.from_config(config).save_pretrained(place / "world/vae")
+    tiny = open_checkpoint("tiny.st")
+    other = replace(tiny, companions={**tiny.companions, "vae": {"source": "world", "subfolder": "vae"}})
+    with pytest.raises(InputError, match="does not make 8 pixels of a latent"):
+        Sana(other, sampling_settings(other), device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_dtypes(place: Path) -> None:
+    cpu, tiny = torch.device("cpu"), open_checkpoint("tiny.st")
+    assert resolve_dtype(None, cpu) == torch.float32
+    assert resolve_dtype(None, torch.device("cuda")) == torch.bfloat16
+    assert resolve_dtype("fp16", cpu) == torch.float16
+    with pytest.raises(UsageError, match="fp8"):
+        resolve_dtype("fp8", cpu)
+    assert dtype_warning(tiny, torch.bfloat16) is None
+    old = replace(tiny, config={**tiny.config, "qk_norm": None})
+    assert next(iter(old.dtypes)) == "F16"
+    assert "issue 47" in str(dtype_warning(old, torch.bfloat16))
+    assert dtype_warning(old, torch.float32) is None
