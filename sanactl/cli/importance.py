@@ -55,7 +55,7 @@ def importance(
     from sanactl.stages.importance import block_importance
 
     run = Invocation("importance", seed=seed)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts))
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
     records, source = choose_prompts(prompts, piped, default="calib")
     settings = sampling_settings(found, steps=steps, guidance_scale=guidance)
     target = output or Path(f"{found.name}.importance.jsonl")

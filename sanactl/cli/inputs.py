@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sanactl.cli.streams import note, stdin_records
+from sanactl.cli.streams import note, stdin_prompts
 from sanactl.errors import InputError
 from sanactl.io.builtin import asset
 from sanactl.io.prompts import load_prompts, number_prompts
@@ -13,9 +13,14 @@ from sanactl.io.records import Record
 __all__ = ["choose_prompts", "prompts_wanted", "spread"]
 
 
-def prompts_wanted(argument: str | None) -> tuple[str, ...]:
-    """The kinds to look for on stdin besides a checkpoint: none where --prompts names a file, which leaves stdin alone."""
-    return ("prompt",) if argument in (None, "-") else ()
+def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ...]:
+    """The kinds to look for on stdin besides a checkpoint.
+
+    None where --prompts names a file, which leaves stdin alone, and where stdin is the prompt file, being no more than
+    that: the checkpoint is named.
+    """
+    only_prompts = prompts == "-" and checkpoint not in (None, "-")
+    return ("prompt",) if prompts in (None, "-") and not only_prompts else ()
 
 
 def spread(records: list[Record], limit: int | None) -> list[Record]:
@@ -34,9 +39,7 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
         default: "calib" for the calibration prompts, "demo" for one evaluation prompt a task.
     """
     if argument == "-":
-        if piped:
-            return _of_pipe(piped), "stdin"
-        return number_prompts(list(stdin_records(("prompt",), default_kind="prompt"))), "stdin"
+        return (_of_pipe(piped) if piped else stdin_prompts()), "stdin"
     if argument == "shapes":
         return load_prompts(asset("eval.jsonl")), "builtin:shapes"
     if argument is not None:

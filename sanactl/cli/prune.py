@@ -50,8 +50,11 @@ def prune(
     from sanactl.cli.prune_choice import choose
     from sanactl.cli.streams import find_checkpoint
     from sanactl.cli.surgery import execute
+    from sanactl.errors import UsageError
     from sanactl.surgery.prune import plan_prune
 
+    if output is not None and keep is not None and "," in keep:
+        raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o away")
     parent, records = find_checkpoint(checkpoint, revision=revision, native=True)
     asked = {"--keep": keep, "--blocks": blocks, "--drop": drop, "--parameters": parameters, "--size": size}
     chosen = choose(parent, records, importance, asked, protect=(protect_head, protect_tail))

@@ -67,7 +67,7 @@ def sample(
     from sanactl.stages.sample import find_folder, folder_settings, open_folder, sample_images
 
     run = Invocation("sample", seed=seed)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts))
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
     records, source = choose_prompts(prompts, piped, default="demo")
     records = spread(records, limit)
     settings = sampling_settings(

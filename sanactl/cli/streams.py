@@ -13,18 +13,19 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.journal import Journal
+from sanactl.io.prompts import parse_prompts
 from sanactl.io.records import Record, load_records, read_records
 
 __all__ = [
-    "find_checkpoint", "find_records", "is_first_process", "note", "silence_stdout", "stdin_is_piped", "stdin_records",
-    "write_line",
+    "find_checkpoint", "find_records", "is_first_process", "note", "silence_stdout", "stdin_is_piped", "stdin_prompts",
+    "stdin_records", "write_line",
 ]  # fmt: skip
 
 # Seconds of silence on a pipe after which a person is told what is being waited for.
@@ -81,8 +82,18 @@ def stdin_is_piped() -> bool:
 def stdin_records(kinds: tuple[str, ...], default_kind: str | None = None) -> Iterator[Record]:
     """Records from stdin as they arrive; says so once if nothing comes for some seconds."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return iter(_shared_records(kinds, default_kind))
+        return iter(_shared(lambda: list(_own_records(kinds, default_kind))))
     return _own_records(kinds, default_kind)
+
+
+def stdin_prompts() -> list[Record]:
+    """All of stdin as a prompt file: plain text or JSONL."""
+
+    def read() -> list[Record]:
+        with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as stream:
+            return parse_prompts(stream, "stdin")
+
+    return _shared(read)
 
 
 def _own_records(kinds: tuple[str, ...], default_kind: str | None) -> Iterator[Record]:
@@ -100,11 +111,13 @@ def _own_records(kinds: tuple[str, ...], default_kind: str | None) -> Iterator[R
         timer.cancel()
 
 
-def _shared_records(kinds: tuple[str, ...], default_kind: str | None) -> list[Record]:
-    """All records of stdin, read by the first process for every one: they share a pipe, and each would get a part."""
+def _shared(read: Callable[[], list[Record]]) -> list[Record]:
+    """What `read` takes from stdin, for every process: they share one stdin, and each would get a part of it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return read()
     from sanactl.stages.processes import broadcast
 
-    return broadcast(list(_own_records(kinds, default_kind)) if is_first_process() else [])
+    return broadcast(read() if is_first_process() else [])
 
 
 def _checkpoint_of(record: Record) -> str:
@@ -134,12 +147,14 @@ def find_checkpoint(
     Raises:
         InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
     """
+    # A line of GenEval's metadata has no kind, and is a prompt as it stands.
+    untold = "prompt" if "prompt" in also else None
     if argument not in (None, "-"):
         assert argument is not None
         found = open_checkpoint(argument, revision=revision, native=native)
-        return found, list(stdin_records(also)) if also and stdin_is_piped() else []
+        return found, list(stdin_records(also, untold)) if also and stdin_is_piped() else []
     if argument == "-" or stdin_is_piped():
-        records = list(stdin_records(("checkpoint", "block", *also)))
+        records = list(stdin_records(("checkpoint", "block", *also), untold))
         if not records:
             raise InputError(
                 f"stdin brought no {' or '.join(('checkpoint', *also))} record",

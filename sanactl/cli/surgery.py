@@ -9,7 +9,6 @@ from typing import Any
 from sanactl.cli.render import show_checkpoints, show_plan
 from sanactl.cli.run import Invocation, checkpoint_record
 from sanactl.cli.streams import note
-from sanactl.errors import UsageError
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.ckpt_pipeline import write_pipeline
 from sanactl.io.records import Record
@@ -37,8 +36,7 @@ def execute(
         verify: run parent and child, and tell how far they are apart.
         pipeline: not None to write a whole pipeline folder; whether to copy the companions into it.
     """
-    if output is not None and len(plans) > 1:
-        raise UsageError("-o names one output, but several depths were asked for", hint="leave -o away")
+    assert output is None or len(plans) == 1, output
     run = Invocation(command, seed=seed)
     run.uses(parent)
     jobs = [(plan, output or Path(name)) for plan, name in plans]

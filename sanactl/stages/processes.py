@@ -18,9 +18,11 @@ _PATIENCE = timedelta(hours=12)
 
 def open_processes() -> PartialState:
     """Joins this run's processes: who they are (`process_index`, `num_processes`, `device`) and how they wait."""
+    import torch
     from accelerate import PartialState
 
-    return PartialState(timeout=_PATIENCE)
+    # Without an accelerator accelerate joins processes (by gloo) only where it is told that the CPU is meant.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
 def open_accelerator(precision: str) -> Accelerator:

@@ -188,7 +188,7 @@ def test_growth_options(place: Path, sanactl: Program) -> None:
 
 
 def test_pruning_by_size(place: Path, sanactl: Program) -> None:
-    sanactl("importance", "tiny.st", "--prompts", "-", "--steps", "1", stdin='{"prompt": "a star"}\n')
+    sanactl("importance", "tiny.st", "--prompts", "-", "--steps", "1", stdin="a star\n")
     (made,) = sanactl("prune", "tiny.st", "--parameters", "410K")
     assert made["blocks"] == 2
     (made,) = sanactl("prune", "tiny.st", "--size", "600KB", "-o", "small.st")
@@ -198,6 +198,24 @@ def test_pruning_by_size(place: Path, sanactl: Program) -> None:
     assert "--keep, --blocks, --drop" in sanactl.fails(
         "prune", "tiny.st", "--keep", "2", "--drop", "0", code=2
     )
+
+
+def test_prompts_through_a_pipe(place: Path, sanactl: Program) -> None:
+    """Plain text, GenEval's metadata as it stands, and a checkpoint in the same stream."""
+    metadata = '{"tag": "single_object", "include": [{"class": "star", "count": 1}], "prompt": "a photo of a star"}\n'
+    few = ("-n", "1", "--steps", "1")
+    (record,) = sanactl("sample", "tiny.st", "-p", "-", *few, "-o", "a", stdin="a star\n")
+    assert record["prompt"] == "a star"
+    for options in ([], ["-p", "-"]):
+        (record,) = sanactl("sample", "tiny.st", *options, *few, "-o", "b", stdin=metadata)
+        assert record["include"] == [{"class": "star", "count": 1}]
+    both = lines([{"kind": "checkpoint", "path": "tiny.st"}]) + metadata
+    for options in ([], ["-"], ["-", "-p", "-"]):
+        (record,) = sanactl("sample", *options, *few, "-o", "b", stdin=both)
+        assert record["prompt"] == "a photo of a star"
+    assert "no prompts" in sanactl.fails("sample", "tiny.st", "-p", "-", stdin="")
+    assert "line 2" in sanactl.fails("sample", "tiny.st", stdin=metadata + "{nonsense\n")
+    assert "the command before may have failed" in sanactl.fails("sample", stdin="")
 
 
 def test_prompts_of_the_built_in_world(place: Path, sanactl: Program) -> None:
