@@ -72,9 +72,13 @@ def load_transformer(
     by_file: dict[Path, list[str]] = {}
     for name, tensor in checkpoint.tensors.items():
         by_file.setdefault(Path(tensor.file), []).append(name)
+    # Under several CPU processes accelerate names the device "cpu:0", which safetensors does not know.
+    place = "cpu" if torch.device(device).type == "cpu" else str(device)
+    device = torch.device(device)
+    place = "cpu" if device.type == "cpu" else str(device)  # safetensors knows no "cpu:0"
     state: dict[str, torch.Tensor] = {}
     for file, names in by_file.items():
-        with safe_open(str(file), framework="pt", device=str(device)) as handle:
+        with safe_open(str(file), framework="pt", device=place) as handle:
             for name in names:
                 state[name] = handle.get_tensor(name).to(dtype)
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
