@@ -31,9 +31,13 @@ def open_accelerator(precision: str) -> Accelerator:
     Args:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
     """
+    import warnings
+
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    # DDP says so of depth-wise convolutions' gradients, once a process; it costs a copy of 9 values a channel.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     open_processes()
     AcceleratorState._reset_state()  # a run before this one, in the same process, may have had another precision
     return Accelerator(mixed_precision=precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,40 +15,30 @@ from pathlib import Path
 import pytest
 
 from sanactl.cli.app import main
+from tests.program import Program
 
 SANACTL = [sys.executable, "-m", "sanactl"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, to its end."""
-    return subprocess.run(
-        [*SANACTL, *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
-def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> int:
-    """Runs a command until a file that matches `ready` appears, then kills it; its exit code."""
+def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> tuple[int, str]:
+    """Runs a command until a file that matches `ready` appears, then kills it; its exit code and stderr."""
     process = subprocess.Popen(
         [*SANACTL, *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     until = time.monotonic() + 200
     while not list(folder.glob(ready)) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(sent)
-    return process.wait(timeout=60)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
 
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:
@@ -55,57 +46,63 @@ def digests(folder: Path, pattern: str) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.glob(pattern))
+        if p.is_file()
     }
 
 
+SAMPLE = ["sample", "tiny.st", "--prompts", "shapes", "--limit", "8", "-n", "6", "--steps", "4", "-o", "out"]
+FINETUNE = ["finetune", "tiny.st", "--steps", "40", "-b", "4", "--save-every", "3", "-o", "trained.st"]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Undisturbed runs of `sample` and `finetune` from a small random checkpoint."""
+def whole(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Undisturbed runs of `sample` and `finetune`."""
     folder = tmp_path_factory.mktemp("whole")
+    shutil.copyfile(tiny_file, folder / "tiny.st")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["init", "shapes", "--scratch", "--blocks", "2", "-o", "tiny.st"]) == 0
-    assert run(folder, "sample", "tiny.st", *SAMPLE).returncode == 0
-    assert run(folder, "finetune", "tiny.st", *FINETUNE).returncode == 0
+        assert main(SAMPLE) == 0
+        assert main(FINETUNE) == 0
     return folder
 
 
-SAMPLE = ["--prompts", "shapes", "--limit", "8", "-n", "8", "--steps", "8", "-b", "8", "-o", "out"]
-FINETUNE = ["--steps", "30", "-b", "8", "--save-every", "3", "-o", "trained.st"]
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_sample_goes_on_where_it_was(
+    whole: Path, place: Path, sanactl: Program, sent: signal.Signals
+) -> None:
+    code, said = killed(place, sent, "out/00001/samples/*.png", *SAMPLE)
+    if sent == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 130
+        assert said.splitlines()[-1] == "sanactl: interrupted"
+        assert "Traceback" not in said
+    there = digests(place, "out/*/samples/*.png")
+    assert 0 < len(there) < 48
+    assert there.items() <= digests(whole, "out/*/samples/*.png").items()
+    assert len(sanactl(*SAMPLE)) == 48
+    assert f"{len(there)} of 48 images are there already" in sanactl.said
+    assert digests(place, "out/**/*") == digests(whole, "out/**/*")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_sample_goes_on_where_it_was(whole: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    (tmp_path / "tiny.st").write_bytes((whole / "tiny.st").read_bytes())
-    code = killed(tmp_path, sent, "out/00001/samples/*.png", "sample", "tiny.st", *SAMPLE)
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_finetune_goes_on_where_it_was(
+    whole: Path, place: Path, sanactl: Program, sent: signal.Signals
+) -> None:
+    code, said = killed(place, sent, ".trained.st.training/step-00000006", *FINETUNE)
     assert code == (130 if sent == signal.SIGTERM else -signal.SIGKILL)
-    there = digests(tmp_path, "out/*/samples/*.png")
-    assert 0 < len(there) < 64
-    done = run(tmp_path, "sample", "tiny.st", *SAMPLE)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 64
-    assert digests(tmp_path, "out/*/samples/*.png") == digests(whole, "out/*/samples/*.png")
+    assert "Traceback" not in said
+    assert not (place / "trained.st").exists()
+    sanactl(*FINETUNE)
+    assert "resuming at step" in sanactl.said
+    assert digests(place, "trained.st") == digests(whole, "trained.st")
+    assert not list(place.glob(".trained.st*"))
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_finetune_goes_on_where_it_was(whole: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    (tmp_path / "tiny.st").write_bytes((whole / "tiny.st").read_bytes())
-    code = killed(tmp_path, sent, ".trained.st.training/step-00000006", "finetune", "tiny.st", *FINETUNE)
-    assert code == (130 if sent == signal.SIGTERM else -signal.SIGKILL)
-    assert not (tmp_path / "trained.st").exists()
-    done = run(tmp_path, "finetune", "tiny.st", *FINETUNE)
-    assert done.returncode == 0, done.stderr
-    assert "resuming at step" in done.stderr
-    assert digests(tmp_path, "trained.st") == digests(whole, "trained.st")
-    assert not list(tmp_path.glob(".trained.st.training/*"))
-
-
-def test_a_reader_that_leaves_is_no_failure(whole: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.st").write_bytes((whole / "tiny.st").read_bytes())
-    command = " ".join([*SANACTL, "sample", "tiny.st", *SAMPLE])
+def test_a_reader_that_leaves_is_no_failure(whole: Path, place: Path, sanactl: Program) -> None:
+    command = " ".join([*SANACTL, *SAMPLE])
     done = subprocess.run(
         ["bash", "-c", f"{command} </dev/null | head -1; echo ${{PIPESTATUS[0]}}"],
-        cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -115,6 +112,21 @@ def test_a_reader_that_leaves_is_no_failure(whole: Path, tmp_path: Path) -> None
     assert json.loads(first)["kind"] == "image"
     assert code == "0"
     assert "Traceback" not in done.stderr
+    # What was drawn is there, and the rest comes with the same command.
+    assert 0 < len(digests(place, "out/*/samples/*.png")) < 48
+    sanactl(*SAMPLE)
+    assert digests(place, "out/*/samples/*.png") == digests(whole, "out/*/samples/*.png")
+
+
+@pytest.mark.parametrize("arguments", [["prompts", "shapes"], ["inspect", "tiny.st"], ["--help"]])
+def test_stdout_that_is_full_or_closed(place: Path, arguments: list[str]) -> None:
+    command = " ".join([*SANACTL, *arguments])
+    full = subprocess.run(["bash", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert full.returncode == 1
+    assert full.stderr.lower().count("no space left on device") == 1
+    assert len(full.stderr.splitlines()) == 1
+    closed = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
 
 def test_an_empty_pipe_is_a_failure(tmp_path: Path) -> None:
