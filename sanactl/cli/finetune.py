@@ -93,9 +93,9 @@ def finetune(
     from sanactl.io.checkpoint import open_checkpoint
     from sanactl.io.records import write_records
     from sanactl.stages.conditioning import sampling_settings
+    from sanactl.stages.data import open_training_data
     from sanactl.stages.finetune import FinetuneSettings
     from sanactl.stages.finetune import finetune as train
-    from sanactl.stages.training_data import open_training_data
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
     _check_choice("--schedule", schedule, ("constant", "cosine", "linear"))

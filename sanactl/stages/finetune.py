@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import SanactlError, TrainingError, UsageError
 from sanactl.io.progress import SILENT, Progress
 from sanactl.stages.processes import open_accelerator
-from sanactl.stages.stopping import StopRequest
-from sanactl.stages.training_loop import TrainingLoop
+from sanactl.stages.training.loop import TrainingLoop
+from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     import torch
 
     from sanactl.io.checkpoint import Checkpoint
-    from sanactl.stages.training_data import TrainingData
+    from sanactl.stages.data import TrainingData
 
 __all__ = ["FinetuneSettings", "finetune"]
 
@@ -99,8 +99,8 @@ def finetune(
     from sanactl.diffusion.saving import header_of, save_transformer
     from sanactl.io.atomic import check_target
     from sanactl.optim import build_optimizer
-    from sanactl.stages.training_batches import Conditions
-    from sanactl.stages.training_state import TrainingState
+    from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.state import TrainingState
 
     accelerator = open_accelerator(settings.precision)
     if settings.batch_size < accelerator.num_processes:

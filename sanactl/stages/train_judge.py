@@ -105,7 +105,7 @@ def train_judge(
 
     from sanactl.stages.judge_network import JudgeNetwork
     from sanactl.stages.judge_pool import flawed_pool, record_pool
-    from sanactl.stages.training_state import TrainingState
+    from sanactl.stages.training.state import TrainingState
 
     model, processor = new_judge(seed, **sizes) if start is None else _load(start)
     sampled = None if records is None else record_pool(records, progress)

@@ -17,9 +17,9 @@ from sanactl.errors import InputError, OutputExistsError, TrainingError
 from sanactl.io.checkpoint import open_checkpoint
 from sanactl.io.images import write_png
 from sanactl.io.progress import Progress
+from sanactl.stages.data import DatasetSource, RecordSource, ShapesSource, open_training_data
 from sanactl.stages.finetune import FinetuneSettings, finetune
-from sanactl.stages.training_data import DatasetSource, RecordSource, ShapesSource, open_training_data
-from sanactl.stages.training_loop import learning_rate_factor
+from sanactl.stages.training.loop import learning_rate_factor
 from tests.program import Program, snapshot
 
 SETTINGS = FinetuneSettings(

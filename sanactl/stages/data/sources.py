@@ -37,21 +37,33 @@ class TrainingData(Protocol):
     name: str
     identity: str
 
+    def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
+        """Positions of the `count` examples of a step, and the (height, width) that all of them have."""
+
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
         """Images uint8 [B, height, width, 3] and B captions at these positions of the stream."""
 
 
-class ShapesSource:
+class _OneSize:
+    """Examples in the order of the stream, all of one size."""
+
+    size: tuple[int, int]  # (height, width)
+
+    def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
+        return range(step * count, (step + 1) * count), self.size
+
+
+class ShapesSource(_OneSize):
     """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
 
     def __init__(self, seed: int, size: int = 64) -> None:
         self.name = self.identity = "builtin:shapes"
-        self.seed, self.size = seed, size
+        self.seed, self.size = seed, (size, size)
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
         from sanactl.shapes.dataset import batch
 
-        images, records = batch(positions, seed=self.seed, size=self.size)
+        images, records = batch(positions, seed=self.seed, size=self.size[0])
         return images, [r["prompt"] for r in records]
 
 
@@ -69,7 +81,7 @@ class _Shuffled:
         return int(self._order(position // self.rows)[position % self.rows])
 
 
-class RecordSource:
+class RecordSource(_OneSize):
     """`image` records, from a pipe or a file: the image at `path` with the prompt that it was made for."""
 
     def __init__(self, records: Sequence[dict[str, Any]], seed: int, height: int, width: int) -> None:
@@ -77,7 +89,7 @@ class RecordSource:
             raise InputError("no image records to train on")
         self.name = f"{len(records)} image records"
         self.identity = _digest(f"{r['path']}\0{r['prompt']}" for r in records)
-        self.records, self.size = list(records), (width, height)
+        self.records, self.size = list(records), (height, width)
         self._shuffled = _Shuffled(len(self.records), seed)
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
@@ -86,13 +98,13 @@ class RecordSource:
         return np.stack(images), [r["prompt"] for r in rows]
 
 
-class DatasetSource:
+class DatasetSource(_OneSize):
     """Anything that `datasets.load_dataset` reads: a folder with metadata.jsonl, a dataset id, Parquet, webdataset."""
 
     def __init__(self, reference: str, seed: int, height: int, width: int) -> None:
         import datasets
 
-        self.name, self.size = reference, (width, height)
+        self.name, self.size = reference, (height, width)
         table = _load(reference)
         columns = table.column_names
         captions = [c for c in CAPTION_COLUMNS if c in columns]
@@ -159,12 +171,12 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes the shorter side and crops the centre, to (width, height); uint8 [height, width, 3]."""
-    if (image.shape[1], image.shape[0]) == size:
+    """Resizes the shorter side and crops the centre, to (height, width); uint8 [height, width, 3]."""
+    if image.shape[:2] == size:
         return image
     from PIL import Image, ImageOps
 
-    return np.asarray(ImageOps.fit(Image.fromarray(image), size, Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.LANCZOS))
 
 
 def open_training_data(
@@ -174,6 +186,10 @@ def open_training_data(
     height: int,
     width: int,
     records: Sequence[dict[str, Any]] | None = None,
+    captions: str | None = None,
+    buckets: bool = False,
+    streaming: bool = False,
+    max_bad: int = 0,
 ) -> TrainingData:
     """The source for `--data`: image records if given (or named, as a .jsonl file), else the folder or dataset, else
     the built-in world.

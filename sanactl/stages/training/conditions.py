@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import torch
 
     from sanactl.io.checkpoint import Checkpoint
+    from sanactl.stages.data import TrainingData
     from sanactl.stages.finetune import FinetuneSettings
-    from sanactl.stages.training_data import TrainingData
 
 __all__ = ["Conditions"]
 
@@ -26,12 +26,7 @@ class Conditions:
         from sanactl.diffusion.loading import load_companions
 
         self.data, self.settings, self.device = data, settings, device
-        factor = pixels_per_latent(checkpoint)
-        self.latent_shape = (
-            int(checkpoint.config["in_channels"]),
-            settings.height // factor,
-            settings.width // factor,
-        )
+        self.channels, self.factor = int(checkpoint.config["in_channels"]), pixels_per_latent(checkpoint)
         self.companions = load_companions(
             checkpoint, parts=("tokenizer", "text_encoder", "vae"), device=device
         )
@@ -42,6 +37,11 @@ class Conditions:
             self.instruction = human_instruction()
         self.cached: torch.Tensor | None = None
         self.captions: list[str] = []
+
+    def step(self, step: int) -> tuple[list[int], tuple[int, int, int]]:
+        """Positions of a step's examples in the stream, and the shape [C, h, w] of each one's latents."""
+        positions, (height, width) = self.data.step(step, self.settings.batch_size)
+        return list(positions), (self.channels, height // self.factor, width // self.factor)
 
     def encode_images(self, images: Any) -> torch.Tensor:
         """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32."""

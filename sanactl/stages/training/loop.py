@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import TrainingError
 from sanactl.io.progress import Progress
-from sanactl.stages.stopping import StopRequest
+from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
     from sanactl.stages.finetune import FinetuneSettings
-    from sanactl.stages.training_batches import Conditions
-    from sanactl.stages.training_state import TrainingState
+    from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.state import TrainingState
 
 __all__ = ["TrainingLoop", "learning_rate_factor"]
 
@@ -131,15 +131,14 @@ class TrainingLoop:
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         sigma = sample_sigmas(count, settings.flow_shift, generator)
         dropped = torch.rand(count, generator=generator) < settings.text_dropout
-        noise = torch.randn((count, *self.conditions.latent_shape), generator=generator)
+        positions, shape = self.conditions.step(step)
+        noise = torch.randn((count, *shape), generator=generator)
         mine = list(range(accelerator.process_index, count, world))
         size = settings.micro_batch or len(mine)
         total = torch.zeros(2, device=accelerator.device)
         for start in range(0, len(mine), size):
             part = mine[start : start + size]
-            latents, text, mask = self.conditions.batch(
-                [step * count + i for i in part], dropped[part].tolist()
-            )
+            latents, text, mask = self.conditions.batch([positions[i] for i in part], dropped[part].tolist())
             noise_here, sigma_here = noise[part].to(latents.device), sigma[part].to(latents.device)
             last = start + size >= len(mine)
             with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
