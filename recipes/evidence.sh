@@ -61,7 +61,7 @@ optimizers() {
     done
   done
 }
-ADAM_LR=${ADAM_LR:-1e-3} CAME_LR=${CAME_LR:-2e-4}
+ADAM_LR=${ADAM_LR:-4e-3} CAME_LR=${CAME_LR:-4e-4}
 
 recovery() {
   # The paper's budget of 100 steps after pruning to 2/3 and to 1/3, alone and with the unpruned parent as a teacher.

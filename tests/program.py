@@ -15,7 +15,7 @@ import pytest
 from sanactl.cli.app import main
 
 # What a command says before it begins.
-NOTES = ("sanactl: using", "sanactl: training")
+NOTES = ("sanactl: using", "sanactl: training", "sanactl: encoding")
 
 
 @contextlib.contextmanager

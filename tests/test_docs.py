@@ -243,12 +243,13 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     from sanactl.stages.eval import evaluate_geneval
     from sanactl.stages.judge import judge_stream
     from sanactl.stages.sample import _record
+    from sanactl.surgery.describe import describe
     from sanactl.surgery.grow import plan_grow
 
     monkeypatch.chdir(tmp_path)
     base = open_checkpoint(asset("base.st"))
     assert checkpoint_record(base).keys() == example(kind="checkpoint", path="base.st").keys()
-    planned = {"kind", "path", "planned", *plan_grow(base, 14).summary().as_dict()}
+    planned = {"kind", "path", "planned", *describe(plan_grow(base, 14))}
     assert planned == example(planned=True).keys()
     lineage = next(e for e in examples() if isinstance(e, list))
     assert plan_grow(base, 14).lineage[-1].keys() == lineage[-1].keys()

@@ -19,7 +19,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl import __version__
-from sanactl.cli.streams import is_first_process, silence_stdout
+from sanactl.cli.startup import commands_help, lighten
+from sanactl.cli.usage import no_such_command, usage_line
 from sanactl.errors import SanactlError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "importance": ("importance", "Surgery", "Measure how much each block changes its input (equation 3)."),
     "prune": ("prune", "Surgery", "Keep the most important blocks (section 2.4)."),
     "finetune": ("finetune", "Models", "Train a checkpoint by flow matching, with CAME-8bit by default."),
+    "encode": ("encode", "Models", "Compute latents and text embeddings of training data once."),
     "sample": ("sample", "Models", "Draw images for prompts."),
     "judge": (
         "judge",
@@ -45,9 +47,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "train-judge": ("train_judge", "Models", "Train a judge on labelled images (appendix B)."),
     "eval": ("eval", "Scores", "Score images: eval geneval."),
+    "filter": ("filter", "Scores", "Pass on some of the images: correct ones, the best of a prompt."),
     "prompts": ("prompts", "Scores", "Write prompt files of the built-in world."),
     "report": ("report", "Scores", "Write one HTML page about a run."),
     "log": ("log", "Scores", "Show what was made from what in this folder."),
+    "bench": ("bench", "Scores", "Measure speed and memory: surgery, optimizers."),
     "make-shapes": (
         "make_shapes",
         "Scores",
@@ -67,6 +71,10 @@ class _Passed(Exception):
 class LazyGroup(TyperGroup):
     """A group whose commands live in modules of `sanactl.cli` and are imported when one is called."""
 
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        lighten(self)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
@@ -80,7 +88,15 @@ class LazyGroup(TyperGroup):
         loaded = importlib.import_module(f"sanactl.cli.{module}")
         command = typer.main.get_command(loaded.app)
         command.name = cmd_name
-        return command
+        return lighten(command)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The list of commands, without typer's own drawing, which imports as much as all the rest."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, (_, panel, line) in COMMANDS.items():
+            panels.setdefault(panel, []).append((name, line))
+        options = [param.get_help_record(ctx) for param in self.get_params(ctx)]
+        print(commands_help("sanactl", self.help or "", [o for o in options if o], panels))
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; what typer would give an exit code of its own is passed on to `main` instead."""
@@ -91,6 +107,8 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         ctx._called = args[0] if args else None
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise no_such_command(args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
 
@@ -145,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         return _interrupted()
     except BrokenPipeError:
         # The reader has all it wanted (`sanactl sample | head -1`): that is no failure.
+        from sanactl.cli.streams import silence_stdout
+
         silence_stdout()
         return 0
     except SanactlError as error:
@@ -155,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     except typer.Exit as error:
         return int(error.exit_code)
     except Exception as error:
-        return _unexpected(error, debug)
+        return _unexpected(error, debug, arguments)
 
 
 def _run(arguments: list[str]) -> int:
@@ -165,10 +185,11 @@ def _run(arguments: list[str]) -> int:
         raise passed.error from None
 
 
-def _unexpected(error: Exception, debug: bool) -> int:
+def _unexpected(error: Exception, debug: bool, arguments: list[str]) -> int:
     """Errors that are not ours: wrong usage found by typer, trouble with files or memory, and bugs."""
-    if hasattr(error, "show") and hasattr(error, "exit_code"):
-        error.show()
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        if error.format_message():  # empty where typer has shown the help in place of an error
+            _say(usage_line(error, arguments, COMMANDS))
         return int(error.exit_code)
     if debug:
         raise error
@@ -177,7 +198,7 @@ def _unexpected(error: Exception, debug: bool) -> int:
         where = f"{error.filename}: " if error.filename else ""
         _say(f"{where}{error.strerror}")
     elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        _say(f"out of memory; a smaller --batch-size or --micro-batch may fit ({first[:200]})")
+        _say(f"out of memory; a smaller --batch-size may fit, or finetune's --accumulate ({first[:200]})")
     else:
         _say(
             f"unexpected {type(error).__name__}: {first} (run with --debug for the traceback, and please report it)"
@@ -202,15 +223,21 @@ def _terminated(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _is_first() -> bool:
+    from sanactl.cli.streams import is_first_process
+
+    return is_first_process()
+
+
 def _interrupted() -> int:
-    if is_first_process():
+    if _is_first():
         _say("interrupted")
     return 130
 
 
 def _say(line: str) -> None:
     """One line on stderr, with the process's number where there are several and it is not the first."""
-    rank = "" if is_first_process() else f" (process {os.environ['RANK']})"
+    rank = "" if _is_first() else f" (process {os.environ['RANK']})"
     with contextlib.suppress(BrokenPipeError):
         print(f"sanactl{rank}: {' '.join(line.split())}", file=sys.stderr)
 

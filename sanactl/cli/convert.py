@@ -7,7 +7,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import CheckpointArgument, DryRun, Force, Output, Revision, ShardSize
+from sanactl.cli.options import (
+    CheckpointArgument,
+    Copy,
+    DryRun,
+    Force,
+    Output,
+    Pipeline,
+    Revision,
+    ShardSize,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -16,18 +25,36 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def convert(
     checkpoint: CheckpointArgument = None,
     dtype: Annotated[
-        Optional[str], typer.Option("--dtype", help="Cast to bf16, fp16 or fp32.", show_default=False)
+        Optional[str],
+        typer.Option(
+            "--dtype",
+            metavar="bf16|fp16|fp32",
+            help="Cast every tensor, rounding to nearest even. Default: bytes stay as they are.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
     ] = None,
-    pipeline: Annotated[
-        bool,
-        typer.Option("--pipeline", help="Write a whole pipeline folder, for SanaPipeline.from_pretrained."),
-    ] = False,
-    copy: Annotated[
-        bool, typer.Option("--copy", help="With --pipeline: copy the companions, in place of links.")
-    ] = False,
-    dry_run: DryRun = False,
-    shard_size: ShardSize = "5GB",
+    config: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--config",
+            help="The diffusers config.json of a file that has none in it; a native .pth of a published width needs none.",
+            show_default=False,
+        ),
+    ] = None,
+    variant: Annotated[
+        Optional[str],
+        typer.Option(
+            "--variant",
+            help="Of a folder or Hub id with several: fp16, bf16. Default: the plain one, else bf16.",
+            show_default=False,
+        ),
+    ] = None,
     revision: Revision = None,
+    dry_run: DryRun = False,
+    pipeline: Pipeline = False,
+    copy: Copy = False,
+    shard_size: ShardSize = "5GB",
     output: Output = None,
     force: Force = False,
 ) -> None:
@@ -35,36 +62,44 @@ def convert(
 
     [bold]sanactl convert Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers -o sana.st[/bold]
     [bold]sanactl convert sana.pth -o sana.st --dtype bf16[/bold]          native to one file, cast
+    [bold]sanactl convert base.st -o base.pth[/bold]                       the reference code's native layout
     [bold]sanactl convert base.st -o base/[/bold]                          a diffusers transformer folder
     [bold]sanactl convert base.st --pipeline -o base-pipeline/[/bold]      a whole pipeline folder
 
     Between formats no value is computed: there and back is the same file, byte for byte.
     """
     from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import execute
+    from sanactl.cli.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
+    from sanactl.io.checkpoint import open_checkpoint
+    from sanactl.io.ckpt_resolve import read_json
     from sanactl.surgery.convert import parse_dtype, plan_convert
 
-    if copy and not pipeline:
-        raise UsageError("--copy goes with --pipeline")
     if dtype is not None:
         parse_dtype(dtype)
-    parent, _ = find_checkpoint(checkpoint, revision=revision, native=True)
-    name = f"{parent.name}-{dtype}" if dtype else parent.name
-    name += "-pipeline" if pipeline else ".st"
+    if config is not None or variant is not None:
+        if checkpoint in (None, "-"):
+            raise UsageError("--config and --variant need a named checkpoint")
+        known = read_json(config) if config is not None else None
+        parent = open_checkpoint(
+            str(checkpoint), revision=revision, variant=variant, native=True, config=known
+        )
+    else:
+        parent, _ = find_checkpoint(checkpoint, revision=revision, native=True)
+    name = natural_name(f"{parent.name}-{dtype}" if dtype else parent.name, pipeline=pipeline)
     if output is None and parent.path.absolute() == Path(name).absolute():
         raise UsageError(
             f"{parent.path} is a .st file already",
             hint="-o names another format (name.pth, folder/), --dtype another dtype",
         )
-    target = output or Path(name)
     execute(
         "convert",
         parent,
-        [(plan_convert(parent, target, dtype), name)],
+        [Job(plan_convert(parent, output or Path(name), dtype), name)],
         output=output,
         force=force,
         dry_run=dry_run,
         shard_size=shard_size,
-        pipeline=(copy,) if pipeline else None,
+        pipeline=pipeline,
+        copy=copy,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any
 
 import typer
 
+from sanactl.cli import finetune_options as option
 from sanactl.cli.options import CheckpointArgument, Force, Output, Revision, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -15,63 +16,37 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def finetune(
     checkpoint: CheckpointArgument = None,
-    data: Annotated[
-        Optional[str],
-        typer.Option(
-            "--data",
-            "-d",
-            help="A folder of images with metadata.jsonl, a dataset id, a .jsonl of image records, or - for those "
-            "on stdin. "
-            "Default: image records of the pipe, else the built-in world's endless stream.",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 100,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, help="Images a step, over all processes.")
-    ] = 16,
-    micro_batch: Annotated[
-        int, typer.Option(min=0, help="Of these, so many at once through the model; 0: all. Less memory.")
-    ] = 0,
-    lr: Annotated[
-        Optional[float],
-        typer.Option(
-            min=0, help="Learning rate. Default: the checkpoint's own, else 2e-5.", show_default=False
-        ),
-    ] = None,
-    optimizer: Annotated[str, typer.Option(help="came8bit, came, adamw or adamw8bit.")] = "came8bit",
-    schedule: Annotated[
-        str, typer.Option(help="constant, cosine or linear (the last two go down to 0).")
-    ] = "constant",
-    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 10,
-    clip: Annotated[
-        Optional[float],
-        typer.Option(
-            min=0,
-            help="Largest gradient norm; 0: any. Default: the checkpoint's own, else 0.1.",
-            show_default=False,
-        ),
-    ] = None,
-    weight_decay: Annotated[float, typer.Option(min=0, help="As AdamW's.")] = 0.0,
-    ema: Annotated[float, typer.Option(min=0, max=1, help="Decay of the weights' average; 0: none.")] = 0.0,
-    text_dropout: Annotated[float, typer.Option(min=0, max=1, help="Share of captions left empty.")] = 0.1,
-    flow_shift: Annotated[float, typer.Option(min=0, help="Of the noise levels.")] = 3.0,
-    precision: Annotated[
-        Optional[str],
-        typer.Option(
-            help="fp32, or bf16 autocast. Default: bf16 on a GPU, fp32 on a CPU.", show_default=False
-        ),
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, slower.")
-    ] = False,
-    cache: Annotated[int, typer.Option(min=0, help="Encode this many images once and train on these.")] = 0,
-    save_every: Annotated[
-        int, typer.Option(min=0, help="Save the state every so many steps; 0: every ten minutes.")
-    ] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume/--restart", help="Continue an interrupted run of the same settings.")
-    ] = True,
+    data: option.Data = None,
+    captions: option.Captions = None,
+    buckets: option.Buckets = False,
+    streaming: option.Streaming = False,
+    max_bad: option.MaxBad = 0,
+    text_dropout: option.TextDropout = 0.1,
+    flow_shift: option.FlowShift = 3.0,
+    steps: option.Steps = 100,
+    batch_size: option.Batch = 16,
+    lr: option.LearningRate = None,
+    scale_lr: option.ScaleLr = "none",
+    optimizer: option.OptimizerName = "came8bit",
+    code: option.Code = "",
+    schedule: option.Schedule = "constant",
+    warmup: option.Warmup = 10,
+    clip: option.Clip = None,
+    weight_decay: option.WeightDecay = 0.0,
+    ema: option.Ema = 0.0,
+    train_new_blocks_only: option.NewBlocksOnly = False,
+    lora: option.Lora = 0,
+    teacher: option.TeacherRef = None,
+    teacher_weight: option.TeacherWeight = 0.5,
+    feature_weight: option.FeatureWeight = 0.1,
+    accumulate: option.Accumulate = 1,
+    gradient_checkpointing: option.Checkpointing = False,
+    precision: option.Precision = None,
+    device: option.TrainDevice = None,
+    cache: option.Cache = 0,
+    save_every: option.SaveEvery = 0,
+    keep_last: option.KeepLast = 2,
+    resume: option.Resume = True,
     seed: Seed = 0,
     revision: Revision = None,
     output: Output = None,
@@ -80,12 +55,11 @@ def finetune(
     """Train a checkpoint by flow matching. Ctrl-C saves the state; the same command goes on from there.
 
     [bold]sanactl finetune base-d60-d30.st --data shots/ --steps 100[/bold]
+    [bold]sanactl finetune base-d60-d30.st --teacher base-d60.st[/bold]
     [bold]accelerate launch -m sanactl finetune base.st --data shots/ --steps 1000[/bold]
 
     The loss of every step goes to NAME.train.jsonl.
     """
-    from dataclasses import asdict
-
     from sanactl.cli.render import show_checkpoints
     from sanactl.cli.run import Invocation, checkpoint_record
     from sanactl.cli.streams import find_checkpoint, is_first_process, note
@@ -96,9 +70,11 @@ def finetune(
     from sanactl.stages.data import open_training_data
     from sanactl.stages.finetune import FinetuneSettings
     from sanactl.stages.finetune import finetune as train
+    from sanactl.stages.training.settings import SCALINGS, SCHEDULES
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
-    _check_choice("--schedule", schedule, ("constant", "cosine", "linear"))
+    _check_choice("--schedule", schedule, SCHEDULES)
+    _check_choice("--scale-lr", scale_lr, SCALINGS)
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
         checkpoint, revision=revision, also=("image",) if data in (None, "-") else ()
@@ -110,9 +86,11 @@ def finetune(
     settings = FinetuneSettings(
         steps=steps,
         batch_size=batch_size,
-        micro_batch=micro_batch,
+        accumulate=accumulate,
         learning_rate=lr if lr is not None else float(found.sampling.get("learning_rate", 2e-5)),
+        scale_lr=scale_lr,
         optimizer=optimizer,
+        code=code,
         schedule=schedule,
         warmup=warmup,
         clip=clip if clip is not None else float(found.sampling.get("clip", 0.1)),
@@ -125,10 +103,15 @@ def finetune(
         width=sampling.width,
         max_sequence_length=sampling.max_sequence_length,
         complex_human_instruction=sampling.complex_human_instruction,
-        precision=_precision(precision),
+        precision=_precision(precision, device),
         gradient_checkpointing=gradient_checkpointing,
+        new_blocks_only=train_new_blocks_only,
+        lora=lora,
+        teacher_weight=teacher_weight,
+        feature_weight=feature_weight,
         cache=cache,
         save_every=save_every,
+        keep_last=keep_last,
     )
     target = output or Path(f"{found.name}-ft{steps}.st")
     source = open_training_data(
@@ -137,20 +120,37 @@ def finetune(
         height=settings.height,
         width=settings.width,
         records=images or None,
+        captions=captions,
+        buckets=buckets,
+        streaming=streaming,
+        max_bad=max_bad,
     )
+    taught_by = open_checkpoint(teacher) if teacher else None
     run.uses(found)
     run.uses(source.name)
-    run.key(digest=found.digest, data=source.identity, settings=asdict(settings))
+    if taught_by is not None:
+        run.uses(taught_by)
+    run.key(
+        digest=found.digest,
+        data=source.identity,
+        settings=settings.deciding(),
+        **({"teacher": taught_by.digest} if taught_by else {}),
+    )
     if is_first_process() and run.made_before(target, force=force):
         run.emit([checkpoint_record(open_checkpoint(target))], show=show_checkpoints)
         return
-    note(f"training {found.path} on {source.name}: {optimizer}, learning rate {settings.learning_rate:g}")
+    note(
+        f"training {found.path} on {source.name}: {optimizer}, learning rate {settings.effective_learning_rate:g}"
+        + ("" if scale_lr == "none" else f" ({settings.learning_rate:g}, scaled by {scale_lr})")
+    )
     curve: list[dict[str, Any]] = []
     summary = train(
         found,
         target,
         settings,
         data=source,
+        teacher=taught_by,
+        device=device,
         force=force,
         resume=resume,
         progress=run.progress,
@@ -158,12 +158,21 @@ def finetune(
     )
     if not is_first_process():
         return
+    if not summary.pop("finished"):
+        # No checkpoint record: what comes behind in a pipe must not take this for the result.
+        state = {"kind": "score", "metric": "train_state", "checkpoint": str(target), **summary}
+        run.emit([{**state, "resume": "the same command goes on from there"}])
+        return
     made = open_checkpoint(target)
     log = target.with_suffix(".train.jsonl")
     about = {"kind": "score", "metric": "train_loss", "checkpoint": str(target)}
     write_records(({**about, **point} for point in curve), log, force=True)
     run.finish((log, "score"), (target, "checkpoint"), digest=made.digest)
-    run.emit([{**checkpoint_record(made), **summary}], show=show_checkpoints)
+    skipped = len(getattr(source, "skipped", ()))
+    run.emit(
+        [{**checkpoint_record(made), **summary, **({"skipped": skipped} if skipped else {})}],
+        show=show_checkpoints,
+    )
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -173,7 +182,7 @@ def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"{option} {value}: choose one of {', '.join(allowed)}")
 
 
-def _precision(asked: str | None) -> str:
+def _precision(asked: str | None, device: str | None) -> str:
     """accelerate's name of the precision that was asked for."""
     from sanactl.errors import UsageError
 
@@ -185,6 +194,7 @@ def _precision(asked: str | None) -> str:
     if asked is None:
         import torch
 
-        return "bf16" if torch.cuda.is_available() else "no"
+        on_gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
+        return "bf16" if on_gpu else "no"
     _check_choice("--precision", asked, ("fp32", "no", "bf16"))
     return "no" if asked == "fp32" else asked

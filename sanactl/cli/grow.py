@@ -6,10 +6,23 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import CheckpointArgument, DryRun, Force, Output, Revision, Seed, ShardSize
-from sanactl.surgery.new_blocks import SIGMA_NOISE
+from sanactl.cli.options import (
+    CheckpointArgument,
+    Copy,
+    DryRun,
+    Force,
+    Output,
+    Pipeline,
+    Revision,
+    Seed,
+    ShardSize,
+)
+from sanactl.surgery.new_blocks import SIGMA, SIGMA_DEPTHWISE, SIGMA_NOISE
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_GROWTH = "Growth"
+_RANDOM = "Random weights"
 
 
 @app.command()
@@ -18,46 +31,83 @@ def grow(
     to: Annotated[
         Optional[int],
         typer.Option(
-            "--to", min=1, help="Blocks of the result. Without it, only --qk-norm.", show_default=False
+            "--to",
+            min=1,
+            help="Blocks of the result. May be left out with --qk-norm.",
+            show_default=False,
+            rich_help_panel=_GROWTH,
         ),
     ] = None,
     init: Annotated[
         str,
         typer.Option(
-            "--init", help="How new blocks begin: partial, cyclic, replicate, progressive or interpolate."
+            "--init",
+            help="How new blocks begin: partial (random, the identity), cyclic or replicate (copies), progressive (the"
+            " block before plus noise), interpolate (between two blocks).",
+            rich_help_panel=_GROWTH,
         ),
     ] = "partial",
     drop_last: Annotated[
         Optional[int],
         typer.Option(
-            min=0, help="Leave out the last blocks first. Default: 2 for partial, else 0.", show_default=False
+            min=0,
+            help="Leave out this many last blocks first. Default: 2 for partial, else 0.",
+            show_default=False,
+            rich_help_panel=_GROWTH,
         ),
     ] = None,
     position: Annotated[
-        str, typer.Option(help="Where new blocks go: end, interleave, or before which kept block.")
+        str,
+        typer.Option(
+            metavar="end|interleave|AT",
+            help="Where new blocks go: behind the others, spread between them, or all before kept block number AT"
+            " (from 0). Not for cyclic and replicate.",
+            rich_help_panel=_GROWTH,
+        ),
     ] = "end",
     zero_init: Annotated[
         Optional[bool],
         typer.Option(
             "--zero-init/--no-zero-init",
-            help="New blocks begin as the identity. Default: yes for partial, no for copies.",
+            help="New blocks and copies begin as the identity. Default: yes for partial, else no.",
             show_default=False,
+            rich_help_panel=_GROWTH,
         ),
     ] = None,
     qk_norm: Annotated[
-        bool, typer.Option("--qk-norm", help="Insert SANA-1.5's QK norms, of weights one (appendix C).")
+        bool,
+        typer.Option(
+            "--qk-norm",
+            help="Insert SANA-1.5's QK norms, of weights one, into a SANA-1.0 checkpoint (appendix C).",
+            rich_help_panel=_GROWTH,
+        ),
     ] = False,
-    sigma: Annotated[float, typer.Option(min=0, help="Of new weights, N(0, sigma^2).")] = 0.02,
-    sigma_depthwise: Annotated[float, typer.Option(min=0, help="Of new depth-wise convolutions.")] = 0.2,
-    sigma_noise: Annotated[float, typer.Option(min=0, help="Of progressive's noise.")] = SIGMA_NOISE,
+    sigma: Annotated[
+        float,
+        typer.Option(min=0, help="Standard deviation of partial's weights.", rich_help_panel=_RANDOM),
+    ] = SIGMA,
+    sigma_depthwise: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Standard deviation of partial's depth-wise convolutions.", rich_help_panel=_RANDOM
+        ),
+    ] = SIGMA_DEPTHWISE,
+    sigma_noise: Annotated[
+        float,
+        typer.Option(min=0, help="Standard deviation of progressive's noise.", rich_help_panel=_RANDOM),
+    ] = SIGMA_NOISE,
     seed: Seed = 0,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Run parent and child on random latents and tell the largest difference."
+            "--verify",
+            help="Run parent and child on random latents and tell the largest difference; fail where there must be none.",
+            rich_help_panel="Output",
         ),
     ] = False,
     dry_run: DryRun = False,
+    pipeline: Pipeline = False,
+    copy: Copy = False,
     shard_size: ShardSize = "5GB",
     revision: Revision = None,
     output: Output = None,
@@ -65,11 +115,16 @@ def grow(
 ) -> None:
     """Make a checkpoint deeper, keeping what it knows (section 2.2, figure 11).
 
-    [bold]sanactl grow base.st --to 60 --init partial[/bold]
+    [bold]sanactl grow base.st --to 60[/bold]                              the paper's growth, to base-d60.st
+    [bold]sanactl grow base.st --to 60 --dry-run[/bold]                    what it would take
     [bold]sanactl grow base.st --to 30 --drop-last 0 --verify[/bold]       exactly the parent's function
+    [bold]sanactl grow base.st --to 30 --init replicate --zero-init[/bold]
+    [bold]sanactl grow sana-1.0.st --qk-norm[/bold]                        QK norms, at the same depth
+
+    No model is loaded: bytes go from file to file. The output's name decides the format, as for convert.
     """
     from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import execute
+    from sanactl.cli.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
     from sanactl.surgery.grow import plan_grow, plan_qk_norm
 
@@ -83,14 +138,17 @@ def grow(
         plan = plan_grow(
             parent, to, init, drop_last, zero_init, sigma, sigma_depthwise, sigma_noise, seed, where, qk_norm
         )
+    stem = f"{parent.name}-qknorm" if to is None else f"{parent.name}-d{to}"
     execute(
         "grow",
         parent,
-        [(plan, f"{parent.name}-qknorm.st" if to is None else f"{parent.name}-d{to}.st")],
+        [Job(plan, natural_name(stem, pipeline=pipeline))],
         output=output,
         force=force,
         dry_run=dry_run,
         shard_size=shard_size,
+        pipeline=pipeline,
+        copy=copy,
         seed=seed,
         verify=verify,
     )

@@ -33,7 +33,7 @@ def log(
     if checkpoint is not None:
         from sanactl.io.checkpoint import open_checkpoint
 
-        found = open_checkpoint(checkpoint)
+        found = open_checkpoint(checkpoint, native=True)
         if as_json:
             write_line(dumps({"checkpoint": str(found.path), "lineage": found.lineage}))
             return
@@ -52,6 +52,8 @@ def log(
         parts = [branch + (node.name or "?")]
         if run.get("command"):
             parts.append(f"[{run['command']}]")
+        if node.also_from:
+            parts.append(f"with {', '.join(node.also_from)}")
         if node.exists is False:
             parts.append("(gone)")
         if node.outdated:

@@ -8,15 +8,17 @@ from typing import Annotated, Optional
 import typer
 
 __all__ = [
-    "BatchSize", "CheckpointArgument", "Device", "DryRun", "Dtype", "Force", "Output", "Plot", "PromptsFile",
-    "RecordsArgument", "Revision", "Seed", "ShardSize",
+    "BatchSize", "CheckpointArgument", "Copy", "Device", "DryRun", "Dtype", "Force", "Output", "Pipeline", "Plot",
+    "PromptsFile", "RecordsArgument", "Revision", "Seed", "ShardSize",
 ]  # fmt: skip
+
+OUTPUT = "Output"  # the panel of a command's help
 
 CheckpointArgument = Annotated[
     Optional[str],
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A .st file, a diffusers folder or a Hub id; - reads a record from stdin. "
+        help="A .st file, a diffusers or pipeline folder, or a Hub id; - reads a record from stdin. "
         "Default: what the pipe brings, else the newest that this folder's journal knows, else the built-in base.",
         show_default=False,
     ),
@@ -32,10 +34,17 @@ RecordsArgument = Annotated[
 Output = Annotated[
     Optional[Path],
     typer.Option(
-        "--output", "-o", help="Where to write; by default a natural name in this folder.", show_default=False
+        "--output",
+        "-o",
+        help="Where to write; by default a natural name in this folder.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output that exists.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", "-f", help="Overwrite an output that exists.", rich_help_panel=OUTPUT),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[
     Optional[str],
@@ -64,5 +73,28 @@ Plot = Annotated[
     Optional[Path],
     typer.Option("--plot", help="Also draw it into this .png, .svg or .pdf file.", show_default=False),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and write nothing.")]
-ShardSize = Annotated[str, typer.Option("--shard-size", help="Largest shard where a folder is written.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)
+]
+ShardSize = Annotated[
+    str,
+    typer.Option(
+        "--shard-size",
+        help="Largest shard where a folder is written: 5GB, 512MiB.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Pipeline = Annotated[
+    bool,
+    typer.Option(
+        "--pipeline",
+        help="Write a whole pipeline folder, for SanaPipeline.from_pretrained.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Copy = Annotated[
+    bool,
+    typer.Option(
+        "--copy", help="With --pipeline: copy the companions, in place of links.", rich_help_panel=OUTPUT
+    ),
+]

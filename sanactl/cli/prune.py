@@ -7,9 +7,21 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import CheckpointArgument, DryRun, Force, Output, Revision, ShardSize
+from sanactl.cli.options import (
+    CheckpointArgument,
+    Copy,
+    DryRun,
+    Force,
+    Output,
+    Pipeline,
+    Revision,
+    ShardSize,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+_STAYS = "What stays (one of these)"
+_CHOICE = "How the least important blocks are chosen"
 
 
 @app.command()
@@ -17,26 +29,76 @@ def prune(
     checkpoint: CheckpointArgument = None,
     keep: Annotated[
         Optional[str],
-        typer.Option("--keep", "-k", help="How many blocks stay, the most important; several: 40,30,20."),
+        typer.Option(
+            "--keep",
+            "-k",
+            help="This many blocks, the most important ones; several depths at once: 40,30,20.",
+            show_default=False,
+            rich_help_panel=_STAYS,
+        ),
     ] = None,
-    blocks: Annotated[
-        Optional[str], typer.Option(help="Exactly these blocks stay: 0-9,12,50-59.", show_default=False)
-    ] = None,
-    drop: Annotated[Optional[str], typer.Option(help="These blocks go: 17,18.", show_default=False)] = None,
-    parameters: Annotated[
+    params: Annotated[
         Optional[str],
-        typer.Option(help="As many blocks stay as come closest to 1.6B or so.", show_default=False),
+        typer.Option(
+            "--params",
+            help="As many blocks as come closest to this many parameters: 1.6B, 600M.",
+            show_default=False,
+            rich_help_panel=_STAYS,
+        ),
     ] = None,
     size: Annotated[
-        Optional[str], typer.Option(help="As many blocks stay as fit into 4GB or so.", show_default=False)
+        Optional[str],
+        typer.Option(
+            "--bytes",
+            help="As many blocks as fit into a file of this size: 4GB, 800MiB.",
+            show_default=False,
+            rich_help_panel=_STAYS,
+        ),
+    ] = None,
+    blocks: Annotated[
+        Optional[str],
+        typer.Option(
+            "--blocks",
+            help="Exactly these blocks, from 0; -1 is the last: 0-9,12,50-59.",
+            show_default=False,
+            rich_help_panel=_STAYS,
+        ),
+    ] = None,
+    drop: Annotated[
+        Optional[str],
+        typer.Option(
+            "--drop", help="All but these blocks: 17,18.", show_default=False, rich_help_panel=_STAYS
+        ),
     ] = None,
     importance: Annotated[
         Optional[Path],
-        typer.Option(help="Block records; by default those of the pipe or the journal.", show_default=False),
+        typer.Option(
+            "--importance",
+            help="A file of block records; by default those of the pipe, else the newest of this checkpoint in the"
+            " folder's journal.",
+            show_default=False,
+            rich_help_panel=_CHOICE,
+        ),
     ] = None,
-    protect_head: Annotated[int, typer.Option(min=0, help="This many first blocks stay in any case.")] = 0,
-    protect_tail: Annotated[int, typer.Option(min=0, help="This many last blocks stay in any case.")] = 0,
+    span: Annotated[
+        bool,
+        typer.Option(
+            "--span",
+            help="Blocks that go lie side by side: the span of least importance in all.",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = False,
+    protect_head: Annotated[
+        int,
+        typer.Option(min=0, help="This many first blocks stay in any case.", rich_help_panel=_CHOICE),
+    ] = 0,
+    protect_tail: Annotated[
+        int,
+        typer.Option(min=0, help="This many last blocks stay in any case.", rich_help_panel=_CHOICE),
+    ] = 0,
     dry_run: DryRun = False,
+    pipeline: Pipeline = False,
+    copy: Copy = False,
     shard_size: ShardSize = "5GB",
     revision: Revision = None,
     output: Output = None,
@@ -45,18 +107,36 @@ def prune(
     """Keep the most important blocks, in their order (section 2.4).
 
     [bold]sanactl importance base-d60.st -p calib.txt | sanactl prune --keep 30[/bold]
-    [bold]sanactl prune base-d60.st --blocks 0-9,50-59[/bold]
+    [bold]sanactl prune base-d60.st --keep 40,30,20[/bold]           three depths, the source read once
+    [bold]sanactl prune base-d60.st --params 1.6B --span[/bold]      a contiguous span goes
+    [bold]sanactl prune base-d60.st --blocks 0-9,50-59[/bold]        no importance needed
     """
-    from sanactl.cli.prune_choice import choose
+    from sanactl.cli.prune_choice import choose, tell
     from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import execute
+    from sanactl.cli.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
     from sanactl.surgery.prune import plan_prune
 
     if output is not None and keep is not None and "," in keep:
         raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o away")
     parent, records = find_checkpoint(checkpoint, revision=revision, native=True)
-    asked = {"--keep": keep, "--blocks": blocks, "--drop": drop, "--parameters": parameters, "--size": size}
-    chosen = choose(parent, records, importance, asked, protect=(protect_head, protect_tail))
-    plans = [(plan_prune(parent, kept), f"{parent.name}-d{len(kept)}.st") for kept in chosen]
-    execute("prune", parent, plans, output=output, force=force, dry_run=dry_run, shard_size=shard_size)
+    asked = {"--keep": keep, "--params": params, "--bytes": size, "--blocks": blocks, "--drop": drop}
+    protect = (protect_head, protect_tail)
+    choices, file = choose(parent, records, importance, asked, protect=protect, span=span)
+    jobs = []
+    for choice in choices:
+        name = natural_name(f"{parent.name}-d{len(choice.kept)}", pipeline=pipeline)
+        jobs.append(Job(plan_prune(parent, choice.kept), name, choice.as_fields()))
+        tell(choice)
+    execute(
+        "prune",
+        parent,
+        jobs,
+        output=output,
+        force=force,
+        dry_run=dry_run,
+        shard_size=shard_size,
+        pipeline=pipeline,
+        copy=copy,
+        inputs=[] if file is None else [file],
+    )

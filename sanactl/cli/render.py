@@ -15,7 +15,6 @@ __all__ = [
     "show_blocks",
     "show_checkpoints",
     "show_images",
-    "show_plan",
     "show_scores",
 ]
 
@@ -23,8 +22,8 @@ BAR_WIDTH = 40
 
 
 def human_count(number: float) -> str:
-    """1,604,462,752 as 1.60B; three digits."""
-    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+    """1,604,462,752 as 1.6B; at most three digits."""
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(number) >= limit:
             return f"{number / limit:.3g}{unit}"
     return f"{number:g}"
@@ -55,22 +54,6 @@ def show_checkpoints(records: list[Record]) -> None:
             r["digest"][7:19],
         )
     _print(table)
-
-
-def show_plan(records: list[Record]) -> None:
-    for r in records:
-        table = Table("", "before", "after", title=f"plan for {r['path']} (nothing is written)", box=None)
-        table.add_row("blocks", str(r["blocks_before"]), str(r["blocks_after"]))
-        table.add_row("parameters", human_count(r["parameters_before"]), human_count(r["parameters_after"]))
-        table.add_row("bytes", human_bytes(r["bytes_before"]), human_bytes(r["bytes_after"]))
-        table.add_row("FLOPs a forward", human_count(r["flops_before"]), human_count(r["flops_after"]))
-        for key, what in (
-            ("bytes_copied", "copied"),
-            ("bytes_generated", "generated"),
-            ("bytes_zero", "zeros"),
-        ):
-            table.add_row(what, "", human_bytes(r[key]))
-        _print(table)
 
 
 def show_blocks(records: list[Record]) -> None:

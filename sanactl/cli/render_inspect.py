@@ -21,6 +21,8 @@ def show_inspection(record: dict[str, Any]) -> None:
     """A summary, the config's main values, companions, and the lineage as a chain."""
     console = Console()
     table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest is of use only whole
     table.add_row("checkpoint", f"[bold]{record['path']}[/bold] ({record['format']})")
     table.add_row("blocks", str(record["blocks"]))
     table.add_row("parameters", f"{human_count(record['parameters'])} ({record['parameters']:,})")

@@ -162,7 +162,7 @@ def find_checkpoint(
             )
         named = [r for r in records if r["kind"] in ("checkpoint", "block")]
         if named:
-            return open_checkpoint(_checkpoint_of(named[-1]), native=native), records
+            return open_checkpoint(_checkpoint_of(named[-1]), revision=revision, native=native), records
         return _remembered_checkpoint()[0], records
     return _remembered_checkpoint()
 

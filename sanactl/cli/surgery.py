@@ -2,76 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sanactl.cli.render import show_checkpoints, show_plan
+from sanactl.cli.render import show_checkpoints
+from sanactl.cli.render_plan import show_plan
 from sanactl.cli.run import Invocation, checkpoint_record
 from sanactl.cli.streams import note
+from sanactl.errors import SanactlError, UsageError
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.ckpt_pipeline import write_pipeline
 from sanactl.io.records import Record
 from sanactl.io.writer import Plan, target_kind, write_checkpoints
+from sanactl.surgery.describe import describe
 
-__all__ = ["execute"]
+__all__ = ["Job", "execute", "natural_name"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan, the natural name of its output, and fields for the record of it."""
+
+    plan: Plan
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def natural_name(stem: str, *, pipeline: bool) -> str:
+    """The name of an output that the user did not name: STEM.st, or STEM-pipeline for a pipeline's folder."""
+    return f"{stem}-pipeline" if pipeline else f"{stem}.st"
 
 
 def execute(
     command: str,
     parent: Checkpoint,
-    plans: Sequence[tuple[Plan, str]],
+    jobs: Sequence[Job],
     *,
     output: Path | None,
     force: bool,
     dry_run: bool,
     shard_size: str,
+    pipeline: bool = False,
+    copy: bool = False,
     seed: int | None = None,
     verify: bool = False,
-    pipeline: tuple[bool] | None = None,
+    inputs: Sequence[Path] = (),
 ) -> None:
     """Writes each plan under its natural name (or `output`, for a single one) and emits its checkpoint record.
 
     Args:
+        pipeline: write a whole pipeline folder; `copy` the companions into it rather than link them.
         verify: run parent and child, and tell how far they are apart.
-        pipeline: not None to write a whole pipeline folder; whether to copy the companions into it.
+        inputs: files besides the parent that decided the plan, for the journal.
+
+    Raises:
+        UsageError: options that do not go together.
+        SanactlError: parent and child differ where the plan keeps the function.
     """
-    assert output is None or len(plans) == 1, output
+    assert output is None or len(jobs) == 1, output
+    if copy and not pipeline:
+        raise UsageError("--copy goes with --pipeline")
+    if verify and dry_run:
+        raise UsageError(
+            "--verify runs the checkpoint that is written, and --dry-run writes none", hint="leave one away"
+        )
     run = Invocation(command, seed=seed)
     run.uses(parent)
-    jobs = [(plan, output or Path(name)) for plan, name in plans]
-    for warning in dict.fromkeys(warning for plan, _ in jobs for warning in plan.warnings):
+    for path in inputs:
+        run.uses(path)
+    targets = [output or Path(job.name) for job in jobs]
+    if pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
+        raise UsageError(
+            f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix away"
+        )
+    for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         note(f"warning: {warning}")
     if dry_run:
         planned = [
-            {"kind": "checkpoint", "path": str(target), "planned": True, **plan.summary().as_dict()}
-            for plan, target in jobs
+            {"kind": "checkpoint", "path": str(target), "planned": True, **describe(job.plan), **job.fields}
+            for job, target in zip(jobs, targets, strict=True)
         ]
         run.emit(planned, show=show_plan)
         return
-    form = {"shard_size": shard_size, "pipeline": pipeline}
+    form = {"shard_size": shard_size, "pipeline": (copy,) if pipeline else None}
     # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
     left = []
-    for plan, target in jobs:
-        _set_key(run, parent, plan, target, form)
+    for job, target in zip(jobs, targets, strict=True):
+        _set_key(run, parent, job.plan, target, form)
         if not run.made_before(target, force=force):
-            left.append((plan, target))
+            left.append((job.plan, target))
     with run.watching() as progress:
-        if pipeline is not None:
+        if pipeline:
             for plan, target in left:
-                write_pipeline(
-                    plan, target, force, copy=pipeline[0], shard_size=shard_size, progress=progress
-                )
+                write_pipeline(plan, target, force, copy=copy, shard_size=shard_size, progress=progress)
         elif left:
             write_checkpoints(left, force, shard_size=shard_size, progress=progress)
     records = []
-    for plan, target in jobs:
+    for job, target in zip(jobs, targets, strict=True):
         child = open_checkpoint(target, native=True)
-        record = checkpoint_record(child)
+        record = {**checkpoint_record(child), **job.fields}
         if verify:
-            record |= _verified(parent, child)
+            record |= _verified(parent, child, job.plan)
         records.append(record)
-        _set_key(run, parent, plan, target, form)
+        _set_key(run, parent, job.plan, target, form)
         run.run.outputs.clear()
         run.finish((target, "checkpoint", record["digest"]))
     run.emit(records, show=show_checkpoints)
@@ -84,14 +119,22 @@ def _set_key(run: Invocation, parent: Checkpoint, plan: Plan, target: Path, form
     run.key(digest=parent.digest, done=done, kind=kind, form=form if kind == "folder" else None)
 
 
-def _verified(parent: Checkpoint, child: Checkpoint) -> Record:
-    """How far parent and child are apart, as a field for the child's record."""
-    from sanactl.stages.verify import largest_difference
+def _verified(parent: Checkpoint, child: Checkpoint, plan: Plan) -> Record:
+    """How far parent and child are apart, as a field for the child's record; says whether that is as it should be."""
+    from sanactl.stages.verify import changes, largest_difference
 
     difference = largest_difference(parent, child)
-    note(
-        "parent and child agree exactly on random latents"
-        if difference == 0
-        else f"largest difference between parent and child on random latents: {difference:.3g}"
-    )
+    reasons = changes(plan.lineage[-1]["arguments"])
+    if difference == 0:
+        note("parent and child agree exactly on random latents")
+    elif reasons:
+        note(
+            f"largest difference between parent and child on random latents: {difference:.3g};"
+            f" a difference is expected, for {' and '.join(reasons)}"
+        )
+    else:
+        raise SanactlError(
+            f"{child.path} differs from {parent.path} by {difference:.3g} on random latents, and should not differ",
+            hint="do not use it, and please report this",
+        )
     return {"largest_difference": difference}

@@ -15,7 +15,7 @@ from sanactl.errors import InputError
 from sanactl.io.ckpt_metadata import compact_json, decode_metadata, resolve_companions
 from sanactl.io.ckpt_resolve import PICKLES, Located, locate
 from sanactl.io.ckpt_sana import BLOCK, check_config, check_tensors, guess_kind
-from sanactl.io.safetensors import Header, read_header
+from sanactl.io.safetensors import MAX_HEADER, Header, read_header
 
 __all__ = ["Checkpoint", "Stamp", "TensorRef", "fingerprint", "open_checkpoint"]
 
@@ -254,8 +254,14 @@ def _is_native(path: Path) -> bool:
         return False
     if path.suffix.lower() in PICKLES:
         return True
-    names = read_header(path).tensors if path.suffix.lower() in (".st", ".safetensors") else {}
-    return any(name.endswith("blocks.0.cross_attn.kv_linear.weight") for name in names)
+    if path.suffix.lower() not in (".st", ".safetensors"):
+        return False
+    try:
+        with open(path, "rb") as file:  # whether the header holds is for `read_header` to say, once
+            length = int.from_bytes(file.read(8), "little")
+            return b'blocks.0.cross_attn.kv_linear.weight"' in file.read(min(length, MAX_HEADER))
+    except OSError:
+        return False
 
 
 def _merge(located: Located, headers: Mapping[Path, Header]) -> dict[str, TensorRef]:

@@ -1,4 +1,4 @@
-"""Moving bytes from file to file inside the kernel, and making tiles in threads beside it."""
+"""Moving bytes from file to file inside the kernel or through a small buffer, and threads that share such work."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["Sources", "copy_span", "in_threads", "pwrite_all"]
 
 _CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
 _BUFFER = 1 << 20  # bytes of the last fallback's buffer
+_position = threading.Lock()  # sendfile writes at the descriptor's position, of which there is but one
 _UNSUPPORTED = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY, errno.ENOTSOCK,
     getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
@@ -69,12 +70,19 @@ class Sources:
         while count:
             part = os.pread(descriptor, count, offset)
             if not part:
-                raise InputError(
-                    f"{file} ended early, at byte {offset:,}", hint="it changed while it was being read"
-                )
+                raise _ended_early(file, offset)
             parts.append(part)
             offset, count = offset + len(part), count - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, file: Path, offset: int, out: memoryview) -> None:
+        """Fill `out` with the bytes of `file` from `offset`."""
+        descriptor = self.descriptor(file)
+        while out:
+            done = os.preadv(descriptor, [out], offset)
+            if not done:
+                raise _ended_early(file, offset)
+            out, offset = out[done:], offset + done
 
     def read_joined(self, spans: Bytes, start: int, count: int) -> bytes:
         """`count` bytes from byte `start` of spans that are read as if they lay one after the other."""
@@ -87,6 +95,10 @@ class Sources:
             start -= ref.nbytes
         assert count == 0, spans
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _ended_early(file: Path, at: int) -> InputError:
+    return InputError(f"{file} ended early, at byte {at:,}", hint="it changed while it was being read")
 
 
 def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, count: int) -> Iterator[int]:
@@ -107,10 +119,7 @@ def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, c
             if part == 0:
                 if method is not _by_read_write:
                     break  # some file systems answer 0 for "cannot"; only read() is trusted about the end
-                raise InputError(
-                    f"{file} ended early, at byte {offset + done:,}",
-                    hint="it changed while it was being read",
-                )
+                raise _ended_early(file, offset + done)
             done += part
             yield part
 
@@ -124,8 +133,9 @@ def _by_copy_file_range(source: int, target: int, offset: int, at: int, count: i
 def _by_sendfile(source: int, target: int, offset: int, at: int, count: int) -> int:
     if not hasattr(os, "sendfile"):
         raise OSError(errno.ENOSYS, "no sendfile")
-    os.lseek(target, at, os.SEEK_SET)
-    return os.sendfile(target, source, offset, count)
+    with _position:
+        os.lseek(target, at, os.SEEK_SET)
+        return os.sendfile(target, source, offset, count)
 
 
 def _by_read_write(source: int, target: int, offset: int, at: int, count: int) -> int:
@@ -134,7 +144,7 @@ def _by_read_write(source: int, target: int, offset: int, at: int, count: int) -
     return len(data)
 
 
-def pwrite_all(target: int, data: bytes, at: int) -> None:
+def pwrite_all(target: int, data: bytes | memoryview, at: int) -> None:
     """Write all of `data` at byte `at`."""
     view = memoryview(data)
     while view:
@@ -142,20 +152,20 @@ def pwrite_all(target: int, data: bytes, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def in_threads(jobs: Iterator[Callable[[], None]], workers: int, meanwhile: Callable[[], None]) -> None:
-    """Run `jobs` in threads while `meanwhile` runs in this one; the first error of either stops all and is raised.
+def in_threads(jobs: Iterator[Callable[[], None]], workers: int) -> None:
+    """Run `jobs` in threads; the first error of any stops all and is raised, as is an interrupt of this thread.
 
-    Jobs are taken from the iterator one by one, so that a million tiles cost no memory.
+    Jobs are taken from the iterator one by one, so that a million of them cost no memory.
     """
     lock, stop, errors = threading.Lock(), threading.Event(), list[Exception]()
 
     def work() -> None:
         while not stop.is_set():
-            with lock:
-                job = next(jobs, None)
-            if job is None:
-                return
             try:
+                with lock:
+                    job = next(jobs, None)
+                if job is None:
+                    return
                 job()
             except Exception as error:
                 errors.append(error)
@@ -165,7 +175,6 @@ def in_threads(jobs: Iterator[Callable[[], None]], workers: int, meanwhile: Call
     try:
         for thread in threads:
             thread.start()
-        meanwhile()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # a join without end would not let an interrupt through on every system

@@ -1,26 +1,27 @@
-"""Filling the files of a write: safetensors files by copies and computed tiles, a .pth through its zip archive."""
+"""Filling the files of a write: safetensors files by copies and computed values, a .pth through its zip archive."""
 
 from __future__ import annotations
 
+import heapq
+import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from sanactl.io import ckpt_direct
 from sanactl.io.ckpt_copy import Sources, copy_span, in_threads, pwrite_all
+from sanactl.io.ckpt_direct import PAGE
 from sanactl.io.ckpt_plan import Blend, Bytes, Normal, Ones, PlannedTensor, Zeros
 from sanactl.io.progress import Progress
 from sanactl.io.safetensors import DTYPE_BYTES, TensorInfo, encode_header
 
 __all__ = ["OutputFile", "create_file", "fill_files", "write_native"]
 
-_CHUNK = (
-    32 << 20
-)  # bytes of a source that are copied to every target that wants them before the next are touched
-_PART = 1 << 20  # bytes held at a time where data pass through this process
-_COMPUTED = Ones | Normal | Blend
+_CHUNK = 32 << 20  # bytes of a source that the kernel is asked to copy at a time
+_PART = 1 << 20  # bytes held at a time by a thread where data pass through this process
 
 
 @dataclass(frozen=True)
@@ -28,98 +29,228 @@ class OutputFile:
     """A safetensors file whose header is written and whose data are still holes.
 
     Attributes:
-        descriptor: open for writing; the caller closes it.
+        descriptor: open for writing.
+        direct: the same file, open to be written past the page cache, or None.
         tensors: in the order of the data.
         places: where each goes.
+        start: first byte of the data.
+        size: of the whole file in bytes.
     """
 
     descriptor: int
+    direct: int | None
     tensors: Sequence[tuple[str, PlannedTensor]]
     places: Mapping[str, TensorInfo]
+    start: int
+    size: int
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        if self.direct is not None:
+            os.close(self.direct)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """`count` bytes of the target from byte `at` that are those of `file` from `offset`."""
+
+    at: int
+    count: int
+    file: Path
+    offset: int
+
+    def cut(self, at: int, count: int) -> _Copied:
+        return replace(self, at=at, count=count, offset=self.offset + at - self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """`count` bytes of the target from byte `at` that are those of `tensor` from byte `offset`."""
+
+    at: int
+    count: int
+    tensor: PlannedTensor
+    offset: int
+
+    def cut(self, at: int, count: int) -> _Computed:
+        return replace(self, at=at, count=count, offset=self.offset + at - self.at)
+
+
+_Extent = _Copied | _Computed
 
 
 def create_file(path: Path, tensors: Mapping[str, PlannedTensor], metadata: Mapping[str, str]) -> OutputFile:
-    """Write the header of a safetensors file and stretch it to its full size; what is never written stays zero."""
+    """Write the header of a safetensors file and stretch it to its full size; what is never written stays zero.
+
+    The caller closes it.
+    """
     # Wider dtypes first keeps every tensor aligned to its elements; within one dtype the plan's order is kept.
     ordered = sorted(tensors.items(), key=lambda item: -DTYPE_BYTES[item[1].dtype])
     header, places = encode_header(((name, tensor.dtype, tensor.shape) for name, tensor in ordered), metadata)
+    size = len(header) + sum(tensor.nbytes for _, tensor in ordered)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    file = OutputFile(descriptor, None, ordered, places, len(header), size)
     try:
-        os.ftruncate(descriptor, len(header) + sum(tensor.nbytes for _, tensor in ordered))
+        os.ftruncate(descriptor, size)
         pwrite_all(descriptor, header, 0)
+        if sum(extent.count for extent in _extents(file)) >= ckpt_direct.DIRECT_FROM:
+            file = replace(file, direct=ckpt_direct.open_direct(path))
+        if file.direct is not None:
+            for extent in _extents(file):
+                ckpt_direct.allocate(descriptor, extent.at, extent.count)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
-    return OutputFile(descriptor, ordered, places)
+    return file
 
 
 def fill_files(files: Sequence[OutputFile], sources: Sources, progress: Progress, workers: int) -> None:
-    """Give every file its data: copies in this thread, computed tiles in `workers` others.
+    """Give every file its data, by `workers` threads.
 
-    The copies are made in the order of the sources' bytes, so that each source is read once from its disk however many
-    files want it.
+    Each file is filled from front to back, and the files side by side in the order of the sources' bytes, so that a
+    source of which several files want a part is read once from its disk.
     """
-    lock = threading.Lock()
+    lock, local = threading.Lock(), threading.local()
 
     def advance(count: int) -> None:
         with lock:
             progress.advance(count)
 
-    def copy() -> None:
-        spans = [(*span, file.descriptor) for file in files for span in _spans(file)]
-        for source, offset, at, count, descriptor in sorted(spans, key=lambda span: (str(span[0]), span[1])):
-            for part in copy_span(sources, source, offset, descriptor, at, count):
-                advance(part)
+    def buffer() -> memoryview:
+        if not hasattr(local, "buffer"):
+            local.buffer = memoryview(mmap.mmap(-1, _PART))  # begins at a page, as direct writes need
+        return local.buffer
 
-    computed = any(isinstance(tensor.source, _COMPUTED) for file in files for _, tensor in file.tensors)
-    tiles = (job for file in files for job in _tiles(file, sources, advance))
-    in_threads(tiles, workers if computed else 0, copy)
+    def fill(file: OutputFile, extents: Sequence[_Extent]) -> None:
+        first = extents[0]
+        if file.direct is not None and not _shareable(extents):
+            _write_window(file, extents, sources, buffer())
+            advance(sum(extent.count for extent in extents))
+        elif isinstance(first, _Copied):
+            for count in copy_span(sources, first.file, first.offset, file.descriptor, first.at, first.count):
+                advance(count)
+        else:
+            _put(first, sources, buffer()[: first.count])
+            pwrite_all(file.descriptor, buffer()[: first.count], first.at)
+            advance(first.count)
+
+    def place(job: tuple[OutputFile, Sequence[_Extent]]) -> tuple[str, int]:
+        return next(((str(e.file), e.offset) for e in job[1] if isinstance(e, _Copied)), ("", 0))
+
+    jobs = heapq.merge(*(_jobs(file) for file in files), key=place) if len(files) > 1 else _jobs(files[0])
+    in_threads((partial(fill, *job) for job in jobs), workers)
     zeros = sum(t.nbytes for file in files for _, t in file.tensors if isinstance(t.source, Zeros))
     if zeros:
         advance(zeros)
 
 
-def _spans(file: OutputFile) -> Iterator[tuple[Path, int, int, int]]:
-    """The copies as (source, offset in it, offset in the target, bytes): neighbours joined, then cut at round offsets.
+def _jobs(file: OutputFile) -> Iterator[tuple[OutputFile, Sequence[_Extent]]]:
+    """What is done at a time: the extents of a window of the file, or where nothing is written directly, one extent."""
+    if file.direct is not None:
+        for window in _windows(_extents(file)):
+            yield file, window
+        return
+    for extent in _extents(file):
+        # A source is cut at the same places for every target, which lets `fill_files` take turns.
+        step, phase = (
+            (_CHUNK, extent.offset - extent.at) if isinstance(extent, _Copied) else (_PART, -extent.at)
+        )
+        for part in _cut(extent, step, phase):
+            yield file, (part,)
 
-    The cuts fall at the same places of a source for every target, which lets `fill_files` take turns.
+
+def _extents(file: OutputFile) -> Iterator[_Extent]:
+    """Everything but zeros in the order of the target's bytes; copies of neighbours that stay neighbours are one."""
+    pending: _Copied | None = None
+    for name, tensor in file.tensors:
+        at = file.places[name].offset
+        if isinstance(tensor.source, Bytes):
+            for ref in tensor.source.refs:
+                new = _Copied(at, ref.nbytes, ref.file, ref.offset)
+                if (
+                    pending is not None
+                    and pending.cut(at, ref.nbytes) == new
+                    and pending.at + pending.count == at
+                ):
+                    pending = replace(pending, count=pending.count + ref.nbytes)
+                else:
+                    if pending is not None:
+                        yield pending
+                    pending = new
+                at += ref.nbytes
+        elif isinstance(tensor.source, Ones | Normal | Blend) and tensor.nbytes:
+            if pending is not None:
+                yield pending
+            pending = None
+            yield _Computed(at, tensor.nbytes, tensor, 0)
+    if pending is not None:
+        yield pending
+
+
+def _cut(extent: _Extent, step: int, phase: int) -> Iterator[_Extent]:
+    """An extent in parts of at most `step` bytes, which end where the target's byte plus `phase` is a multiple of it."""
+    at, end = extent.at, extent.at + extent.count
+    while at < end:
+        count = min(end - at, step - (at + phase) % step)
+        yield extent.cut(at, count)
+        at += count
+
+
+def _windows(extents: Iterable[_Extent]) -> Iterator[list[_Extent]]:
+    """Extents by windows of the file of `_PART` bytes, and apart where whole pages of zeros lie between them.
+
+    So every page of the file belongs to one window, and what a window's pages hold beside its extents is zero.
     """
-    source, offset, at, count = Path(), 0, 0, 0
-    for name, tensor in file.tensors:
-        position = file.places[name].offset
-        for ref in tensor.source.refs if isinstance(tensor.source, Bytes) else ():
-            if ref.file == source and ref.offset == offset + count and position == at + count:
-                count += ref.nbytes
-            else:
-                yield from _cut(source, offset, at, count)
-                source, offset, at, count = ref.file, ref.offset, position, ref.nbytes
-            position += ref.nbytes
-    yield from _cut(source, offset, at, count)
+    window: list[_Extent] = []
+    for extent in extents:
+        for part in _cut(extent, _PART, 0):
+            if window:
+                last = window[-1].at + window[-1].count - 1
+                if part.at // _PART != last // _PART or part.at // PAGE > last // PAGE + 1:
+                    yield window
+                    window = []
+            window.append(part)
+    if window:
+        yield window
 
 
-def _cut(source: Path, offset: int, at: int, count: int) -> Iterator[tuple[Path, int, int, int]]:
-    while count:
-        part = min(count, _CHUNK - offset % _CHUNK)
-        yield source, offset, at, part
-        offset, at, count = offset + part, at + part, count - part
+def _shareable(extents: Sequence[_Extent]) -> bool:
+    """Whether the kernel might share the source's blocks with the target instead of copying them (btrfs, XFS)."""
+    first = extents[0]
+    aligned = isinstance(first, _Copied) and first.at % PAGE == first.offset % PAGE == first.count % PAGE == 0
+    return aligned and len(extents) == 1
 
 
-def _tiles(
-    file: OutputFile, sources: Sources, advance: Callable[[int], None]
-) -> Iterator[Callable[[], None]]:
-    """A job for each tile of each tensor that has to be computed."""
-    from sanactl.io.ckpt_generate import TILE, tile_bytes, tile_count
+def _write_window(file: OutputFile, extents: Sequence[_Extent], sources: Sources, buffer: memoryview) -> None:
+    """Assemble the pages that `extents` lie in and write them at once, past the page cache."""
+    begin, end = extents[0].at // PAGE * PAGE, -(-(extents[-1].at + extents[-1].count) // PAGE) * PAGE
+    done = begin
+    for extent in extents:
+        buffer[done - begin : extent.at - begin] = bytes(extent.at - done)
+        done = extent.at + extent.count
+        _put(extent, sources, buffer[extent.at - begin : done - begin])
+    buffer[done - begin : end - begin] = bytes(end - done)
+    # The page that the header ends in and the file's last one are not whole ones of ours.
+    low = begin if begin >= file.start else min(end, begin + PAGE)
+    high = max(low, min(end, file.size // PAGE * PAGE))
+    written = 0
+    if high > low:
+        assert file.direct is not None, file
+        written = ckpt_direct.write_direct(file.direct, buffer[low - begin : high - begin], low)
+    end = min(end, file.size)
+    for first, last in ((max(begin, file.start), min(low, end)), (low + written, end)):
+        if first < last:
+            pwrite_all(file.descriptor, buffer[first - begin : last - begin], first)
 
-    def make(tensor: PlannedTensor, tile: int, at: int) -> None:
-        data = tile_bytes(tensor, tile, sources.read_joined)
-        pwrite_all(file.descriptor, data, at)
-        advance(len(data))
 
-    for name, tensor in file.tensors:
-        if isinstance(tensor.source, _COMPUTED):
-            step = TILE * DTYPE_BYTES[tensor.dtype]
-            for tile in range(tile_count(tensor)):
-                yield partial(make, tensor, tile, file.places[name].offset + tile * step)
+def _put(extent: _Extent, sources: Sources, out: memoryview) -> None:
+    """The bytes of an extent into `out`."""
+    if isinstance(extent, _Copied):
+        sources.read_into(extent.file, extent.offset, out)
+        return
+    from sanactl.io.ckpt_generate import compute
+
+    compute(extent.tensor, extent.offset // DTYPE_BYTES[extent.tensor.dtype], out, sources.read_joined)
 
 
 def write_native(
@@ -143,15 +274,13 @@ def write_native(
 
 def _parts(tensor: PlannedTensor, sources: Sources) -> Iterator[bytes]:
     """The bytes of any planned tensor, about a megabyte at a time."""
-    from sanactl.io.ckpt_generate import tile_bytes, tile_count
-
-    if isinstance(tensor.source, Bytes):
-        for ref in tensor.source.refs:
-            for start in range(0, ref.nbytes, _PART):
-                yield sources.read(ref.file, ref.offset + start, min(_PART, ref.nbytes - start))
-    elif isinstance(tensor.source, Zeros):
-        for start in range(0, tensor.nbytes, _PART):
-            yield bytes(min(_PART, tensor.nbytes - start))
-    else:
-        for tile in range(tile_count(tensor)):
-            yield tile_bytes(tensor, tile, sources.read_joined)
+    for start in range(0, tensor.nbytes, _PART):
+        count = min(_PART, tensor.nbytes - start)
+        if isinstance(tensor.source, Bytes):
+            yield sources.read_joined(tensor.source, start, count)
+        elif isinstance(tensor.source, Zeros):
+            yield bytes(count)
+        else:
+            part = bytearray(count)
+            _put(_Computed(0, count, tensor, start), sources, memoryview(part))
+            yield bytes(part)

@@ -18,7 +18,7 @@ from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
 from sanactl.io.ckpt_resolve import read_json
 from sanactl.io.progress import SILENT, Progress
-from sanactl.io.writer import SHARD_SIZE, create_folder, parse_size, write_json
+from sanactl.io.writer import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
 
 __all__ = ["companion_folder", "write_pipeline"]
 
@@ -78,9 +78,9 @@ def write_pipeline(
             opened.callback(sources.close)
             files = []
             for file in create_folder(folder / "transformer", plan, metadata, parse_size(shard_size)):
-                opened.callback(os.close, file.descriptor)
+                opened.callback(file.close)
                 files.append(file)
-            fill_files(files, sources, progress, os.cpu_count() or 1)
+            fill_files(files, sources, progress, default_workers())
             sources.check()
             opened.close()
             for name, source in folders.items():

@@ -92,7 +92,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             raise InputError(f"{path} is not a regular file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            if _is_text(start):
+                raise InputError(f"{path} is a text file, not a checkpoint", hint=_text_hint(path))
             if size < 10:
                 raise InputError(f"{path} is not a safetensors file: it has only {size} bytes")
             if length > MAX_HEADER:
@@ -109,6 +112,20 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     except OSError as error:
         raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
     return _check(path, raw, size)
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether a file's first 8 bytes are text; of a safetensors file they are a length, whose upper bytes are zero."""
+    return bool(start) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
+
+
+def _text_hint(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return f"name its folder, {path.parent}"
+    if suffix == ".jsonl":
+        return f"records come through a pipe: name - in its place and add < {path}"
+    return "name a .st file, a folder or a Hub id (prompts go to --prompts)"
 
 
 def _check(path: Path, raw: bytes, size: int) -> Header:
@@ -152,7 +169,8 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         if not text.startswith("{"):
             raise ValueError("it does not start with '{'")
         entries = json.loads(text, object_pairs_hook=unique)
-        json.dumps(entries, ensure_ascii=False).encode("utf-8")  # lone surrogates cannot be written back
+        if "\\u" in text:  # only an escape can make a lone surrogate, which could not be written back
+            json.dumps(entries, ensure_ascii=False).encode("utf-8")
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

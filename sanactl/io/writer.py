@@ -1,7 +1,7 @@
 """The one writer: it executes any `Plan` by moving bytes from file to file.
 
-It holds no model and imports no torch. Copied bytes do not pass through the process, zeros are holes, and computed
-values are made a megabyte at a time, so memory stays small at any size and the disk sets the pace.
+It holds no model and imports no torch. Bytes are copied by the kernel or a megabyte at a time, zeros are holes, and
+computed values are made a megabyte at a time, so memory stays small at any size and the disk sets the pace.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ __all__ = [
     "Zeros",
     "copy_of",
     "create_folder",
+    "default_workers",
     "parse_size",
     "target_kind",
     "write_checkpoint",
@@ -74,10 +75,12 @@ def parse_size(text: str | int) -> int:
 
 
 def target_kind(target: str | os.PathLike[str]) -> str:
-    """What a target's name asks for: "file" (.st, .safetensors), "native" (.pth) or "folder" (no known suffix).
+    """What a target's name asks for: "file" (.st, .safetensors), "native" (.pth) or "folder" (no suffix).
+
+    What follows a dot and begins with a digit ("sana-1.5") is no suffix; a name that ends in a slash is a folder's.
 
     Raises:
-        UsageError: the suffix of a format that is not written.
+        UsageError: any other suffix.
     """
     text = os.fspath(target)
     suffix = "" if text.endswith(("/", os.sep)) else Path(text).suffix.lower()
@@ -85,9 +88,10 @@ def target_kind(target: str | os.PathLike[str]) -> str:
         return "file"
     if suffix == ".pth":
         return "native"
-    if suffix in (".bin", ".pt", ".ckpt", ".json", ".gguf", ".onnx"):
+    if re.fullmatch(r"\.[a-z]\w*", suffix):
         raise UsageError(
-            f"cannot write {suffix} files ({text})", hint="name a .st file, a .pth file or a folder"
+            f"cannot write {suffix} files ({text})",
+            hint="name a .st or a .pth file, or a folder (no suffix)",
         )
     return "folder"
 
@@ -110,7 +114,7 @@ def write_checkpoint(
         force: replace what is there; of a folder only one that holds nothing but a checkpoint.
         shard_size: largest shard of a folder in bytes ("5GB"); a single tensor is never split.
         progress: told the bytes as they are written.
-        workers: threads that make random values; default the number of processors, at most 8.
+        workers: threads that copy and compute; default the number of processors, at most 4.
 
     Returns:
         the target's path.
@@ -161,9 +165,10 @@ def write_checkpoints(
                     temporary = targets.enter_context(atomic_path(path, force))
                     made = iter([create_file(temporary, plan.tensors, metadata)])
                 for file in made:
-                    opened.callback(os.close, file.descriptor)
+                    opened.callback(file.close)
                     files.append(file)
-            fill_files(files, sources, progress, workers or min(8, _processors()))
+            if files:
+                fill_files(files, sources, progress, workers or default_workers())
             sources.check()
             opened.close()
     except OSError as error:
@@ -277,5 +282,7 @@ def _check_space(jobs: Sequence[tuple[Plan, str | os.PathLike[str]]], paths: Seq
             )
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_workers() -> int:
+    """Threads of a write: one a processor, but no more than four, which fill any disk in 60 MB of memory."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, here)

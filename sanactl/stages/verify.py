@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from sanactl.io.checkpoint import Checkpoint
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-__all__ = ["largest_difference"]
+from sanactl.io.checkpoint import Checkpoint, open_checkpoint
+from sanactl.io.writer import write_checkpoint
+
+__all__ = ["changes", "largest_difference"]
+
+
+def changes(arguments: Mapping[str, Any]) -> list[str]:
+    """Why a grown checkpoint computes something else than its parent; [] where it has to compute the same.
+
+    Args:
+        arguments: of the lineage step that `plan_grow` or `plan_qk_norm` wrote.
+    """
+    reasons = []
+    if dropped := arguments.get("drop_last", 0):
+        blocks = "block was" if dropped == 1 else f"{dropped} blocks were"
+        reasons.append(f"the last {blocks} left out (--drop-last 0 keeps all)")
+    if not arguments.get("zero_init", True):
+        reasons.append("the new blocks are not the identity (--zero-init makes them so)")
+    if arguments.get("qk_norm"):
+        reasons.append("QK norms were inserted")
+    return reasons
 
 
 def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, batch: int = 2) -> float:
@@ -15,8 +38,6 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     """
     import torch
 
-    from sanactl.diffusion.loading import load_transformer
-
     config = parent.config
     generator = torch.Generator().manual_seed(seed)
     side = int(config["sample_size"])
@@ -25,10 +46,24 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     timestep = torch.rand(batch, generator=generator) * 1000
     outputs = []
     for checkpoint in (parent, child):
-        model = load_transformer(checkpoint)
+        model = _loaded(checkpoint)
         with torch.no_grad():
             outputs.append(
                 model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False)[0]
             )
         del model
     return (outputs[0] - outputs[1]).abs().max().item()
+
+
+def _loaded(checkpoint: Checkpoint) -> Any:
+    """The real module in fp32; a native file is turned into diffusers' layout first, beside itself."""
+    from sanactl.diffusion.loading import load_transformer
+
+    if checkpoint.kind != "native":
+        return load_transformer(checkpoint)
+    from sanactl.surgery.convert import plan_convert
+
+    with tempfile.TemporaryDirectory(prefix=".verify-", dir=checkpoint.path.absolute().parent) as folder:
+        target = Path(folder) / "parent.st"
+        write_checkpoint(plan_convert(checkpoint, target), target)
+        return load_transformer(open_checkpoint(target))

@@ -1,8 +1,6 @@
-"""Synthetic checkpoints of any size, and the time and memory of surgery against `cp` and the diffusers script.
+"""Synthetic checkpoints of any size, and the time and memory that programs take, measured in turn.
 
-    python -m sanactl.surgery.bench FOLDER [scale]
-
-writes and removes a few files in FOLDER (about 22 GB at scale 1, the published 20 and 60 blocks) and prints a table.
+`sanactl.surgery.bench_surgery` has what is compared.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sanactl.errors import SanactlError
 from sanactl.io.ckpt_sana import CONFIG_DEFAULTS, check_config, expected_tensors
 from sanactl.io.writer import Normal, Plan, PlannedTensor, write_checkpoint
 
@@ -27,8 +25,9 @@ __all__ = [
     "SANA_1_6B",
     "TINY",
     "compare",
+    "disk_size",
     "measure",
-    "surgery_table",
+    "remove",
     "synthetic_checkpoint",
     "synthetic_plan",
 ]
@@ -67,17 +66,42 @@ def synthetic_checkpoint(
     return write_checkpoint(synthetic_plan(config, dtype, seed), target, **options)
 
 
-def measure(command: Sequence[str]) -> dict[str, float]:
+def measure(command: Sequence[str], cwd: Path | None = None) -> dict[str, float]:
     """Run a program and take its time and memory.
 
     Returns:
         seconds of wall time, cpu_seconds, and peak_mb, the largest resident set in MB (10^6 bytes).
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        SanactlError: it failed; has the last line that it said.
     """
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryFile() as said:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        try:
+            peak, usage = _watched(process)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        seconds = time.monotonic() - started
+        if process.returncode:
+            said.seek(0)
+            last = (said.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            raise SanactlError(f"{command[0]} failed with code {process.returncode}: {last}")
+    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": peak * 1024 / 1e6}
+
+
+def _watched(process: subprocess.Popen[bytes]) -> tuple[int, Any]:
+    """Waits for a process; its largest resident set in KiB and its resource usage."""
     # The kernel's ru_maxrss counts this process too, as it was when it forked; VmHWM starts anew with the program.
     peak = 0
     while True:
@@ -86,38 +110,39 @@ def measure(command: Sequence[str]) -> dict[str, float]:
             peak = max(peak, int(found[1]) if found else 0)
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         if ended:
-            break
-        time.sleep(0.005)
-    seconds = time.monotonic() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": peak * 1024 / 1e6}
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return peak, usage
+        time.sleep(0.002)
 
 
 def compare(
-    contenders: Mapping[str, Callable[[Path], Sequence[str]]], target: Path, rounds: int = 3
+    contenders: Mapping[str, Callable[[Path], Sequence[str]]],
+    target: Path,
+    rounds: int = 3,
+    tick: Callable[[str], None] = lambda name: None,
 ) -> list[dict[str, Any]]:
     """Measure contenders in turn, round by round, so that a slow minute of the machine hits all alike.
 
     Args:
         contenders: name to a function from the target's path to the command that writes it. The first is the measure
             for the others.
-        target: written and removed each time.
+        target: written and removed each time. The programs run in its folder.
         rounds: times each is run.
+        tick: told the name of each that has run.
 
     Returns:
-        a row a contender: name, seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and ratio, the median
+        a row a contender: name, bytes of the output, seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and ratio, the median
         over the rounds of its time over the first one's in the same round.
     """
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     size = 0
     for _ in range(rounds):
         for name, command in contenders.items():
-            _remove(target)
-            runs[name].append(measure(command(target)))
-            size = _size(target)
-    _remove(target)
+            remove(target)
+            runs[name].append(measure(command(target), target.parent))
+            size = disk_size(target)
+            tick(name)
+    remove(target)
     first = [run["seconds"] for run in next(iter(runs.values()))]
     rows = []
     for name, done in runs.items():
@@ -125,6 +150,7 @@ def compare(
         rows.append(
             {
                 "name": name,
+                "bytes": size,
                 "seconds": statistics.median(seconds),
                 "fastest": min(seconds),
                 "cpu_seconds": statistics.median(run["cpu_seconds"] for run in done),
@@ -136,92 +162,16 @@ def compare(
     return rows
 
 
-def surgery_table(
-    folder: Path, scale: float = 1.0, rounds: int = 3, diffusers: bool = False
-) -> list[dict[str, Any]]:
-    """Grow 20 blocks to 60 and prune 60 to 30, bf16, each against a flushed `cp` of a file of the output's size.
-
-    Args:
-        folder: on the disk to be measured; used for several files of up to 9.4 GB.
-        scale: of the numbers of blocks (0.25: 5 to 15, and 15 to 8).
-        rounds: of `compare`.
-        diffusers: also prune with from_pretrained and save_pretrained, which holds the whole model.
-    """
-    blocks = {
-        "base": max(3, round(20 * scale)),
-        "deep": max(4, round(60 * scale)),
-        "pruned": max(2, round(30 * scale)),
-    }
-    rows: list[dict[str, Any]] = []
-    base = synthetic_checkpoint(
-        folder / "bench-base.st", {**SANA_1_6B, "num_layers": blocks["base"]}, "BF16", force=True
-    )
-    deep = folder / "bench-deep.st"
-    pruned = folder / "bench-pruned.st"
-    grow = f"plan_grow(open_checkpoint({str(base)!r}), {blocks['deep']})"
-    prune = f"plan_prune(open_checkpoint({str(deep)!r}), range({blocks['pruned']}))"
-    for task, plan, reference in (("grow", grow, deep), ("prune", prune, pruned)):
-        _remove(reference)
-        measure(_surgery(plan, reference))
-        target = folder / ("bench-target" if task == "prune" and diffusers else "bench-target.st")
-        contenders: dict[str, Callable[[Path], Sequence[str]]] = {
-            "cp": partial(_cp, reference),
-            "sanactl": partial(_surgery, plan),
-        }
-        if task == "prune" and diffusers:
-            source = write_checkpoint(_copy(deep), folder / "bench-folder", force=True)
-            contenders["diffusers"] = partial(_diffusers, source, blocks["pruned"])
-        rows += [{"task": task, "blocks": blocks, **row} for row in compare(contenders, target, rounds)]
-    for path in (base, deep, pruned, folder / "bench-folder"):
-        _remove(path)
-    return rows
+def disk_size(path: Path) -> int:
+    """Bytes of a file or of all files of a folder; 0 where there is none."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*"))
+    return path.stat().st_size if path.exists() else 0
 
 
-def _cp(source: Path, target: Path) -> list[str]:
-    return ["sh", "-c", 'cp "$0" "$1" && sync "$1"', str(source), str(target)]
-
-
-def _surgery(plan: str, target: Path) -> list[str]:
-    code = (
-        "from sanactl.io.checkpoint import open_checkpoint\n"
-        "from sanactl.io.writer import write_checkpoint\n"
-        "from sanactl.surgery.grow import plan_grow\n"
-        "from sanactl.surgery.prune import plan_prune\n"
-        f"write_checkpoint({plan}, {str(target)!r})\n"
-    )
-    return [sys.executable, "-c", code]
-
-
-def _diffusers(source: Path, keep: int, target: Path) -> list[str]:
-    code = (
-        "import torch\n"
-        "from diffusers import SanaTransformer2DModel\n"
-        f"model = SanaTransformer2DModel.from_pretrained({str(source)!r}, torch_dtype=torch.bfloat16)\n"
-        f"model.transformer_blocks = model.transformer_blocks[:{keep}]\n"
-        f"model.register_to_config(num_layers={keep})\n"
-        f"model.save_pretrained({str(target)!r}, max_shard_size='5GB')\n"
-    )
-    return [sys.executable, "-c", code]
-
-
-def _copy(path: Path) -> Plan:
-    from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.surgery.convert import plan_convert
-
-    return plan_convert(open_checkpoint(path), "folder")
-
-
-def _size(path: Path) -> int:
-    return sum(f.stat().st_size for f in path.rglob("*")) if path.is_dir() else path.stat().st_size
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    for line in surgery_table(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.0):
-        print({key: round(value, 3) if isinstance(value, float) else value for key, value in line.items()})

@@ -116,14 +116,26 @@ def _warnings(checkpoint: Checkpoint, wanted: str | None) -> list[str]:
     warnings = []
     if dropped := checkpoint.metadata.get("sanactl.dropped"):
         warnings.append(f"{checkpoint.ref}: left behind, for diffusers has no place for them: {dropped}")
-    trained_fp16 = checkpoint.config["qk_norm"] is None and next(iter(checkpoint.dtypes)) == "F16"
-    if wanted == "BF16" and trained_fp16:
-        warnings.append(
-            f"{checkpoint.ref} was trained in fp16 without QK norms (SANA-1.0): such weights give broken images in bf16"
-            " (NVlabs/Sana issue 47); use a BF16 release"
-        )
+    if wanted == "BF16" and checkpoint.config["qk_norm"] is None:
+        warnings += _bf16_trap(checkpoint)
     if wanted == "F16":
         warnings.append(
             "fp16 holds nothing above 65,504: fine-tuning SANA in it gives NaN (NVlabs/Sana issue 65)"
         )
     return warnings
+
+
+def _bf16_trap(checkpoint: Checkpoint) -> list[str]:
+    """SANA-1.0 was released as trained in fp16 and as trained in bf16; the former gives broken images in bf16."""
+    broken = "such weights give broken images in bf16 (NVlabs/Sana issue 47); use a BF16 release"
+    dtype = next(iter(checkpoint.dtypes))
+    if dtype == "F16":
+        return [f"{checkpoint.ref} was trained in fp16 without QK norms (SANA-1.0): {broken}"]
+    # The fp16 releases come in fp32 files too, and their tensors do not tell how they were trained: names do.
+    known = "BF16" in checkpoint.ref.upper() or any(e.get("command") == "init" for e in checkpoint.lineage)
+    if dtype == "BF16" or known:
+        return []
+    return [
+        f"{checkpoint.ref} has no QK norms (SANA-1.0), and its fp32 file does not tell whether it was trained in fp16:"
+        f" {broken}"
+    ]

@@ -61,16 +61,22 @@ def plan_grow(
         qk_norm: give queries and keys the RMS norms of SANA-1.5, with weights of one, where the parent has none.
 
     Raises:
-        UsageError: impossible numbers or an unknown `init`.
+        UsageError: impossible numbers, an unknown `init`, or a sigma that it does not draw with.
     """
     if init not in INITS:
         raise UsageError(f"unknown init {init!r}", hint=f"choose one of {', '.join(INITS)}")
     dropped = drop_last if drop_last is not None else _PARTIAL_DROP_LAST if init == "partial" else 0
     kept = checkpoint.num_blocks - dropped
     _check_numbers(checkpoint, to, dropped, kept)
-    for what, value in (("sigma", sigma), ("sigma_depthwise", sigma_depthwise), ("sigma_noise", sigma_noise)):
+    for what, value, default, drawn_by in (
+        ("sigma", sigma, SIGMA, "partial"),
+        ("sigma_depthwise", sigma_depthwise, SIGMA_DEPTHWISE, "partial"),
+        ("sigma_noise", sigma_noise, SIGMA_NOISE, "progressive"),
+    ):
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"{what} is {value}", hint="it takes a number of 0 or more")
+        if value != default and init != drawn_by:
+            raise UsageError(f"{what} changes nothing in {init} growth", hint=f"it goes with {drawn_by}")
     zero = zero_init if zero_init is not None else init == "partial"
     random = Random(seed=seed, sigma=sigma, sigma_depthwise=sigma_depthwise, sigma_noise=sigma_noise)
     slots = layout(kept, to, init, position)

@@ -10,7 +10,7 @@ from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.writer import Plan
 from sanactl.surgery.blocks import child_plan, copied_block
 
-__all__ = ["choose_blocks", "plan_prune"]
+__all__ = ["choose_blocks", "choose_span", "plan_prune"]
 
 
 def plan_prune(checkpoint: Checkpoint, keep: Sequence[int]) -> Plan:
@@ -56,6 +56,35 @@ def choose_blocks(
         UsageError: `keep` is below 1, above the number of blocks, or below the number of protected ones.
         InputError: an importance is not a number.
     """
+    _check(importance, keep, protect_head, protect_tail)
+    total = len(importance)
+    protected = {*range(protect_head), *range(total - protect_tail, total)}
+    ranked = sorted(range(total), key=lambda block: (block not in protected, -importance[block], block))
+    return sorted(ranked[:keep])
+
+
+def choose_span(
+    importance: Sequence[float], keep: int, protect_head: int = 0, protect_tail: int = 0
+) -> list[int]:
+    """The blocks that stay when those that go lie side by side: the contiguous span of least importance in all.
+
+    Layer-pruning work on language models removes such spans (Gromov et al. 2024, "The Unreasonable Ineffectiveness of the
+    Deeper Layers"); the paper of SANA-1.5 takes the least important blocks wherever they are (`choose_blocks`).
+
+    Args, Raises: as of `choose_blocks`.
+
+    Returns:
+        ascending block numbers. Of two equally important spans the later one goes.
+    """
+    _check(importance, keep, protect_head, protect_tail)
+    total = len(importance)
+    length = total - keep
+    starts = range(protect_head, total - protect_tail - length + 1)
+    start = min(starts, key=lambda first: (math.fsum(importance[first : first + length]), -first))
+    return [*range(start), *range(start + length, total)]
+
+
+def _check(importance: Sequence[float], keep: int, protect_head: int, protect_tail: int) -> None:
     total = len(importance)
     if not 1 <= keep <= total:
         raise UsageError(f"cannot keep {keep} of {total} blocks", hint=f"keep 1 to {total}")
@@ -68,6 +97,3 @@ def choose_blocks(
             raise InputError(
                 f"the importance of block {block} is {value}", hint="measure it again in fp32 or bf16"
             )
-    protected = {*range(protect_head), *range(total - protect_tail, total)}
-    ranked = sorted(range(total), key=lambda block: (block not in protected, -importance[block], block))
-    return sorted(ranked[:keep])

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from sanactl.errors import UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.writer import parse_size
 
-__all__ = ["blocks_for_bytes", "blocks_for_parameters", "complement", "parse_blocks", "parse_parameters"]
+__all__ = [
+    "blocks_for_bytes",
+    "blocks_for_parameters",
+    "complement",
+    "format_blocks",
+    "parse_blocks",
+    "parse_parameters",
+]
 
 _METADATA = 8192  # bytes kept for what a header says beside its tensors: config and lineage
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
@@ -40,6 +48,17 @@ def parse_blocks(text: str, blocks: int) -> list[int]:
             raise UsageError(f"there are no blocks {part.strip()}", hint=f"the blocks are 0 to {blocks - 1}")
         chosen.update(range(ends[0], ends[-1] + 1))
     return sorted(chosen)
+
+
+def format_blocks(blocks: Sequence[int]) -> str:
+    """Ascending block numbers as `parse_blocks` reads them: [0, 1, 2, 5] is "0-2,5"."""
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1][1:] = [block]
+        else:
+            parts.append([block])
+    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def complement(dropped: list[int], blocks: int) -> list[int]:

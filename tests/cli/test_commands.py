@@ -189,13 +189,13 @@ def test_growth_options(place: Path, sanactl: Program) -> None:
 
 def test_pruning_by_size(place: Path, sanactl: Program) -> None:
     sanactl("importance", "tiny.st", "--prompts", "-", "--steps", "1", stdin="a star\n")
-    (made,) = sanactl("prune", "tiny.st", "--parameters", "410K")
+    (made,) = sanactl("prune", "tiny.st", "--params", "410K")
     assert made["blocks"] == 2
-    (made,) = sanactl("prune", "tiny.st", "--size", "600KB", "-o", "small.st")
+    (made,) = sanactl("prune", "tiny.st", "--bytes", "600KB", "-o", "small.st")
     assert (place / "small.st").stat().st_size <= 600_000
     (made,) = sanactl("prune", "tiny.st", "--drop", "-1", "-o", "dropped.st")
     assert made["blocks"] == 2
-    assert "--keep, --blocks, --drop" in sanactl.fails(
+    assert "--keep, --params, --bytes, --blocks, --drop" in sanactl.fails(
         "prune", "tiny.st", "--keep", "2", "--drop", "0", code=2
     )
 

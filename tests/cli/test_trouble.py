@@ -123,6 +123,67 @@ def test_wrong_usage(place: Path, arguments: list[str], capsys: pytest.CaptureFi
     assert {p for p in set(place.rglob("*")) - before if ".sanactl" not in p.parts} == set()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "no such command: nonsense; see sanactl --help"),
+        (["growth"], "no such command: growth; did you mean grow? see sanactl --help"),
+        (["eval", "genval"], "no such command genval; did you mean geneval? see sanactl eval --help"),
+        (["grow", "--too", "12"], "no such option: --too; did you mean --to? see sanactl grow --help"),
+        (
+            ["prune", "--param", "1B"],
+            "no such option: --param; did you mean --params? see sanactl prune --help",
+        ),
+        (["grow", "base.st", "-n"], "no such option: -n; see sanactl grow --help"),
+        (
+            ["grow", "--to", "many"],
+            "invalid value for --to: it should be a whole number; see sanactl grow --help",
+        ),
+        (["grow", "--to"], "option --to requires an argument; see sanactl grow --help"),
+        (["grow", "base.st", "other.st"], "unexpected argument other.st; see sanactl grow --help"),
+        (
+            ["sample", "-n", "x"],
+            "invalid value for --count: it should be a whole number; see sanactl sample --help",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    place: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fails(capsys, 2, *arguments) == f"sanactl: {says}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("notes.txt", "hello", "name a .st file"),
+        ("model.st", "a longer text that is no checkpoint\n", "name a .st file"),
+        ("records.jsonl", '{"kind": "image"}\n', "< records.jsonl"),
+        ("config.json", '{"num_layers": 4}\n', "name its folder, ."),
+    ],
+)
+def test_a_text_file_is_no_checkpoint(
+    place: Path, name: str, text: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / name).write_text(text)
+    for command in (["inspect"], ["grow", "--to", "12"], ["log"]):
+        said = fails(capsys, 1, command[0], name, *command[1:])
+        assert f"{name} is a text file, not a checkpoint" in said
+        assert hint in said
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.bin", "x.safetensor", "x.pt", "x.ST2"])
+def test_a_suffix_that_is_not_written(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fails(capsys, 2, "convert", "base.st", "-o", name)
+    assert "cannot write" in said
+    assert ".pth" in said
+
+
+def test_a_version_is_no_suffix(place: Path) -> None:
+    assert main(["convert", "base.st", "-o", "sana-1.5"]) == 0
+    assert (place / "sana-1.5" / "config.json").is_file()
+
+
 def test_damaged_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     record = {"kind": "image", "path": "broken.png", "prompt": "a photo of a star", "tag": "single_object"}

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sanactl.errors import InputError, SanactlError
-from sanactl.io import ckpt_copy
+from sanactl.io import ckpt_copy, ckpt_direct
 from sanactl.io.checkpoint import Stamp, TensorRef, open_checkpoint
 from sanactl.io.ckpt_copy import Sources, copy_span, in_threads
-from sanactl.io.ckpt_plan import Bytes
+from sanactl.io.ckpt_files import create_file, fill_files
+from sanactl.io.ckpt_plan import Bytes, Normal, PlannedTensor, Zeros
+from sanactl.io.progress import SILENT
 from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import synthetic_checkpoint
+from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.prune import plan_prune
 
 
 def refuse(code: int | None) -> object:
@@ -85,20 +92,88 @@ def test_joined_spans_read_as_one(tmp_path: Path) -> None:
     sources.close()
 
 
-@pytest.mark.parametrize("where", ["job", "meanwhile"])
+@pytest.mark.parametrize("where", ["the job", "the list of jobs"])
 def test_the_first_error_stops_all_threads(where: str) -> None:
     done = []
 
     def job(number: int) -> None:
-        if where == "job" and number == 5:
-            raise ValueError("job")
+        if where == "the job" and number == 5:
+            raise ValueError(where)
         done.append(number)
 
-    def meanwhile() -> None:
-        if where == "meanwhile":
-            raise ValueError("meanwhile")
+    def jobs() -> Iterator[Callable[[], None]]:
+        for number in range(10_000_000):
+            if where == "the list of jobs" and number == 5:
+                raise ValueError(where)
+            yield partial(job, number)
 
-    jobs = ((lambda number=number: job(number)) for number in range(10_000_000))
     with pytest.raises(ValueError, match=where):
-        in_threads(jobs, 3, meanwhile)
+        in_threads(jobs(), 3)
     assert len(done) < 10_000_000
+
+
+@pytest.mark.parametrize("how", ["direct", "refused", "short", "no such flag"])
+@pytest.mark.parametrize("target", ["other.st", "folder"])
+def test_writing_past_the_page_cache_gives_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, target: str
+) -> None:
+    config = {**TINY, "attention_head_dim": 64, "cross_attention_head_dim": 64, "cross_attention_dim": 128}
+    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", config, "BF16"))
+    plans = [
+        plan_grow(base, 9),
+        plan_grow(base, 9, "interpolate"),
+        plan_prune(base, [0, 2]),
+        plan_grow(base, 7, "cyclic"),
+    ]
+    wholes = [write_checkpoint(plan, tmp_path / f"whole-{number}.st") for number, plan in enumerate(plans)]
+    monkeypatch.setattr(ckpt_direct, "DIRECT_FROM", 0)
+    calls = []
+    real = os.pwrite
+
+    def pwrite(descriptor: int, data: memoryview, at: int) -> int:
+        direct = hasattr(os, "O_DIRECT") and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT
+        if direct:
+            calls.append((at, len(data)))
+            if how == "refused":
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            if how == "short" and len(data) > 4096:
+                return real(descriptor, data[:4096], at)
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    if how == "no such flag":
+        monkeypatch.delattr(os, "O_DIRECT")
+    for number, (plan, whole) in enumerate(zip(plans, wholes, strict=True)):
+        other = write_checkpoint(plan, tmp_path / f"{number}-{target}", shard_size="100KB")
+        if target == "folder":
+            expected = {n: t.shape for n, t in plan.tensors.items()}
+            assert {n: t.shape for n, t in open_checkpoint(other).tensors.items()} == expected
+            assert tensors_of(other) == tensors_of(whole)
+        else:
+            assert other.read_bytes() == whole.read_bytes()
+    assert all(at % 4096 == count % 4096 == 0 for at, count in calls)
+    assert bool(calls) == (
+        how != "no such flag" and ckpt_direct.open_direct(tmp_path / "base.st") is not None
+    )
+
+
+def tensors_of(path: Path) -> dict[str, bytes]:
+    """Every tensor's bytes."""
+    found = open_checkpoint(path).tensors
+    return {name: ref.file.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in found.items()}
+
+
+def test_zeros_are_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ckpt_direct, "DIRECT_FROM", 0)
+    zeros = {"a": (100,), "b": (1 << 20,), "c": (3,)}
+    tensors = {
+        name: PlannedTensor("F32", shape, Normal(1.0, 0, name) if name != "b" else Zeros())
+        for name, shape in zeros.items()
+    }
+    path = tmp_path / "x.st"
+    with contextlib.ExitStack() as stack:
+        file = create_file(path, tensors, {})
+        stack.callback(file.close)
+        fill_files([file], Sources({}), SILENT, 2)
+    assert path.stat().st_size > 4 << 20
+    assert path.stat().st_blocks * 512 < 1 << 20

@@ -20,7 +20,7 @@ from sanactl.io.writer import write_checkpoint, write_checkpoints
 from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from sanactl.surgery.grow import plan_grow, plan_qk_norm
 from sanactl.surgery.layout import Mixed, New, layout
-from sanactl.surgery.prune import choose_blocks, plan_prune
+from sanactl.surgery.prune import choose_blocks, choose_span, plan_prune
 
 
 @pytest.fixture
@@ -267,6 +267,28 @@ def test_choose_blocks() -> None:
         choose_blocks([1.0, float("nan")], 1)
 
 
+def test_choose_span_against_all_spans() -> None:
+    """Brute force: of every span of the right length, one of least importance goes, and it is the last of those."""
+    generator = torch.Generator().manual_seed(0)
+    for trial in range(40):
+        total = 2 + trial % 7
+        values = torch.randint(0, 4, (total,), generator=generator).tolist()
+        for keep in range(1, total + 1):
+            head, tail = trial % 2, (trial // 2) % 2
+            if head + tail > keep:
+                continue
+            spans = {
+                sum(values[start : start + total - keep]): start
+                for start in range(head, total - tail - (total - keep) + 1)
+            }
+            start = spans[min(spans)]
+            expected = [block for block in range(total) if not start <= block < start + total - keep]
+            assert choose_span(values, keep, head, tail) == expected
+    for keep in (0, 6):
+        with pytest.raises(UsageError):
+            choose_span([1.0] * 5, keep)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -276,6 +298,8 @@ def test_choose_blocks() -> None:
         {"to": 9, "drop_last": -1},
         {"to": 9, "init": "magic"},
         {"to": 9, "sigma": float("nan")},
+        {"to": 9, "init": "cyclic", "sigma": 0.5},
+        {"to": 9, "sigma_noise": 0.5},
     ],
 )
 def test_impossible_growth_is_a_usage_error(base: Checkpoint, options: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from sanactl.surgery.select import (
     blocks_for_bytes,
     blocks_for_parameters,
     complement,
+    format_blocks,
     parse_blocks,
     parse_parameters,
 )
@@ -46,6 +47,13 @@ def test_complement() -> None:
     assert complement([0, 3], 5) == [1, 2, 4]
     with pytest.raises(UsageError):
         complement([0, 1], 2)
+
+
+@pytest.mark.parametrize("blocks", [[0], [9], [0, 1, 2, 5, 7, 8], [], list(range(10)), [1, 3, 5]])
+def test_format_blocks_is_what_parse_blocks_reads(blocks: list[int]) -> None:
+    text = format_blocks(blocks)
+    assert (parse_blocks(text, 10) if blocks else []) == blocks
+    assert format_blocks([0, 1, 2, 5]) == "0-2,5"
 
 
 def test_sizes() -> None:

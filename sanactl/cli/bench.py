@@ -1,0 +1,90 @@
+"""`sanactl bench`: what this machine makes of sanactl, measured beside what it is to be compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sanactl.cli.bench_optim import optim
+from sanactl.io.records import Record
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure speed and memory: bench surgery, bench optim.
+
+    [bold]sanactl bench surgery --scale 0.1[/bold]
+    [bold]sanactl bench optim --blocks 2[/bold]
+    """
+
+
+@app.command()
+def surgery(
+    scale: Annotated[
+        float,
+        typer.Option(
+            min=0.001, max=10, help="Of the numbers of blocks; 1 grows 20 to 60 and prunes 60 to 30."
+        ),
+    ] = 0.2,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each contender runs.")] = 3,
+    folder: Annotated[
+        Path, typer.Option(help="On the disk to be measured; needs 40 GB x scale, and is left as it was.")
+    ] = Path("."),
+    diffusers: Annotated[
+        bool, typer.Option("--diffusers/--no-diffusers", help="Measure the usual diffusers script, too.")
+    ] = True,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Very small blocks: a trial of the measurement.")
+    ] = False,
+) -> None:
+    """Measure grow and prune against cp and the usual scripts, and the start-up of the program.
+
+    [bold]sanactl bench surgery --scale 0.2[/bold]   a few minutes, 8 GB of disk
+    [bold]sanactl bench surgery --scale 1 --folder /disk | tee bench.jsonl[/bold]   the published shapes, 40 GB of disk
+
+    The contenders take turns. Times end when the output is on the disk, but for the rows "not flushed". On a terminal:
+    a table; in a pipe: a score record a contender.
+    """
+    from sanactl.cli.run import Invocation
+    from sanactl.errors import UsageError
+    from sanactl.surgery.bench import SANA_1_6B, TINY
+    from sanactl.surgery.bench_surgery import bench_surgery
+
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="name one on the disk to be measured")
+    run = Invocation("bench surgery")
+    with run.watching() as progress:
+        config = TINY if tiny else SANA_1_6B
+        rows = bench_surgery(folder.absolute(), scale, rounds, diffusers, config, progress)
+        run.emit(rows, show=_show)
+
+
+def _show(records: list[Record]) -> None:
+    """A table a task and size, times of the first contender as 1."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sanactl.cli.render import human_bytes
+
+    console = Console()
+    tables: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        tables.setdefault((record["task"], record.get("output_bytes", 0)), []).append(record)
+    for (task, size), rows in tables.items():
+        blocks = rows[0].get("blocks")
+        what = f"{task}, {blocks[0]} to {blocks[1]} blocks, {human_bytes(size)}" if blocks else task
+        table = Table(
+            what, "times the first", "seconds", "fastest", "CPU seconds", "peak MB", "GB/s", box=None
+        )
+        for row in rows:
+            keys = ("overall", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
+            numbers = [row.get(key) for key in keys]
+            table.add_row(row["contender"], *("" if n is None else f"{n:.3g}" for n in numbers))
+        console.print(table, "")
+
+
+app.command()(optim)

@@ -1,0 +1,121 @@
+"""`sanactl bench optim`: optimizers side by side."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sanactl.cli.options import Device, Dtype
+
+__all__ = ["optim"]
+
+
+def optim(
+    model: Annotated[
+        str, typer.Option("--model", help="Whose blocks: tiny, 0.6b, 1.6b (SANA) or 4.8b (SANA-1.5).")
+    ] = "1.6b",
+    blocks: Annotated[
+        Optional[int],
+        typer.Option(
+            "--blocks",
+            min=1,
+            help="How many of its blocks; default: as many as fit into free memory.",
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="How often each optimizer has its turn.")
+    ] = 3,
+    steps: Annotated[
+        Optional[int],
+        typer.Option(
+            "--steps", min=1, help="Timed steps a turn; default: 1 on a CPU, 10 on a GPU.", show_default=False
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Optional[str],
+        typer.Option(
+            "--optimizer", help="Which, separated by commas; default: all that are known.", show_default=False
+        ),
+    ] = None,
+    dtype: Dtype = None,
+    device: Device = None,
+) -> None:
+    """Measure optimizers on SANA's blocks: step time, state, peak memory, share of the copy bandwidth.
+
+    [bold]sanactl bench optim --blocks 2[/bold]                        all of them, on two blocks of SANA 1.6B
+    [bold]sanactl bench optim --optimizer adamw,came8bit | jq .step_ms[/bold]
+
+    They take turns, each with new state, so that a busy machine disturbs all alike. One that cannot run here has a
+    row with the reason. In a pipe: a score record each.
+    """
+    from sanactl.cli.streams import is_first_process, note, write_line
+    from sanactl.diffusion.loading import resolve_dtype
+    from sanactl.io.records import dumps
+    from sanactl.optim import bench
+    from sanactl.stages.conditioning import pick_device
+
+    place = pick_device(device)
+    kind = resolve_dtype(dtype, place)
+    count = bench.fitting_blocks(model, kind, place) if blocks is None else blocks
+    names = None if optimizer is None else [name.strip() for name in optimizer.split(",") if name.strip()]
+    tables = bench.run(model, count, rounds=rounds, steps=steps, optimizers=names, dtype=kind, device=place)
+    if not is_first_process():
+        return
+    number = len(names or bench.CONTENDERS)
+    note(
+        f"optimizers: {number}, rounds: {rounds}, blocks of {model}: {count}; --blocks and --optimizer take less"
+    )
+    if sys.stdout.isatty():
+        from rich.live import Live
+
+        with Live(auto_refresh=False) as live:
+            for table in tables:
+                live.update(show(table), refresh=True)
+        return
+    *_, table = tables
+    for row in table:
+        write_line(dumps({"kind": "score", "metric": "optimizer_step", **row}))
+
+
+def show(rows: list[dict[str, Any]]) -> Any:
+    """The rows as a table for a terminal."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sanactl.cli.render import human_count
+
+    first = rows[0]
+    speed = next((f", copies {row['copy_gb_s']:.3g} GB/s" for row in rows if "copy_gb_s" in row), "")
+    title = (
+        f"{first['model']}, blocks: {first['blocks']}, {human_count(first['parameters'])} parameters,"
+        f" {first['dtype']}, {first['device']}{speed}"
+    )
+    absent = [f"{row['optimizer']}: {row['error']}" for row in rows if "error" in row]
+    caption = "\n".join(
+        [
+            *map(escape, absent),
+            "to public: step time over that of the public SANA code's way",
+            "of copy: the bytes that a step must move, a second, over the copy bandwidth",
+            "state, peak: bytes a parameter; peak is above parameters and gradients",
+        ]
+    )
+    table = Table(title=title, caption=caption, caption_justify="left", box=None)
+    table.add_column("optimizer", no_wrap=True)
+    for heading in ("step ms", "least", "to public", "of copy", "state", "peak"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if "error" in row:
+            continue
+        table.add_row(
+            row["optimizer"],
+            f"{row['step_ms']:,.1f}",
+            f"{row['step_ms_min']:,.1f}",
+            "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            f"{row['copy_share']:.0%}",
+            f"{row['state_bytes_per_parameter']:.3f}",
+            "" if row["peak_bytes_per_parameter"] is None else f"{row['peak_bytes_per_parameter']:.1f}",
+        )
+    return table

@@ -1,0 +1,113 @@
+"""`sanactl encode`: latents and text embeddings, computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import BatchSize, CheckpointArgument, Device, Force, Output, Revision, Seed
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def encode(
+    checkpoint: CheckpointArgument = None,
+    data: Annotated[
+        Optional[str],
+        typer.Option(
+            "--data",
+            "-d",
+            help="As of finetune: a folder, shards or their pattern, a dataset id, a .jsonl of image records, - for "
+            "those on stdin. Default: image records of the pipe, else the built-in world with --count.",
+            show_default=False,
+        ),
+    ] = None,
+    captions: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Columns of captions with weights: text:0.7,short:0.3. All are encoded.", show_default=False
+        ),
+    ] = None,
+    buckets: Annotated[
+        bool, typer.Option("--buckets", help="Keep each image's aspect ratio, nearly: SANA's bucket sizes.")
+    ] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Read a dataset as it goes by; nothing is prepared on disk.")
+    ] = False,
+    count: Annotated[int, typer.Option(min=0, help="The first so many examples; 0: all.")] = 0,
+    max_bad: Annotated[int, typer.Option(min=0, help="Leave out up to so many unreadable images.")] = 0,
+    batch_size: BatchSize = 16,
+    dtype: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Of the shards: fp32, bf16 or fp16. Default: bf16 on a GPU, fp32 on a CPU.",
+            show_default=False,
+        ),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option(help="About the size of a shard, and what a stopped run loses at most.")
+    ] = "1GB",
+    seed: Seed = 0,
+    device: Device = None,
+    revision: Revision = None,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Compute latents and text embeddings once, for training without autoencoder and text encoder.
+
+    [bold]sanactl encode base.st --data shots/ -o latents[/bold]
+    [bold]sanactl finetune base.st --data latents[/bold]
+
+    Writes a folder of safetensors shards; a stopped run goes on where it was. The checkpoint's record goes to stdout.
+    """
+    from sanactl.cli.render import human_bytes, show_checkpoints
+    from sanactl.cli.run import Invocation, checkpoint_record
+    from sanactl.cli.streams import find_checkpoint, note
+    from sanactl.errors import InputError
+    from sanactl.io.writer import parse_size
+    from sanactl.stages.conditioning import pick_device, sampling_settings
+    from sanactl.stages.data import open_examples
+    from sanactl.stages.encode import EncodeSettings
+    from sanactl.stages.encode import encode as write
+
+    run = Invocation("encode", seed=seed)
+    found, piped = find_checkpoint(
+        checkpoint, revision=revision, also=("image",) if data in (None, "-") else ()
+    )
+    records = [r for r in piped if r["kind"] == "image"]
+    if data == "-" and not records:
+        raise InputError("stdin brought no image records", hint="the command before may have failed")
+    where = pick_device(device) if device else None
+    sampling = sampling_settings(found)
+    settings = EncodeSettings(
+        height=sampling.height,
+        width=sampling.width,
+        max_sequence_length=sampling.max_sequence_length,
+        complex_human_instruction=sampling.complex_human_instruction,
+        dtype=dtype or ("fp32" if pick_device(device).type == "cpu" else "bf16"),
+        buckets=buckets,
+        count=count,
+        batch_size=batch_size,
+        shard_bytes=parse_size(shard_size),
+        max_bad=max_bad,
+    )
+    examples = open_examples(
+        None if records else data,
+        seed=seed,
+        side=max(sampling.height, sampling.width),
+        records=records or None,
+        captions=captions,
+        streaming=streaming,
+    )
+    target = output or Path(f"{found.name}-latents")
+    run.uses(found)
+    run.uses(examples.name)
+    note(f"encoding {examples.name} into {target}")
+    summary = write(found, examples, target, settings, device=where, force=force, progress=run.progress)
+    note(f"{summary['examples']:,} examples, {human_bytes(summary['bytes'])}, in {target}")
+    run.finish((target, "latents"))
+    record = {**checkpoint_record(found), "latents": str(target), "examples": summary["examples"]}
+    run.emit([record], show=show_checkpoints)

@@ -1,0 +1,74 @@
+"""`sanactl filter`: some of the images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.options import Force, Output, RecordsArgument
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(name="filter")
+def filter_(
+    records: RecordsArgument = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Those that eval geneval found correct.")
+    ] = False,
+    where: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--where",
+            "-w",
+            help="A condition on fields: 'judge_score > 0.8 and tag == \"colors\"'. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    per_prompt: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="At most so many of a prompt, the first that come.", show_default=False),
+    ] = None,
+    top: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="The best so many of a prompt, by --by.", show_default=False),
+    ] = None,
+    by: Annotated[str, typer.Option(help="The field that --top looks at; larger is better.")] = "judge_score",
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Pass on the image records that satisfy all conditions, unchanged.
+
+    [bold]sanactl filter geneval.jsonl --correct --per-prompt 10[/bold]
+    [bold]sanactl sample | sanactl eval geneval | sanactl filter --correct | sanactl finetune base.st --data -[/bold]
+
+    Records go to stdout and to filter.jsonl.
+    """
+    from sanactl.cli.render import show_images
+    from sanactl.cli.run import Invocation
+    from sanactl.cli.streams import find_records, note
+    from sanactl.errors import UsageError
+    from sanactl.stages.filter import Condition, filter_records
+
+    if not (correct or where or per_prompt or top):
+        raise UsageError("filter by what?", hint="give --correct, --where, --per-prompt or --top")
+    conditions = [Condition(text) for text in where or ()]
+    run = Invocation("filter")
+    stream, source = find_records(records, ("image",), what="images to filter")
+    target = output or run.free_name("filter", ".jsonl", force=force)
+    run.uses(source)
+    counts: Counter[str] = Counter()
+    passed = filter_records(
+        run.counted(stream, "images to filter"),
+        conditions=conditions,
+        correct=correct,
+        per_prompt=per_prompt,
+        top=top,
+        by=by,
+        count=lambda what: counts.update([what]),
+    )
+    run.emit(run.tee(passed, target, force=force), show=show_images)
+    note(f"{counts['passed']:,} of {counts['read']:,} images passed")
+    run.finish((target, "image"))

@@ -1,0 +1,122 @@
+"""What keeps the program quick to start: options read without a validation library, and the list of commands as text.
+
+typer checks each option by a pydantic validator and draws help with rich's Markdown; importing those takes longer than
+all the rest of `sanactl inspect`, and 10 MB. Both are left to typer wherever something is out of the ordinary.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["commands_help", "lighten"]
+
+_BOLD, _CYAN, _DIM, _YELLOW, _PLAIN = "\033[1m", "\033[1;36m", "\033[2m", "\033[33m", "\033[0m"
+
+
+def lighten(command: Any) -> Any:
+    """Let the options of a typer command, and of its subcommands, read plain values themselves; returns it.
+
+    Text, whole numbers, numbers and unchecked paths are read here. For everything else, what is wrong included, typer
+    is asked, so that its messages stay as they are. With a typer of another build this changes nothing.
+    """
+    listed = command.get_params
+
+    def get_params(ctx: Any) -> list[Any]:
+        params = listed(ctx)  # --help among them, which is made here
+        for param in params:
+            if getattr(param, "_runtime_param", param) is None and hasattr(param, "type_descriptor"):
+                param._runtime_param = _Plain(param)
+        return params
+
+    command.get_params = get_params
+    for inner in getattr(command, "commands", {}).values():
+        lighten(inner)
+    return command
+
+
+class _Plain:
+    """In the place of typer's own reader of one option's value."""
+
+    def __init__(self, param: Any) -> None:
+        self._param = param
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value as the command's function wants it."""
+        single = not param.multiple and param.nargs == 1
+        if single and value is None:
+            return None
+        if single:
+            read = _read(value, param.type_descriptor)
+            if read is not None:
+                return read
+        self._param._runtime_param = None  # typer makes its own and keeps it
+        return self._param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _read(value: Any, descriptor: Any) -> Any:
+    """A plain value, or None where typer has to say what it is."""
+    kind, info = descriptor.annotation, descriptor.parameter_info
+    if info.parser is not None or getattr(info, "click_type", None) is not None:
+        return None
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is Path and isinstance(value, str | Path):
+        checked = info.exists or info.resolve_path or info.writable or info.path_type
+        return None if checked or not os.fspath(value) else Path(value)
+    if kind not in (int, float) or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        if not re.fullmatch(r"-?[0-9]{1,15}" if kind is int else r"-?[0-9]{1,15}(\.[0-9]{1,15})?", value):
+            return None
+        value = kind(value)
+    low, high = info.min, info.max
+    inside = (low is None or value >= low) and (high is None or value <= high)
+    return kind(value) if inside and isinstance(value, int | float) and kind(value) == value else None
+
+
+def commands_help(
+    program: str, about: str, options: Iterable[tuple[str, str]], panels: dict[str, list[tuple[str, str]]]
+) -> str:
+    """The program's own `--help`.
+
+    Args:
+        program: its name.
+        about: paragraphs, with [bold]...[/bold] as rich writes it.
+        options: (names, help).
+        panels: title to (command, help), in order.
+    """
+    colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+
+    def paint(text: str, style: str) -> str:
+        return f"{style}{text}{_PLAIN}" if colored else text
+
+    lines = ["", f" {paint('Usage:', _YELLOW)} {paint(f'{program} [OPTIONS] COMMAND [ARGS]...', _BOLD)}", ""]
+    for paragraph in textwrap.dedent(about).strip().split("\n\n"):
+        text = " ".join(paragraph.split())
+        for line in textwrap.wrap(text, width - 2, break_long_words=False, break_on_hyphens=False):
+            bold = re.sub(r"\[bold\](.*?)\[/bold\]", lambda found: paint(found[1], _BOLD), line)
+            lines.append(" " + re.sub(r"\[/?bold\]", "", bold))
+        lines.append("")
+    for title, rows in {"Options": list(options), **panels}.items():
+        lines += _panel(title, rows, width, paint)
+    return "\n".join(lines)
+
+
+def _panel(title: str, rows: list[tuple[str, str]], width: int, paint: Any) -> list[str]:
+    """A frame around names and what they are."""
+    names = max(len(name) for name, _ in rows)
+    lines = [paint(f"╭─ {title} {'─' * (width - len(title) - 5)}╮", _DIM)]
+    for name, text in rows:
+        for number, part in enumerate(textwrap.wrap(text, max(20, width - names - 7)) or [""]):
+            head = (name if number == 0 else "").ljust(names)
+            fill = " " * (width - names - len(part) - 6)
+            lines.append(f"{paint('│', _DIM)} {paint(head, _CYAN)}  {part}{fill} {paint('│', _DIM)}")
+    return [*lines, paint(f"╰{'─' * (width - 2)}╯", _DIM)]

@@ -1,0 +1,37 @@
+"""A plan in numbers, for `--dry-run`: sizes, operations, and what training the result would take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sanactl.io.ckpt_metadata import encode_metadata
+from sanactl.io.ckpt_sana import expected_tensors
+from sanactl.io.writer import Plan
+from sanactl.surgery.memory import OPTIMIZERS, training_memory
+
+__all__ = ["describe"]
+
+_TEXT_TOKENS = 300  # SANA's longest caption, which `forward_flops` counts
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What a plan makes of its parent, as the fields of a record.
+
+    Returns:
+        the fields of `Summary` (FLOPs are of one forward pass of one image); resolution ("1024x1024", None where
+        it is not known), image_tokens and text_tokens, for which the FLOPs are counted; and training_memory, for each
+        optimizer the bytes of fp32 weights, gradients and optimizer state of the result (`training_memory`).
+    """
+    shapes = expected_tensors(plan.config)
+    resolution = encode_metadata(plan.config, sampling=plan.sampling).get("modelspec.resolution")
+    return {
+        **plan.summary().as_dict(),
+        "resolution": resolution,
+        "image_tokens": (plan.config["sample_size"] // plan.config["patch_size"]) ** 2,
+        "text_tokens": _TEXT_TOKENS,
+        "training_memory": {name: _without_ema(training_memory(shapes, name)) for name in OPTIMIZERS},
+    }
+
+
+def _without_ema(parts: dict[str, int]) -> dict[str, int]:
+    return {key: value for key, value in parts.items() if key != "ema"}
