@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["TRAIN_TIMESTEPS", "interpolate", "sample_sigmas", "shift_sigmas", "velocity_loss"]
+__all__ = [
+    "TRAIN_TIMESTEPS",
+    "interpolate",
+    "predict_velocity",
+    "sample_sigmas",
+    "shift_sigmas",
+    "squared_error",
+    "velocity_loss",
+]
 
 TRAIN_TIMESTEPS = 1000
 
@@ -48,14 +56,29 @@ def velocity_loss(
         text: text embeddings [B, T, D]; text_mask: 1 for a token, 0 for padding, [B, T].
     """
     noisy, velocity = interpolate(latents, noise, sigma)
-    predicted = transformer(
+    return squared_error(predict_velocity(transformer, noisy, sigma, text, text_mask), velocity)
+
+
+def predict_velocity(
+    transformer: torch.nn.Module, noisy: Tensor, sigma: Tensor, text: Tensor, text_mask: Tensor
+) -> Tensor:
+    """The velocity that a transformer sees in noisy latents [B, C, H, W] of noise levels [B]; same shape.
+
+    Arguments as in `velocity_loss`.
+    """
+    predicted: Tensor = transformer(
         noisy,
         encoder_hidden_states=text,
         encoder_attention_mask=text_mask,
         timestep=sigma * TRAIN_TIMESTEPS * transformer_timestep_scale(transformer),
         return_dict=False,
     )[0]
-    return (predicted.float() - velocity.float()).square().flatten(1).mean(1)
+    return predicted
+
+
+def squared_error(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of each example of a batch [B, ...]: float32 [B]."""
+    return (predicted.float() - wanted.float()).square().flatten(1).mean(1)
 
 
 def transformer_timestep_scale(transformer: torch.nn.Module) -> float:

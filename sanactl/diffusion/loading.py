@@ -14,6 +14,7 @@ from sanactl.io.checkpoint import Checkpoint
 
 __all__ = [
     "Companions",
+    "companion_source",
     "dtype_warning",
     "load_companions",
     "load_transformer",
@@ -118,7 +119,7 @@ def load_companions(
                 f"{checkpoint.path}: names no {part}",
                 hint="give a whole pipeline folder, or a checkpoint written by sanactl",
             )
-        source, options = _source(checkpoint, entry)
+        source, options = companion_source(checkpoint, entry)
         try:
             setattr(found, part, _load_part(part, source, options, device, dtype))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -138,7 +139,7 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.set_verbosity_error()
 
 
-def _source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Where a companion lies: a folder that exists, or a Hub id with its options."""
     source, subfolder = str(entry["source"]), entry.get("subfolder")
     if source.startswith(BUILTIN_PREFIX):

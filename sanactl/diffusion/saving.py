@@ -16,7 +16,7 @@ from sanactl.io.safetensors import encode_header
 
 __all__ = ["header_of", "save_transformer", "write_tensors"]
 
-TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I32": torch.int32}
 
 
 def header_of(
@@ -48,7 +48,7 @@ def header_of(
 
 
 def save_transformer(
-    model: torch.nn.Module,
+    model: Any,
     parent: Checkpoint,
     target: Path,
     *,
@@ -61,7 +61,7 @@ def save_transformer(
     """Writes a trained transformer as a `.st` file, whole or not at all.
 
     Args:
-        model: the `SanaTransformer2DModel`.
+        model: the `SanaTransformer2DModel`, or what has its `state_dict`.
         parent, command, arguments, seed: see `header_of`.
         dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
     """

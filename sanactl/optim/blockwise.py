@@ -15,8 +15,8 @@ A tensor of n values in blocks of B has ceil(n / B) blocks of its flattened valu
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,9 +31,11 @@ __all__ = [
     "dequantize",
     "dynamic_map",
     "dynamic_midpoints",
+    "per_device",
     "quantize",
 ]
 
+T = TypeVar("T")
 Code = Literal["linear", "zero", "dynamic"]
 CODES: tuple[Code, ...] = ("linear", "zero", "dynamic")
 
@@ -130,8 +132,21 @@ def _as_blocks(x: Tensor, block_size: int) -> Tensor:
     return flat.view(-1, block_size)
 
 
-@cache
-def dynamic_map(device: torch.device | None = None) -> Tensor:
+def per_device(make: Callable[[torch.device], T]) -> Callable[[torch.device], T]:
+    """Keep what `make` gives for each device: `functools.cache`, which torch.compile would not follow."""
+    made: dict[torch.device, T] = {}
+
+    def kept(device: torch.device) -> T:
+        if device not in made:
+            made[device] = make(device)
+        return made[device]
+
+    kept.__doc__ = make.__doc__
+    return kept
+
+
+@per_device
+def dynamic_map(device: torch.device) -> Tensor:
     """The signed dynamic map: 256 ascending fp32 levels in (-1, 1], zero and 1 among them.
 
     Seven decades from 1 down to 1e-6; the decade 10**-k is cut into 2**(6-k) even pieces on either side of zero,
@@ -147,7 +162,7 @@ def dynamic_map(device: torch.device | None = None) -> Tensor:
     return torch.tensor(sorted(levels), dtype=torch.float32, device=device)
 
 
-@cache
+@per_device
 def dynamic_midpoints(device: torch.device) -> Tensor:
     """The 255 midpoints between neighbouring levels: a value's code is the number of midpoints below it."""
     levels = dynamic_map(device)

@@ -5,14 +5,13 @@ The same codes as `blockwise`, which is the reference: here without temporaries,
 
 from __future__ import annotations
 
-from functools import cache
 from math import gcd
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sanactl.optim.blockwise import TINY_RANGE, Code, dynamic_map, dynamic_midpoints
+from sanactl.optim.blockwise import TINY_RANGE, Code, dynamic_map, dynamic_midpoints, per_device
 
 __all__ = ["Moment", "Scratch"]
 
@@ -66,10 +65,11 @@ class Moment(NamedTuple):
         return out
 
     def write(self, first: int, last: int, rows: Tensor, scratch: Tensor) -> None:
-        """Keep `rows` [last - first, C] as rows first:last; `scratch` is of the same shape and is overwritten."""
+        """Keep `rows` [last - first, C] as rows first:last; `scratch` is of the same shape and is overwritten.
+
+        fp32 values need no writing: `read` gave the state itself, and what was changed was that.
+        """
         if self.code is None:
-            if rows.data_ptr() != self.values[first:last].data_ptr():
-                self.values[first:last].copy_(rows)
             return
         pieces = zip(self._pieces(first, last, rows), self._pieces(first, last, scratch), strict=True)
         for (codes, x, scale, offset), (_, t, _, _) in pieces:
@@ -128,7 +128,7 @@ def _dynamic_codes(unit: Tensor) -> Tensor:
     return codes.add_(unit > edge.index_select(0, key).view(unit.shape))
 
 
-@cache
+@per_device
 def _dynamic_table(device: torch.device) -> tuple[Tensor, Tensor]:
     """For each upper half of an fp32 number: the code of the least number with that half, and the midpoint after it.
 

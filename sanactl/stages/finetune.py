@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from sanactl.errors import SanactlError, TrainingError, UsageError
 from sanactl.io.progress import SILENT, Progress
 from sanactl.stages.processes import open_accelerator
 from sanactl.stages.training.loop import TrainingLoop
+from sanactl.stages.training.settings import FinetuneSettings
 from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -24,41 +25,10 @@ if TYPE_CHECKING:
 
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.data import TrainingData
+    from sanactl.stages.training.teacher import Teacher
+    from sanactl.stages.training.trainable import Trainable
 
 __all__ = ["FinetuneSettings", "finetune"]
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """How to train. Defaults are the paper's recovery step (section 2.4): the same loss, 100 steps.
-
-    `learning_rate` is taken as given (no scaling by batch size). `clip` bounds the gradient's global norm, 0 leaves it.
-    `batch_size` counts over all processes; `micro_batch`, if not 0, is how many of a process's share go through the
-    model at once. `ema` 0 keeps no average; otherwise the average is what is written. `cache` examples, if not 0, are
-    encoded to latents once before training, which then draws from these alone. `save_every` 0 saves every ten minutes.
-    """
-
-    steps: int = 100
-    batch_size: int = 16
-    micro_batch: int = 0
-    learning_rate: float = 2e-5
-    optimizer: str = "came8bit"
-    schedule: str = "constant"
-    warmup: int = 10
-    clip: float = 0.1
-    weight_decay: float = 0.0
-    text_dropout: float = 0.1
-    flow_shift: float = 3.0
-    ema: float = 0.0
-    seed: int = 0
-    height: int = 64
-    width: int = 64
-    max_sequence_length: int = 300
-    complex_human_instruction: bool = True
-    precision: str = "no"
-    gradient_checkpointing: bool = False
-    cache: int = 0
-    save_every: int = 0
 
 
 def finetune(
@@ -67,6 +37,8 @@ def finetune(
     settings: FinetuneSettings,
     *,
     data: TrainingData,
+    teacher: Checkpoint | None = None,
+    device: str | None = None,
     force: bool = False,
     resume: bool = True,
     progress: Progress = SILENT,
@@ -78,18 +50,23 @@ def finetune(
         checkpoint: what to start from; it names its text encoder and autoencoder.
         target: the `.st` file to write.
         data: images with captions.
+        teacher: the checkpoint that was pruned, to learn from as well (`Teacher`).
+        device: where to train; by default the best there is.
         resume: continue the state that an interrupted run with the same settings left behind.
         on_step: called for each step, those of an interrupted run included, with {"step", "loss", "lr",
-            "grad_norm", "images_per_second"}.
+            "grad_norm", "images_per_second"}, and {"teacher_loss", "feature_loss"} with a teacher.
 
     Returns:
-        {"loss": mean of the last tenth of the steps, "steps", "images_per_second", "optimizer_bytes"}.
+        {"finished": True, "steps", "loss": mean of the last tenth of the steps, "images_per_second",
+        "optimizer_bytes"}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
+        "state": its folder}.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite; the state before that step has been saved.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, once the step under way is done and the state has been saved.
+        TrainingError: the loss or the gradient is not finite, and the state before that step has been saved; or the
+            loss diverged.
+        KeyboardInterrupt: on Ctrl-C, once the step under way is done and the state has been saved.
         OutputExistsError: the target is there and `force` is false.
-        UsageError: a batch smaller than the number of processes.
+        UsageError: a batch smaller than the number of processes; settings that do not go together.
     """
     import torch
     from accelerate.utils import set_seed
@@ -100,9 +77,11 @@ def finetune(
     from sanactl.io.atomic import check_target
     from sanactl.optim import build_optimizer
     from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.precision import keep_attention_fp32
     from sanactl.stages.training.state import TrainingState
+    from sanactl.stages.training.trainable import Trainable, new_blocks
 
-    accelerator = open_accelerator(settings.precision)
+    accelerator = open_accelerator(settings.precision, device)
     if settings.batch_size < accelerator.num_processes:
         raise UsageError(
             f"a batch of {settings.batch_size} cannot be shared by {accelerator.num_processes} processes",
@@ -110,31 +89,43 @@ def finetune(
         )
     if accelerator.is_main_process:
         check_target(target, force)
+    blocks = new_blocks(checkpoint) if settings.new_blocks_only else None
     set_seed(settings.seed)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     model = load_transformer(checkpoint, device=accelerator.device, dtype=torch.float32).train()
+    keep_attention_fp32(model)
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
+    trained = Trainable(model, settings, blocks)
     optimizer = build_optimizer(
         settings.optimizer,
-        list(model.named_parameters()),
-        lr=settings.learning_rate,
+        trained.named,
+        lr=settings.effective_learning_rate,
         weight_decay=settings.weight_decay,
+        **({"code": settings.code} if settings.code else {}),
     )
     average = None
     if settings.ema:
         from diffusers.training_utils import EMAModel
 
-        average = EMAModel(model.parameters(), decay=settings.ema, use_ema_warmup=True, power=0.75)
+        average = EMAModel(trained.parameters(), decay=settings.ema, use_ema_warmup=True, power=0.75)
     about: dict[str, Any] = {"command": "finetune", "seed": settings.seed}
     about["arguments"] = asdict(settings) | {"data": data.name}
+    if teacher is not None:
+        about["arguments"]["teacher"] = {"name": teacher.path.name, "digest": teacher.digest}
     state = TrainingState(
         target,
-        {**asdict(settings), "checkpoint": checkpoint.digest, "data": data.identity},
+        {
+            **settings.deciding(),
+            "checkpoint": checkpoint.digest,
+            "data": data.identity,
+            "teacher": teacher and teacher.digest,
+        },
         header_of(checkpoint, target.parent, **about),
+        keep_last=settings.keep_last,
     )
-    first = state.load(model, optimizer, average) if resume else 0
+    first = state.load(trained, optimizer, average) if resume else 0
     if first:
         progress.note(f"resuming at step {first} of {settings.steps}")
     # Nobody goes on, and removes or replaces a state, before everybody has read it.
@@ -144,29 +135,66 @@ def finetune(
     conditions = Conditions(checkpoint, data, settings, accelerator.device)
     if settings.cache and first < settings.steps:
         conditions.fill_cache(progress)
-    loop = TrainingLoop(accelerator, model, optimizer, average, conditions, settings, state)
+    taught = None if teacher is None else _open_teacher(teacher, checkpoint, trained, settings, progress)
+    loop = TrainingLoop(accelerator, trained, optimizer, average, conditions, settings, state, taught)
+    finished = True
     with StopRequest() as stop:
         try:
-            loop.run(first, stop, progress, on_step)
-            if accelerator.is_main_process:
-                with _averaged(model, average):
-                    save_transformer(model, checkpoint, target, force=force, **about)
+            finished = loop.run(first, stop, progress, on_step)
+            if accelerator.is_main_process and finished:
+                with _averaged(trained, average):
+                    save_transformer(trained, checkpoint, target, force=force, **about)
         except BaseException as error:
             # A second Ctrl-C is not kept waiting, and weights in the middle of an update are no step's.
-            if accelerator.is_main_process and loop.done and loop.whole and not stop.insisted:
+            if accelerator.is_main_process and loop.done and loop.whole and loop.sound and not stop.insisted:
                 _keep(loop, error, progress)
             raise
+    if not finished:
+        if accelerator.is_main_process:
+            loop.save()
+            progress.note(
+                f"terminated; the state after step {loop.done} is saved, and the same command goes on from there"
+            )
+        accelerator.wait_for_everyone()
+        return {"finished": False, "step": loop.done, "of": settings.steps, "state": str(state.folder)}
     if accelerator.is_main_process:
         state.clear()
     accelerator.wait_for_everyone()
     losses = [point["loss"] for point in state.history]
     tail = losses[-max(1, len(losses) // 10) :]
     return {
+        "finished": True,
         "steps": settings.steps,
         "loss": sum(tail) / len(tail) if tail else None,
         "images_per_second": loop.speed,
         "optimizer_bytes": _state_bytes(optimizer),
     }
+
+
+def _open_teacher(
+    teacher: Checkpoint,
+    student: Checkpoint,
+    trained: Trainable,
+    settings: FinetuneSettings,
+    progress: Progress,
+) -> Teacher:
+    """The teacher on the student's device, in bf16 where the student computes in it."""
+    import torch
+
+    from sanactl.diffusion.loading import load_transformer
+    from sanactl.stages.training.precision import keep_attention_fp32
+    from sanactl.stages.training.teacher import Teacher, check_teacher, kept_blocks
+
+    check_teacher(student, teacher)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    model = load_transformer(teacher, device=next(trained.parameters()).device, dtype=dtype)
+    keep_attention_fp32(model)
+    opened = Teacher(model, trained.model, kept_blocks(student, teacher))
+    if not opened.matches:
+        progress.note(
+            f"{student.path} does not tell which blocks of {teacher.path} it kept: velocities alone are compared"
+        )
+    return opened
 
 
 def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
@@ -181,7 +209,7 @@ def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def _averaged(model: torch.nn.Module, average: Any) -> Iterator[None]:
+def _averaged(model: Trainable, average: Any) -> Iterator[None]:
     """The model with its averaged weights, if there are any, in place of the last step's."""
     if average is None:
         yield

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
+
+from sanactl.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -25,22 +28,65 @@ def open_processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
-def open_accelerator(precision: str) -> Accelerator:
+def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
     """The same for training: gradients are averaged over the processes.
 
     Args:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
+        device: "cpu", "cuda:1" and the like; by default the best there is, a process.
+
+    Raises:
+        UsageError: a device that is not there, one of several for several processes, or a launcher that was told to
+            shard the model.
     """
     import warnings
 
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
 
+    _refuse_sharding()
     # DDP says so of depth-wise convolutions' gradients, once a process; it costs a copy of 9 values a channel.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    open_processes()
     AcceleratorState._reset_state()  # a run before this one, in the same process, may have had another precision
-    return Accelerator(mixed_precision=precision)
+    if device is not None:
+        _choose_device(device)
+    open_processes()
+    accelerator = Accelerator(mixed_precision=precision)
+    if device is None:
+        return accelerator
+    PartialState._reset_state()  # the choice is this run's alone
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    return accelerator
+
+
+def _choose_device(device: str) -> None:
+    """Tells accelerate, by the environment, which device to take."""
+    import torch
+    from accelerate.state import PartialState
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"--device {device}: {first}") from error
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("--device is for one process; a launcher gives each of several its own")
+    PartialState._reset_state()
+    os.environ["ACCELERATE_TORCH_DEVICE"] = device
+
+
+def _refuse_sharding() -> None:
+    for variable, name in (
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+    ):
+        if os.environ.get(variable, "false").lower() in ("1", "true"):
+            raise UsageError(
+                f"finetune does not train under {name}: CAME's row and column statistics are of whole matrices, and"
+                " a saved state is of a whole model",
+                hint="launch with --multi_gpu (DDP); CAME-8bit, --gradient-checkpointing and --accumulate save memory",
+            )
 
 
 def broadcast(thing: T) -> T:

@@ -89,11 +89,11 @@ def test_empty_and_single_values(code: Code) -> None:
 
 def test_dynamic_map_is_that_of_bitsandbytes() -> None:
     functional = pytest.importorskip("bitsandbytes.functional")
-    assert torch.equal(dynamic_map(), functional.create_dynamic_map())
+    assert torch.equal(dynamic_map(torch.device("cpu")), functional.create_dynamic_map(torch.device("cpu")))
 
 
 def test_dynamic_table_agrees_with_binary_search() -> None:
-    levels, midpoints = dynamic_map(), dynamic_midpoints(torch.device("cpu"))
+    levels, midpoints = dynamic_map(torch.device("cpu")), dynamic_midpoints(torch.device("cpu"))
     x = torch.cat(
         [
             torch.linspace(-1, 1, 20001),

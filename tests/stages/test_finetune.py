@@ -17,9 +17,9 @@ from sanactl.errors import InputError, OutputExistsError, TrainingError
 from sanactl.io.checkpoint import open_checkpoint
 from sanactl.io.images import write_png
 from sanactl.io.progress import Progress
-from sanactl.stages.data import DatasetSource, RecordSource, ShapesSource, open_training_data
+from sanactl.stages.data import DatasetSource, RecordSource, ShapesSource, TableSource, open_training_data
 from sanactl.stages.finetune import FinetuneSettings, finetune
-from sanactl.stages.training.loop import learning_rate_factor
+from sanactl.stages.training.settings import learning_rate_factor
 from tests.program import Program, snapshot
 
 SETTINGS = FinetuneSettings(
@@ -63,8 +63,12 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(place: Path, sent: signal.Sign
     again: list[dict] = []
     for after in (2, 3):  # stopped after step 2, and once more after step 5
         stopper = Stopper(after, sent)
-        with pytest.raises(KeyboardInterrupt):
-            train("parts.st", settings, progress=stopper)
+        if sent == signal.SIGTERM:
+            stopped = train("parts.st", settings, progress=stopper)
+            assert (stopped["finished"], stopped["of"]) == (False, 6)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                train("parts.st", settings, progress=stopper)
         assert not Path("parts.st").exists()
     assert "resuming at step 2" in stopper.notes
     assert "the state after step 5 is saved" in stopper.notes
@@ -122,7 +126,7 @@ def test_a_damaged_state_is_named(place: Path) -> None:
 
 def test_parts_of_a_batch_make_the_same_gradient(place: Path) -> None:
     train("whole.st", replace(SETTINGS, optimizer="adamw", learning_rate=1e-4))
-    train("parts.st", replace(SETTINGS, optimizer="adamw", learning_rate=1e-4, micro_batch=3))
+    train("parts.st", replace(SETTINGS, optimizer="adamw", learning_rate=1e-4, accumulate=2))
     start, whole, parts = (weights(f) for f in ("tiny.st", "whole.st", "parts.st"))
     moved = max(np.abs(whole[k].astype(float) - start[k]).max() for k in start)
     apart = max(np.abs(whole[k].astype(float) - parts[k]).max() for k in start)
@@ -171,7 +175,7 @@ def test_a_damaged_picture_keeps_what_is_done(place: Path) -> None:
         write_png(np.full((64, 64, 3), 30 * i, np.uint8), place / f"{i}.png")
         records.append({"kind": "image", "path": f"{i}.png", "prompt": f"shade {i}"})
     source = RecordSource(records, 0, 64, 64)
-    last = [source.records[source._shuffled.row(p)]["path"] for p in range(8)][-1]
+    last = [source.records[source.order.row(p)]["path"] for p in range(8)][-1]
     good = (place / last).read_bytes()
     (place / last).write_bytes(good[:40])
     with pytest.raises(InputError, match=last):
@@ -270,6 +274,7 @@ def shots(folder: Path, count: int = 3) -> Path:
 
 def test_a_folder_with_captions(place: Path, sanactl: Program) -> None:
     source = open_training_data(str(shots(place / "shots")), seed=0, height=64, width=64)
+    assert isinstance(source, TableSource)
     images, captions = source.batch(range(6))
     assert images.shape == (6, 64, 64, 3)
     assert sorted(captions) == sorted([f"shade {i}" for i in range(3)] * 2)
@@ -298,7 +303,7 @@ def test_image_records_from_a_pipe_or_a_file(place: Path, sanactl: Program) -> N
 def test_every_epoch_has_every_picture_in_a_new_order(place: Path) -> None:
     records = [{"kind": "image", "path": "x", "prompt": str(i)} for i in range(10)]
     source = RecordSource(records, 3, 64, 64)
-    epochs = [[source._shuffled.row(e * 10 + i) for i in range(10)] for e in range(3)]
+    epochs = [[source.order.row(e * 10 + i) for i in range(10)] for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
 

@@ -1,12 +1,27 @@
-"""Images with captions for training: a folder, a dataset, image records, the built-in world."""
+"""Images with captions for training: a folder, shards, a dataset, image records, the built-in world, latents."""
 
+from sanactl.stages.data.encoded import EncodedData
+from sanactl.stages.data.open import open_training_data
 from sanactl.stages.data.sources import (
     DatasetSource,
+    ImageData,
     RecordSource,
     ShapesSource,
+    TableSource,
     TrainingData,
     fit,
-    open_training_data,
+    open_examples,
 )
 
-__all__ = ["DatasetSource", "RecordSource", "ShapesSource", "TrainingData", "fit", "open_training_data"]
+__all__ = [
+    "DatasetSource",
+    "EncodedData",
+    "ImageData",
+    "RecordSource",
+    "ShapesSource",
+    "TableSource",
+    "TrainingData",
+    "fit",
+    "open_examples",
+    "open_training_data",
+]

@@ -1,16 +1,8 @@
-"""Images with captions for `finetune`, addressed by position so that any process can draw any part of the stream.
-
-A source answers `batch(positions)`. The order of a finite source is a new permutation each epoch, a function of the
-seed and the epoch alone; the built-in world is endless and its position is its index.
-"""
+"""Training data for `finetune`: examples in an order, addressed by position so that any process can draw any part."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,159 +10,180 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.errors import InputError
-from sanactl.io.images import read_image
-from sanactl.io.records import load_records
+from sanactl.stages.data.buckets import bucket_sizes, nearest_buckets
+from sanactl.stages.data.order import BucketOrder, Order, SequentialOrder, ShuffledOrder
+from sanactl.stages.data.references import load_reference
+from sanactl.stages.data.sizes import image_sizes
+from sanactl.stages.data.streams import StreamTable
+from sanactl.stages.data.tables import DatasetTable, Examples, RecordTable, ShapesTable
 
-__all__ = ["DatasetSource", "RecordSource", "ShapesSource", "TrainingData", "open_training_data"]
+__all__ = [
+    "DatasetSource", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "check_bad",
+    "fit", "multiple_of", "open_examples",
+]  # fmt: skip
 
-CAPTION_COLUMNS = ("text", "caption", "prompt")
+Size = tuple[int, int]  # (height, width) in pixels
 
 
 class TrainingData(Protocol):
-    """Pairs of image and caption.
+    """Pairs of image and caption: as images (`ImageData`), or as latents and embeddings (`EncodedData`).
 
     Attributes:
         name: what a person calls it.
         identity: a text that is another one where the pairs are, so that a run is not continued on other data.
+        skipped: a line for each image that this process could not read and replaced, in the order it met them.
     """
 
     name: str
     identity: str
+    skipped: list[str]
 
-    def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
+    def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
         """Positions of the `count` examples of a step, and the (height, width) that all of them have."""
+
+
+class ImageData(TrainingData, Protocol):
+    """Pairs as pixels and text."""
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
         """Images uint8 [B, height, width, 3] and B captions at these positions of the stream."""
 
 
-class _OneSize:
-    """Examples in the order of the stream, all of one size."""
+class TableSource:
+    """Examples in an order, each image resized and cut to the size that the order gives it.
 
-    size: tuple[int, int]  # (height, width)
+    An image that cannot be read is replaced, with its caption, by the next readable row, so that every process and a
+    resumed run train on the same pairs.
 
-    def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
-        return range(step * count, (step + 1) * count), self.size
+    Args:
+        examples: images with captions.
+        order: of their rows in the stream.
+        seed: of the choice among several captions.
+        max_bad: how many images may be unreadable, of those that this process meets.
+        skipped: lines about images that the order has left out already; they count.
+    """
+
+    def __init__(
+        self, examples: Examples, order: Order, seed: int, *, max_bad: int = 0, skipped: Sequence[str] = ()
+    ) -> None:
+        self.examples, self.order, self.seed, self.max_bad = examples, order, seed, max_bad
+        self.name, self.identity = examples.name, examples.identity
+        self.skipped = list(skipped)
+        self._bad: set[int] = set()
+
+    def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
+        return self.order.step(step, count)
+
+    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
+        if isinstance(self.examples, StreamTable):
+            self.examples.release(min(positions))
+        pairs = [self._pair(position) for position in positions]
+        return np.stack([image for image, _ in pairs]), [caption for _, caption in pairs]
+
+    def _pair(self, position: int) -> tuple[NDArray[np.uint8], str]:
+        row = first = self.order.row(position)
+        size = self.order.size(row)
+        while True:
+            if row not in self._bad:
+                try:
+                    image = fit(self.examples.image(row), size)
+                    break
+                except InputError as error:
+                    self._skip(row, error)
+            row = self.order.after(row)
+            if row == first:
+                raise InputError(f"{self.name}: none of its images of {size[1]} x {size[0]} can be read")
+        texts = self.examples.texts(row)
+        column = self.examples.captions.pick([bool(t) for t in texts], self.seed, position)
+        return image, "" if column is None else texts[column]
+
+    def _skip(self, row: int, error: InputError) -> None:
+        self._bad.add(row)
+        check_bad(len(self.skipped) + 1, self.max_bad, error)
+        self.skipped.append(error.message)
 
 
-class ShapesSource(_OneSize):
-    """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
+class RecordSource(TableSource):
+    """`image` records, from a pipe or a file, all brought to one size."""
+
+    def __init__(
+        self,
+        records: Sequence[dict[str, Any]],
+        seed: int,
+        height: int,
+        width: int,
+        *,
+        captions: str | None = None,
+        max_bad: int = 0,
+    ) -> None:
+        table = RecordTable(records, captions)
+        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
+        self.records = table.records
+
+
+class DatasetSource(TableSource):
+    """Anything that `load_reference` reads, prepared on disk, all brought to one size."""
+
+    def __init__(
+        self,
+        reference: str,
+        seed: int,
+        height: int,
+        width: int,
+        *,
+        captions: str | None = None,
+        max_bad: int = 0,
+    ) -> None:
+        data, identity = load_reference(reference)
+        table = DatasetTable(data, reference, identity, captions)
+        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
+
+
+class ShapesSource(TableSource):
+    """The built-in world's training stream, without end."""
 
     def __init__(self, seed: int, size: int = 64) -> None:
-        self.name = self.identity = "builtin:shapes"
-        self.seed, self.size = seed, (size, size)
-
-    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
-        from sanactl.shapes.dataset import batch
-
-        images, records = batch(positions, seed=self.seed, size=self.size[0])
-        return images, [r["prompt"] for r in records]
+        super().__init__(ShapesTable(seed, size), SequentialOrder((size, size)), seed)
 
 
-class _Shuffled:
-    """Positions of an endless stream to rows of a finite table, every epoch in a new order."""
-
-    def __init__(self, rows: int, seed: int) -> None:
-        self.rows, self.seed = rows, seed
-        self._order = lru_cache(maxsize=2)(self._permutation)
-
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-
-    def row(self, position: int) -> int:
-        return int(self._order(position // self.rows)[position % self.rows])
-
-
-class RecordSource(_OneSize):
-    """`image` records, from a pipe or a file: the image at `path` with the prompt that it was made for."""
-
-    def __init__(self, records: Sequence[dict[str, Any]], seed: int, height: int, width: int) -> None:
-        if not records:
-            raise InputError("no image records to train on")
-        self.name = f"{len(records)} image records"
-        self.identity = _digest(f"{r['path']}\0{r['prompt']}" for r in records)
-        self.records, self.size = list(records), (height, width)
-        self._shuffled = _Shuffled(len(self.records), seed)
-
-    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
-        rows = [self.records[self._shuffled.row(p)] for p in positions]
-        images = [fit(read_image(Path(r["path"])), self.size) for r in rows]
-        return np.stack(images), [r["prompt"] for r in rows]
-
-
-class DatasetSource(_OneSize):
-    """Anything that `datasets.load_dataset` reads: a folder with metadata.jsonl, a dataset id, Parquet, webdataset."""
-
-    def __init__(self, reference: str, seed: int, height: int, width: int) -> None:
-        import datasets
-
-        self.name, self.size = reference, (height, width)
-        table = _load(reference)
-        columns = table.column_names
-        captions = [c for c in CAPTION_COLUMNS if c in columns]
-        if "image" not in columns or not captions:
-            raise InputError(
-                f"{reference}: has columns {', '.join(columns)} but needs image and one of {', '.join(CAPTION_COLUMNS)}",
-                hint="put a metadata.jsonl with file_name and text beside the images",
-            )
-        self.caption = captions[0]
-        folder = Path(reference)
-        files = sorted(folder.rglob("*")) if folder.is_dir() else []
-        self.identity = _digest(
-            [f"{reference} {len(table)}"]
-            + [
-                f"{f.relative_to(folder)} {f.stat().st_size} {f.stat().st_mtime_ns}"
-                for f in files
-                if f.is_file()
-            ]
-        )
-        # Decoding is left to read_image, which bounds the size of what it opens.
-        self.table = table.cast_column("image", datasets.Image(decode=False))
-        self._shuffled = _Shuffled(len(table), seed)
-
-    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
-        places = [self._shuffled.row(p) for p in positions]
-        rows = [self.table[place] for place in places]
-        images = [fit(self._image(row["image"], at), self.size) for row, at in zip(rows, places, strict=True)]
-        return np.stack(images), [str(r[self.caption] or "") for r in rows]
-
-    def _image(self, entry: dict[str, Any], place: int) -> NDArray[np.uint8]:
-        if entry["bytes"] is None:
-            return read_image(Path(entry["path"]))
+def bucketed(
+    table: RecordTable | DatasetTable, seed: int, height: int, width: int, multiple: int, max_bad: int
+) -> TableSource:
+    """Rows in aspect-ratio buckets; the size of each image is read from its header, once, here."""
+    images = image_sizes(table)
+    sizes = bucket_sizes(height, width, multiple)
+    chosen = nearest_buckets(images, sizes)
+    skipped: list[str] = []
+    for row in np.flatnonzero(chosen < 0):
         try:
-            return read_image(io.BytesIO(entry["bytes"]))
+            table.image(int(row))
         except InputError as error:
-            raise InputError(f"{self.name}, row {place}: {error.message}") from error
+            check_bad(len(skipped) + 1, max_bad, error)
+            skipped.append(error.message)
+    if (chosen < 0).all():
+        raise InputError(f"{table.name}: none of its images can be read")
+    return TableSource(table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=skipped)
 
 
-def _load(reference: str) -> Any:
-    """The training split of a folder or of a dataset on the Hub, as a `datasets.Dataset`."""
-    import datasets
+def check_bad(count: int, max_bad: int, error: InputError) -> None:
+    """Raises for an unreadable image that is one too many.
 
-    datasets.disable_progress_bars()
-    path = Path(reference)
-    try:
-        if path.is_dir():
-            return datasets.load_dataset("imagefolder", data_dir=str(path.resolve()), split="train")
-        if path.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", reference):
-            what = "is no folder of images" if path.exists() else "there is no such folder"
-            raise InputError(
-                f"{reference}: {what}", hint="give a folder, a dataset id or a .jsonl of records"
-            )
-        return datasets.load_dataset(reference, split="train")
-    except InputError:
-        raise
-    except Exception as error:  # datasets raises its own and its file systems' errors; each names the fault
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{reference}: cannot be read as a dataset: {first}") from error
+    Raises:
+        InputError: it names the image and the option.
+    """
+    if count <= max_bad:
+        return
+    if max_bad == 0:
+        raise InputError(
+            error.message, hint=error.hint or "--max-bad N passes over so many unreadable images"
+        ) from error
+    raise InputError(
+        f"{error.message}; {count} images cannot be read, and --max-bad allows {max_bad}",
+        hint="raise --max-bad, or repair the data",
+    ) from error
 
 
-def _digest(lines: Iterable[str]) -> str:
-    """A fingerprint of lines of text."""
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resizes the shorter side and crops the centre, to (height, width); uint8 [height, width, 3]."""
     if image.shape[:2] == size:
         return image
@@ -179,28 +192,45 @@ def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.LANCZOS))
 
 
-def open_training_data(
+def multiple_of(height: int, width: int) -> int:
+    """Pixels that a bucket's sides are multiples of where nobody says: SANA's 32, the built-in world's 8 below 256."""
+    return 32 if min(height, width) >= 256 else 8
+
+
+def open_examples(
     reference: str | None,
     *,
     seed: int,
-    height: int,
-    width: int,
+    side: int,
     records: Sequence[dict[str, Any]] | None = None,
     captions: str | None = None,
-    buckets: bool = False,
     streaming: bool = False,
-    max_bad: int = 0,
-) -> TrainingData:
-    """The source for `--data`: image records if given (or named, as a .jsonl file), else the folder or dataset, else
-    the built-in world.
+    shuffled: bool = False,
+) -> Examples:
+    """The images and captions that `--data` names, as they are stored.
+
+    Args:
+        reference, records, captions, streaming: as `open_training_data`'s.
+        seed: of the built-in world, and of a shuffled stream.
+        side: of the built-in world's pictures, in pixels.
+        shuffled: whether a stream is to be shuffled and endless.
 
     Raises:
-        InputError: it is none of these, has no images with captions, or cannot be read.
+        InputError: it is no data, has no images with captions, or cannot be read.
     """
+    from sanactl.io.records import load_records
+
+    if records is None and reference is not None and reference.endswith(".jsonl"):
+        records = load_records(Path(reference), kinds=("image",))
     if records is not None:
-        return RecordSource(records, seed, height, width)
+        return RecordTable(records, captions)
     if reference is None or reference == "builtin:shapes":
-        return ShapesSource(seed, height)
-    if reference.endswith(".jsonl"):
-        return RecordSource(load_records(Path(reference), kinds=("image",)), seed, height, width)
-    return DatasetSource(reference, seed, height, width)
+        if captions is not None:
+            raise InputError(
+                f"the built-in world has one caption a picture: --captions {captions} is for data"
+            )
+        return ShapesTable(seed, side)
+    data, identity = load_reference(reference, streaming=streaming)
+    if streaming:
+        return StreamTable(data, reference, identity, captions, seed=seed if shuffled else None)
+    return DatasetTable(data, reference, identity, captions)

@@ -4,89 +4,166 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sanactl.errors import InputError
 from sanactl.io.progress import Progress
 from sanactl.stages.conditioning import pixels_per_latent
+from sanactl.stages.data.companions import ENCODERS, companion_identity, differing
+from sanactl.stages.data.encoded import EncodedData, padded
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from sanactl.io.checkpoint import Checkpoint
-    from sanactl.stages.data import TrainingData
+    from sanactl.stages.data import ImageData, TrainingData
+    from sanactl.stages.encoders import Encoders
     from sanactl.stages.finetune import FinetuneSettings
 
 __all__ = ["Conditions"]
 
 
 class Conditions:
-    """Turns positions of the data stream into latents, text embeddings and masks, on the training device."""
+    """Turns positions of the data stream into latents, text embeddings and masks, on the training device.
+
+    Autoencoder and text encoder are loaded for images only: `EncodedData` needs neither, and a filled cache lets them
+    go.
+
+    Raises:
+        InputError: the data were encoded for another checkpoint.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, data: TrainingData, settings: FinetuneSettings, device: Any
+        self,
+        checkpoint: Checkpoint,
+        data: TrainingData,
+        settings: FinetuneSettings,
+        device: Any,
     ) -> None:
-        from sanactl.diffusion.loading import load_companions
-
-        self.data, self.settings, self.device = data, settings, device
+        self.data, self.settings, self.device, self.name = data, settings, device, str(checkpoint.path)
         self.channels, self.factor = int(checkpoint.config["in_channels"]), pixels_per_latent(checkpoint)
-        self.companions = load_companions(
-            checkpoint, parts=("tokenizer", "text_encoder", "vae"), device=device
-        )
-        self.instruction = None
-        if settings.complex_human_instruction:
-            from sanactl.diffusion.text import human_instruction
+        self.patch = int(checkpoint.config.get("patch_size", 1))
+        self.encoders: Encoders | None = None
+        self.empty: torch.Tensor | None = None
+        # Of a filled cache: latents by position, and embeddings by caption, since many images may share one.
+        self.cached: dict[int, tuple[torch.Tensor, str]] = {}
+        self.texts: dict[str, torch.Tensor] = {}
+        self.cached_steps = 0
+        if isinstance(data, EncodedData):
+            check_encoded(data, checkpoint, settings)
+        else:
+            from sanactl.stages.encoders import Encoders
 
-            self.instruction = human_instruction()
-        self.cached: torch.Tensor | None = None
-        self.captions: list[str] = []
+            self.encoders = Encoders(
+                checkpoint,
+                max_sequence_length=settings.max_sequence_length,
+                complex_human_instruction=settings.complex_human_instruction,
+                device=device,
+            )
+            (self.empty,) = self.encoders.texts([""])
 
     def step(self, step: int) -> tuple[list[int], tuple[int, int, int]]:
-        """Positions of a step's examples in the stream, and the shape [C, h, w] of each one's latents."""
+        """Positions of a step's examples in the stream, and the shape [C, h, w] of each one's latents.
+
+        With a cache, steps past its end begin again at its first.
+        """
+        if self.cached_steps:
+            step %= self.cached_steps
         positions, (height, width) = self.data.step(step, self.settings.batch_size)
+        if height % (self.factor * self.patch) or width % (self.factor * self.patch):
+            raise InputError(
+                f"{self.data.name}: images of {width} x {height} are no whole number of {self.name}'s latents"
+            )
         return list(positions), (self.channels, height // self.factor, width // self.factor)
 
-    def encode_images(self, images: Any) -> torch.Tensor:
-        """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32."""
-        import torch
-
-        vae = self.companions.vae
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        with torch.no_grad():
-            latents = vae.encode(pixels.to(vae.dtype), return_dict=False)[0].float()
-        return latents * vae.config.scaling_factor
-
     def fill_cache(self, progress: Progress) -> None:
-        """Encodes the first `settings.cache` examples."""
+        """Encodes the examples of the first steps, `settings.cache` of them or a few more, each process its share.
+
+        Autoencoder and text encoder are let go afterwards. Data that are encoded already need no cache.
+        """
         import torch
 
-        count, size = self.settings.cache, 64
-        progress.start(count, "encoding images")
-        parts = []
-        for start in range(0, count, size):
-            images, captions = self.data.batch(range(start, min(start + size, count)))
-            parts.append(self.encode_images(images).cpu())
-            self.captions += captions
-            progress.advance(len(captions))
-        self.cached = torch.cat(parts)
+        from sanactl.stages.processes import open_processes
+
+        if self.encoders is None:
+            return
+        processes, batch = open_processes(), self.settings.batch_size
+        steps = -(-self.settings.cache // batch)
+        progress.start(steps * batch, "encoding images")
+        for step in range(steps):
+            positions = list(self.step(step)[0])[processes.process_index :: processes.num_processes]
+            images, captions = self._images(positions)
+            latents = self.encoders.latents(images).cpu()
+            new = sorted(set(captions) - self.texts.keys() - {""})
+            embedded = self.encoders.texts(new) if new else []
+            self.texts.update((c, t.cpu()) for c, t in zip(new, embedded, strict=True))
+            self.cached.update(zip(positions, zip(latents, captions, strict=True), strict=True))
+            progress.advance(batch)
         progress.close()
+        self.cached_steps, self.encoders = steps, None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def batch(
         self, positions: list[int], dropped: list[bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents [B, C, h, w], text [B, T, D] and mask [B, T]; a dropped caption is the empty prompt."""
-        from sanactl.diffusion.text import encode_prompts
+        import torch
 
-        if self.cached is not None:
-            rows = [p % len(self.captions) for p in positions]
-            latents = self.cached[rows].to(self.device)
-            captions = [self.captions[r] for r in rows]
+        if isinstance(self.data, EncodedData):
+            latents, text, mask = self.data.encoded(positions, dropped)
+            return latents.to(self.device), text.to(self.device), mask.to(self.device)
+        assert self.empty is not None
+        if self.encoders is None:
+            held = [self.cached[p] for p in positions]
+            latents = torch.stack([latent for latent, _ in held]).to(self.device)
+            captions = [caption for _, caption in held]
         else:
-            images, captions = self.data.batch(positions)
-            latents = self.encode_images(images)
+            images, captions = self._images(positions)
+            latents = self.encoders.latents(images)
         captions = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
-        text, mask = encode_prompts(
-            self.companions.tokenizer,
-            self.companions.text_encoder,
-            captions,
-            max_sequence_length=self.settings.max_sequence_length,
-            instruction=self.instruction,
-        )
-        return latents, text.float(), mask
+        text, mask = padded(self._texts(captions), self.settings.max_sequence_length)
+        return latents, text.to(self.device), mask.to(self.device)
+
+    def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8], list[str]]:
+        source: ImageData = self.data  # type: ignore[assignment]  # only EncodedData is not, and has gone its own way
+        return source.batch(positions)
+
+    def _texts(self, captions: list[str]) -> list[torch.Tensor]:
+        """The embeddings [tokens, D] of captions."""
+        assert self.empty is not None
+        full = [c for c in captions if c]
+        if self.encoders is None:
+            embedded = iter([self.texts[c].to(self.device) for c in full])
+        else:
+            embedded = iter(self.encoders.texts(full) if full else [])
+        return [next(embedded) if c else self.empty for c in captions]
+
+
+def check_encoded(data: EncodedData, checkpoint: Checkpoint, settings: FinetuneSettings) -> None:
+    """Refuses encoded data that a checkpoint cannot be trained on.
+
+    Raises:
+        InputError: they were made with another autoencoder or text encoder, at another size, or otherwise.
+    """
+    made, path = data.settings, checkpoint.path
+    again = f"encode the images again: sanactl encode {path}"
+    for part in ENCODERS:
+        mine = companion_identity(checkpoint, part)
+        theirs = made["encoders"].get(part)
+        if not isinstance(theirs, dict) or differing(mine, theirs):
+            raise InputError(f"{data.name}: made with another {part} than {path} has", hint=again)
+    wanted = {
+        "resolution": [settings.height, settings.width],
+        "factor": pixels_per_latent(checkpoint),
+        "channels": int(checkpoint.config["in_channels"]),
+        "text_width": int(checkpoint.config["caption_channels"]),
+        "max_sequence_length": settings.max_sequence_length,
+        "complex_human_instruction": settings.complex_human_instruction,
+    }
+    for field, value in wanted.items():
+        if made[field] != value:
+            raise InputError(
+                f"{data.name}: made with {field.replace('_', ' ')} {made[field]}, where {path} has {value}",
+                hint=again,
+            )

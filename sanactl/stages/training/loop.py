@@ -5,36 +5,30 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import TrainingError
 from sanactl.io.progress import Progress
+from sanactl.stages.training.health import Divergence, bad_gradient, bad_weight, first_bad_layer
+from sanactl.stages.training.settings import learning_rate_factor
 from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from sanactl.stages.finetune import FinetuneSettings
     from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.settings import FinetuneSettings
     from sanactl.stages.training.state import TrainingState
+    from sanactl.stages.training.teacher import Errors, Teacher
+    from sanactl.stages.training.trainable import Trainable
 
-__all__ = ["TrainingLoop", "learning_rate_factor"]
+__all__ = ["TrainingLoop"]
 
 # Seconds between saved states where no number of steps is given: what a killed process loses at most.
 SAVE_AFTER = 600.0
-
-
-def learning_rate_factor(settings: FinetuneSettings, step: int) -> float:
-    """Linear warm-up, then constant, or cosine or linear down to zero at the last step."""
-    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
-    share = step / max(settings.steps, 1)
-    if settings.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * share))
-    if settings.schedule == "linear":
-        return warm * (1 - share)
-    return warm
 
 
 class TrainingLoop:
@@ -43,24 +37,31 @@ class TrainingLoop:
     Attributes:
         done: steps whose update is complete.
         whole: whether the weights are those after `done` steps, and not in the middle of an update.
+        sound: whether they are worth keeping: finite, and of a run that has not diverged.
         speed: images a second since it began.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
-        model: torch.nn.Module,
+        trained: Trainable,
         optimizer: torch.optim.Optimizer,
         average: Any,
         conditions: Conditions,
         settings: FinetuneSettings,
         state: TrainingState,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.accelerator, self.model, self.optimizer, self.average = accelerator, model, optimizer, average
-        self.conditions, self.settings, self.state = conditions, settings, state
-        self.wrapped = accelerator.prepare_model(model)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.done, self.whole, self.speed = 0, True, 0.0
+        self.accelerator, self.trained, self.optimizer, self.average = (
+            accelerator,
+            trained,
+            optimizer,
+            average,
+        )
+        self.conditions, self.settings, self.state, self.teacher = conditions, settings, state, teacher
+        self.wrapped = accelerator.prepare_model(trained.model)
+        self.divergence = Divergence(point["loss"] for point in state.history)
+        self.done, self.whole, self.sound, self.speed = 0, True, True, 0.0
 
     def run(
         self,
@@ -68,12 +69,15 @@ class TrainingLoop:
         stop: StopRequest,
         progress: Progress,
         on_step: Callable[[dict[str, Any]], None] | None,
-    ) -> None:
+    ) -> bool:
         """Takes the steps from `first` on.
 
+        Returns:
+            whether all are done; False after a SIGTERM to any process, once the step under way is done.
+
         Raises:
-            TrainingError: the loss or the gradient is not finite; the update is not made.
-            KeyboardInterrupt: a process was asked to stop, and the step under way is done.
+            TrainingError: the loss or the gradient is not finite, and the update is not made; or the loss diverged.
+            KeyboardInterrupt: somebody pressed Ctrl-C, and the step under way is done.
         """
         settings = self.settings
         if on_step is not None:
@@ -84,84 +88,150 @@ class TrainingLoop:
         progress.start(settings.steps, "training", done=first)
         try:
             while self.done < settings.steps:
-                rate = settings.learning_rate * learning_rate_factor(settings, self.done)
-                loss, norm, stopping = self._gradient(self.done, stop)
-                self._check(loss, norm)
+                rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
+                found, norm, stopping = self._gradient(self.done, stop)
+                self._check_finite(found["loss"], norm)
+                self._check_course(found["loss"])
                 self._update(rate)
                 self.speed = (self.done - first) * settings.batch_size / (time.monotonic() - started)
-                point = {"step": self.done, "loss": loss, "lr": rate, "grad_norm": norm}
+                point = {"step": self.done, **found, "lr": rate, "grad_norm": norm}
                 self.state.history.append({**point, "images_per_second": self.speed})
-                progress.advance(1, loss=f"{loss:.4f}", lr=f"{rate:.1e}", speed=f"{self.speed:.1f} images/s")
+                progress.advance(
+                    1, loss=f"{found['loss']:.4f}", lr=f"{rate:.1e}", speed=f"{self.speed:.1f} images/s"
+                )
                 if on_step is not None:
                     on_step(self.state.history[-1])
                 if self.done == settings.steps:
-                    return
+                    break
                 # One process need not ask the others, which would take it until the end of the next step.
-                if stopping or (stop.asked and self.accelerator.num_processes == 1):
+                alone = self.accelerator.num_processes == 1
+                if "interrupted" in stopping or (alone and stop.interrupted):
                     raise KeyboardInterrupt
+                if "terminated" in stopping or (alone and stop.terminated):
+                    return False
                 if self._is_time_to_save(saved):
                     self.save()
                     saved = time.monotonic()
         finally:
             progress.close()
+        return True
 
     def save(self) -> None:
         """Saves the state after `done` steps."""
-        self.state.save(self.done, self.model, self.optimizer, self.average)
+        self.state.save(self.done, self.trained, self.optimizer, self.average)
 
     def _is_time_to_save(self, saved: float) -> bool:
-        if not self.accelerator.is_main_process:
+        if not self.accelerator.is_main_process or self.divergence.suspicious:
             return False
         every = self.settings.save_every
         return self.done % every == 0 if every else time.monotonic() - saved > SAVE_AFTER
 
-    def _gradient(self, step: int, stop: StopRequest) -> tuple[float, float, bool]:
-        """Leaves the gradient of the batch's mean loss in the parameters, clipped.
-
-        Returns:
-            the loss, the gradient's norm before clipping, and whether any process was asked to stop; the same on all.
-        """
+    def _parts(self, step: int) -> Iterator[tuple[bool, tuple[torch.Tensor, ...]]]:
+        """This process's share of a step in parts: whether one is the last, and (latents, noise, sigma, text, mask)."""
         import torch
 
-        from sanactl.diffusion.flow import sample_sigmas, velocity_loss
+        from sanactl.diffusion.flow import sample_sigmas
 
         settings, accelerator = self.settings, self.accelerator
-        count, world = settings.batch_size, accelerator.num_processes
+        count = settings.batch_size
         # Drawn for the whole batch on every process, then divided: the same steps for any number of processes.
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         sigma = sample_sigmas(count, settings.flow_shift, generator)
         dropped = torch.rand(count, generator=generator) < settings.text_dropout
         positions, shape = self.conditions.step(step)
         noise = torch.randn((count, *shape), generator=generator)
-        mine = list(range(accelerator.process_index, count, world))
-        size = settings.micro_batch or len(mine)
-        total = torch.zeros(2, device=accelerator.device)
+        mine = list(range(accelerator.process_index, count, accelerator.num_processes))
+        size = -(-len(mine) // settings.accumulate)
         for start in range(0, len(mine), size):
             part = mine[start : start + size]
             latents, text, mask = self.conditions.batch([positions[i] for i in part], dropped[part].tolist())
-            noise_here, sigma_here = noise[part].to(latents.device), sigma[part].to(latents.device)
+            device = latents.device
             last = start + size >= len(mine)
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                with accelerator.autocast():
-                    losses = velocity_loss(self.wrapped, latents, noise_here, sigma_here, text, mask)
-                loss = losses.sum() / count
-                # Gradients are averaged over processes; what is wanted is the sum of their shares of the mean.
-                accelerator.backward(loss * world)
-            total[0] += loss.detach()
-        total[1] = stop.asked
-        # Asked of all at once, so that all stop after the same step.
-        loss_sum, asked = accelerator.reduce(total, "sum").tolist()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
-        return loss_sum, norm.item(), asked > 0
+            yield last, (latents, noise[part].to(device), sigma[part].to(device), text, mask)
 
-    def _check(self, loss: float, norm: float) -> None:
+    def _errors(
+        self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, Errors | None]:
+        """Of each example [B]: the loss to descend, and what it is made of where there is a teacher."""
+        from sanactl.diffusion.flow import velocity_loss
+
+        with self.accelerator.autocast():
+            if self.teacher is None:
+                return velocity_loss(model, *inputs), None
+            errors = self.teacher.errors(model, *inputs)
+        share = self.settings.teacher_weight
+        objective = (1 - share) * errors.data + share * errors.velocity
+        return objective + self.settings.feature_weight * errors.features, errors
+
+    def _gradient(self, step: int, stop: StopRequest) -> tuple[dict[str, float], float, set[str]]:
+        """Leaves the gradient of the batch's mean loss in the parameters, clipped.
+
+        Returns:
+            the losses by name ("loss" is always the data's, so that runs with and without a teacher compare), the
+            gradient's norm before clipping, and what any process was asked to do; the same on all.
+        """
+        import torch
+
+        accelerator, count = self.accelerator, self.settings.batch_size
+        total = torch.zeros(5, device=accelerator.device)
+        for last, inputs in self._parts(step):
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
+                objective, errors = self._errors(self.wrapped, inputs)
+                # Gradients are averaged over processes; what is wanted is the sum of their shares of the mean.
+                accelerator.backward(objective.sum() / count * accelerator.num_processes)
+            sums = [objective] if errors is None else [errors.data, errors.velocity, errors.features]
+            for place, values in enumerate(sums):
+                total[place] += values.detach().sum() / count
+        total[3], total[4] = stop.interrupted, stop.terminated
+        # Asked of all at once, so that all stop after the same step.
+        loss, velocity, features, interrupted, terminated = accelerator.reduce(total, "sum").tolist()
+        found = {"loss": loss}
+        if self.teacher is not None:
+            found |= {"teacher_loss": velocity, "feature_loss": features}
+        asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip or math.inf)
+        return found, norm.item(), asked
+
+    def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        kept = f"the weights before it are kept in {self.state.weights(self.done)}"
+        weight = bad_weight(self.trained.model)
+        self.sound = weight is None
+        fault = f"the weights of {weight}" if weight else self._fault()
         raise TrainingError(
-            f"training stopped at step {self.done + 1}: the loss is {loss:g}, the gradient's norm {norm:g}",
-            hint="lower the learning rate" + (f"; {kept}" if self.done else ""),
+            f"training stopped at step {self.done + 1}: the loss is {loss:g}, the gradient's norm {norm:g}"
+            + (f"; first not finite: {fault}" if fault else ""),
+            hint="lower the learning rate"
+            + self._kept(self.state.weights(self.done) if self.sound else None),
         )
+
+    def _fault(self) -> str | None:
+        """The first layer that was not finite, on whichever process it was."""
+        from accelerate.utils import gather_object
+
+        model = self.trained.model
+        found = None
+        for _, inputs in self._parts(self.done):
+            found = found or first_bad_layer(model, partial(self._errors, model, inputs))
+        every = [f for f in gather_object([found]) if f]
+        if every:
+            return str(every[0])
+        gradient = bad_gradient(self.trained.named)
+        return f"the gradient of {gradient}" if gradient else None
+
+    def _check_course(self, loss: float) -> None:
+        if not self.divergence.diverged(loss):
+            return
+        self.sound = False
+        raise TrainingError(
+            f"training diverged by step {self.done + 1}: the loss is {loss:.3g}, its median was {self.divergence.median:.3g}",
+            hint="lower the learning rate, or lengthen the warm-up" + self._kept(None),
+        )
+
+    def _kept(self, weights: Any) -> str:
+        """Where the last good weights lie, or that there are none."""
+        weights = weights if weights is not None and self.done else self.state.newest()
+        return f"; good weights of before are kept in {weights}" if weights else ""
 
     def _update(self, rate: float) -> None:
         self.whole = False
@@ -170,6 +240,6 @@ class TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.step(self.parameters)
+            self.average.step(self.trained.parameters())
         self.done += 1
         self.whole = True

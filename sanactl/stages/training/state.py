@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sanactl.errors import InputError
 from sanactl.io.atomic import atomic_dir
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingState"]
 
-KEEP_LAST = 2
+
+class Stateful(Protocol):
+    """What is trained, as a state sees it; a `torch.nn.Module` is one."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
 
 
 class TrainingState:
@@ -26,26 +35,42 @@ class TrainingState:
         target: the file that the run will write.
         identity: everything that the run's steps depend on. State of another identity is never loaded.
         header: of the saved weights' file; with a checkpoint's (`header_of`) they are one that sanactl can open.
+        keep_last: saved states that stay.
+
+    Nothing in a state depends on the number of processes: any number goes on from it.
 
     Attributes:
         history: one entry a step, whatever the caller appends; saved and loaded with the rest.
     """
 
-    def __init__(self, target: Path, identity: dict[str, Any], header: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        identity: dict[str, Any],
+        header: dict[str, str] | None = None,
+        *,
+        keep_last: int = 2,
+    ) -> None:
         self.folder = target.with_name(f".{target.name}.training")
-        # Saving more or less often does not change the steps.
-        identity = {k: v for k, v in identity.items() if k != "save_every"}
         text = json.dumps(identity, sort_keys=True, default=str)
         self.key = hashlib.sha256(text.encode()).hexdigest()
-        self.header = header
+        self.header, self.keep_last = header, keep_last
         self.history: list[dict[str, Any]] = []
 
     def weights(self, step: int) -> Path:
         """Where the weights after `step` steps lie, if they are saved."""
         return self.folder / f"step-{step:08d}" / "model.safetensors"
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Any) -> None:
-        """Writes the state after `step` steps, whole or not at all, and drops all but the last two."""
+    def newest(self) -> Path | None:
+        """The weights of the newest saved state of this run."""
+        saved = [f for f in self._saved() if self._key_of(f) == self.key]
+        return saved[-1] / "model.safetensors" if saved else None
+
+    def save(self, step: int, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> None:
+        """Writes the state after `step` steps, whole or not at all, and drops all but the last `keep_last`.
+
+        A `model` whose `state_dict` is not all that it needs has the rest in `extra` and `load_extra`.
+        """
         import torch
 
         from sanactl.diffusion.saving import write_tensors
@@ -56,16 +81,19 @@ class TrainingState:
             return
         with atomic_dir(target, force=True) as folder:
             write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
+            extra: dict[str, torch.Tensor] = getattr(model, "extra", dict)()
+            if extra:
+                write_tensors(extra, folder / "extra.safetensors", {"format": "pt"})
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
             if average is not None:
                 torch.save(average.state_dict(), folder / "average.pt")
             if self.history:
                 (folder / "history.json").write_text(json.dumps(self.history))
             (folder / "state.json").write_text(json.dumps({"step": step, "key": self.key}))
-        for old in [f for f in self._saved() if self._key_of(f) == self.key][:-KEEP_LAST]:
+        for old in [f for f in self._saved() if self._key_of(f) == self.key][: -self.keep_last]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def load(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Any) -> int:
+    def load(self, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> int:
         """Loads the newest state of this identity into its arguments; the number of steps done, or 0.
 
         Raises:
@@ -81,6 +109,8 @@ class TrainingState:
                 step = int(json.loads((folder / "state.json").read_text())["step"])
                 device = str(next(model.parameters()).device)
                 model.load_state_dict(load_file(folder / "model.safetensors", device=device))
+                if (folder / "extra.safetensors").exists():
+                    model.load_extra(load_file(folder / "extra.safetensors", device=device))  # type: ignore[attr-defined]
                 optimizer.load_state_dict(
                     torch.load(folder / "optimizer.pt", weights_only=True, map_location=device)
                 )

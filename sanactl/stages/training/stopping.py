@@ -13,17 +13,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While it is open, Ctrl-C and SIGTERM set `asked` in place of raising.
+    """While it is open, Ctrl-C and SIGTERM are noted in place of raising.
 
-    An optimizer's step that is cut in two leaves weights that no undisturbed run ever has, so a loop looks at `asked`
-    between its steps. Who presses Ctrl-C again means it: the second signal sets `insisted` and raises
-    KeyboardInterrupt at once.
+    An optimizer's step that is cut in two leaves weights that no undisturbed run ever has, so a loop looks at these
+    between its steps. Who presses Ctrl-C again means it: that sets `insisted` and raises KeyboardInterrupt at once. A
+    second SIGTERM does not: launchers and schedulers send it to the process and to its group.
 
     Signals reach a process's main thread only; elsewhere this does nothing.
+
+    Attributes:
+        interrupted: Ctrl-C: a person does not want to wait for the end.
+        terminated: SIGTERM: the machine is wanted for something else, and the work will go on later.
     """
 
     def __init__(self) -> None:
-        self.asked = self.insisted = False
+        self.interrupted = self.terminated = self.insisted = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,7 +40,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if number == signal.SIGTERM:
+            self.terminated = True
+        elif self.interrupted or self.terminated:
             self.insisted = True
             raise KeyboardInterrupt
-        self.asked = True
+        else:
+            self.interrupted = True

@@ -1,0 +1,129 @@
+"""Which caption an image is trained with: the text column, or one of several drawn by weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sanactl.errors import InputError, UsageError
+
+__all__ = ["DEFAULT_COLUMNS", "CaptionChoice", "find_columns", "parse_captions", "text_of"]
+
+# Looked for in this order where no column is named. `txt` and the fields of `json` are a webdataset's.
+DEFAULT_COLUMNS = ("text", "caption", "prompt", "txt", "json.text", "json.caption", "json.prompt")
+# Keeps the caption's draw apart from what else is drawn from the same seed and position.
+_STREAM = 0xCA9
+
+
+@dataclass(frozen=True)
+class CaptionChoice:
+    """Columns of captions with their weights.
+
+    Attributes:
+        columns: names; `a.b` is field b of column a.
+        weights: how often each is taken, relative to each other.
+    """
+
+    columns: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    def pick(self, filled: Sequence[bool], seed: int, position: int) -> int | None:
+        """The column for the example at a position of the stream: a function of (seed, position) alone.
+
+        Args:
+            filled: for each column whether this example has text in it; the weights of those share what the
+                others leave.
+
+        Returns:
+            the column's number, or None where all are empty.
+        """
+        weights = np.where(filled, self.weights, 0.0)
+        total = float(weights.sum())
+        if not total:
+            return None
+        if np.count_nonzero(weights) == 1:
+            return int(np.argmax(weights))
+        draw = np.random.default_rng([seed, position, _STREAM]).random() * total
+        # Among columns of some weight only, or rounding could name one that is empty.
+        (some,) = np.nonzero(weights)
+        place = int(np.searchsorted(np.cumsum(weights[some]), draw, side="right"))
+        return int(some[min(place, len(some) - 1)])
+
+    def __str__(self) -> str:
+        return ",".join(f"{c}:{w:g}" for c, w in zip(self.columns, self.weights, strict=True))
+
+
+def parse_captions(text: str) -> CaptionChoice:
+    """Reads "text:0.7,short:0.3"; a column without a weight has weight 1.
+
+    Raises:
+        UsageError: a weight is no positive number, or a column comes twice.
+    """
+    columns, weights = [], []
+    for part in text.split(","):
+        name, colon, number = part.strip().partition(":")
+        try:
+            weight = float(number) if colon else 1.0
+        except ValueError:
+            weight = math.nan
+        if not name or not 0 < weight < math.inf or name in columns:
+            raise UsageError(
+                f"--captions {text}: {part.strip() or 'an empty part'} is no column and weight",
+                hint="write column:weight, as in text:0.7,short:0.3",
+            )
+        columns.append(name)
+        weights.append(weight)
+    return CaptionChoice(tuple(columns), tuple(weights))
+
+
+def find_columns(available: Iterable[str], asked: str | None, name: str) -> CaptionChoice:
+    """The columns that were asked for, or the first of `DEFAULT_COLUMNS` that is there.
+
+    Args:
+        available: the columns, fields of columns as `a.b`.
+        asked: what `--captions` says, or None.
+        name: of the data, for errors.
+
+    Raises:
+        InputError: a column is not there, or none can serve.
+    """
+    there = list(available)
+    if asked is not None:
+        choice = parse_captions(asked)
+        for column in choice.columns:
+            if column not in there:
+                raise InputError(
+                    f"{name}: has no column {column!r} for --captions", hint=f"it has {', '.join(there)}"
+                )
+        return choice
+    for column in DEFAULT_COLUMNS:
+        if column in there:
+            return CaptionChoice((column,), (1.0,))
+    raise InputError(
+        f"{name}: has columns {', '.join(there)} but needs image and one of {', '.join(DEFAULT_COLUMNS[:4])}",
+        hint="put a metadata.jsonl with file_name and text beside the images, or name the columns with --captions",
+    )
+
+
+def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
+    """A row's text in a column, stripped; "" where there is none.
+
+    Raises:
+        InputError: what stands there is no text.
+    """
+    value: Any = row.get(column)
+    if column not in row and "." in column:
+        value = row
+        for part in column.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        raise InputError(f"{where}: column {column} holds a {type(value).__name__}, not text")
+    return value.strip()

@@ -1,0 +1,90 @@
+"""How to train: what a user can choose, and which of it decides the result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["SCALINGS", "SCHEDULES", "FinetuneSettings", "learning_rate_factor"]
+
+SCHEDULES = ("constant", "cosine", "linear")
+SCALINGS = ("none", "sqrt", "linear")
+_REFERENCE_BATCH = 256  # images a step for which the reference code's learning rates are meant
+
+# What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
+_FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every")
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to train. Defaults are the paper's recovery step (section 2.4): the same loss, 100 steps.
+
+    Attributes:
+        batch_size: images a step, over all processes and all parts of `accumulate`.
+        accumulate: parts in which a process's share of a step goes through the model, one after the other.
+        learning_rate: before `scale_lr` and the schedule; see `effective_learning_rate`.
+        scale_lr: "none", or by the "sqrt" or the "linear" ratio of `batch_size` to 256 (the reference's is sqrt).
+        clip: bound of the gradient's global norm; 0 leaves it.
+        code: of CAME-8bit's first moment, one of `sanactl.optim.CODES`; "" is that optimizer's default.
+        ema: decay of the weights' average, which is then what is written; 0 keeps none.
+        precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
+        new_blocks_only: train the blocks that `grow` added and leave the others as they are.
+        lora: rank of low-rank adapters on the attention; 0 trains the weights themselves.
+        teacher_weight: share of the loss that is the teacher's velocity in place of the data's, 0 to 1.
+        feature_weight: of the kept blocks' distance to the teacher's, added to the loss.
+        cache: examples that are encoded once before training, which then draws from these alone; 0: none.
+        save_every: steps from one saved state to the next; 0 saves every ten minutes.
+        keep_last: saved states that stay.
+    """
+
+    steps: int = 100
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 2e-5
+    scale_lr: str = "none"
+    optimizer: str = "came8bit"
+    code: str = ""
+    schedule: str = "constant"
+    warmup: int = 10
+    clip: float = 0.1
+    weight_decay: float = 0.0
+    text_dropout: float = 0.1
+    flow_shift: float = 3.0
+    ema: float = 0.0
+    seed: int = 0
+    height: int = 64
+    width: int = 64
+    max_sequence_length: int = 300
+    complex_human_instruction: bool = True
+    precision: str = "no"
+    gradient_checkpointing: bool = False
+    new_blocks_only: bool = False
+    lora: int = 0
+    teacher_weight: float = 0.5
+    feature_weight: float = 0.1
+    cache: int = 0
+    save_every: int = 0
+    keep_last: int = 2
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """The learning rate with its scaling by the batch, before the schedule."""
+        share = self.batch_size / _REFERENCE_BATCH
+        factor = {"none": 1.0, "sqrt": math.sqrt(share), "linear": share}[self.scale_lr]
+        return self.learning_rate * factor
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what the steps are; the others may be another at each restart."""
+        return {name: value for name, value in asdict(self).items() if name not in _FREE}
+
+
+def learning_rate_factor(settings: FinetuneSettings, step: int) -> float:
+    """Linear warm-up, then constant, or cosine or linear down to zero at the last step."""
+    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
+    share = step / max(settings.steps, 1)
+    if settings.schedule == "cosine":
+        return warm * 0.5 * (1 + math.cos(math.pi * share))
+    if settings.schedule == "linear":
+        return warm * (1 - share)
+    return warm

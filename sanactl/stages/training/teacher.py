@@ -1,0 +1,152 @@
+"""A teacher for recovery after pruning: the unpruned parent's velocity, and the hidden states of the blocks it kept.
+
+The data's velocity e - x_0 is one draw of what the model has to predict, the parent's prediction close to its mean: for
+the same noisy latents it says the same with less noise, which counts in a run of 100 steps. The hidden states say in
+addition what each kept block has to hand on now that its neighbours are gone (FitNets, arXiv 1412.6550; for pruned
+text-to-image models BK-SDM, arXiv 2305.15798, with the same two terms).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sanactl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sanactl.io.checkpoint import Checkpoint
+
+__all__ = ["Errors", "Teacher", "check_teacher", "kept_blocks", "matching_blocks"]
+
+
+class Errors(NamedTuple):
+    """Of each example of a batch, float32 [B].
+
+    Attributes:
+        data: squared error of the velocity e - x_0, the loss without a teacher.
+        velocity: squared error of the teacher's velocity.
+        features: squared distance of hidden states over the teacher's mean square, averaged over the matched blocks.
+    """
+
+    data: Tensor
+    velocity: Tensor
+    features: Tensor
+
+
+def kept_blocks(student: Checkpoint, teacher: Checkpoint) -> list[int] | None:
+    """The teacher's number of each of the student's blocks, or None where the student's lineage does not tell.
+
+    Found by walking the lineage back from the student over `prune` and what keeps the blocks as they are, until an
+    entry was made from the teacher.
+    """
+    blocks = list(range(student.num_blocks))
+    for entry in reversed(student.lineage):
+        if entry.get("command") == "prune":
+            kept = (entry.get("arguments") or {}).get("blocks")
+            if not isinstance(kept, list) or len(kept) != entry.get("blocks"):
+                return None
+            blocks = [int(kept[block]) for block in blocks]
+        elif entry.get("command") != "finetune":
+            return None
+        parents = entry.get("parents") or [{}]
+        if parents[0].get("digest") == teacher.digest:
+            return blocks if max(blocks) < teacher.num_blocks else None
+    return None
+
+
+def matching_blocks(kept: Sequence[int], teacher_blocks: int) -> list[int]:
+    """For each of the student's blocks the teacher's block whose output it has to match.
+
+    That is the last one before the next kept block: its output is what the next kept block was trained to read.
+
+    Args:
+        kept: the teacher's numbers of the student's blocks, ascending.
+        teacher_blocks: how many blocks the teacher has.
+    """
+    return [following - 1 for following in [*kept[1:], teacher_blocks]]
+
+
+def check_teacher(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Raises UsageError where the teacher reads or writes something else than the student."""
+    for key in ("in_channels", "out_channels", "caption_channels", "patch_size", "timestep_scale"):
+        ours, theirs = student.config.get(key), teacher.config.get(key)
+        if ours != theirs:
+            raise UsageError(
+                f"{teacher.path} cannot teach {student.path}: its {key} is {theirs}, not {ours}",
+                hint="the teacher is the checkpoint that was pruned",
+            )
+
+
+class Teacher:
+    """A frozen model beside the one that is trained.
+
+    Args:
+        model: the teacher's `SanaTransformer2DModel`.
+        student: the one that is trained, not wrapped.
+        kept: see `kept_blocks`; None compares velocities alone.
+    """
+
+    def __init__(self, model: Any, student: Any, kept: Sequence[int] | None) -> None:
+        self.model, self.student = model.eval().requires_grad_(False), student
+        self.matches: dict[int, int] = {}
+        same_width = model.config.num_attention_heads * model.config.attention_head_dim == (
+            student.config.num_attention_heads * student.config.attention_head_dim
+        )
+        if kept is not None and same_width:
+            self.matches = dict(enumerate(matching_blocks(kept, len(model.transformer_blocks))))
+
+    def errors(
+        self, wrapped: Any, latents: Tensor, noise: Tensor, sigma: Tensor, text: Tensor, text_mask: Tensor
+    ) -> Errors:
+        """What the student misses of the data and of the teacher; arguments as of `velocity_loss`.
+
+        Args:
+            wrapped: the student, or the module around it that shares gradients between processes.
+        """
+        from sanactl.diffusion.flow import interpolate, predict_velocity, squared_error
+
+        noisy, velocity = interpolate(latents, noise, sigma)
+        inputs = (noisy, sigma, text, text_mask)
+        with torch.no_grad(), _outputs(self.model, self.matches.values()) as wanted:
+            taught = predict_velocity(self.model, *inputs)
+        with _outputs(self.student, self.matches) as features:
+            predicted = predict_velocity(wrapped, *inputs)
+        distances = [_distance(features[ours], wanted[theirs]) for ours, theirs in self.matches.items()]
+        return Errors(
+            squared_error(predicted, velocity),
+            squared_error(predicted, taught),
+            torch.stack(distances).mean(0) if distances else torch.zeros_like(sigma),
+        )
+
+
+def _distance(feature: Tensor, wanted: Tensor) -> Tensor:
+    """Squared distance of hidden states [B, N, D] over the mean square of those wanted: [B].
+
+    Over the mean square because hidden states grow from block to block, and the last would be all that counts.
+    """
+    wanted = wanted.float()
+    square = wanted.square().flatten(1).mean(1).clamp_min(1e-12)
+    return (feature.float() - wanted).square().flatten(1).mean(1) / square
+
+
+@contextlib.contextmanager
+def _outputs(model: Any, blocks: Mapping[int, int] | Any) -> Iterator[dict[int, Tensor]]:
+    """The outputs of some blocks of the forward pass within, by number.
+
+    The hooks are gone before the backward pass, in which gradient checkpointing calls the blocks once more.
+    """
+    found: dict[int, Tensor] = {}
+
+    def keeper(number: int) -> Any:
+        return lambda module, inputs, output: found.__setitem__(number, output)
+
+    hooks = [model.transformer_blocks[n].register_forward_hook(keeper(n)) for n in set(blocks)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,66 @@
+"""Streams: read forwards, and the same wherever one begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanactl.errors import InputError
+from sanactl.stages.data import TableSource, open_examples, open_training_data
+from sanactl.stages.data.streams import EndOfExamples
+from tests.pictures import write_folder, write_tars
+
+
+def stream(reference: str, seed: int = 0, **options: Any) -> TableSource:
+    source = open_training_data(reference, seed=seed, height=64, width=64, streaming=True, **options)
+    assert isinstance(source, TableSource)
+    return source
+
+
+def test_a_resumed_run_goes_on_where_the_stream_was(place: Path) -> None:
+    write_tars(place / "tars", 3, 4)
+    whole = stream("tars")
+    steps = [whole.batch(range(s * 5, s * 5 + 5)) for s in range(6)]  # two epochs and a half
+    captions = [c for _, batch in steps for c in batch]
+    assert sorted(captions[:12]) == sorted(captions[12:24])
+    assert captions[:12] != captions[12:24]
+    resumed = stream("tars")
+    for s in (3, 4, 5):
+        images, texts = resumed.batch(range(s * 5, s * 5 + 5))
+        assert texts == steps[s][1] and (images == steps[s][0]).all()
+    # Two processes share the positions of a step; one that goes back begins the stream again.
+    parts = [stream("tars").batch(range(15 + rank, 20, 2))[1] for rank in (0, 1)]
+    assert [parts[0][0], parts[1][0], parts[0][1], parts[1][1], parts[0][2]] == steps[3][1]
+    assert resumed.batch(range(5))[1] == steps[0][1]
+    assert stream("tars", seed=1).batch(range(12))[1] != captions[:12]
+
+
+def test_a_stream_of_a_folder(place: Path) -> None:
+    write_folder(place / "shots", 5)
+    assert len(set(stream("shots").batch(range(5))[1])) == 5
+
+
+def test_a_bad_picture_in_a_stream(place: Path) -> None:
+    write_tars(place / "tars", 1, 6)
+    tar = place / "tars/000.tar"
+    data = tar.read_bytes()
+    at = data.index(b"IDAT")  # of the first picture
+    tar.write_bytes(data[: at + 8] + bytes(60) + data[at + 68 :])
+    with pytest.raises(InputError, match=r"000\.tar, 00000.*--max-bad"):
+        stream("tars").batch(range(6))
+    source = stream("tars", max_bad=1)
+    captions = source.batch(range(6))[1]
+    assert len(source.skipped) == 1 and "00000" in source.skipped[0]
+    assert len(set(captions)) == 5
+    other = stream("tars", max_bad=1)
+    assert [other.batch([p])[1][0] for p in range(6)] == captions
+
+
+def test_a_stream_is_read_once_in_order_for_encoding(place: Path) -> None:
+    write_tars(place / "tars", 2, 2)
+    table = open_examples("tars", seed=0, side=64, captions="json.short", streaming=True)
+    assert [table.texts(row) for row in range(4)] == [[f"short {i}"] for i in range(4)]
+    with pytest.raises(EndOfExamples):
+        table.image(4)
