@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,14 +35,10 @@ def geneval(
     from sanactl.cli.render import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_records
-    from sanactl.metrics.geneval_folder import read_geneval_folder
     from sanactl.stages.eval import evaluate_geneval
 
     run = Invocation("eval geneval")
-    if records is not None and Path(records).is_dir():
-        stream, source = read_geneval_folder(Path(records)), records
-    else:
-        stream, source = find_records(records, ("image",), what="images to score")
+    stream, source = find_records(records, ("image",), what="images to score")
     target = output or run.free_name("geneval", ".jsonl", force=force)
     run.uses(source)
     scored = evaluate_geneval(

@@ -43,6 +43,7 @@ def judge(
 
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
     [bold]sanactl judge images.jsonl --model oracle[/bold]
+    [bold]sanactl judge base-samples/[/bold]                  a folder in GenEval's layout
 
     Winners' records go to stdout and to judge.jsonl.
     """

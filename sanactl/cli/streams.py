@@ -190,7 +190,7 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
     """A stream of records and its name.
 
     Args:
-        argument: a JSONL file, `-`, or None.
+        argument: a JSONL file, a folder of images in GenEval's layout, `-`, or None.
         kinds: what is wanted, the first being what the journal is asked for.
         what: how to call them in an error ("images to judge").
 
@@ -199,6 +199,10 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
     """
     if argument not in (None, "-"):
         assert argument is not None
+        if "image" in kinds and Path(argument).is_dir():
+            from sanactl.metrics.geneval_folder import read_geneval_folder
+
+            return read_geneval_folder(Path(argument)), argument
         return iter(load_records(Path(argument), kinds=kinds)), argument
     if argument == "-" or stdin_is_piped():
         return stdin_records(kinds), "stdin"

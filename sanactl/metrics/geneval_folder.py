@@ -9,9 +9,16 @@ from typing import Any
 
 from sanactl.errors import InputError
 
-__all__ = ["read_geneval_folder"]
+__all__ = ["is_geneval_folder", "read_geneval_folder"]
 
 MAX_METADATA = 2**20
+
+
+def is_geneval_folder(path: Path) -> bool:
+    """Whether a folder holds prompt folders, and no metadata.jsonl of its own, which would make it an imagefolder."""
+    if not path.is_dir() or (path / "metadata.jsonl").exists():
+        return False
+    return any(p.name.isdigit() and (p / "metadata.jsonl").is_file() for p in path.iterdir())
 
 
 def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,7 @@ A folder holds
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -173,6 +173,9 @@ class EncodedData:
     def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
         """Positions of the `count` examples of a step, and the (height, width) of the images they were."""
         return self.order.step(step, count)
+
+    def announce(self, say: Callable[[str], None]) -> None:
+        """Nothing is passed over: what could not be read was left out when the images were encoded."""
 
     def encoded(
         self, positions: Sequence[int], dropped: Sequence[bool]

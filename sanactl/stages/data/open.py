@@ -32,7 +32,8 @@ def open_training_data(
     the built-in world.
 
     Args:
-        reference: a folder that `sanactl encode` wrote; a folder of images with metadata.jsonl; .tar shards or Parquet
+        reference: a folder that `sanactl encode` wrote; a folder of images with metadata.jsonl; one in
+            GenEval's layout, which `sanactl sample` writes; .tar shards or Parquet
             files, as a folder, a file or a pattern; the id of a dataset on the Hub; a .jsonl of image records;
             "builtin:shapes", which None is, too.
         seed: of the order, and of the choice among captions.

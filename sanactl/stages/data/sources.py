@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from sanactl.stages.data.order import BucketOrder, Order, SequentialOrder, Shuff
 from sanactl.stages.data.references import load_reference
 from sanactl.stages.data.sizes import image_sizes
 from sanactl.stages.data.streams import StreamTable
-from sanactl.stages.data.tables import DatasetTable, Examples, RecordTable, ShapesTable
+from sanactl.stages.data.tables import DatasetTable, Examples, RecordTable, ShapesTable, digest_of
 
 __all__ = [
     "DatasetSource", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "check_bad",
@@ -40,6 +40,9 @@ class TrainingData(Protocol):
 
     def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
         """Positions of the `count` examples of a step, and the (height, width) that all of them have."""
+
+    def announce(self, say: Callable[[str], None]) -> None:
+        """From now on `say` is told of each image that is passed over; first of those that are already."""
 
 
 class ImageData(TrainingData, Protocol):
@@ -69,6 +72,7 @@ class TableSource:
         self.examples, self.order, self.seed, self.max_bad = examples, order, seed, max_bad
         self.name, self.identity = examples.name, examples.identity
         self.skipped = list(skipped)
+        self._say: Callable[[str], None] = lambda line: None
         self._bad: set[int] = set()
 
     def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
@@ -101,6 +105,12 @@ class TableSource:
         self._bad.add(row)
         check_bad(len(self.skipped) + 1, self.max_bad, error)
         self.skipped.append(error.message)
+        self._say(f"passed over: {error.message}")
+
+    def announce(self, say: Callable[[str], None]) -> None:
+        for line in self.skipped:
+            say(f"passed over: {line}")
+        self._say = say
 
 
 class RecordSource(TableSource):
@@ -162,7 +172,9 @@ def bucketed(
             skipped.append(error.message)
     if (chosen < 0).all():
         raise InputError(f"{table.name}: none of its images can be read")
-    return TableSource(table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=skipped)
+    source = TableSource(table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=skipped)
+    source.identity = digest_of([table.identity, f"buckets {sizes}"])
+    return source
 
 
 def check_bad(count: int, max_bad: int, error: InputError) -> None:
@@ -219,9 +231,12 @@ def open_examples(
         InputError: it is no data, has no images with captions, or cannot be read.
     """
     from sanactl.io.records import load_records
+    from sanactl.metrics.geneval_folder import is_geneval_folder, read_geneval_folder
 
     if records is None and reference is not None and reference.endswith(".jsonl"):
         records = load_records(Path(reference), kinds=("image",))
+    if records is None and reference is not None and is_geneval_folder(Path(reference)):
+        records = list(read_geneval_folder(Path(reference)))
     if records is not None:
         return RecordTable(records, captions)
     if reference is None or reference == "builtin:shapes":

@@ -12,7 +12,7 @@ import pytest
 from sanactl.errors import InputError, UsageError
 from sanactl.stages.data import TableSource, open_training_data
 from sanactl.stages.data.references import expand_braces
-from tests.pictures import MIXED, image_records, spoil, write_folder, write_tars
+from tests.pictures import MIXED, image_records, picture, spoil, write_folder, write_tars
 from tests.program import Program
 
 
@@ -52,6 +52,19 @@ def test_the_same_pictures_from_everywhere(place: Path) -> None:
     # A field of the .json beside a picture is a caption like any other.
     short = captions_of(opened("tars", captions="json.short"), 6)
     assert short == [f"short {i}" for i in range(6)]
+
+
+def test_a_folder_that_sample_wrote(place: Path) -> None:
+    """GenEval's layout is data as it stands: the prompts are the captions."""
+    for number in range(3):
+        image, text = picture(number)
+        folder = place / f"drawn/{number:05d}"
+        (folder / "samples").mkdir(parents=True)
+        (folder / "metadata.jsonl").write_text(json.dumps({"prompt": text, "tag": "counting"}))
+        for index in range(2):
+            image.save(folder / f"samples/{index:04d}.png")
+    source = opened("drawn")
+    assert captions_of(source, 6) == sorted(picture(number)[1] for number in range(3) for _ in range(2))
 
 
 def test_jpegs_in_tars(place: Path) -> None:
@@ -105,6 +118,7 @@ def test_buckets_keep_the_shapes_of_pictures(place: Path) -> None:
             assert len(captions) == 2
             sizes.add((height, width))
         assert sizes == {(64, 64), (48, 88), (88, 48), (72, 56)}
+        assert source.identity not in (opened("shots").identity, source.examples.identity)
         whole = source.batch(source.step(5, 4)[0])
         parts = [source.batch([p]) for p in source.step(5, 4)[0]]
         assert all((image == part[0][0]).all() for image, part in zip(whole[0], parts, strict=True))
