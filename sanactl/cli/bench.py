@@ -66,7 +66,7 @@ def surgery(
 def _show(records: list[Record]) -> None:
     """A table a task and size, times of the first contender as 1."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from sanactl.cli.render import human_bytes
 
@@ -78,13 +78,20 @@ def _show(records: list[Record]) -> None:
         blocks = rows[0].get("blocks")
         what = f"{task}, {blocks[0]} to {blocks[1]} blocks, {human_bytes(size)}" if blocks else task
         table = Table(
-            what, "times the first", "seconds", "fastest", "CPU seconds", "peak MB", "GB/s", box=None
+            Column("contender", no_wrap=True),
+            "times the first",
+            "seconds",
+            "fastest",
+            "CPU seconds",
+            "peak MB",
+            "GB/s",
+            box=None,
         )
         for row in rows:
             keys = ("overall", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
             numbers = [row.get(key) for key in keys]
             table.add_row(row["contender"], *("" if n is None else f"{n:.3g}" for n in numbers))
-        console.print(table, "")
+        console.print(what, table, "", sep="\n")
 
 
 app.command()(optim)

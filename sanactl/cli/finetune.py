@@ -37,8 +37,8 @@ def finetune(
     train_new_blocks_only: option.NewBlocksOnly = False,
     lora: option.Lora = 0,
     teacher: option.TeacherRef = None,
-    teacher_weight: option.TeacherWeight = 0.5,
-    feature_weight: option.FeatureWeight = 0.1,
+    teacher_weight: option.TeacherWeight = 1.0,
+    feature_weight: option.FeatureWeight = 1.0,
     accumulate: option.Accumulate = 1,
     gradient_checkpointing: option.Checkpointing = False,
     precision: option.Precision = None,
@@ -46,6 +46,7 @@ def finetune(
     cache: option.Cache = 0,
     save_every: option.SaveEvery = 0,
     keep_last: option.KeepLast = 2,
+    tracker: option.Tracker = None,
     resume: option.Resume = True,
     seed: Seed = 0,
     revision: Revision = None,
@@ -66,7 +67,8 @@ def finetune(
     from sanactl.errors import InputError
     from sanactl.io.checkpoint import open_checkpoint
     from sanactl.io.records import write_records
-    from sanactl.stages.conditioning import sampling_settings
+    from sanactl.optim.blockwise import CODES
+    from sanactl.stages.conditioning import pixels_per_latent, sampling_settings
     from sanactl.stages.data import open_training_data
     from sanactl.stages.finetune import FinetuneSettings
     from sanactl.stages.finetune import finetune as train
@@ -75,11 +77,16 @@ def finetune(
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
     _check_choice("--schedule", schedule, SCHEDULES)
     _check_choice("--scale-lr", scale_lr, SCALINGS)
+    if code:
+        _check_choice("--code", code, CODES)
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
-        checkpoint, revision=revision, also=("image",) if data in (None, "-") else ()
+        checkpoint, revision=revision, also=("image",) if None in (checkpoint, data) or data == "-" else ()
     )
     images = [r for r in piped if r["kind"] == "image"]
+    if images and data not in (None, "-"):
+        note(f"using --data {data}; the pipe's {len(images)} image records are left")
+        images = []
     if data == "-" and not images:
         raise InputError("stdin brought no image records", hint="the command before may have failed")
     sampling = sampling_settings(found)
@@ -124,6 +131,7 @@ def finetune(
         buckets=buckets,
         streaming=streaming,
         max_bad=max_bad,
+        multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
     )
     taught_by = open_checkpoint(teacher) if teacher else None
     run.uses(found)
@@ -151,6 +159,7 @@ def finetune(
         data=source,
         teacher=taught_by,
         device=device,
+        tracker=tracker,
         force=force,
         resume=resume,
         progress=run.progress,
@@ -168,11 +177,7 @@ def finetune(
     about = {"kind": "score", "metric": "train_loss", "checkpoint": str(target)}
     write_records(({**about, **point} for point in curve), log, force=True)
     run.finish((log, "score"), (target, "checkpoint"), digest=made.digest)
-    skipped = len(getattr(source, "skipped", ()))
-    run.emit(
-        [{**checkpoint_record(made), **summary, **({"skipped": skipped} if skipped else {})}],
-        show=show_checkpoints,
-    )
+    run.emit([{**checkpoint_record(made), **summary}], show=show_checkpoints)
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

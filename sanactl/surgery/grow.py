@@ -84,7 +84,13 @@ def plan_grow(
     for index, slot in enumerate(slots):
         original = isinstance(slot, int) and slot not in slots[:index]
         blocks.append(_block(checkpoint, index, slot, random, zero and not original))
-    arguments: dict[str, Any] = {"to": to, "init": init, "drop_last": dropped, "zero_init": zero}
+    arguments: dict[str, Any] = {
+        "from": checkpoint.num_blocks,
+        "to": to,
+        "init": init,
+        "drop_last": dropped,
+        "zero_init": zero,
+    }
     if position != "end":
         arguments["position"] = position
     if init == "partial":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,16 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 TORCHRUN += ["--rdzv-endpoint", "localhost:0", "-m", "sanactl"]
 
 
+SANACTL = [sys.executable, "-m", "sanactl"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
 def two(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """A command in two processes on this machine, by gloo."""
     return subprocess.run(
         [*TORCHRUN, *arguments],
         input=stdin,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=280,
@@ -80,6 +86,62 @@ def test_two_processes_train_as_one(place: Path, sanactl: Program) -> None:
     apart = np.mean([np.abs(first[k].astype(float) - second[k]).mean() for k in start])
     assert apart < 0.05 * moved
     assert not list(place.glob(".*.training"))
+
+
+@pytest.mark.parametrize("first", [2, 1], ids=["2 then 1", "1 then 2"])
+def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Program, first: int) -> None:
+    """Terminated on the way, as a scheduler does it, and finished by another number of processes."""
+    few = (
+        "--steps",
+        "14",
+        "-b",
+        "4",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "1e-4",
+        "--warmup",
+        "1",
+        "--save-every",
+        "2",
+    )
+    sanactl("finetune", "tiny.st", *few, "-o", "whole.st")
+    part = ("finetune", "tiny.st", *few, "-o", "parts.st")
+    process = subprocess.Popen(
+        [*(TORCHRUN if first == 2 else SANACTL), *part], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while not list(place.glob(".parts.st.training/step-00000002")) and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    out, said = process.communicate(timeout=100)
+    (record,) = [json.loads(line) for line in out.splitlines()]
+    assert (record["kind"], record["metric"], record["of"]) == ("score", "train_state", 14), said
+    assert 2 <= record["step"] < 14
+    assert process.returncode == 0 or first == 2  # torchrun has an exit code of its own
+    assert not Path("parts.st").exists()
+    # What comes behind in a pipe does not take it for the result.
+    assert "no checkpoint" in sanactl.fails("inspect", "-", stdin=out)
+    if first == 1:
+        done = two(*part)
+        assert done.returncode == 0, done.stderr
+        said = done.stderr
+    else:
+        sanactl(*part)
+        said = sanactl.said
+    assert f"resuming at step {record['step']} of 14" in said
+    start, whole, parts = (load_file(f"{name}.st") for name in ("tiny", "whole", "parts"))
+    moved = np.mean([np.abs(whole[k].astype(float) - start[k]).mean() for k in start])
+    apart = np.mean([np.abs(whole[k].astype(float) - parts[k]).mean() for k in start])
+    assert apart < 0.05 * moved
+
+
+def test_sharding_is_refused(place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `accelerate launch --use_fsdp` asks for it."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    said = sanactl.fails("finetune", "tiny.st", "--steps", "1", "-b", "2", code=2)
+    assert "FSDP" in said and "DDP" in said
 
 
 def test_a_batch_that_cannot_be_shared(place: Path) -> None:

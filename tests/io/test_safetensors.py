@@ -133,7 +133,12 @@ def test_what_is_not_a_regular_file_is_refused_without_waiting(tmp_path: Path) -
             read_header(path)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_a_damaged_file_gives_an_error_or_the_same_tensors(tmp_path: Path, data: st.DataObject) -> None:
     good = save(TENSORS, {"format": "pt"})
@@ -168,7 +173,12 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.dictionaries(
         st.text(max_size=6) | st.just("__metadata__"),
