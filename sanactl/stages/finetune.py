@@ -22,9 +22,11 @@ from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.data import TrainingData
+    from sanactl.stages.training.state import TrainingState
     from sanactl.stages.training.teacher import Teacher
     from sanactl.stages.training.trainable import Trainable
 
@@ -39,6 +41,7 @@ def finetune(
     data: TrainingData,
     teacher: Checkpoint | None = None,
     device: str | None = None,
+    tracker: str | None = None,
     force: bool = False,
     resume: bool = True,
     progress: Progress = SILENT,
@@ -52,13 +55,14 @@ def finetune(
         data: images with captions.
         teacher: the checkpoint that was pruned, to learn from as well (`Teacher`).
         device: where to train; by default the best there is.
+        tracker: where each step's figures go besides (`open_tracker`).
         resume: continue the state that an interrupted run with the same settings left behind.
         on_step: called for each step, those of an interrupted run included, with {"step", "loss", "lr",
             "grad_norm", "images_per_second"}, and {"teacher_loss", "feature_loss"} with a teacher.
 
     Returns:
         {"finished": True, "steps", "loss": mean of the last tenth of the steps, "images_per_second",
-        "optimizer_bytes"}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
+        "optimizer_bytes", and "skipped" damaged images, if any}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
         "state": its folder}.
 
     Raises:
@@ -69,16 +73,20 @@ def finetune(
         UsageError: a batch smaller than the number of processes; settings that do not go together.
     """
     import torch
-    from accelerate.utils import set_seed
+    from accelerate.utils import gather_object, set_seed
 
     from sanactl.diffusion.cpu import keep_freed_memory
     from sanactl.diffusion.loading import load_transformer
     from sanactl.diffusion.saving import header_of, save_transformer
     from sanactl.io.atomic import check_target
     from sanactl.optim import build_optimizer
+    from sanactl.stages.data import EncodedData
     from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.memory_plan import plan_memory
     from sanactl.stages.training.precision import keep_attention_fp32
     from sanactl.stages.training.state import TrainingState
+    from sanactl.stages.training.teacher import check_teacher
+    from sanactl.stages.training.tracking import check_tracker
     from sanactl.stages.training.trainable import Trainable, new_blocks
 
     accelerator = open_accelerator(settings.precision, device)
@@ -89,7 +97,26 @@ def finetune(
         )
     if accelerator.is_main_process:
         check_target(target, force)
+    if tracker is not None:
+        check_tracker(tracker)
+    if teacher is not None:
+        check_teacher(checkpoint, teacher)
+    if settings.lora and settings.new_blocks_only:
+        raise UsageError("--lora and --train-new-blocks-only exclude each other")
     blocks = new_blocks(checkpoint) if settings.new_blocks_only else None
+    plan = plan_memory(
+        checkpoint,
+        settings,
+        device=accelerator.device,
+        processes=accelerator.num_processes,
+        teacher=teacher,
+        encoded=isinstance(data, EncodedData),
+        blocks=blocks,
+    )
+    plan.check()
+    progress.note(plan.summary)
+    if plan.advice:
+        progress.note(plan.advice)
     set_seed(settings.seed)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -133,14 +160,15 @@ def finetune(
     if not resume and accelerator.is_main_process:
         state.clear()
     conditions = Conditions(checkpoint, data, settings, accelerator.device)
+    data.announce(progress.note)
     if settings.cache and first < settings.steps:
         conditions.fill_cache(progress)
     taught = None if teacher is None else _open_teacher(teacher, checkpoint, trained, settings, progress)
     loop = TrainingLoop(accelerator, trained, optimizer, average, conditions, settings, state, taught)
     finished = True
-    with StopRequest() as stop:
+    with StopRequest() as stop, _watching(tracker, on_step, state, target, first, accelerator) as watched:
         try:
-            finished = loop.run(first, stop, progress, on_step)
+            finished = loop.run(first, stop, progress, watched)
             if accelerator.is_main_process and finished:
                 with _averaged(trained, average):
                     save_transformer(trained, checkpoint, target, force=force, **about)
@@ -160,6 +188,7 @@ def finetune(
     if accelerator.is_main_process:
         state.clear()
     accelerator.wait_for_everyone()
+    skipped = len(set(gather_object(list(data.skipped))))
     losses = [point["loss"] for point in state.history]
     tail = losses[-max(1, len(losses) // 10) :]
     return {
@@ -168,7 +197,37 @@ def finetune(
         "loss": sum(tail) / len(tail) if tail else None,
         "images_per_second": loop.speed,
         "optimizer_bytes": _state_bytes(optimizer),
+        **({"skipped": skipped} if skipped else {}),
     }
+
+
+@contextlib.contextmanager
+def _watching(
+    tracker: str | None,
+    on_step: Callable[[dict[str, Any]], None] | None,
+    state: TrainingState,
+    target: Path,
+    first: int,
+    accelerator: Accelerator,
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """`on_step`, with the steps after `first` going to the tracker, too."""
+    if tracker is None or not accelerator.is_main_process:
+        yield on_step
+        return
+    from sanactl.stages.training.tracking import open_tracker
+
+    opened = open_tracker(tracker, target, {"first_step": first}, key=state.key, first=first)
+
+    def log(point: dict[str, Any]) -> None:
+        if point["step"] > first:
+            opened.log({name: value for name, value in point.items() if name != "step"}, step=point["step"])
+        if on_step is not None:
+            on_step(point)
+
+    try:
+        yield log
+    finally:
+        opened.finish()
 
 
 def _open_teacher(
@@ -183,9 +242,8 @@ def _open_teacher(
 
     from sanactl.diffusion.loading import load_transformer
     from sanactl.stages.training.precision import keep_attention_fp32
-    from sanactl.stages.training.teacher import Teacher, check_teacher, kept_blocks
+    from sanactl.stages.training.teacher import Teacher, kept_blocks
 
-    check_teacher(student, teacher)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     model = load_transformer(teacher, device=next(trained.parameters()).device, dtype=dtype)
     keep_attention_fp32(model)

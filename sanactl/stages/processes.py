@@ -83,8 +83,8 @@ def _refuse_sharding() -> None:
     ):
         if os.environ.get(variable, "false").lower() in ("1", "true"):
             raise UsageError(
-                f"finetune does not train under {name}: CAME's row and column statistics are of whole matrices, and"
-                " a saved state is of a whole model",
+                f"finetune does not train under {name}: it saves, restores and averages whole tensors, and sharded ones have"
+                " not been tried",
                 hint="launch with --multi_gpu (DDP); CAME-8bit, --gradient-checkpointing and --accumulate save memory",
             )
 

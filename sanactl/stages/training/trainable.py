@@ -58,13 +58,11 @@ class Trainable:
         named: the parameters that are trained, with their names.
 
     Raises:
-        UsageError: peft is not installed, or both choices at once.
+        UsageError: peft is not installed.
     """
 
     def __init__(self, model: Any, settings: FinetuneSettings, blocks: list[int] | None = None) -> None:
         self.model, self.lora = model, bool(settings.lora)
-        if blocks is not None and self.lora:
-            raise UsageError("--lora and --train-new-blocks-only exclude each other")
         if blocks is not None:
             model.requires_grad_(False)
             for block in blocks:

@@ -1,0 +1,132 @@
+"""`finetune --teacher`: what a pruned checkpoint learns from the one that was pruned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sanactl.diffusion.loading import load_transformer
+from sanactl.io.builtin import asset
+from sanactl.io.checkpoint import open_checkpoint
+from sanactl.stages.training.teacher import Teacher, kept_blocks, matching_blocks
+from tests.program import Program
+
+SHORT = ("--steps", "3", "-b", "2", "--lr", "1e-3", "--text-dropout", "0")
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    made = torch.Generator().manual_seed(0)
+    config = open_checkpoint("tiny.st").config
+    shape = (2, config["in_channels"], 4, 4)
+    return (
+        torch.randn(shape, generator=made), torch.randn(shape, generator=made), torch.tensor([0.2, 0.8]),
+        torch.randn(2, 5, config["caption_channels"], generator=made), torch.ones(2, 5),
+    )  # fmt: skip
+
+
+def test_the_lineage_tells_which_blocks_were_kept(place: Path, sanactl: Program) -> None:
+    tiny, base = open_checkpoint("tiny.st"), open_checkpoint(asset("base.st"))
+    sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
+    sanactl("finetune", "two.st", "--steps", "1", "-b", "2", "-o", "trained.st")
+    trained = open_checkpoint("trained.st")
+    assert kept_blocks(trained, tiny) == [0, 2]
+    assert kept_blocks(trained, open_checkpoint("two.st")) == [0, 1]
+    sanactl("init", "shapes")
+    assert kept_blocks(trained, open_checkpoint("base.st")) == [0, 9]
+    sanactl("grow", "two.st", "--to", "3", "--drop-last", "0", "-o", "grown.st")
+    assert kept_blocks(open_checkpoint("grown.st"), tiny) is None
+    assert kept_blocks(base, tiny) is None
+
+
+def test_a_block_matches_what_the_next_kept_one_read() -> None:
+    assert matching_blocks([0, 1, 4, 6], 8) == [0, 3, 5, 7]
+    assert matching_blocks([2], 3) == [2]
+
+
+def test_a_model_misses_nothing_of_itself(place: Path) -> None:
+    tiny = open_checkpoint("tiny.st")
+    student, model = load_transformer(tiny), load_transformer(tiny)
+    errors = Teacher(model, student, [0, 1, 2]).errors(student, *inputs())
+    assert errors.velocity.tolist() == errors.features.tolist() == [0, 0]
+    assert (errors.data > 0).all()
+    assert not any(m._forward_hooks for m in (*student.modules(), *model.modules()))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_hidden_states_are_those_of_the_forward_pass(place: Path, checkpointing: bool) -> None:
+    """Against the same hidden states taken one block after the other."""
+    tiny = open_checkpoint("tiny.st")
+    student, model = load_transformer(tiny).train(), load_transformer(tiny)
+    if checkpointing:
+        student.enable_gradient_checkpointing()
+    with torch.no_grad():
+        student.transformer_blocks[1].ff.conv_point.weight.mul_(2)
+    seen: dict[str, list[torch.Tensor]] = {"student": [], "teacher": []}
+    for name, one in (("student", student), ("teacher", model)):
+        for block in one.transformer_blocks:
+            block.register_forward_hook(lambda m, i, o, name=name: seen[name].append(o.detach()))
+    errors = Teacher(model, student, [0, 1, 2]).errors(student, *inputs())
+    expected = torch.stack([
+        (s - t).square().flatten(1).mean(1) / t.square().flatten(1).mean(1)
+        for s, t in zip(seen["student"], seen["teacher"], strict=True)
+    ]).mean(0)  # fmt: skip
+    assert torch.allclose(errors.features, expected)
+    assert errors.features.min() > 0
+    errors.features.sum().backward()
+    gradient = student.transformer_blocks[1].ff.conv_point.weight.grad
+    assert gradient is not None and gradient.abs().max() > 0
+    assert student.proj_out.weight.grad is None  # hidden states do not depend on what comes behind them
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_pruned_checkpoint_comes_nearer_to_its_teacher(place: Path, sanactl: Program) -> None:
+    sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
+    found = {}
+    for name, weight in (
+        ("taught", "1"),
+        ("alone", "0"),
+    ):  # the same steps; without weight it is only measured
+        (record,) = sanactl(
+            "finetune", "two.st", "--teacher", "tiny.st", "--steps", "20", "-b", "4", "--cache", "4", "--lr", "5e-4",
+            "--warmup", "1", "--optimizer", "adamw", "--teacher-weight", weight, "--feature-weight", weight,
+            "-o", f"{name}.st",
+        )  # fmt: skip
+        assert record["loss"] > 0
+        points = [json.loads(line) for line in Path(f"{name}.train.jsonl").read_text().splitlines()]
+        found[name] = [sum(p[key] for p in points[-5:]) for key in ("teacher_loss", "feature_loss")]
+    assert found["taught"][0] < 0.95 * found["alone"][0]
+    assert found["taught"][1] < 0.95 * found["alone"][1]
+    entry = open_checkpoint("taught.st").lineage[-1]
+    assert entry["arguments"]["teacher"]["digest"] == open_checkpoint("tiny.st").digest
+
+
+def test_the_teacher_is_part_of_what_a_run_is(place: Path, sanactl: Program) -> None:
+    sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
+    sanactl("finetune", "two.st", *SHORT, "-o", "out.st")
+    assert "already exists" in sanactl.fails(
+        "finetune", "two.st", *SHORT, "--teacher", "tiny.st", "-o", "out.st", code=2
+    )
+    sanactl("finetune", "two.st", *SHORT, "--teacher", "tiny.st", "-o", "taught.st")
+    assert Path("out.st").read_bytes() != Path("taught.st").read_bytes()
+    # With nothing of the teacher in the loss the steps are those without it.
+    sanactl(
+        "finetune", "two.st", *SHORT, "--teacher", "tiny.st", "--teacher-weight", "0", "--feature-weight", "0",
+        "-o", "none.st",
+    )  # fmt: skip
+    alone, none = (load_transformer(open_checkpoint(f"{name}.st")).state_dict() for name in ("out", "none"))
+    assert all(torch.equal(alone[name], none[name]) for name in alone)
+
+
+def test_a_teacher_of_another_kind(place: Path, sanactl: Program) -> None:
+    from sanactl.surgery.bench import synthetic_checkpoint
+
+    synthetic_checkpoint("other.st")
+    said = sanactl.fails("finetune", "tiny.st", *SHORT, "--teacher", "other.st", code=2)
+    assert "cannot teach" in said
+    sanactl("init", "shapes")
+    sanactl("init", "base.st", "--scratch", "-o", "stranger.st")
+    sanactl("finetune", "tiny.st", "--steps", "1", "-b", "2", "--teacher", "stranger.st")
+    assert "velocities alone" in sanactl.said
