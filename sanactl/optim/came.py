@@ -15,6 +15,7 @@ from sanactl.errors import UsageError
 from sanactl.optim.blockwise import Code, check_code
 from sanactl.optim.reference import Hyper
 from sanactl.optim.rounding import seed_of
+from sanactl.optim.sharded import check_sharding, part_of
 from sanactl.optim.state import empty_state, entries, keep_tensors, restore
 from sanactl.optim.update import check_gradients, update
 
@@ -40,7 +41,7 @@ class CAME(Optimizer):
             not lost; the draws depend on the step and the parameter's position alone.
 
     Raises:
-        UsageError: an option makes no sense, or a parameter cannot be optimised (complex, sharded).
+        UsageError: an option makes no sense, or a parameter cannot be optimised (complex, sharded otherwise than by rows).
         TrainingError: from `step`, when a gradient is not finite. Nothing was changed then.
     """
 
@@ -106,7 +107,9 @@ class CAME(Optimizer):
             if not state:
                 state.update(empty_state(entry.p, group))
             state["step"] += 1
-            seed = seed_of(int(state["step"]), entry.position) if group["bf16_stochastic_round"] else None
+            seed = None
+            if group["bf16_stochastic_round"]:
+                seed = seed_of(int(state["step"]), entry.position, part_of(entry.p).rank)
             h = Hyper(
                 float(group["lr"]),
                 group["betas"],
@@ -163,11 +166,7 @@ class CAME(Optimizer):
                 raise UsageError(
                     f"{entry.name} is {entry.p.dtype}", hint="CAME takes real floating-point parameters"
                 )
-            if type(entry.p).__name__ == "DTensor":
-                raise UsageError(
-                    f"{entry.name} is sharded, and CAME needs the means of whole rows and columns",
-                    hint="train with data parallelism (DDP), without FSDP or tensor parallelism",
-                )
+            check_sharding(entry.p, entry.name)
 
 
 class CAME8bit(CAME):

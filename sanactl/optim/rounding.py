@@ -8,9 +8,9 @@ from torch import Tensor
 __all__ = ["seed_of", "stochastic_bf16"]
 
 
-def seed_of(step: int, index: int) -> int:
-    """A 32-bit seed for parameter `index` at `step`: a function of the two alone, so that a restart draws the same."""
-    seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77) & 0xFFFFFFFF
+def seed_of(step: int, index: int, part: int = 0) -> int:
+    """A 32-bit seed for part `part` of parameter `index` at `step`, and of nothing else: a restart draws the same."""
+    seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77 ^ part * 0x27D4EB2F) & 0xFFFFFFFF
     seed = ((seed ^ seed >> 15) * 0xC2B2AE3D) & 0xFFFFFFFF
     return seed - (1 << 32) if seed >= 1 << 31 else seed
 

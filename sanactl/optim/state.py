@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from sanactl.errors import InputError
 from sanactl.optim.moment import Moment
+from sanactl.optim.sharded import blocks_by_process, is_sharded, local, zeros_like_rows
 
 __all__ = [
     "Entry",
@@ -20,6 +21,7 @@ __all__ = [
     "entries",
     "is_matrix",
     "keep_tensors",
+    "layout",
     "moment_of",
     "restore",
 ]
@@ -65,36 +67,60 @@ def block_size(p: Tensor, group: Group) -> int | None:
     return int(group["block_size"]) * (p.shape[1] if group["blocking"] == "rows" else 1)
 
 
-def empty_state(p: Tensor, group: Group) -> dict[str, Tensor]:
-    """The state before the first step: zeros, each of its final shape and dtype, on the parameter's device."""
-    state = {"step": torch.zeros((), device="meta" if p.is_meta else "cpu")}
+def layout(p: Tensor, group: Group) -> dict[str, tuple[tuple[int, ...], torch.dtype, str]]:
+    """What is kept for a parameter: name to shape, dtype, and how a sharded parameter's processes share it.
+
+    `rows`: cut as the parameter is; `blocks`: a row of their own for each (`sharded.blocks_by_process`); `all`: the
+    same for everyone.
+    """
+    shape, fp32 = tuple(p.shape), torch.float32
+    kept: dict[str, tuple[tuple[int, ...], torch.dtype, str]] = {"step": ((), fp32, "all")}
     block = block_size(p, group)
     if block is None:
-        state["exp_avg"] = torch.zeros(p.shape, device=p.device)
+        kept["exp_avg"] = (shape, fp32, "rows")
     else:
-        blocks = -(-p.numel() // block)
-        state["exp_avg_codes"] = torch.zeros(p.shape, dtype=torch.uint8, device=p.device)
-        state["exp_avg_scale"] = torch.zeros(blocks, device=p.device)
+        blocks = (-(-p.numel() // block),)
+        kept["exp_avg_codes"] = (shape, torch.uint8, "rows")
+        kept["exp_avg_scale"] = (blocks, fp32, "blocks")
         if group["code"] == "linear":
-            state["exp_avg_min"] = torch.zeros(blocks, device=p.device)
+            kept["exp_avg_min"] = (blocks, fp32, "blocks")
         elif group["code"] == "zero":
-            state["exp_avg_zero"] = torch.zeros(blocks, dtype=torch.uint8, device=p.device)
+            kept["exp_avg_zero"] = (blocks, torch.uint8, "blocks")
     if is_matrix(p):
         for statistic in ("exp_avg_sq", "exp_avg_res"):
-            state[f"{statistic}_row"] = torch.zeros(p.shape[0], device=p.device)
-            state[f"{statistic}_col"] = torch.zeros(p.shape[1], device=p.device)
+            kept[f"{statistic}_row"] = (shape[:1], fp32, "rows")
+            kept[f"{statistic}_col"] = (shape[1:2], fp32, "all")
     else:
-        state["exp_avg_sq"] = torch.zeros(p.shape, device=p.device)
+        kept["exp_avg_sq"] = (shape, fp32, "rows")
+    return kept
+
+
+def empty_state(p: Tensor, group: Group) -> dict[str, Tensor]:
+    """The state before the first step: zeros, each of its final shape and dtype, on the parameter's device."""
+    state = {}
+    for key, (shape, dtype, shared) in layout(p, group).items():
+        device = "cpu" if key == "step" else p.device
+        if not is_sharded(p) or shared == "all":
+            state[key] = torch.zeros(shape, dtype=dtype, device=device)
+        elif shared == "rows":
+            state[key] = zeros_like_rows(p, shape, dtype)
+        else:
+            state[key] = zeros_like_rows(p, blocks_by_process(p, block_size(p, group) or 1), dtype)
     return state
 
 
 def moment_of(p: Tensor, state: dict[str, Tensor], group: Group) -> Moment:
-    """The first moment of a matrix parameter: a view of its state."""
+    """The first moment of a matrix parameter, or of this process's rows of it: a view of its state."""
     block = block_size(p, group)
     if block is None:
-        return Moment(as_matrix(state["exp_avg"]))
-    offset = state.get(OFFSETS.get(group["code"], ""))
-    return Moment(as_matrix(state["exp_avg_codes"]), state["exp_avg_scale"], offset, block, group["code"])
+        return Moment(as_matrix(local(state["exp_avg"])))
+    codes = as_matrix(local(state["exp_avg_codes"]))
+    scale, offset = state["exp_avg_scale"], state.get(OFFSETS.get(group["code"], ""))
+    if is_sharded(p):
+        blocks = -(-codes.numel() // block)
+        scale = local(scale).flatten()[:blocks]
+        offset = None if offset is None else local(offset).flatten()[:blocks]
+    return Moment(codes, scale, offset, block, group["code"])
 
 
 def keep_tensors(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -125,14 +151,22 @@ def restore(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
 
 def check_state(entry: Entry, state: dict[str, Any]) -> None:
     """Raise InputError unless `state` has the tensors, shapes and dtypes that belong to the parameter."""
-    wanted = {k: (v.shape, v.dtype) for k, v in empty_state(entry.p.to("meta"), entry.group).items()}
-    found = {k: (v.shape, v.dtype) if isinstance(v, Tensor) else type(v) for k, v in state.items()}
+    wanted = {}
+    for key, (shape, dtype, shared) in layout(entry.p, entry.group).items():
+        if is_sharded(entry.p) and shared == "blocks":
+            shape = blocks_by_process(entry.p, block_size(entry.p, entry.group) or 1)
+        wanted[key] = (shape, dtype, is_sharded(entry.p) and shared != "all")
+    found = {
+        k: (tuple(v.shape), v.dtype, is_sharded(v)) if isinstance(v, Tensor) else type(v)
+        for k, v in state.items()
+    }
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
             raise InputError(
                 f"the saved optimizer state does not fit {entry.name}: its {key} is {_describe(found.get(key))}, "
                 f"not {_describe(wanted.get(key))}",
-                hint="load a state that the same optimizer saved for the same model",
+                hint="load a state that the same optimizer saved for the same model"
+                + (" on as many processes" if is_sharded(entry.p) else ""),
             )
 
 
@@ -148,5 +182,5 @@ def _describe(found: Any) -> str:
         return "absent"
     if isinstance(found, type):
         return f"a Python {found.__name__}"
-    shape, dtype = found
-    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
+    shape, dtype, sharded = found
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}{' in shards' if sharded else ''}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sanactl.optim.moment import Moment, Scratch
 from sanactl.optim.rounding import stochastic_bf16
+from sanactl.optim.sharded import Part
 
 __all__ = ["apply", "residual_sums", "square_sums"]
 
@@ -36,11 +37,12 @@ def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def residual_sums(
-    g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float
+    g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float, part: Part
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the confidence needs: with u = k g col row and k <= 1 such that u's RMS is at most `clip_threshold`,
 
-    k (a scalar tensor), and the sums of (u - m)^2 over each row [R] and each column [C]. Nothing is changed.
+    k (a scalar tensor), and the sums of (u - m)^2 over each row [R] and each column [C]. Nothing is changed. The RMS
+    is that of the whole matrix of which g is `part`, the sums are g's own.
     """
     rows, cols = g.shape
     height = m.tile_rows(_tile(g))
@@ -50,7 +52,7 @@ def residual_sums(
         s = _load(g[first:last], buffer.a[: last - first])
         torch.mul(s, s, out=buffer.a[: last - first])
         torch.mv(buffer.a[: last - first], col2, out=power[first:last])
-    rms = (power.sqrt() * row).square().mean().div(cols).sqrt()
+    rms = part.sum((power.sqrt() * row).square().sum()).div(part.numel).sqrt()
     k = 1 / (rms / clip_threshold).clamp(min=1)
 
     row = row * k

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sanactl.optim.blockwise import TINY_RANGE, dynamic_map, dynamic_midpoints
 from sanactl.optim.moment import Moment
+from sanactl.optim.sharded import Part
 
 __all__ = ["apply", "can_step", "residual_sums", "square_sums"]
 
@@ -27,8 +28,8 @@ KINDS = {None: FP32, "linear": LINEAR, "zero": ZERO, "dynamic": DYNAMIC}
 
 
 def can_step(p: Tensor, g: Tensor, m: Moment | None) -> bool:
-    """Whether the kernels take this matrix: row-major, below 2**31 values, with blocks that fit a program."""
-    dense = p.is_contiguous() and g.is_contiguous() and g.numel() < 1 << 31
+    """Whether the kernels take this matrix: row-major, 1 to 2**31 - 1 values, with blocks that fit a program."""
+    dense = p.is_contiguous() and g.is_contiguous() and 0 < g.numel() < 1 << 31
     return dense and p.dtype != torch.float64 and (m is None or m.block <= LARGEST_BLOCK)
 
 
@@ -42,7 +43,7 @@ def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def residual_sums(
-    g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float
+    g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float, part: Part
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `tiled.residual_sums`, with one pass in place of two.
 
@@ -58,7 +59,7 @@ def residual_sums(
         )  # fmt: skip
     row_dd, row_dv, row_vv = row_parts.sum(1)
     col_dd, col_dv, col_vv = col_parts.sum(1)
-    rms = (row_vv.sum() / g.numel()).sqrt()
+    rms = (part.sum(row_vv.sum()) / part.numel).sqrt()
     k = 1 / (rms / clip_threshold).clamp(min=1)
     short = 1 - k
     row_sums = row_dd - 2 * short * row_dv + short * short * row_vv

@@ -19,6 +19,7 @@ from sanactl.errors import TrainingError, UsageError
 from sanactl.optim import tiled
 from sanactl.optim.moment import Moment
 from sanactl.optim.reference import Hyper
+from sanactl.optim.sharded import Part, local, part_of
 from sanactl.optim.state import Entry, as_matrix, is_matrix, moment_of
 
 __all__ = ["Sums", "check_gradients", "update"]
@@ -50,7 +51,8 @@ def check_gradients(work: list[Entry]) -> list[Sums]:
             if not total <= LARGEST_GRAD_NORM**2:
                 g = work[i].p.grad
                 assert g is not None
-                fault = "has a norm past 1e15" if bool(torch.isfinite(g).all()) else "holds inf or NaN"
+                bad = part_of(work[i].p).sum((~torch.isfinite(local(g))).sum())
+                fault = "holds inf or NaN" if bad.item() else "has a norm past 1e15"
                 raise TrainingError(
                     f"the gradient of {work[i].name} {fault}: the step was refused, nothing was changed",
                     hint="lower the learning rate, clip the gradients, or check the model's dtype",
@@ -60,13 +62,13 @@ def check_gradients(work: list[Entry]) -> list[Sums]:
 
 def update(entry: Entry, state: dict[str, Tensor], sums: Sums, h: Hyper, seed: int | None) -> None:
     """One step of one parameter and its state, in place. Same arithmetic as `reference.came_step`."""
-    p, g = entry.p, entry.p.grad
-    assert g is not None
+    assert entry.p.grad is not None
+    p, g, part = local(entry.p), local(entry.p.grad), part_of(entry.p)
     if sums.rows is None or sums.cols is None:
-        _update_unfactored(p, g, state, h, seed)
+        _update_unfactored(p, g, state, part, h, seed)
     else:
-        m = moment_of(p, state, entry.group)
-        _update_matrix(as_matrix(p), as_matrix(g), m, state, (sums.rows, sums.cols), h, seed)
+        m = moment_of(entry.p, state, entry.group)
+        _update_matrix(as_matrix(p), as_matrix(g), m, state, (sums.rows, sums.cols), part, h, seed)
 
 
 def _update_matrix(
@@ -75,35 +77,44 @@ def _update_matrix(
     m: Moment,
     state: dict[str, Tensor],
     square_sums: tuple[Tensor, Tensor],
+    part: Part,
     h: Hyper,
     seed: int | None,
 ) -> None:
     passes = _passes(p, g, m)
     b1, b2, b3 = h.betas
-    row, col = _factors(state, "exp_avg_sq", square_sums, h.eps[0], b2)
-    k, *res_sums = passes.residual_sums(g, m, row, col, h.clip_threshold)
+    row, col = _factors(state, "exp_avg_sq", square_sums, part, h.eps[0], b2)
+    k, row_sums, col_sums = passes.residual_sums(g, m, row, col, h.clip_threshold, part)
     # u - (b1 m + (1 - b1) u) = b1 (u - m): the instability is known before the new moment is.
-    s_row, s_col = _factors(state, "exp_avg_res", [b1 * b1 * s for s in res_sums], h.eps[1], b3)
+    res_sums = (b1 * b1 * row_sums, b1 * b1 * part.sum(col_sums))
+    s_row, s_col = _factors(state, "exp_avg_res", res_sums, part, h.eps[1], b3)
     passes.apply(p, g, m, (row * k, col), (s_row * h.lr, s_col), b1, 1 - h.lr * h.weight_decay, seed)
 
 
 def _factors(
-    state: dict[str, Tensor], name: str, sums: tuple[Tensor, Tensor] | list[Tensor], eps: float, beta: float
+    state: dict[str, Tensor], name: str, sums: tuple[Tensor, Tensor], part: Part, eps: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """Update the running means of rows and columns in place, and give `reference.factor` of them as [R], [C]."""
-    rows, cols = state[f"{name}_row"], state[f"{name}_col"]
+    """Update the running means of rows and columns in place, and give `reference.factor` of them as [R], [C].
+
+    The sums over columns are those of the whole matrix, R is the rows of this part of it.
+    """
+    rows, cols = local(state[f"{name}_row"]), state[f"{name}_col"]
     rows.lerp_(sums[0] / cols.numel() + eps, 1 - beta)
-    cols.lerp_(sums[1] / rows.numel() + eps, 1 - beta)
-    return rows.mean().sqrt() * rows.rsqrt(), cols.rsqrt()
+    cols.lerp_(sums[1] / part.rows + eps, 1 - beta)
+    # The mean of the row means is the mean of the column means, of which every process has all.
+    mean = (rows if part.group is None else cols).mean()
+    return mean.sqrt() * rows.rsqrt(), cols.rsqrt()
 
 
-def _update_unfactored(p: Tensor, g: Tensor, state: dict[str, Tensor], h: Hyper, seed: int | None) -> None:
+def _update_unfactored(
+    p: Tensor, g: Tensor, state: dict[str, Tensor], part: Part, h: Hyper, seed: int | None
+) -> None:
     b1, b2, _ = h.betas
-    m, v = state["exp_avg"], state["exp_avg_sq"]
+    m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
     g = g.float()
     v.lerp_(g.square().add_(h.eps[0]), 1 - b2)
     u = v.rsqrt().mul_(g)
-    rms = torch.linalg.vector_norm(u) / u.numel() ** 0.5
+    rms = _square_norm(u, part).sqrt() / part.numel**0.5
     m.lerp_(u.div_((rms / h.clip_threshold).clamp(min=1)), 1 - b1)
     torch.mul(m, h.lr, out=u)
     tiled.change(p, u, 1 - h.lr * h.weight_decay, torch.empty_like(u), seed)
@@ -117,11 +128,17 @@ def _sums(entry: Entry) -> Sums:
             f"CAME does not take sparse gradients, and {entry.name} has one",
             hint="build the embedding with sparse=False",
         )
-    if is_matrix(g):
-        g = as_matrix(g)
-        rows, cols = _passes(g, g, None).square_sums(g)
-        return Sums(rows.sum(), rows, cols)
-    return Sums(torch.linalg.vector_norm(g, dtype=torch.float32).square())
+    part, g = part_of(entry.p), local(g)
+    if not is_matrix(g):
+        return Sums(_square_norm(g, part))
+    g = as_matrix(g)
+    rows, cols = _passes(g, g, None).square_sums(g)
+    cols = part.sum(cols)
+    return Sums((rows if part.group is None else cols).sum(), rows, cols)
+
+
+def _square_norm(t: Tensor, part: Part) -> Tensor:
+    return part.sum(torch.linalg.vector_norm(t, dtype=torch.float32).square())
 
 
 def _passes(p: Tensor, g: Tensor, m: Moment | None) -> ModuleType:

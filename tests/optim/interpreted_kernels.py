@@ -15,6 +15,7 @@ from sanactl.optim import CAME, CAME8bit, tiled, triton_kernels, update
 from sanactl.optim.blockwise import CODES, Code, dequantize, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.rounding import stochastic_bf16
+from sanactl.optim.sharded import part_of
 
 SHAPES = [(70, 150), (128, 64), (1, 300), (300, 1), (2, 2)]
 BLOCK = 256
@@ -55,7 +56,7 @@ def test_square_sums(shape: tuple[int, int], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_residual_sums(shape: tuple[int, int], code: Code | None, clip: float) -> None:
     g, m, (row, col) = gradient(shape), moment(shape, code), factors(shape, 2)
-    ours, twin = (x.residual_sums(g, m, row, col, clip) for x in (triton_kernels, tiled))
+    ours, twin = (x.residual_sums(g, m, row, col, clip, part_of(g)) for x in (triton_kernels, tiled))
     for a, b in zip(ours, twin, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
@@ -63,7 +64,7 @@ def test_residual_sums(shape: tuple[int, int], code: Code | None, clip: float) -
 def test_residual_sums_where_the_moment_has_settled() -> None:
     """u = m up to 1e-3, clipped: the expanded square loses digits, by no more than 1e-6 of u^2."""
     g, row, col = (torch.ones(shape, device=DEVICE) for shape in ((70, 150), 70, 150))
-    k, rows, cols = triton_kernels.residual_sums(g, Moment(0.8 * 1.001 * g), row, col, 0.8)
+    k, rows, cols = triton_kernels.residual_sums(g, Moment(0.8 * 1.001 * g), row, col, 0.8, part_of(g))
     assert k.item() == pytest.approx(0.8)
     torch.testing.assert_close(rows / 150, 6.4e-7 * row, rtol=0, atol=1e-6)
     torch.testing.assert_close(cols / 70, 6.4e-7 * col, rtol=0, atol=1e-6)

@@ -25,7 +25,7 @@ def set_grads(ps: list[nn.Parameter], seed: int) -> None:
     generator = torch.Generator().manual_seed(1000 + seed)
     for p in ps:
         size = 10 ** torch.randn((), generator=generator)
-        p.grad = (torch.randn(p.shape, generator=generator) * size).to(p.dtype)
+        p.grad = (torch.randn(p.shape, generator=generator) * size).to(p.device, p.dtype)
 
 
 def test_matches_came_pytorch_step_by_step() -> None:
@@ -71,6 +71,34 @@ def test_came_is_its_reference(weight_decay: float) -> None:
             wanted, state = came_step(wanted, flat(p.grad), state, Hyper(1e-2, weight_decay=weight_decay))
             optimizer.step()
             torch.testing.assert_close(flat(p.detach()), wanted, rtol=1e-5, atol=1e-5)
+
+
+CONVOLUTIONS = [
+    nn.Conv1d(20, 24, 1), nn.Conv2d(20, 24, 1), nn.Conv3d(20, 24, 1), nn.Conv1d(20, 24, 3), nn.Conv2d(6, 8, 5),
+    nn.Conv2d(6, 8, (1, 7)), nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 12, 1, groups=4), nn.Conv2d(12, 12, 1, groups=12),
+    nn.Conv3d(4, 4, (1, 3, 3), groups=2), nn.ConvTranspose2d(6, 8, 1), nn.ConvTranspose2d(6, 8, 4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=str)
+def test_convolutions_of_any_kernel_and_groups(layer: Any) -> None:
+    """A kernel of one position is a matrix; any other has an unfactored second moment and no confidence term."""
+    p = nn.Parameter(layer.weight.detach().clone())
+    optimizer = CAME8bit([p], lr=1e-2, min_8bit_size=10, block_size=64)
+    matrix = all(side == 1 for side in p.shape[2:])
+    flat = p.detach().flatten(1) if matrix else p.detach()
+    wanted, zero = flat.clone(), torch.zeros_like(flat)
+    state = {"exp_avg": zero, "exp_avg_sq": zero}
+    if matrix:
+        sides = {"row": zero[:, 0], "col": zero[0]}
+        state = {"exp_avg": zero, **{f"exp_avg_{s}_{d}": t for s in ("sq", "res") for d, t in sides.items()}}
+    set_grads([p], 0)
+    assert p.grad is not None
+    wanted, state = came_step(wanted, p.grad.view_as(flat), state, Hyper(1e-2))
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), wanted.view_as(p), rtol=1e-5, atol=1e-5)
+    assert ("exp_avg_codes" in optimizer.state[p]) == matrix
+    assert ("exp_avg_sq" in optimizer.state[p]) == (not matrix)
 
 
 @pytest.mark.parametrize("code", CODES)

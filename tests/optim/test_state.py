@@ -103,6 +103,23 @@ def test_accelerate_saves_and_resumes(tmp_path: Path) -> None:
     assert all(same_bits(wanted[i], found[i]) for i in wanted)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("here", "there"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_state_crosses_devices_bit_for_bit(here: str, there: str) -> None:
+    ps = [nn.Parameter(p.detach().to(here)) for p in params(dtype=torch.bfloat16)]
+    optimizer = CAME8bit(ps)
+    run(optimizer, ps, range(2))
+    others = [nn.Parameter(p.detach().to(there)) for p in ps]
+    other = CAME8bit(others)
+    other.load_state_dict(optimizer.state_dict())
+    for p, q in zip(ps, others, strict=True):
+        state = other.state[q]
+        assert all(v.device == (q.device if k != "step" else torch.device("cpu")) for k, v in state.items())
+        assert same_bits(
+            optimizer.state[p], {k: v.to(optimizer.state[p][k].device) for k, v in state.items()}
+        )
+
+
 def test_a_copied_optimizer_goes_on_alike() -> None:
     ps = params()
     optimizer = CAME8bit(ps, lr=1e-2)

@@ -1,0 +1,91 @@
+"""Parameters that FSDP2 has sharded: DTensors of which each process holds some rows.
+
+What CAME needs of the others' rows is little: sums over columns [C], and for the clipping one number. A row's mean is
+its own process's, and the mean over all rows is the mean over all columns. So a matrix costs three small all-reduces
+a step, and no process ever holds more than its share of the first moment.
+
+8-bit blocks begin anew in each shard: scales belong to a number of processes, as the layout of the state says.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sanactl.errors import UsageError
+
+__all__ = ["Part", "blocks_by_process", "check_sharding", "is_sharded", "local", "part_of", "zeros_like_rows"]
+
+
+class Part(NamedTuple):
+    """The part of a parameter that this process holds.
+
+    Attributes:
+        rows: of the whole parameter (its first dimension).
+        numel: values of the whole parameter.
+        group: the processes that hold the other parts; None where the parameter is whole.
+        rank: this process's place among them.
+    """
+
+    rows: int
+    numel: int
+    group: Any = None
+    rank: int = 0
+
+    def sum(self, t: Tensor) -> Tensor:
+        """The sum of everyone's `t`, in place."""
+        if self.group is not None:
+            torch.distributed.all_reduce(t, group=self.group)
+        return t
+
+
+def is_sharded(t: Any) -> bool:
+    """Whether this is a DTensor (by its name: importing the class takes longer than this module's users should pay)."""
+    return type(t).__name__ == "DTensor"
+
+
+def check_sharding(p: Tensor, name: str) -> None:
+    """Raise UsageError for a DTensor that is not cut into rows over one dimension of processes."""
+    if is_sharded(p):
+        placements: Any = p.placements
+        if len(placements) != 1 or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
+            raise UsageError(
+                f"{name} is placed as {placements}, and CAME takes parameters that are whole or cut into rows",
+                hint="use DDP, or FSDP2 (fully_shard) over a one-dimensional mesh, without tensor parallelism",
+            )
+
+
+def local(t: Tensor) -> Tensor:
+    """What this process holds of a tensor, sharing its memory."""
+    return t.to_local() if is_sharded(t) else t
+
+
+def part_of(p: Tensor) -> Part:
+    """Which part of a parameter this process holds."""
+    rows = p.shape[0] if p.ndim else 1
+    if not is_sharded(p):
+        return Part(rows, p.numel())
+    mesh: Any = p.device_mesh
+    return Part(rows, p.numel(), mesh.get_group(), mesh.get_local_rank())
+
+
+def zeros_like_rows(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros of `shape`, whose first dimension is cut up as the rows of the sharded `p` are."""
+    from torch.distributed import tensor
+
+    placed: Any = p
+    return tensor.zeros(  # type: ignore[no-any-return, unused-ignore]
+        *shape, dtype=dtype, device_mesh=placed.device_mesh, placements=placed.placements
+    )
+
+
+def blocks_by_process(p: Tensor, block: int) -> tuple[int, int]:
+    """The shape of what is kept for each 8-bit block of the sharded `p`: [processes, most blocks of one].
+
+    Every process holds one row, however uneven the parts are, and leaves what it does not need at zero.
+    """
+    processes: int = p.device_mesh.size()
+    largest = -(-p.shape[0] // processes)  # torch cuts as `torch.chunk` does
+    return processes, -(-largest * (p.numel() // max(p.shape[0], 1)) // block)

@@ -1,0 +1,240 @@
+"""CAME under DDP and FSDP2, in two processes on the CPU; `test_distributed` runs this file under torchrun.
+
+Every process runs every case. What is compared is training in one process, which each does by itself beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, load, save
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sanactl.errors import InputError, TrainingError, UsageError
+from sanactl.optim import CAME, CAME8bit
+from sanactl.optim.blockwise import CODES
+
+STEPS, BATCH = 5, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group() -> Iterator[None]:
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+    yield
+    dist.destroy_process_group()
+
+
+class Net(nn.Module):
+    """Matrices of even and uneven rows, one with a single row (a process then has none), a convolution, vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(130, 161)
+        self.norm = nn.LayerNorm(161)
+        self.second = nn.Linear(161, 140)
+        self.depth = nn.Conv1d(5, 5, 3, padding=1, groups=5)
+        self.last = nn.Linear(140, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.second(self.norm(self.first(x)).relu())
+        return self.last(self.depth(h.view(-1, 5, 28)).flatten(1))
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range, *, share: bool) -> None:
+    """`share`: this process takes its half of the batch; gradients are then averaged by DDP or FSDP.
+
+    One process takes the halves one after the other: sums in another order would make other gradients.
+    """
+    for step in steps:
+        halves = torch.randn(2, BATCH // 2, 130, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        for x in halves[dist.get_rank()][None] if share else halves:
+            loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+            (loss if share else loss / 2).backward()
+        optimizer.step()
+
+
+def alone(kind: type[CAME], **options: Any) -> Net:
+    model = net()
+    train(model, kind(model.named_parameters(), lr=1e-3, **options), range(STEPS), share=False)
+    return model
+
+
+def sharded(kind: type[CAME], **options: Any) -> tuple[Net, CAME]:
+    model = net()
+    for layer in (model.first, model.second):
+        fully_shard(layer)
+    fully_shard(model)
+    return model, kind(model.named_parameters(), lr=1e-3, **options)
+
+
+def full(model: nn.Module) -> dict[str, Tensor]:
+    found = {n: p.detach() for n, p in model.named_parameters()}
+    return {n: p.full_tensor() if isinstance(p, DTensor) else p for n, p in found.items()}
+
+
+def error(a: dict[str, Tensor], b: nn.Module) -> float:
+    """The largest relative difference of a parameter's way from where it began, over all parameters."""
+    start = full(net())
+    return max(
+        float((a[n] - p.detach()).norm() / (p.detach() - start[n]).norm()) for n, p in b.named_parameters()
+    )
+
+
+@pytest.mark.parametrize("kind", [CAME, CAME8bit])
+def test_ddp_keeps_everyone_alike(kind: type[CAME]) -> None:
+    model = DistributedDataParallel(net())
+    optimizer = kind(model.parameters(), lr=1e-3)
+    train(model, optimizer, range(STEPS), share=True)
+    for p in model.parameters():
+        for t in (p.detach(), *optimizer.state[p].values()):
+            other = t.clone()
+            dist.broadcast(other, src=0)
+            assert torch.equal(t, other)
+    assert error(full(model.module), alone(kind)) < (1e-4 if kind is CAME else 2e-2)
+
+
+def test_fsdp2_trains_as_one_process() -> None:
+    model, optimizer = sharded(CAME, weight_decay=0.1)
+    train(model, optimizer, range(STEPS), share=True)
+    one = alone(CAME, weight_decay=0.1)
+    for name, p in full(model).items():
+        torch.testing.assert_close(p, one.get_parameter(name).detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_fsdp2_trains_as_one_process_in_8_bits(code: str) -> None:
+    """Blocks begin anew in each shard, so that they differ from one process's: by no more than the code's noise."""
+    model, optimizer = sharded(CAME8bit, code=code)
+    train(model, optimizer, range(STEPS), share=True)
+    exact, one = alone(CAME), alone(CAME8bit, code=code)
+    noise = error(full(one), exact)
+    assert error(full(model), exact) < 1.5 * noise
+    assert noise < 0.1
+
+
+def test_whole_blocks_in_each_shard_are_those_of_one_process() -> None:
+    """130 rows of 128 values, cut at row 65: with blocks of 5 rows, shards cut no block."""
+    start = torch.randn(130, 128, generator=torch.Generator().manual_seed(0))
+    mesh = init_device_mesh("cpu", (2,))
+    whole, part = nn.Parameter(start.clone()), nn.Parameter(distribute_tensor(start, mesh, [Shard(0)]))
+    a, b = (CAME8bit([p], lr=1e-3, block_size=640, min_8bit_size=1) for p in (whole, part))
+    for step in range(STEPS):
+        whole.grad = torch.randn(130, 128, generator=torch.Generator().manual_seed(step))
+        part.grad = distribute_tensor(whole.grad, mesh, [Shard(0)])
+        a.step()
+        b.step()
+    assert isinstance(part, DTensor)
+    torch.testing.assert_close(part.full_tensor(), whole.detach(), rtol=0, atol=1e-6)
+    codes = b.state[part]["exp_avg_codes"].full_tensor().int()
+    differ = (codes - a.state[whole]["exp_avg_codes"].int()).abs()
+    assert differ.max() <= 1
+    assert differ.float().mean() < 0.01
+
+
+def test_nobody_holds_more_than_a_share() -> None:
+    model, optimizer = sharded(CAME8bit)
+    train(model, optimizer, range(1), share=True)
+    p = model.first.weight
+    assert isinstance(p, DTensor)
+    held = optimizer.state[p]["exp_avg_codes"].to_local()
+    assert held.shape == p.to_local().shape == ((81, 130) if dist.get_rank() == 0 else (80, 130))
+    single = model.last.weight
+    assert isinstance(single, DTensor)
+    assert single.to_local().shape[0] == (1 if dist.get_rank() == 0 else 0)
+
+
+@pytest.mark.parametrize("full_state", [False, True])
+@pytest.mark.parametrize("kind", [CAME, CAME8bit])
+def test_a_resumed_sharded_run_is_the_undisturbed_run(
+    kind: type[CAME], full_state: bool, tmp_path: Path
+) -> None:
+    whole, optimizer = sharded(kind)
+    train(whole, optimizer, range(2), share=True)
+    options = StateDictOptions(full_state_dict=full_state, broadcast_from_rank0=full_state)
+    saved = get_optimizer_state_dict(whole, optimizer, options=options)
+    weights = {n: t.clone() for n, t in full(whole).items()}
+    again, other = sharded(kind)
+    if full_state:
+        saved = copy.deepcopy(saved)
+    else:  # through files, of which each process writes its part
+        folder = [str(tmp_path)]
+        dist.broadcast_object_list(folder)
+        save(saved, storage_writer=FileSystemWriter(folder[0]))
+        saved = get_optimizer_state_dict(again, other, options=options)
+        load(saved, storage_reader=FileSystemReader(folder[0]))
+    train(whole, optimizer, range(2, 4), share=True)
+    set_optimizer_state_dict(again, other, saved, options=options)
+    with torch.no_grad():
+        for name, p in again.named_parameters():
+            assert isinstance(p, DTensor)
+            p.copy_(distribute_tensor(weights[name], p.device_mesh, p.placements))
+    train(again, other, range(2, 4), share=True)
+    for p, q in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p.to_local(), q.to_local())
+        for key, value in optimizer.state[p].items():
+            theirs = other.state[q][key]
+            a, b = ((t.to_local() if isinstance(t, DTensor) else t) for t in (value, theirs))
+            assert a.dtype == b.dtype
+            assert torch.equal(a, b), key
+
+
+def test_a_bad_gradient_in_one_shard_stops_everyone() -> None:
+    model, optimizer = sharded(CAME8bit)
+    train(model, optimizer, range(1), share=True)
+    before = {n: p.clone() for n, p in full(model).items()}
+    grad = model.second.weight.grad
+    assert isinstance(grad, DTensor)
+    if dist.get_rank() == 1:
+        grad.to_local()[3, 4] = torch.inf
+    with pytest.raises(TrainingError, match=r"second\.weight.*holds inf or NaN.*nothing was changed"):
+        optimizer.step()
+    assert all(torch.equal(before[n], p) for n, p in full(model).items())
+
+
+def test_one_process_state_is_refused_by_shards() -> None:
+    model = net()
+    optimizer = CAME8bit(model.parameters())
+    train(model, optimizer, range(1), share=False)
+    _, other = sharded(CAME8bit)
+    with pytest.raises(InputError, match=r"does not fit.*on as many processes"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_columns_are_not_cut() -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    p = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(1)]))
+    with pytest.raises(UsageError, match="whole or cut into rows"):
+        CAME([p])
+
+
+def test_stochastic_rounding_draws_differ_between_shards() -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    p = nn.Parameter(distribute_tensor(torch.ones(200, 100), mesh, [Shard(0)]).bfloat16())
+    p.grad = distribute_tensor(torch.ones(200, 100), mesh, [Shard(0)]).bfloat16()
+    CAME([p], lr=2e-4, bf16_stochastic_round=True).step()
+    assert isinstance(p, DTensor)
+    above, below = p.full_tensor().detach().chunk(2)
+    assert not torch.equal(above, below)
+    assert 0 < (above < 1).float().mean() < 1
