@@ -78,7 +78,7 @@ def test_new_blocks_that_are_the_identity_have_none(place: Path, sanactl: Progra
     assert [json.loads(x) for x in (place / "tiny-d5.importance.jsonl").read_text().splitlines()] == records
     # The identity goes first.
     (pruned,) = sanactl("prune", "--keep", "1")
-    assert "keeping 1 of 5 blocks; those that go hold 0.0 %" in sanactl.said
+    assert "keeping 1 of 5 blocks; blocks 1-4 go, with 0.0 % of the importance" in sanactl.said
     assert open_checkpoint(pruned["path"]).lineage[-1]["arguments"] == {"blocks": [0]}
 
 
