@@ -37,7 +37,7 @@ def finetune(
     train_new_blocks_only: option.NewBlocksOnly = False,
     lora: option.Lora = 0,
     teacher: option.TeacherRef = None,
-    teacher_weight: option.TeacherWeight = 1.0,
+    teacher_weight: option.TeacherWeight = 0.5,
     feature_weight: option.FeatureWeight = 1.0,
     accumulate: option.Accumulate = 1,
     gradient_checkpointing: option.Checkpointing = False,
@@ -64,14 +64,14 @@ def finetune(
     from sanactl.cli.render import show_checkpoints
     from sanactl.cli.run import Invocation, checkpoint_record
     from sanactl.cli.streams import find_checkpoint, is_first_process, note
-    from sanactl.errors import InputError
+    from sanactl.errors import InputError, OutputExistsError
     from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.io.records import write_records
     from sanactl.optim.blockwise import CODES
     from sanactl.stages.conditioning import pixels_per_latent, sampling_settings
     from sanactl.stages.data import open_training_data
-    from sanactl.stages.finetune import FinetuneSettings
+    from sanactl.stages.finetune import FinetuneSettings, is_result, run_key
     from sanactl.stages.finetune import finetune as train
+    from sanactl.stages.training.figures import FiguresFile, figures_path
     from sanactl.stages.training.settings import SCALINGS, SCHEDULES
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
@@ -144,27 +144,35 @@ def finetune(
         settings=settings.deciding(),
         **({"teacher": taught_by.digest} if taught_by else {}),
     )
-    if is_first_process() and run.made_before(target, force=force):
+    try:
+        made_before = is_first_process() and run.made_before(target, force=force)
+    except OutputExistsError:
+        # Stopped between the checkpoint's last write and the journal's line: `train` finds that nothing is left to do.
+        if not is_result(target, run_key(found, settings, source, taught_by)):
+            raise
+        made_before = False
+    if made_before:
         run.emit([checkpoint_record(open_checkpoint(target))], show=show_checkpoints)
         return
     note(
         f"training {found.path} on {source.name}: {optimizer}, learning rate {settings.effective_learning_rate:g}"
         + ("" if scale_lr == "none" else f" ({settings.learning_rate:g}, scaled by {scale_lr})")
     )
-    curve: list[dict[str, Any]] = []
-    summary = train(
-        found,
-        target,
-        settings,
-        data=source,
-        teacher=taught_by,
-        device=device,
-        tracker=tracker,
-        force=force,
-        resume=resume,
-        progress=run.progress,
-        on_step=curve.append,
-    )
+    figures = FiguresFile(figures_path(target), target)
+    with figures:
+        summary = train(
+            found,
+            target,
+            settings,
+            data=source,
+            teacher=taught_by,
+            device=device,
+            tracker=tracker,
+            force=force,
+            resume=resume,
+            progress=run.progress,
+            on_step=figures.add if is_first_process() else None,
+        )
     if not is_first_process():
         return
     if not summary.pop("finished"):
@@ -173,10 +181,8 @@ def finetune(
         run.emit([{**state, "resume": "the same command goes on from there"}])
         return
     made = open_checkpoint(target)
-    log = target.with_suffix(".train.jsonl")
-    about = {"kind": "score", "metric": "train_loss", "checkpoint": str(target)}
-    write_records(({**about, **point} for point in curve), log, force=True)
-    run.finish((log, "score"), (target, "checkpoint"), digest=made.digest)
+    outputs: list[tuple[Any, ...]] = [(figures.path, "score")] if figures.path.exists() else []
+    run.finish(*outputs, (target, "checkpoint"), digest=made.digest)
     run.emit([{**checkpoint_record(made), **summary}], show=show_checkpoints)
 
 

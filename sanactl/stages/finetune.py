@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import SanactlError, TrainingError, UsageError
 from sanactl.io.progress import SILENT, Progress
-from sanactl.stages.processes import open_accelerator
+from sanactl.stages.processes import broadcast, open_accelerator
 from sanactl.stages.training.loop import TrainingLoop
 from sanactl.stages.training.settings import FinetuneSettings
+from sanactl.stages.training.state import identity_key
 from sanactl.stages.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from sanactl.stages.training.teacher import Teacher
     from sanactl.stages.training.trainable import Trainable
 
-__all__ = ["FinetuneSettings", "finetune"]
+__all__ = ["FinetuneSettings", "finetune", "is_result", "run_key"]
+
+_RUN = 16  # digits of a run's key in its result's lineage
 
 
 def finetune(
@@ -61,6 +64,7 @@ def finetune(
             "grad_norm", "images_per_second"}, and {"teacher_loss", "feature_loss"} with a teacher.
 
     Returns:
+        {"finished": True, "steps" alone where the target is there already as the result of this very run}; else
         {"finished": True, "steps", "loss": mean of the last tenth of the steps, "images_per_second",
         "optimizer_bytes", and "skipped" damaged images, if any}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
         "state": its folder}.
@@ -95,6 +99,10 @@ def finetune(
             f"a batch of {settings.batch_size} cannot be shared by {accelerator.num_processes} processes",
             hint="raise --batch-size",
         )
+    key = run_key(checkpoint, settings, data, teacher)
+    if broadcast(not force and is_result(target, key)):
+        # It was stopped between its last write and the caller's books.
+        return {"finished": True, "steps": settings.steps}
     if accelerator.is_main_process:
         check_target(target, force)
     if tracker is not None:
@@ -138,21 +146,15 @@ def finetune(
 
         average = EMAModel(trained.parameters(), decay=settings.ema, use_ema_warmup=True, power=0.75)
     about: dict[str, Any] = {"command": "finetune", "seed": settings.seed}
-    about["arguments"] = asdict(settings) | {"data": data.name}
+    about["arguments"] = asdict(settings) | {"data": data.name, "run": key[:_RUN]}
     if teacher is not None:
         about["arguments"]["teacher"] = {"name": teacher.path.name, "digest": teacher.digest}
     state = TrainingState(
-        target,
-        {
-            **settings.deciding(),
-            "checkpoint": checkpoint.digest,
-            "data": data.identity,
-            "teacher": teacher and teacher.digest,
-        },
-        header_of(checkpoint, target.parent, **about),
-        keep_last=settings.keep_last,
+        target, key, header_of(checkpoint, target.parent, **about), keep_last=settings.keep_last
     )
     first = state.load(trained, optimizer, average) if resume else 0
+    for line in state.damaged:
+        progress.note(f"{line}; an older one is used")
     if first:
         progress.note(f"resuming at step {first} of {settings.steps}")
     # Nobody goes on, and removes or replaces a state, before everybody has read it.
@@ -199,6 +201,24 @@ def finetune(
         "optimizer_bytes": _state_bytes(optimizer),
         **({"skipped": skipped} if skipped else {}),
     }
+
+
+def run_key(
+    checkpoint: Checkpoint, settings: FinetuneSettings, data: TrainingData, teacher: Checkpoint | None = None
+) -> str:
+    """A digest of everything that the steps of a run depend on."""
+    deciding = {**settings.deciding(), "checkpoint": checkpoint.digest, "data": data.identity}
+    return identity_key({**deciding, "teacher": teacher and teacher.digest})
+
+
+def is_result(target: Path, key: str) -> bool:
+    """Whether the target is there and is what the run of this key makes, as its own lineage tells."""
+    from sanactl.io.checkpoint import open_checkpoint
+
+    with contextlib.suppress(SanactlError, OSError):
+        lineage = open_checkpoint(target).lineage
+        return bool(lineage) and (lineage[-1].get("arguments") or {}).get("run") == key[:_RUN]
+    return False
 
 
 @contextlib.contextmanager

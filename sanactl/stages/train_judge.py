@@ -105,7 +105,7 @@ def train_judge(
 
     from sanactl.stages.judge_network import JudgeNetwork
     from sanactl.stages.judge_pool import flawed_pool, record_pool
-    from sanactl.stages.training.state import TrainingState
+    from sanactl.stages.training.state import TrainingState, identity_key
 
     model, processor = new_judge(seed, **sizes) if start is None else _load(start)
     sampled = None if records is None else record_pool(records, progress)
@@ -128,10 +128,10 @@ def train_judge(
     )
     state = TrainingState(
         target,
-        {
+        identity_key({
             "warmup": warmup_steps, "steps": steps, "batch": batch_size, "questions": questions, "lr": learning_rate,
             "pool": pool_size, "seed": seed, "sizes": sizes, "start": str(start), "records": _digest(records),
-        },
+        }),
     )  # fmt: skip
     if restart:
         state.clear()

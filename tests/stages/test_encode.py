@@ -188,6 +188,7 @@ def test_the_command_and_training_from_its_folder(place: Path, sanactl: Program)
     write_folder(place / "shots", 5)
     (record,) = sanactl("encode", "tiny.st", "--data", "shots", "-o", "latents")
     assert (record["kind"], record["latents"], record["examples"]) == ("checkpoint", "latents", 5)
+    assert "skipped" not in record
     assert "5 examples" in sanactl.said
     before = snapshot(place / "latents")
     assert sanactl("encode", "tiny.st", "--data", "shots", "-o", "latents") == [record]
@@ -229,7 +230,7 @@ def test_bad_pictures_are_left_out(place: Path, sanactl: Program) -> None:
     sanactl(*few, "--max-bad", "1", code=1)
     assert "004.png" in sanactl.said and "--max-bad allows 1" in sanactl.said
     (record,) = sanactl(*few, "--max-bad", "2")
-    assert record["examples"] == 4
+    assert (record["examples"], record["skipped"]) == (4, 2)
     index = json.loads((place / "latents/index.json").read_text())
     assert [Path(line.split(":")[0]).name for line in index["skipped"]] == ["001.png", "004.png"]
     # Shards that are there already count.

@@ -311,7 +311,7 @@ def test_every_epoch_has_every_picture_in_a_new_order(place: Path) -> None:
 def test_data_that_will_not_do(place: Path, sanactl: Program) -> None:
     folder = shots(place / "shots")
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "label": 1}\n')
-    assert "needs image and one of text" in sanactl.fails(
+    assert "has images but no captions" in sanactl.fails(
         "finetune", "tiny.st", "--data", "shots", "--steps", "1"
     )
     assert "no such folder" in sanactl.fails("finetune", "tiny.st", "--data", "./gone", "--steps", "1")

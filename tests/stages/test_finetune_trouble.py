@@ -14,8 +14,10 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from sanactl.errors import TrainingError
 from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.records import load_records
 from sanactl.stages.data import ShapesSource
 from sanactl.stages.finetune import FinetuneSettings, finetune
+from sanactl.stages.training.figures import FiguresFile, figures_path
 from sanactl.stages.training.health import Divergence, bad_gradient, first_bad_layer
 from tests.program import Program
 from tests.stages.test_finetune import Poison, Stopper, shots, train
@@ -106,6 +108,46 @@ def test_adapters_and_accumulation_resume(place: Path, lora: int) -> None:
     assert saved.tensors.keys() == open_checkpoint("tiny.st").tensors.keys()
     assert train("parts.st", settings)["finished"]
     assert Path("whole.st").read_bytes() == Path("parts.st").read_bytes()
+
+
+def test_an_older_state_stands_in_for_a_damaged_one(place: Path, sanactl: Program) -> None:
+    whole = replace(SETTINGS, save_every=2)
+    train("whole.st", whole)
+    with pytest.raises(KeyboardInterrupt):
+        train("out.st", whole, progress=Stopper(5, signal.SIGINT))
+    newest = sorted(place.glob(".out.st.training/step-*"))[-1]
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    train("out.st", whole)
+    assert Path("out.st").read_bytes() == Path("whole.st").read_bytes()
+
+
+SHORT_RUN = ("finetune", "tiny.st", "--steps", "3", "-b", "2", "-o", "out.st")
+
+
+def test_a_result_whose_books_are_missing_is_not_made_again(place: Path, sanactl: Program) -> None:
+    """Killed between the checkpoint's last write and the journal's line: its own lineage tells which run made it."""
+    sanactl(*SHORT_RUN)
+    before = Path("out.st").stat().st_mtime_ns
+    (place / ".sanactl/journal.jsonl").unlink()
+    (record,) = sanactl(*SHORT_RUN)
+    assert record["path"] == "out.st"
+    assert "training:" not in sanactl.said
+    assert Path("out.st").stat().st_mtime_ns == before
+    assert "is there already" in (sanactl(*SHORT_RUN), sanactl.said)[1]
+    assert "already exists" in sanactl.fails(*SHORT_RUN, "--seed", "1", code=2)
+
+
+@pytest.mark.parametrize(
+    ("target", "figures"), [("a.st", "a.train.jsonl"), ("sana-1.5", "sana-1.5.train.jsonl")]
+)
+def test_figures_are_there_while_it_runs(place: Path, target: str, figures: str) -> None:
+    file = FiguresFile(figures_path(place / target), Path(target))
+    with file:
+        assert not (place / figures).exists()
+        for step in (1, 2):
+            file.add({"step": step, "loss": 0.5})
+            assert [r["step"] for r in load_records(place / figures)] == list(range(1, step + 1))
 
 
 def test_damaged_images_are_named_and_counted(place: Path, sanactl: Program) -> None:

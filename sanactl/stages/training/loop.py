@@ -61,7 +61,7 @@ class TrainingLoop:
         self.conditions, self.settings, self.state, self.teacher = conditions, settings, state, teacher
         self.wrapped = accelerator.prepare_model(trained.model)
         self.divergence = Divergence(point["loss"] for point in state.history)
-        self.done, self.whole, self.sound, self.speed, self._named = 0, True, True, 0.0, 0
+        self.done, self.whole, self.sound, self.speed = 0, True, True, 0.0
 
     def run(
         self,
@@ -90,7 +90,6 @@ class TrainingLoop:
             while self.done < settings.steps:
                 rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
                 found, norm, stopping = self._gradient(self.done, stop)
-                self._name_skipped(progress)
                 self._check_finite(found["loss"], norm)
                 self._check_course(found["loss"])
                 self._update(rate)
@@ -120,12 +119,6 @@ class TrainingLoop:
     def save(self) -> None:
         """Saves the state after `done` steps."""
         self.state.save(self.done, self.trained, self.optimizer, self.average)
-
-    def _name_skipped(self, progress: Progress) -> None:
-        """Tells once of each damaged image that this process passed over."""
-        for line in self.conditions.data.skipped[self._named :]:
-            progress.note(f"skipped: {line}")
-        self._named = len(self.conditions.data.skipped)
 
     def _is_time_to_save(self, saved: float) -> bool:
         if not self.accelerator.is_main_process or self.divergence.suspicious:

@@ -61,7 +61,7 @@ class FinetuneSettings:
     gradient_checkpointing: bool = False
     new_blocks_only: bool = False
     lora: int = 0
-    teacher_weight: float = 1.0
+    teacher_weight: float = 0.5
     feature_weight: float = 1.0
     cache: int = 0
     save_every: int = 0

@@ -15,7 +15,12 @@ from sanactl.io.atomic import atomic_dir
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainingState"]
+__all__ = ["TrainingState", "identity_key"]
+
+
+def identity_key(identity: dict[str, Any]) -> str:
+    """A digest of everything that a run's steps depend on, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Stateful(Protocol):
@@ -33,7 +38,7 @@ class TrainingState:
 
     Args:
         target: the file that the run will write.
-        identity: everything that the run's steps depend on. State of another identity is never loaded.
+        key: of the run, see `identity_key`. State of another key is never loaded.
         header: of the saved weights' file; with a checkpoint's (`header_of`) they are one that sanactl can open.
         keep_last: saved states that stay.
 
@@ -41,21 +46,21 @@ class TrainingState:
 
     Attributes:
         history: one entry a step, whatever the caller appends; saved and loaded with the rest.
+        damaged: a line about each saved state that `load` could not read.
     """
 
     def __init__(
         self,
         target: Path,
-        identity: dict[str, Any],
+        key: str,
         header: dict[str, str] | None = None,
         *,
         keep_last: int = 2,
     ) -> None:
         self.folder = target.with_name(f".{target.name}.training")
-        text = json.dumps(identity, sort_keys=True, default=str)
-        self.key = hashlib.sha256(text.encode()).hexdigest()
-        self.header, self.keep_last = header, keep_last
+        self.key, self.header, self.keep_last = key, header, keep_last
         self.history: list[dict[str, Any]] = []
+        self.damaged: list[str] = []
 
     def weights(self, step: int) -> Path:
         """Where the weights after `step` steps lie, if they are saved."""
@@ -94,10 +99,10 @@ class TrainingState:
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> int:
-        """Loads the newest state of this identity into its arguments; the number of steps done, or 0.
+        """Loads the newest state of this identity that can be read into its arguments; the number of steps done, or 0.
 
         Raises:
-            InputError: the newest state is damaged.
+            InputError: there are states, and none can be read.
         """
         import torch
         from safetensors.torch import load_file
@@ -122,11 +127,11 @@ class TrainingState:
                     self.history = json.loads((folder / "history.json").read_text())
             except Exception as error:  # a damaged file fails in many ways; all mean the same to the user
                 first = next(iter(str(error).splitlines()), type(error).__name__)
-                raise InputError(
-                    f"{folder}: the saved state cannot be read ({first})",
-                    hint="delete it, or start again with --restart",
-                ) from error
+                self.damaged.append(f"{folder}: the saved state cannot be read ({first})")
+                continue
             return step
+        if self.damaged:
+            raise InputError(self.damaged[0], hint="no other is there; start again with --restart")
         return 0
 
     def clear(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import UsageError
+from sanactl.stages.training.figures import figures_path
 
 __all__ = ["TRACKERS", "check_tracker", "open_tracker"]
 
@@ -35,10 +36,11 @@ def open_tracker(name: str, target: Path, settings: dict[str, Any], *, key: str,
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    stem = figures_path(target).name.removesuffix(".train.jsonl")
     known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-        "tensorboard": ((f"{target.stem}.tensorboard", str(target.parent)), {"purge_step": first + 1}),
-        "wandb": (("sanactl",), {"name": target.stem, "id": key[:16], "resume": "allow"}),
-        "trackio": (("sanactl",), {"name": f"{target.stem}-{key[:8]}", "resume": "allow"}),
+        "tensorboard": ((f"{stem}.tensorboard", str(target.parent)), {"purge_step": first + 1}),
+        "wandb": (("sanactl",), {"name": stem, "id": key[:16], "resume": "allow"}),
+        "trackio": (("sanactl",), {"name": f"{stem}-{key[:8]}", "resume": "allow"}),
     }
     arguments, options = known[name]
     tracker = LOGGER_TYPE_TO_CLASS[name](*arguments, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,14 @@ def test_a_column_that_is_not_there(place: Path, sanactl: Program) -> None:
     assert "no column 'long'" in said and "text, short" in said
     said = sanactl.fails("encode", "tiny.st", "--data", "shots", "--captions", "text:x", code=2)
     assert "text:0.7,short:0.3" in said
+
+
+def test_images_without_captions(place: Path, sanactl: Program) -> None:
+    folder = write_folder(place / "shots", 2)
+    (folder / "metadata.jsonl").unlink()
+    said = sanactl.fails("encode", "tiny.st", "--data", "shots")
+    assert "shots: has images but no captions" in said and "metadata.jsonl" in said
+    lines = [json.dumps({"file_name": f"{i:03d}.png", "alt": "a dog"}) for i in range(2)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    said = sanactl.fails("encode", "tiny.st", "--data", "shots")
+    assert "no captions" in said and "beside alt" in said and "--captions" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 from sanactl.errors import InputError
 from sanactl.stages.data import TableSource, open_examples, open_training_data
 from sanactl.stages.data.streams import EndOfExamples
-from tests.pictures import write_folder, write_tars
+from tests.pictures import picture, write_folder, write_tars
+from tests.program import Program
 
 
 def stream(reference: str, seed: int = 0, **options: Any) -> TableSource:
@@ -56,6 +59,54 @@ def test_a_bad_picture_in_a_stream(place: Path) -> None:
     assert len(set(captions)) == 5
     other = stream("tars", max_bad=1)
     assert [other.batch([p])[1][0] for p in range(6)] == captions
+
+
+def cut_short(tar: Path, name: str) -> None:
+    """Leaves half of one file of a tar."""
+    with tarfile.open(tar) as old:
+        files = [(member.name, old.extractfile(member)) for member in old]
+        contents = [(known, file.read()) for known, file in files if file is not None]
+    with tarfile.open(tar, "w") as new:
+        for known, content in contents:
+            kept = content[: len(content) // 2] if known == name else content
+            member = tarfile.TarInfo(known)
+            member.size = len(kept)
+            new.addfile(member, io.BytesIO(kept))
+
+
+def test_a_bad_picture_counts_once_in_all_epochs(place: Path, sanactl: Program) -> None:
+    write_tars(place / "tars", 2, 3, "JPEG")
+    cut_short(place / "tars/001.tar", "00004.jpeg")
+    source = stream("tars", max_bad=1)
+    said: list[str] = []
+    source.announce(said.append)
+    for step in range(6):  # three epochs
+        source.batch(range(step * 3, step * 3 + 3))
+    assert len(source.skipped) == len(said) == 1
+    assert "001.tar, 00004" in said[0]
+    command = ("finetune", "tiny.st", "--data", "tars", "--streaming", "--max-bad", "1")
+    (record,) = sanactl(*command, "--steps", "4", "-b", "3", "-o", "out.st")
+    assert record["skipped"] == 1
+    assert sanactl.said.count("001.tar, 00004") == 1
+
+
+def test_a_bad_picture_without_a_name_counts_once(place: Path) -> None:
+    """Parquet's rows have no key: what they hold tells them apart."""
+    import datasets
+
+    rows = []
+    for number in range(4):
+        file = io.BytesIO()
+        image, text = picture(number)
+        image.save(file, "JPEG")
+        whole = file.getvalue()
+        data = {1: whole[: len(whole) // 2], 2: b"nothing"}.get(number, whole)
+        rows.append({"image": {"bytes": data, "path": None}, "text": text})
+    (place / "parquet").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(str(place / "parquet/0.parquet"))
+    source = stream("parquet", max_bad=2)
+    source.batch(range(6))  # an epoch and a half, or more
+    assert len(source.skipped) == 2
 
 
 def test_a_stream_is_read_once_in_order_for_encoding(place: Path) -> None:
