@@ -110,4 +110,6 @@ def encode(
     note(f"{summary['examples']:,} examples, {human_bytes(summary['bytes'])}, in {target}")
     run.finish((target, "latents"))
     record = {**checkpoint_record(found), "latents": str(target), "examples": summary["examples"]}
+    if summary["skipped"]:
+        record["skipped"] = len(summary["skipped"])
     run.emit([record], show=show_checkpoints)

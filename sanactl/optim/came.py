@@ -5,7 +5,7 @@ The algorithm is `reference.came_step`; `update` is its fast form, `state` what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
@@ -20,6 +20,9 @@ from sanactl.optim.state import empty_state, entries, keep_tensors, restore
 from sanactl.optim.update import check_gradients, update
 
 __all__ = ["CAME", "CAME8bit"]
+
+# The state is fp32, so a parameter of more bits would gain nothing by them.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class CAME(Optimizer):
@@ -41,7 +44,8 @@ class CAME(Optimizer):
             not lost; the draws depend on the step and the parameter's position alone.
 
     Raises:
-        UsageError: an option makes no sense, or a parameter cannot be optimised (complex, sharded otherwise than by rows).
+        UsageError: an option makes no sense, or a parameter cannot be optimised (float64, complex, sharded otherwise
+            than by rows).
         TrainingError: from `step`, when a gradient is not finite. Nothing was changed then.
     """
 
@@ -58,8 +62,8 @@ class CAME(Optimizer):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": tuple(betas),
-            "eps": tuple(eps),
+            "betas": _as_tuple(betas),
+            "eps": _as_tuple(eps),
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
             "bf16_stochastic_round": bf16_stochastic_round,
@@ -147,11 +151,11 @@ class CAME(Optimizer):
         lr, betas, eps = float(group["lr"]), group["betas"], group["eps"]
         if not lr >= 0:
             raise UsageError(f"lr is {lr}", hint="use 0 or more")
-        if len(betas) != 3 or not all(0 <= beta < 1 for beta in betas):
+        if not _are_numbers(betas, 3, least=0):
             raise UsageError(
                 f"betas are {betas}", hint="use three numbers in [0, 1), such as (0.9, 0.999, 0.9999)"
             )
-        if len(eps) != 2 or not all(1e-30 <= e < 1 for e in eps):
+        if not _are_numbers(eps, 2, least=1e-30):
             raise UsageError(
                 f"eps is {eps}", hint="use two numbers of at least 1e-30, such as (1e-30, 1e-16)"
             )
@@ -162,9 +166,9 @@ class CAME(Optimizer):
         if not group["weight_decay"] >= 0:
             raise UsageError(f"weight_decay is {group['weight_decay']}", hint="use 0 or more")
         for entry in entries([group]):
-            if not entry.p.is_floating_point():
+            if entry.p.dtype not in DTYPES:
                 raise UsageError(
-                    f"{entry.name} is {entry.p.dtype}", hint="CAME takes real floating-point parameters"
+                    f"{entry.name} is {entry.p.dtype}", hint="CAME takes fp32, bf16 and fp16 parameters"
                 )
             check_sharding(entry.p, entry.name)
 
@@ -201,8 +205,8 @@ class CAME8bit(CAME):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": tuple(betas),
-            "eps": tuple(eps),
+            "betas": _as_tuple(betas),
+            "eps": _as_tuple(eps),
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
             "bf16_stochastic_round": bf16_stochastic_round,
@@ -218,3 +222,16 @@ class CAME8bit(CAME):
         check_code(group["code"], group["block_size"])
         if group["blocking"] not in ("paper", "rows"):
             raise UsageError(f"unknown blocking {group['blocking']!r}", hint="use paper or rows")
+
+
+def _as_tuple(values: Any) -> Any:
+    """A tuple of what can be one; anything else as it is, for `_check_group` to refuse."""
+    return tuple(values) if isinstance(values, Iterable) else values
+
+
+def _are_numbers(values: Any, count: int, *, least: float) -> bool:
+    """Whether this is a sequence of so many numbers in [least, 1)."""
+    try:
+        return len(values) == count and all(least <= value < 1 for value in values)
+    except TypeError:
+        return False

@@ -38,6 +38,39 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert pixels.dtype == np.uint8
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF")])
+def test_16_bit_grey_is_scaled(mode: str, kind: str) -> None:
+    values = np.array([[0, 255, 256, 900], [30000, 40000, 65279, 65535]], dtype=np.uint16)
+    image = Image.frombytes(mode, (4, 2), values.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
+    file = io.BytesIO()
+    image.save(file, format=kind)
+    pixels = read_image(io.BytesIO(file.getvalue()))
+    assert pixels.dtype == np.uint8
+    assert (pixels == (values // 256)[..., None]).all()
+
+
+def test_16_bit_grey_with_a_transparent_value() -> None:
+    file = io.BytesIO()
+    Image.new("I;16", (2, 2), 900).save(file, format="PNG", transparency=900)
+    assert (read_image(io.BytesIO(file.getvalue())) == 255).all()
+
+
+@pytest.mark.parametrize(("mode", "said"), [("F", "floating-point numbers"), ("I", "32-bit integers")])
+def test_numbers_of_no_known_range_are_refused(tmp_path: Path, mode: str, said: str) -> None:
+    Image.new(mode, (4, 4), 1).save(tmp_path / "a.tiff")
+    with pytest.raises(InputError, match=rf"a\.tiff: its pixels are {said}"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_the_same_damaged_image_has_the_same_line() -> None:
+    lines = set()
+    for _ in range(3):
+        with pytest.raises(InputError) as caught:
+            read_image(io.BytesIO(b"nothing" * 20))
+        lines.add(caught.value.message)
+    assert len(lines) == 1
+
+
 def test_transparency_is_laid_on_white() -> None:
     file = io.BytesIO()
     Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(file, format="PNG")

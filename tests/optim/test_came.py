@@ -227,7 +227,11 @@ def test_closure_groups_and_schedulers() -> None:
         ({"lr": -1}, "lr is -1"),
         ({"betas": (0.9, 0.999)}, "three numbers"),
         ({"betas": (0.9, 1.0, 0.9999)}, "three numbers"),
+        ({"betas": 0.9}, "betas are 0.9"),
+        ({"betas": "0.9"}, "three numbers"),
         ({"eps": (0, 1e-16)}, "eps is"),
+        ({"eps": 0}, "eps is 0"),
+        ({"eps": (1e-30, None)}, "two numbers"),
         ({"clip_threshold": 0}, "clip_threshold"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"code": "fp8"}, "unknown 8-bit code 'fp8'"),
@@ -244,9 +248,11 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     assert len(optimizer.param_groups) == 1
 
 
-def test_complex_parameters_are_refused() -> None:
-    with pytest.raises(UsageError, match="complex64"):
-        CAME([nn.Parameter(torch.zeros(3, 3, dtype=torch.complex64))])
+@pytest.mark.parametrize("kind", [CAME, CAME8bit])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float64])
+def test_parameters_of_other_kinds_are_refused(kind: type[CAME], dtype: torch.dtype) -> None:
+    with pytest.raises(UsageError, match=rf"{dtype}.*fp32, bf16 and fp16"):
+        kind([nn.Parameter(torch.zeros(3, 3, dtype=dtype))])
 
 
 def test_weight_decay_shrinks_what_has_no_gradient() -> None:

@@ -105,3 +105,33 @@ def test_prompts_by_pipe(place: Path, sanactl: Program) -> None:
     piped = "".join(json.dumps(r) + "\n" for r in records)
     (made,) = sanactl("prune", "--keep", "2", stdin=piped)
     assert made["path"] == "tiny-d2.st"
+
+
+def test_a_chart_that_cannot_be_drawn_costs_no_measurement(place: Path, sanactl: Program) -> None:
+    run = ("importance", "tiny.st", "-p", "-", "--steps", "1", "--plot")
+    for name in ("i.gif", "i.pdf", "i"):
+        assert ".png or .svg" in sanactl.fails(*run, name, stdin="a star\n", code=2)
+    (place / "i.svg").write_text("mine")
+    assert "already exists" in sanactl.fails(*run, "i.svg", stdin="a star\n", code=2)
+    assert not (place / ".sanactl").exists()
+    sanactl(*run, "i.svg", "--force", stdin="a star\n")
+    assert "<svg" in (place / "i.svg").read_text()
+
+
+def test_records_outlive_a_chart_that_fails(
+    place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say, when the chart is drawn: what was measured is there and in the journal."""
+    from sanactl.errors import SanactlError
+    from sanactl.stages.report import plots
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SanactlError("no space left")
+
+    monkeypatch.setattr(plots, "save_figure", full)
+    run = ("importance", "tiny.st", "-p", "-", "--steps", "1", "--plot", "i.svg")
+    assert len(sanactl(*run, stdin="a star\n", code=1)) == 3
+    monkeypatch.undo()
+    monkeypatch.chdir(place)
+    assert len(sanactl(*run, stdin="a star\n")) == 3
+    assert "there already" in sanactl.said

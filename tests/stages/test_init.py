@@ -60,3 +60,12 @@ def test_options_that_do_not_go_together(place: Path, sanactl: Program) -> None:
     assert "--scratch" in sanactl.fails("init", "shapes", "--blocks", "2", "-o", "x.st", code=2)
     assert "checkpoint already" in sanactl.fails("init", "tiny.st", code=2)
     assert "gone.st" in sanactl.fails("init", "gone.st", "--scratch")
+
+
+@pytest.mark.parametrize("options", [["shapes"], ["shapes", "--scratch"], ["tiny.st", "--scratch"]])
+def test_a_name_that_promises_another_format(place: Path, sanactl: Program, options: list[str]) -> None:
+    for name in ("x.pth", "x.bin", "folder/"):
+        said = sanactl.fails("init", *options, "-o", name, code=2)
+        assert "init writes a .st or .safetensors file" in said
+        assert "sanactl convert" in said
+    sanactl("init", *options, "-o", "x.safetensors")

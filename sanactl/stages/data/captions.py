@@ -97,15 +97,21 @@ def find_columns(available: Iterable[str], asked: str | None, name: str) -> Capt
         for column in choice.columns:
             if column not in there:
                 raise InputError(
-                    f"{name}: has no column {column!r} for --captions", hint=f"it has {', '.join(there)}"
+                    f"{name}: has no column {column!r} for --captions",
+                    hint=f"it has {', '.join(there)}" if there else "it has no columns but images",
                 )
         return choice
     for column in DEFAULT_COLUMNS:
         if column in there:
             return CaptionChoice((column,), (1.0,))
+    if not there:
+        raise InputError(
+            f"{name}: has images but no captions",
+            hint="put a metadata.jsonl beside the images, with their file_name and text on each line",
+        )
     raise InputError(
-        f"{name}: has columns {', '.join(there)} but needs image and one of {', '.join(DEFAULT_COLUMNS[:4])}",
-        hint="put a metadata.jsonl with file_name and text beside the images, or name the columns with --captions",
+        f"{name}: has images but no captions: no column {', '.join(DEFAULT_COLUMNS[:3])} or txt beside {', '.join(there)}",
+        hint="name a column with --captions, or put a metadata.jsonl with file_name and text beside the images",
     )
 
 

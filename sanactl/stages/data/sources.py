@@ -31,7 +31,8 @@ class TrainingData(Protocol):
     Attributes:
         name: what a person calls it.
         identity: a text that is another one where the pairs are, so that a run is not continued on other data.
-        skipped: a line for each image that this process could not read and replaced, in the order it met them.
+        skipped: a line for each image that this process could not read and replaced, in the order it met them; one
+            line for an image however often it comes.
     """
 
     name: str
@@ -62,7 +63,7 @@ class TableSource:
         examples: images with captions.
         order: of their rows in the stream.
         seed: of the choice among several captions.
-        max_bad: how many images may be unreadable, of those that this process meets.
+        max_bad: how many different images may be unreadable, of those that this process meets.
         skipped: lines about images that the order has left out already; they count.
     """
 
@@ -73,7 +74,8 @@ class TableSource:
         self.name, self.identity = examples.name, examples.identity
         self.skipped = list(skipped)
         self._say: Callable[[str], None] = lambda line: None
-        self._bad: set[int] = set()
+        self._bad: set[int] = set()  # rows
+        self._named = set(self.skipped)
 
     def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
         return self.order.step(step, count)
@@ -103,13 +105,17 @@ class TableSource:
 
     def _skip(self, row: int, error: InputError) -> None:
         self._bad.add(row)
+        # By its message, which names the image: a stream's rows have no end, and every epoch brings the image again.
+        if error.message in self._named:
+            return
         check_bad(len(self.skipped) + 1, self.max_bad, error)
+        self._named.add(error.message)
         self.skipped.append(error.message)
-        self._say(f"passed over: {error.message}")
+        self._say(f"skipped: {error.message}")
 
     def announce(self, say: Callable[[str], None]) -> None:
         for line in self.skipped:
-            say(f"passed over: {line}")
+            say(f"skipped: {line}")
         self._say = say
 
 
@@ -163,16 +169,18 @@ def bucketed(
     images = image_sizes(table)
     sizes = bucket_sizes(height, width, multiple)
     chosen = nearest_buckets(images, sizes)
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
     for row in np.flatnonzero(chosen < 0):
         try:
             table.image(int(row))
         except InputError as error:
-            check_bad(len(skipped) + 1, max_bad, error)
-            skipped.append(error.message)
+            skipped[error.message] = None
+            check_bad(len(skipped), max_bad, error)
     if (chosen < 0).all():
         raise InputError(f"{table.name}: none of its images can be read")
-    source = TableSource(table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=skipped)
+    source = TableSource(
+        table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=list(skipped)
+    )
     source.identity = digest_of([table.identity, f"buckets {sizes}"])
     return source
 

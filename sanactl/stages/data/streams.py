@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -101,8 +102,15 @@ class StreamTable:
             return f"{cells.get('__url__', self.name)}, {cells['__key__']}"
         return f"{self.name}, example {row}"
 
+    def _name(self, row: int) -> str:
+        """The same name for the same image in every epoch; where it has no key, by what it holds."""
+        cells = self._row(row)
+        if not self.endless or "__key__" in cells:
+            return self._where(row)
+        return f"{self.name}, the example of digest {hashlib.sha256(repr(cells).encode()).hexdigest()[:12]}"
+
     def image(self, row: int) -> NDArray[np.uint8]:
-        return image_of(self._row(row), self.images, self._where(row))
+        return image_of(self._row(row), self.images, lambda: self._name(row))
 
     def texts(self, row: int) -> list[str]:
         cells = self._row(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,7 +105,7 @@ class DatasetTable:
         self._image = table.select_columns(self.images)
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        return image_of(self._image[row], self.images, f"{self.name}, row {row}")
+        return image_of(self._image[row], self.images, lambda: f"{self.name}, row {row}")
 
     def texts(self, row: int) -> list[str]:
         cells = self._text[row]
@@ -115,7 +115,7 @@ class DatasetTable:
         """(height, width) of each row from the images' headers, (0, 0) where there is no readable one."""
         for row in self._image:
             try:
-                yield _header_size(_entry(row, self.images, self.name))
+                yield _header_size(_entry(row, self.images, lambda: self.name))
             except InputError:
                 yield 0, 0
 
@@ -167,13 +167,13 @@ def columns_of(features: Mapping[str, Any], name: str) -> tuple[list[str], list[
     return images, texts
 
 
-def image_of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> NDArray[np.uint8]:
+def image_of(row: Mapping[str, Any], columns: Sequence[str], where: Callable[[], str]) -> NDArray[np.uint8]:
     """Decodes the image of a row.
 
     Args:
         row: cells of `datasets.Image(decode=False)`: {"bytes", "path"}.
         columns: where it may be; the first that is filled counts (a webdataset may mix jpg and png).
-        where: names the row in an error.
+        where: names the row, for an error.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -184,10 +184,10 @@ def image_of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> NDAr
     try:
         return read_image(source)
     except InputError as error:
-        raise InputError(f"{where}: {error.message}") from error
+        raise InputError(f"{where()}: {error.message}") from error
 
 
-def _entry(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Path | io.BytesIO:
+def _entry(row: Mapping[str, Any], columns: Sequence[str], where: Callable[[], str]) -> Path | io.BytesIO:
     for column in columns:
         cell = row.get(column)
         if cell is None:
@@ -196,10 +196,10 @@ def _entry(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Path |
             return io.BytesIO(cell["bytes"])
         path = cell.get("path")
         if path and "://" in path:
-            return _remote(path, where)
+            return _remote(path, where())
         if path:
             return Path(path)
-    raise InputError(f"{where}: no image")
+    raise InputError(f"{where()}: no image")
 
 
 def _remote(path: str, where: str) -> io.BytesIO:
