@@ -121,7 +121,8 @@ def grow(
     [bold]sanactl grow base.st --to 30 --init replicate --zero-init[/bold]
     [bold]sanactl grow sana-1.0.st --qk-norm[/bold]                        QK norms, at the same depth
 
-    No model is loaded: bytes go from file to file. The output's name decides the format, as for convert.
+    No model is loaded: bytes go from file to file. -o names a .st or .safetensors file, or a folder; sanactl convert
+    makes a .pth of it.
     """
     from sanactl.cli.streams import find_checkpoint
     from sanactl.cli.surgery import Job, execute, natural_name
@@ -138,6 +139,11 @@ def grow(
         plan = plan_grow(
             parent, to, init, drop_last, zero_init, sigma, sigma_depthwise, sigma_noise, seed, where, qk_norm
         )
+    notes = []
+    if to is not None and (dropped := plan.lineage[-1]["arguments"]["drop_last"]):
+        first, last = parent.num_blocks - dropped, parent.num_blocks - 1
+        gone = f"block {last}" if dropped == 1 else f"blocks {first}-{last}"
+        notes.append(f"leaving out {gone} and adding {to - first} new; --drop-last 0 keeps all")
     stem = f"{parent.name}-qknorm" if to is None else f"{parent.name}-d{to}"
     execute(
         "grow",
@@ -151,4 +157,5 @@ def grow(
         copy=copy,
         seed=seed,
         verify=verify,
+        notes=notes,
     )

@@ -49,11 +49,17 @@ def importance(
     from sanactl.cli.inputs import choose_prompts, prompts_wanted
     from sanactl.cli.render import show_blocks
     from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_checkpoint, note
+    from sanactl.cli.streams import find_checkpoint, is_first_process, note
     from sanactl.diffusion.loading import dtype_warning, resolve_dtype
+    from sanactl.errors import UsageError
+    from sanactl.io.atomic import check_target
     from sanactl.stages.conditioning import pick_device, sampling_settings
     from sanactl.stages.importance import block_importance
 
+    if plot is not None:
+        if plot.suffix.lower() not in (".png", ".svg"):
+            raise UsageError(f"{plot}: a chart is written as .png or .svg")
+        check_target(plot, force)
     run = Invocation("importance", seed=seed)
     found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
     records, source = choose_prompts(prompts, piped, default="calib")
@@ -82,9 +88,9 @@ def importance(
         )
         blocks = run.tee(measured, target, force=force)
     kept = list(blocks)
-    if plot is not None:
-        from sanactl.stages.report.plots import plot_importance
-
-        plot_importance(kept, plot)
     run.emit(kept, show=show_blocks)
     run.finish((target, "block"), of=found.digest)
+    if plot is not None and is_first_process():
+        from sanactl.stages.report.plots import plot_importance
+
+        plot_importance(kept, plot, force=force)

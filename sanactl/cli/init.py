@@ -48,6 +48,8 @@ def init(
     from sanactl.io.checkpoint import open_checkpoint
     from sanactl.stages.init import init_like, init_scratch, init_shapes
 
+    if output is not None:
+        _check_name(output)
     run = Invocation("init", seed=seed)
     builtin = what in ("shapes", "shapes-grown")
     if builtin and not scratch:
@@ -74,3 +76,19 @@ def init(
     made = open_checkpoint(target)
     run.emit([checkpoint_record(made)], show=show_checkpoints)
     run.finish((target, "checkpoint", made.digest))
+
+
+def _check_name(output: Path) -> None:
+    """Refuses a name that would promise another format than the one file that is written."""
+    from sanactl.errors import UsageError
+    from sanactl.io.writer import target_kind
+
+    try:
+        kind = target_kind(output)
+    except UsageError:
+        kind = "other"
+    if kind != "file":
+        raise UsageError(
+            f"init writes a .st or .safetensors file, not {output}",
+            hint="write a .st, and sanactl convert makes the other formats of it",
+        )

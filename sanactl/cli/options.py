@@ -71,7 +71,7 @@ Revision = Annotated[
 ]
 Plot = Annotated[
     Optional[Path],
-    typer.Option("--plot", help="Also draw it into this .png, .svg or .pdf file.", show_default=False),
+    typer.Option("--plot", help="Also draw it into this .png or .svg file.", show_default=False),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)

@@ -110,6 +110,8 @@ def prune(
     [bold]sanactl prune base-d60.st --keep 40,30,20[/bold]           three depths, the source read once
     [bold]sanactl prune base-d60.st --params 1.6B --span[/bold]      a contiguous span goes
     [bold]sanactl prune base-d60.st --blocks 0-9,50-59[/bold]        no importance needed
+
+    -o names a .st or .safetensors file, or a folder; sanactl convert makes a .pth of it.
     """
     from sanactl.cli.prune_choice import choose, tell
     from sanactl.cli.streams import find_checkpoint

@@ -57,7 +57,9 @@ class Invocation:
     def uses(self, thing: Checkpoint | Path | str) -> None:
         """Notes an input for the journal."""
         if isinstance(thing, Checkpoint):
-            self.run.inputs.append({"path": str(thing.path), "digest": thing.digest})
+            # A pipeline is known by its own folder, under which it was written, not by the transformer's inside it.
+            path = thing.source if thing.kind == "pipeline" else str(thing.path)
+            self.run.inputs.append({"path": path, "digest": thing.digest})
         else:
             self.run.inputs.append({"path": str(thing)})
 

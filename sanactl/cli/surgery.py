@@ -15,7 +15,7 @@ from sanactl.errors import SanactlError, UsageError
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.ckpt_pipeline import write_pipeline
 from sanactl.io.records import Record
-from sanactl.io.writer import Plan, target_kind, write_checkpoints
+from sanactl.io.writer import Plan, parse_size, target_kind, write_checkpoints
 from sanactl.surgery.describe import describe
 
 __all__ = ["Job", "execute", "natural_name"]
@@ -49,6 +49,7 @@ def execute(
     seed: int | None = None,
     verify: bool = False,
     inputs: Sequence[Path] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """Writes each plan under its natural name (or `output`, for a single one) and emits its checkpoint record.
 
@@ -56,9 +57,13 @@ def execute(
         pipeline: write a whole pipeline folder; `copy` the companions into it rather than link them.
         verify: run parent and child, and tell how far they are apart.
         inputs: files besides the parent that decided the plan, for the journal.
+        notes: what a person should know of the plans, told once it is clear that they can be written.
+
+    A written checkpoint is in the journal before it is verified: cut short there, the same command only verifies.
 
     Raises:
-        UsageError: options that do not go together.
+        UsageError: options that do not go together, a name that cannot be written.
+        OutputExistsError: an output is there already; of a dry run, too.
         SanactlError: parent and child differ where the plan keeps the function.
     """
     assert output is None or len(jobs) == 1, output
@@ -77,8 +82,19 @@ def execute(
         raise UsageError(
             f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix away"
         )
+    form = {"shard_size": shard_size, "pipeline": (copy,) if pipeline else None}
+    # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
+    left = []
+    for job, target in zip(jobs, targets, strict=True):
+        _check_name(command, job.plan, target)
+        _set_key(run, parent, job.plan, target, form)
+        if not run.made_before(target, force=force):
+            left.append((job.plan, target))
+    parse_size(shard_size)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         note(f"warning: {warning}")
+    for line in notes:
+        note(line)
     if dry_run:
         planned = [
             {"kind": "checkpoint", "path": str(target), "planned": True, **describe(job.plan), **job.fields}
@@ -86,13 +102,6 @@ def execute(
         ]
         run.emit(planned, show=show_plan)
         return
-    form = {"shard_size": shard_size, "pipeline": (copy,) if pipeline else None}
-    # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
-    left = []
-    for job, target in zip(jobs, targets, strict=True):
-        _set_key(run, parent, job.plan, target, form)
-        if not run.made_before(target, force=force):
-            left.append((job.plan, target))
     with run.watching() as progress:
         if pipeline:
             for plan, target in left:
@@ -103,13 +112,29 @@ def execute(
     for job, target in zip(jobs, targets, strict=True):
         child = open_checkpoint(target, native=True)
         record = {**checkpoint_record(child), **job.fields}
-        if verify:
-            record |= _verified(parent, child, job.plan)
-        records.append(record)
         _set_key(run, parent, job.plan, target, form)
         run.run.outputs.clear()
         run.finish((target, "checkpoint", record["digest"]))
+        if verify:
+            record |= _verified(parent, child, job.plan)
+        records.append(record)
     run.emit(records, show=show_checkpoints)
+
+
+def _check_name(command: str, plan: Plan, target: Path) -> None:
+    """Refuses a name that the plan cannot be written under."""
+    try:
+        kind = target_kind(target)
+    except UsageError:
+        if plan.layout == "native":
+            raise
+        raise UsageError(
+            f"{command} writes no {target.suffix} ({target})", hint="name a .st file, or a folder (no suffix)"
+        ) from None
+    if kind == "native" and plan.layout != "native":
+        raise UsageError(
+            f"{command} writes no .pth ({target})", hint="write a .st, and sanactl convert makes a .pth of it"
+        )
 
 
 def _set_key(run: Invocation, parent: Checkpoint, plan: Plan, target: Path, form: dict[str, Any]) -> None:
@@ -135,6 +160,6 @@ def _verified(parent: Checkpoint, child: Checkpoint, plan: Plan) -> Record:
     else:
         raise SanactlError(
             f"{child.path} differs from {parent.path} by {difference:.3g} on random latents, and should not differ",
-            hint="do not use it, and please report this",
+            hint="the file stays, to be looked into: do not use it, and please report this",
         )
     return {"largest_difference": difference}

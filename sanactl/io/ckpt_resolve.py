@@ -54,6 +54,8 @@ def locate(
         InputError: nothing there, or not a checkpoint; at once for anything that can only be a local path.
     """
     text = os.fspath(ref)
+    if not text:  # a Path of it would be the current folder
+        raise InputError("the checkpoint's name is empty", hint="name a file, a folder or a Hub id")
     path = Path(text).expanduser()
     if path.is_dir():
         return _folder(path, variant)

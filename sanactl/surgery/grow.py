@@ -61,7 +61,7 @@ def plan_grow(
         qk_norm: give queries and keys the RMS norms of SANA-1.5, with weights of one, where the parent has none.
 
     Raises:
-        UsageError: impossible numbers, an unknown `init`, or a sigma that it does not draw with.
+        UsageError: impossible numbers, an unknown `init`, a sigma that it does not draw with, or one too large for the weights' dtype.
     """
     if init not in INITS:
         raise UsageError(f"unknown init {init!r}", hint=f"choose one of {', '.join(INITS)}")

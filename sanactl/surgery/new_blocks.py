@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.writer import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
 from sanactl.surgery.blocks import block_name, is_attention_bias, is_output_projection, is_qk_norm
@@ -16,7 +16,11 @@ __all__ = ["SIGMA", "SIGMA_DEPTHWISE", "SIGMA_NOISE", "Random", "mixed_block", "
 SIGMA = 0.02  # of a new block's weights; the paper leaves sigma open, this is the reference code's
 SIGMA_DEPTHWISE = 0.2  # of its depth-wise 3x3 convolution, whose fan-in is 9: also the reference code's
 SIGMA_NOISE = 0.01  # of the reference's init_progressive
+_DEPTHWISE = "ff.conv_depth."
 _FLOATS = ("BF16", "F16", "F32", "F64")
+_LARGEST = {"F16": 65504.0}  # of the others fp32's: their values are drawn in it, and bf16's is 0.4 % less
+_FP32_LARGEST = 3.38e38
+_REACH = 8.0  # standard deviations, which no value that is drawn exceeds: see sanactl.io.ckpt_generate
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,11 @@ def new_block(checkpoint: Checkpoint, index: int, random: Random) -> dict[str, P
     block = {}
     for name, ref in checkpoint.block_tensors(0).items():
         _check_float(checkpoint, name, ref.dtype)
-        block[name] = PlannedTensor(ref.dtype, ref.shape, _initial(name, index, random))
+        source = _initial(name, index, random)
+        if isinstance(source, Normal):
+            option = "--sigma-depthwise" if name.startswith(_DEPTHWISE) else "--sigma"
+            _check_range(option, source.sigma, ref.dtype)
+        block[name] = PlannedTensor(ref.dtype, ref.shape, source)
     return block
 
 
@@ -48,7 +56,7 @@ def _initial(name: str, index: int, random: Random) -> TensorSource:
         return Ones() if name.endswith(".weight") else Zeros()
     if is_attention_bias(name) or (is_output_projection(name) and name.endswith(".bias")):
         return Zeros()
-    sigma = random.sigma_depthwise if name.startswith("ff.conv_depth.") else random.sigma
+    sigma = random.sigma_depthwise if name.startswith(_DEPTHWISE) else random.sigma
     return Normal(sigma, random.seed, block_name(index, name))
 
 
@@ -68,6 +76,7 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
         noise = None
         if slot.steps:
             sigma = random.sigma_noise * math.sqrt(slot.steps)
+            _check_range("--sigma-noise", random.sigma_noise, ref.dtype, math.sqrt(slot.steps))
             noise = Normal(sigma, random.seed, block_name(index, name))
         block[name] = PlannedTensor(ref.dtype, ref.shape, Blend(tuple(terms), noise))
     return block
@@ -76,3 +85,13 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
 def _check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
     if dtype not in _FLOATS:
         raise InputError(f"{checkpoint.ref}: cannot make new weights of dtype {dtype} ({name})")
+
+
+def _check_range(option: str, sigma: float, dtype: str, times: float = 1.0) -> None:
+    """Refuses a standard deviation, `times` larger where it is drawn with, whose values `dtype` may not hold."""
+    most = _LARGEST.get(dtype, _FP32_LARGEST) / _REACH / times
+    if sigma > most:
+        raise UsageError(
+            f"{option} {sigma:g} draws values that {dtype} weights cannot hold",
+            hint=f"it takes at most {most:.4g} here; the usual are far below 1",
+        )

@@ -223,3 +223,59 @@ def test_casts_that_break_old_weights_warn(
 def test_sana_1_5_may_be_cast_to_bf16(deep: Path, sanactl: Program) -> None:
     sanactl("convert", "deep.st", "--dtype", "bf16", "-o", "cast.st")
     assert "warning" not in sanactl.said
+
+
+def test_a_verification_cut_short_is_taken_up_again(
+    deep: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sanactl.stages import verify
+
+    def interrupted(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    run = ("grow", "deep.st", "--to", "7", "--drop-last", "0", "--verify")
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "largest_difference", interrupted)
+        assert sanactl(*run, code=130) == []
+    written = Path("deep-d7.st").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "largest_difference", lambda *_: 0.5)
+        assert sanactl(*run, code=1) == []
+        assert "the file stays, to be looked into: do not use it" in sanactl.said
+    (record,) = sanactl(*run)
+    assert record["largest_difference"] == 0
+    assert "there already" in sanactl.said
+    assert Path("deep-d7.st").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--sigma", "1e30"], "--sigma 1e+30"),
+        (["--sigma-depthwise", "9000"], "--sigma-depthwise 9000"),
+        (["--init", "progressive", "--sigma-noise", "8000"], "--sigma-noise 8000"),
+    ],
+)
+def test_a_sigma_that_fp16_cannot_hold(deep: Path, sanactl: Program, options: list[str], named: str) -> None:
+    synthetic_checkpoint("half.st", TINY, "F16")
+    for dry in ([], ["--dry-run"]):
+        said = sanactl.fails("grow", "half.st", "--to", "30", *options, *dry, code=2)
+        assert f"{named} draws values that F16 weights cannot hold" in said
+    sanactl("grow", "deep.st", "--to", "30", *options)  # fp32 holds them
+    assert "F32" in sanactl.fails("grow", "deep.st", "--to", "8", "--sigma", "1e38", code=2)
+
+
+def test_grow_says_which_blocks_it_leaves_out(deep: Path, sanactl: Program) -> None:
+    sanactl("grow", "deep.st", "--to", "12")
+    assert "leaving out blocks 4-5 and adding 8 new; --drop-last 0 keeps all" in sanactl.said
+    sanactl("grow", "deep.st", "--to", "12", "--drop-last", "1", "-o", "one.st")
+    assert "leaving out block 5 and adding 7 new" in sanactl.said
+    sanactl("grow", "deep.st", "--to", "12", "--drop-last", "0", "-o", "all.st")
+    assert "leaving out" not in sanactl.said
+
+
+def test_the_journal_knows_a_pipeline_by_its_own_folder(place: Path, sanactl: Program) -> None:
+    sanactl("convert", "tiny.st", "--pipeline", "-o", "pipe")
+    sanactl("prune", "pipe", "--drop", "1", "-o", "last.st")
+    runs = [json.loads(line) for line in Path(".sanactl/journal.jsonl").read_text().splitlines()]
+    assert runs[0]["outputs"][0]["path"] == runs[1]["inputs"][0]["path"] == "pipe"

@@ -30,7 +30,8 @@ def fails(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str
     assert main(list(arguments)) == code
     said = capsys.readouterr()
     assert said.out == ""
-    lines = [line for line in said.err.splitlines() if not line.startswith("sanactl: using")]
+    notes = ("sanactl: using", "sanactl: leaving out", "sanactl: keeping")
+    lines = [line for line in said.err.splitlines() if not line.startswith(notes)]
     assert len(lines) == 1, said.err
     assert "Traceback" not in said.err
     after = {p for p in Path.cwd().rglob("*") if ".sanactl" not in p.parts}
@@ -177,6 +178,27 @@ def test_a_suffix_that_is_not_written(place: Path, name: str, capsys: pytest.Cap
     said = fails(capsys, 2, "convert", "base.st", "-o", name)
     assert "cannot write" in said
     assert ".pth" in said
+
+
+def test_an_empty_name_is_not_this_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name is empty" in fails(capsys, 1, "inspect", "")
+
+
+@pytest.mark.parametrize("command", [["grow", "--to", "12"], ["prune", "--drop", "1"]])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_what_the_run_refuses(
+    place: Path, command: list[str], dry: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = [command[0], "base.st", *command[1:], *dry, "-o"]
+    said = fails(capsys, 2, *run, "x.pth")
+    assert f"{command[0]} writes no .pth (x.pth); write a .st, and sanactl convert" in said
+    said = fails(capsys, 2, *run, "x.bin")
+    assert "writes no .bin (x.bin)" in said
+    assert ".pth" not in said
+    assert "already exists" in fails(capsys, 2, *run, "base.st")
+    assert "mkdir -p gone" in fails(capsys, 1, *run, "gone/x.st")
+    assert "is no size" in fails(capsys, 2, *run, "x", "--shard-size", "many")
+    assert main([*run, "base.st", "--force"]) == 0
 
 
 def test_a_version_is_no_suffix(place: Path) -> None:
