@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sanactl.cli.app import main
-from tests.program import Program
+from tests.program import Program, heed_interrupts
 
 SANACTL = [sys.executable, "-m", "sanactl"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -31,6 +31,7 @@ def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> t
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     until = time.monotonic() + 200
     while not list(folder.glob(ready)) and process.poll() is None and time.monotonic() < until:

@@ -50,7 +50,8 @@ def cut(name, count_of, shortened):
         if left[0] is not None and count > left[0]:
             if left[0] > 0 and not (direct and name == "pwrite"):  # a direct write is whole pages or nothing
                 real(*shortened(left[0], *given))
-            left[0] = -1
+            # One SIGTERM is enough: who sends a second one does not want to wait for the cleaning.
+            left[0] = -1 if sign == signal.SIGKILL else None
             os.kill(os.getpid(), sign)
             signal.pause() if sign == signal.SIGKILL else None
         elif left[0] is not None:
@@ -165,7 +166,11 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-NOTES = ("sanactl: writing", "sanactl: keeping")  # what a command says beside its error
+NOTES = (
+    "sanactl: writing",
+    "sanactl: keeping",
+    "sanactl: leaving out",
+)  # what a command says beside its error
 READS, WRITES = ("pread", "preadv"), ("pwrite", "copy_file_range", "ftruncate", "fsync")
 
 

@@ -52,10 +52,13 @@ def test_a_link_in_the_place_of_the_target_is_kept_and_never_written_through(
 
 
 _AS_NOBODY = """
-import os, sys
+import contextlib, os, sys
 from sanactl.cli.app import main
 import numpy, rich.console, sanactl.cli.grow, sanactl.cli.surgery, sanactl.surgery.grow, sanactl.io.ckpt_generate
 import sanactl.io.ckpt_pth, sanactl.cli.streams, statistics, ctypes, rich.progress, zipfile
+# Whatever is imported on the way: that other user may not be able to read where this is installed.
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    main([*sys.argv[1:], "--dry-run"])
 if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
@@ -79,7 +82,7 @@ def test_a_folder_that_may_not_be_written_is_one_line() -> None:
             )
             assert done.returncode == 1
             assert "no permission to write" in done.stderr
-            assert len(done.stderr.splitlines()) == 1
+            assert [x for x in done.stderr.splitlines() if not x.startswith("sanactl: leaving out")][1:] == []
             assert os.listdir(tmp_path) == ["base.st"]
     finally:
         tmp_path.chmod(0o755)

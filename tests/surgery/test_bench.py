@@ -16,7 +16,7 @@ from sanactl.errors import SanactlError
 from sanactl.surgery import bench_surgery
 from sanactl.surgery.bench import TINY, compare, measure, synthetic_checkpoint
 from sanactl.surgery.bench_surgery import Shape
-from tests.program import Program
+from tests.program import Program, heed_interrupts
 
 SANACTL = [sys.executable, "-m", "sanactl"]
 HEAVY = (
@@ -87,6 +87,7 @@ def test_an_interrupt_stops_the_measurement_and_removes_its_files(tmp_path: Path
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
     until = time.monotonic() + 60
     while not os.listdir(tmp_path) and process.poll() is None and time.monotonic() < until:
