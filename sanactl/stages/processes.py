@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -24,8 +25,17 @@ def open_processes() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    atexit.register(_leave)
     # Without an accelerator accelerate joins processes (by gloo) only where it is told that the CPU is meant.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+
+
+def _leave() -> None:
+    """Ends gloo's threads before the interpreter ends: now and then they would abort the process (exit code -6)."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
 
 
 def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
