@@ -124,8 +124,10 @@ def write_checkpoint(
         InputError: a source changed since it was opened.
         SanactlError: no space, no permission.
     """
-    options = {"force": force, "shard_size": shard_size, "workers": workers}
-    return write_checkpoints([(plan, target)], progress=progress, **options)[0]  # type: ignore[arg-type]
+    (path,) = write_checkpoints(
+        [(plan, target)], force, shard_size=shard_size, progress=progress, workers=workers
+    )
+    return path
 
 
 def write_checkpoints(

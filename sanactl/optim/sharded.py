@@ -76,9 +76,10 @@ def zeros_like_rows(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Te
     from torch.distributed import tensor
 
     placed: Any = p
-    return tensor.zeros(  # type: ignore[no-any-return, unused-ignore]
+    zeros: Tensor = tensor.zeros(
         *shape, dtype=dtype, device_mesh=placed.device_mesh, placements=placed.placements
     )
+    return zeros
 
 
 def blocks_by_process(p: Tensor, block: int) -> tuple[int, int]:

@@ -14,22 +14,28 @@ def made(folder: Path, name: str, kind: str = "checkpoint", key: str | None = No
     return Run("grow", [], "0", key=key, outputs=[{"path": str(folder / name), "kind": kind}])
 
 
+def newest(journal: Journal, *kinds: str) -> Path:
+    found = journal.newest(*kinds)
+    assert found is not None
+    return Path(found["path"])
+
+
 def test_newest_of_a_kind_that_is_still_there(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     assert journal.newest("checkpoint") is None
     for name, kind in (("a.st", "checkpoint"), ("b.st", "checkpoint"), ("i.jsonl", "block")):
         journal.append(made(tmp_path, name, kind), 1.0)
-    assert Path(journal.newest("checkpoint")["path"]).name == "b.st"  # type: ignore[index]
-    assert Path(journal.newest("checkpoint", "block")["path"]).name == "i.jsonl"  # type: ignore[index]
+    assert newest(journal, "checkpoint").name == "b.st"
+    assert newest(journal, "checkpoint", "block").name == "i.jsonl"
     (tmp_path / "b.st").unlink()
-    assert Path(journal.newest("checkpoint")["path"]).name == "a.st"  # type: ignore[index]
+    assert newest(journal, "checkpoint").name == "a.st"
 
 
 def test_paths_are_relative_so_that_a_folder_can_be_moved(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     Journal(tmp_path / "old").append(made(tmp_path / "old", "a.st"), 1.0)
     moved = (tmp_path / "old").rename(tmp_path / "new")
-    assert Journal(moved).newest("checkpoint")["path"] == str(moved / "a.st")  # type: ignore[index]
+    assert newest(Journal(moved), "checkpoint") == moved / "a.st"
 
 
 def test_made_asks_for_the_newest_run(tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ def test_a_damaged_journal_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
     with journal.path.open("ab") as file:
         file.write(b'{"half\n[1]\n\xff\xff\n{"outputs": ["x", {"kind": "checkpoint"}]}\n')
     journal.append(made(tmp_path, "b.st"), 1.0)
-    assert Path(journal.newest("checkpoint")["path"]).name == "b.st"  # type: ignore[index]
+    assert newest(journal, "checkpoint").name == "b.st"
     assert not journal.made(tmp_path / "c.st", "key")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ class TrainingData(Protocol):
         """From now on `say` is told of each image that is passed over; first of those that are already."""
 
 
+@runtime_checkable
 class ImageData(TrainingData, Protocol):
     """Pairs as pixels and text."""
 

@@ -9,6 +9,7 @@ from sanactl.io.progress import Progress
 from sanactl.stages.conditioning import pixels_per_latent
 from sanactl.stages.data.companions import ENCODERS, companion_identity, differing
 from sanactl.stages.data.encoded import EncodedData, padded
+from sanactl.stages.data.sources import ImageData
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sanactl.io.checkpoint import Checkpoint
-    from sanactl.stages.data import ImageData, TrainingData
+    from sanactl.stages.data import TrainingData
     from sanactl.stages.encoders import Encoders
     from sanactl.stages.finetune import FinetuneSettings
 
@@ -126,8 +127,8 @@ class Conditions:
         return latents, text.to(self.device), mask.to(self.device)
 
     def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8], list[str]]:
-        source: ImageData = self.data  # type: ignore[assignment]  # only EncodedData is not, and has gone its own way
-        return source.batch(positions)
+        assert isinstance(self.data, ImageData), self.data
+        return self.data.batch(positions)
 
     def _texts(self, captions: list[str]) -> list[torch.Tensor]:
         """The embeddings [tokens, D] of captions."""

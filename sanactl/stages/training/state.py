@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sanactl.errors import InputError
 from sanactl.io.atomic import atomic_dir
@@ -31,6 +31,15 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> Any: ...
+
+
+@runtime_checkable
+class HasExtra(Protocol):
+    """One whose `state_dict` is not all that it needs."""
+
+    def extra(self) -> dict[str, torch.Tensor]: ...
+
+    def load_extra(self, extra: Mapping[str, torch.Tensor]) -> None: ...
 
 
 class TrainingState:
@@ -74,7 +83,7 @@ class TrainingState:
     def save(self, step: int, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> None:
         """Writes the state after `step` steps, whole or not at all, and drops all but the last `keep_last`.
 
-        A `model` whose `state_dict` is not all that it needs has the rest in `extra` and `load_extra`.
+        What a `HasExtra` model has besides its `state_dict` is saved with it.
         """
         import torch
 
@@ -86,7 +95,7 @@ class TrainingState:
             return
         with atomic_dir(target, force=True) as folder:
             write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
-            extra: dict[str, torch.Tensor] = getattr(model, "extra", dict)()
+            extra = model.extra() if isinstance(model, HasExtra) else {}
             if extra:
                 write_tensors(extra, folder / "extra.safetensors", {"format": "pt"})
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
@@ -115,7 +124,8 @@ class TrainingState:
                 device = str(next(model.parameters()).device)
                 model.load_state_dict(load_file(folder / "model.safetensors", device=device))
                 if (folder / "extra.safetensors").exists():
-                    model.load_extra(load_file(folder / "extra.safetensors", device=device))  # type: ignore[attr-defined]
+                    assert isinstance(model, HasExtra), model
+                    model.load_extra(load_file(folder / "extra.safetensors", device=device))
                 optimizer.load_state_dict(
                     torch.load(folder / "optimizer.pt", weights_only=True, map_location=device)
                 )
