@@ -18,6 +18,7 @@ from sanactl.metrics.geneval import (
     Detector,
     check_record,
     get_detector,
+    is_confident,
     score_image,
 )
 from sanactl.metrics.geneval_folder import read_geneval_folder
@@ -114,7 +115,7 @@ def _verdict(record: Record, detector: Detector) -> Record:
     except ValueError as error:
         raise InputError(f"{record['path']}: {error}") from None
     colors = partial(detector.colors, image) if detector.colors else None
-    compact = [_compact(d) for d in found if d.score > CONFIDENCE]
+    compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
     return {**score_image(found, record, colors=colors), "detector": detector.label, "detections": compact}
 
 

@@ -13,7 +13,7 @@ from sanactl.errors import InputError
 from sanactl.io.images import read_image
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record
-from sanactl.metrics.geneval import COLORS, CONFIDENCE, Detected, detect_shapes
+from sanactl.metrics.geneval import COLORS, CONFIDENCE, Detected, detect_shapes, is_confident
 from sanactl.shapes.judge_model import GRID, IMAGE_SIZE
 from sanactl.shapes.vocabulary import SHAPES
 
@@ -84,7 +84,7 @@ class View:
 
     def seen(self) -> list[tuple[str, str]]:
         """Shape and colour of the objects that GenEval's rules count."""
-        return [(d.name, str(d.color)) for d in self.detected() if d.score > CONFIDENCE]
+        return [(d.name, str(d.color)) for d in self.detected() if is_confident(d.score, CONFIDENCE)]
 
 
 def _empty(count: int) -> Pool:
@@ -106,7 +106,7 @@ def _put(pool: Pool, image: NDArray[np.uint8], record: Record) -> None:
         shape, color = SHAPES.index(d.name), COLORS.index(str(d.color))
         # A score of zero would read as "no object".
         pool.objects[index, place] = [max(d.score, 1e-6), shape, color, *d.box]
-        if d.score > CONFIDENCE and d.mask is not None:
+        if is_confident(d.score, CONFIDENCE) and d.mask is not None:
             share = d.mask.reshape(GRID, patch, GRID, patch).mean(axis=(1, 3))
             pool.covered[index, 0][share > COVERED] = 1 + shape
             pool.covered[index, 1][share > COVERED] = 1 + color

@@ -13,6 +13,7 @@ from sanactl.metrics.geneval import (
     CONFIDENCE_COUNTING,
     RELATIONS,
     Detected,
+    is_confident,
     relations,
     score_image,
 )
@@ -116,7 +117,7 @@ def facts_at_words(words: Sequence[str], found: Sequence[Detected]) -> list[dict
     """`FACTS` at every noun of a prompt, UNKNOWN elsewhere, given all objects of the image."""
     by_class: dict[str, list[Detected]] = {}
     for d in sorted(found, key=lambda d: -d.score):
-        if d.score > CONFIDENCE:
+        if is_confident(d.score, CONFIDENCE):
             by_class.setdefault(d.name, []).append(d)
     facts: list[dict[str, int]] = []
     first: Detected | None = None
@@ -129,7 +130,7 @@ def facts_at_words(words: Sequence[str], found: Sequence[Detected]) -> list[dict
             same = by_class.get(shape, [])
             top = same[0] if same else None
             known["found"] = min(len(same), MANY)
-            known["sure"] = min(sum(d.score > CONFIDENCE_COUNTING for d in same), MANY)
+            known["sure"] = min(sum(is_confident(d.score, CONFIDENCE_COUNTING) for d in same), MANY)
             known["cell"] = GRID * GRID if top is None else _cell(top)
             known["color"] = 0 if top is None else 1 + list(COLORS).index(str(top.color))
             if nouns == 2 and first is not None and top is not None:

@@ -17,6 +17,7 @@ from sanactl.metrics.geneval import (
     Detected,
     detect_shapes,
     get_detector,
+    is_confident,
     relations,
     score_image,
 )
@@ -25,11 +26,13 @@ from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 
 NAMES = ("bench", "cat", "dog")
+# Both thresholds, as float64 and as the float32 nearest to them, which is above 0.3 and below 0.9.
+SCORES = (0.2, 0.3, float(np.float32(0.3)), 0.5, 0.9, float(np.float32(0.9)), 0.95, 1.0)
 
 
 def published_relations(a, b):
     """`relative_position` in its arrays: boxes as [corner, axis]."""
-    a, b = (np.array(box, dtype=float).reshape(2, 2) for box in (a, b))
+    a, b = (np.array(box, dtype=np.float32).reshape(2, 2) for box in (a, b))
     offset = a.mean(axis=0) - b.mean(axis=0)
     reach = 0.1 * (np.abs(a[1] - a[0]) + np.abs(b[1] - b[0]))
     revised = np.sign(offset) * np.maximum(np.abs(offset) - reach, 0)
@@ -46,8 +49,9 @@ def published_verdict(detections, record):
     objects = {}
     for name in {d.name for d in detections}:
         mine = [d for d in detections if d.name == name]
-        order = np.argsort([d.score for d in mine], kind="stable")[::-1]
-        kept = [mine[i] for i in order if mine[i].score > threshold][:16]
+        scores = np.array([d.score for d in mine], dtype=np.float32)
+        order = np.argsort(scores, kind="stable")[::-1]
+        kept = [mine[i] for i in order[scores[order] > threshold]][:16]
         if kept:
             objects[name] = kept
     right, reasons = True, []
@@ -92,7 +96,8 @@ def published_verdict(detections, record):
 
 
 def boxes():
-    corner, side = st.integers(0, 48), st.integers(0, 24)
+    # Tenths are no whole number of float32, so that rounding matters where offset and tolerance nearly cancel.
+    corner, side = (st.integers(0, top).map(lambda v: v / 10) for top in (480, 240))
     return st.tuples(corner, corner, side, side).map(lambda t: (t[0], t[1], t[0] + t[2], t[1] + t[3]))
 
 
@@ -102,7 +107,7 @@ def detections():
         Detected,
         st.sampled_from(NAMES),
         st.sampled_from(COLORS[:3]),
-        st.sampled_from((0.2, 0.3, 0.5, 0.9, 0.95, 1.0)),
+        st.sampled_from(SCORES),
         boxes(),
     )
     return st.lists(one, max_size=24)
@@ -153,6 +158,15 @@ def test_thresholds_are_exclusive_and_counting_is_stricter():
         "correct": False,
         "reason": "expected cat<2, found 2",
     }
+
+
+def test_scores_are_compared_in_float32_as_the_official_scorer_does():
+    """Its arrays are float32, and so is the threshold beside them: the float32 nearest to 0.3 is not above it."""
+    record = {"tag": "single_object", "include": [{"class": "cat", "count": 1}]}
+    assert float(np.float32(0.3)) > 0.3
+    assert not score_image([one(score=float(np.float32(0.3)))], record)["correct"]
+    assert not is_confident(float(np.float32(0.3)), 0.3)
+    assert is_confident(float(np.nextafter(np.float32(0.3), np.float32(1))), 0.3)
 
 
 def test_at_most_16_objects_of_a_class_count():
