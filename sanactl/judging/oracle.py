@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sanactl.errors import InputError
 from sanactl.judging.tournament import Verdict
 from sanactl.metrics.geneval import Detected, check_record, get_detector, score_image
 
@@ -41,13 +42,16 @@ class OracleJudge:
         the number of its faults.
 
         Raises:
-            InputError: a record is not in GenEval's form.
+            InputError: a record is not in GenEval's form, or its image not of a size that the detector takes.
         """
         return [self._one(image, record) for image, record in zip(images, records, strict=True)]
 
     def _one(self, image: NDArray[np.uint8], record: dict[str, Any]) -> Verdict:
         check_record(record)
-        found = self.detector.detect(image)
+        try:
+            found = self.detector.detect(image)
+        except ValueError as error:  # too small, or too large
+            raise InputError(f"{record.get('path')}: {error}") from None
         classify = self.detector.colors
         colors = None if classify is None else lambda objects, name: classify(image, objects, name)
         result = score_image(found, record, colors=colors)

@@ -25,6 +25,8 @@ def to_lab(rgb: NDArray[Any]) -> NDArray[np.float32]:
     return np.stack(lab, axis=-1).astype(np.float32)
 
 
+# Pixels whose distances are held at once, 10 numbers each; more than a picture of 64 x 64 has.
+_BLOCK = 65_536
 _PALETTE_LAB = to_lab(np.array(list(COLORS.values())))
 
 
@@ -32,4 +34,12 @@ def color_distances(rgb: NDArray[Any]) -> NDArray[np.float32]:
     """CIE76 distance of every pixel [..., 3] to every colour of `COLORS`: [..., 10]."""
     lab = to_lab(rgb)
     out: NDArray[np.float32] = np.sqrt(((lab[..., None, :] - _PALETTE_LAB) ** 2).sum(axis=-1))
+    return out
+
+
+def nearest_colors(rgb: NDArray[Any]) -> NDArray[np.intp]:
+    """The index in `COLORS` of each pixel's nearest colour: [N, 3] -> [N]."""
+    out = np.empty(len(rgb), dtype=np.intp)
+    for start in range(0, len(rgb), _BLOCK):
+        out[start : start + _BLOCK] = color_distances(rgb[start : start + _BLOCK]).argmin(axis=-1)
     return out

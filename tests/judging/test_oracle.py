@@ -42,3 +42,10 @@ def test_confidence_follows_the_detector() -> None:
 def test_a_plain_prompt_cannot_be_judged_by_rules() -> None:
     with pytest.raises(InputError, match="no 'tag'"):
         open_judge("oracle").judge([np.full((64, 64, 3), 128, np.uint8)], [{"prompt": "a heart"}])
+
+
+@pytest.mark.parametrize("side", [16, 1100])
+def test_an_image_of_another_size_is_named(side: int) -> None:
+    record = {"path": "a.png", "prompt": "x", "tag": "counting", "include": [{"class": "heart", "count": 1}]}
+    with pytest.raises(InputError, match=rf"a\.png: {side} x {side} pixels"):
+        open_judge("oracle").judge([np.full((side, side, 3), 128, np.uint8)], [record])

@@ -151,7 +151,32 @@ def test_detections_are_repeatable_and_serialise() -> None:
     assert set(first[0]) == {"class", "color", "score", "box"}
 
 
-@pytest.mark.parametrize("shape", [(64, 64), (64, 64, 4), (16, 64, 3)])
-def test_other_arrays_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="detect needs"):
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((64, 64), "detect needs"),
+        ((64, 64, 4), "detect needs"),
+        ((16, 64, 3), "64 x 16 pixels"),
+        ((1025, 1024, 3), "1024 x 1025 pixels"),
+    ],
+)
+def test_other_arrays_are_refused(shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         detect(np.zeros(shape, dtype=np.uint8))
+
+
+def test_a_large_picture_is_read_in_bounded_memory() -> None:
+    """Isolated dots are the most pieces that a picture can have; a filled one has the most pixels to be named."""
+    import tracemalloc
+
+    item = Item("square", "red", 0.5, 0.5, 0.3)
+    large = render(Scene((item,), GREY), 1024)
+    dots = np.full((1024, 1024, 3), 128, dtype=np.uint8)
+    dots[::2, ::2] = 255
+    tracemalloc.start()
+    try:
+        assert [(d.shape, d.color) for d in detect(large) if d.score > 0.9] == [("square", "red")]
+        assert detect(dots) == []
+        assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    finally:
+        tracemalloc.stop()

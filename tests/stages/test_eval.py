@@ -101,7 +101,7 @@ def test_twice_the_same_image_tiny_images_and_nothing_are_refused(pictures, tmp_
     with pytest.raises(InputError, match="comes twice"):
         list(evaluate_geneval([pictures[0], pictures[0]]))
     write_png(np.zeros((16, 16, 3), dtype=np.uint8), tmp_path / "tiny.png")
-    with pytest.raises(InputError, match=r"tiny.png: .* 32 px"):
+    with pytest.raises(InputError, match=r"tiny.png: 16 x 16 pixels; .* takes 32 a side"):
         list(evaluate_geneval([{**pictures[0], "path": str(tmp_path / "tiny.png")}]))
     with pytest.raises(InputError, match="no image records"):
         list(evaluate_geneval([]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.errors import InputError
-from sanactl.io.images import FORMATS, MAX_BYTES, MAX_PIXELS, read_image
+from sanactl.io.images import MAX_BYTES, image_size, read_image
 from sanactl.stages.data.captions import CaptionChoice, find_columns, text_of
 
 __all__ = ["DatasetTable", "Examples", "RecordTable", "ShapesTable", "columns_of", "digest_of", "image_of"]
@@ -214,13 +214,10 @@ def _remote(path: str, where: str) -> io.BytesIO:
 
 
 def _header_size(source: Path | io.BytesIO) -> tuple[int, int]:
-    """(height, width) from an image's header; (0, 0) where it is none or too large to be read."""
-    from PIL import Image
-
+    """(height, width) of an image as it is read; (0, 0) where it is none or too large to be."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            return (image.height, image.width) if image.width * image.height <= MAX_PIXELS else (0, 0)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return image_size(source)
+    except InputError:
         return 0, 0
 
 
