@@ -1,7 +1,7 @@
 """Flow matching as SANA trains it: straight paths from data to noise, the velocity as target.
 
 Shapes: B batch, C latent channels, H x W latent size. sigma in (0, 1) is the share of noise; the transformer is given
-the timestep 1000 * sigma, as diffusers' schedulers do.
+the timestep 1000 * sigma as a whole number (`model_timesteps`), as in SANA's own training and in both samplers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "TRAIN_TIMESTEPS",
     "interpolate",
+    "model_timesteps",
     "predict_velocity",
     "sample_sigmas",
     "shift_sigmas",
@@ -30,6 +31,15 @@ def shift_sigmas(sigma: Tensor, flow_shift: float) -> Tensor:
 def sample_sigmas(count: int, flow_shift: float, generator: torch.Generator) -> Tensor:
     """`count` noise levels, logit-normal(0, 1) and then shifted (SANA's training configuration); float32 [count]."""
     return shift_sigmas(torch.randn(count, generator=generator).sigmoid(), flow_shift)
+
+
+def model_timesteps(sigma: Tensor) -> Tensor:
+    """The timesteps that the transformer sees at noise levels sigma: floor(1000 sigma), same shape, float32.
+
+    SANA's training code maps noise levels to integers (`_WrappedModel`, `SanaMS.forward`), and diffusers' scheduler and
+    SANA's DPM-Solver do so in sampling: no published SANA has seen a fraction. The noise level itself is not rounded.
+    """
+    return torch.floor(sigma.float() * TRAIN_TIMESTEPS)
 
 
 def interpolate(latents: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +80,7 @@ def predict_velocity(
         noisy,
         encoder_hidden_states=text,
         encoder_attention_mask=text_mask,
-        timestep=sigma * TRAIN_TIMESTEPS * transformer_timestep_scale(transformer),
+        timestep=model_timesteps(sigma) * transformer_timestep_scale(transformer),
         return_dict=False,
     )[0]
     return predicted

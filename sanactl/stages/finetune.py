@@ -17,7 +17,7 @@ from sanactl.errors import SanactlError, TrainingError, UsageError
 from sanactl.io.progress import SILENT, Progress
 from sanactl.stages.processes import broadcast, open_accelerator
 from sanactl.stages.training.loop import TrainingLoop
-from sanactl.stages.training.settings import FinetuneSettings
+from sanactl.stages.training.settings import FinetuneSettings, average_decay
 from sanactl.stages.training.state import identity_key
 from sanactl.stages.training.stopping import StopRequest
 
@@ -144,7 +144,10 @@ def finetune(
     if settings.ema:
         from diffusers.training_utils import EMAModel
 
-        average = EMAModel(trained.parameters(), decay=settings.ema, use_ema_warmup=True, power=0.75)
+        average = EMAModel(trained.parameters(), decay=settings.ema)
+        progress.note(
+            f"--ema {settings.ema:g}: the average's decay rises with the steps, to {average_decay(settings):.4g} at the last"
+        )
     about: dict[str, Any] = {"command": "finetune", "seed": settings.seed}
     about["arguments"] = asdict(settings) | {"data": data.name, "run": key[:_RUN]}
     if teacher is not None:

@@ -211,9 +211,11 @@ def _step_loss(
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Linear warm-up to 1, then a cosine to 0 at the last step."""
     warm = max(1, min(200, round(WARMUP_RATIO * steps)))
-    return min(1.0, (step + 1) / warm) * (0.5 + 0.5 * math.cos(math.pi * step / max(steps, 1)))
+    if step + 1 < warm:
+        return (step + 1) / warm
+    return 0.5 + 0.5 * math.cos(math.pi * (step + 1 - warm) / max(steps - warm, 1))
 
 
 def _held_out(record: Record) -> bool:

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from sanactl.errors import InputError, OutputExistsError, TrainingError
@@ -19,7 +21,7 @@ from sanactl.io.images import write_png
 from sanactl.io.progress import Progress
 from sanactl.stages.data import DatasetSource, RecordSource, ShapesSource, TableSource, open_training_data
 from sanactl.stages.finetune import FinetuneSettings, finetune
-from sanactl.stages.training.settings import learning_rate_factor
+from sanactl.stages.training.settings import average_decay, learning_rate_factor
 from tests.program import Program, snapshot
 
 SETTINGS = FinetuneSettings(
@@ -238,17 +240,60 @@ def test_training_lowers_the_loss(place: Path) -> None:
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("constant", [0.5, 1, 1, 1]),
-        ("linear", [0.5, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 0.853553, 0.5, 0.146447]),
-    ],
-)
-def test_learning_rate(schedule: str, expected: list[float]) -> None:
-    settings = replace(SETTINGS, steps=4, warmup=2, schedule=schedule)
-    assert [learning_rate_factor(settings, i) for i in range(4)] == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize(("steps", "warmup"), [(100, 50), (100, 1), (7, 3), (5, 9)])
+def test_the_learning_rate_is_that_of_diffusers_one_step_on(schedule: str, steps: int, warmup: int) -> None:
+    from diffusers.optimization import get_scheduler
+
+    settings = replace(SETTINGS, steps=steps, warmup=warmup, schedule=schedule)
+    ours = [learning_rate_factor(settings, i) for i in range(steps)]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    rates = []
+    for _ in range(steps):
+        optimizer.step()
+        theirs.step()
+        rates.append(theirs.get_last_lr()[0])
+    assert ours == pytest.approx(rates, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 50])
+def test_warm_up_precedes_the_decay_to_zero(schedule: str, warmup: int) -> None:
+    settings = replace(SETTINGS, steps=100, warmup=warmup, schedule=schedule)
+    rates = [learning_rate_factor(settings, i) for i in range(100)]
+    peak = max(warmup, 1) - 1
+    assert rates[peak] == max(rates) == 1
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert all(a < b for a, b in pairwise(rates[: peak + 1]))
+    assert all(a > b for a, b in pairwise(rates[peak:]))
+
+
+def test_one_step_has_the_whole_rate() -> None:
+    assert learning_rate_factor(replace(SETTINGS, steps=1, warmup=0, schedule="cosine"), 0) == 1
+
+
+def test_the_average_is_that_of_diffusers_and_its_decay_is_told(place: Path, sanactl: Program) -> None:
+    """Against the weights of every step: a = d a + (1 - d) w with d = min(ema, (1 + n) / (10 + n)), at first 0."""
+    sanactl("convert", "tiny.st", "--dtype", "fp32", "-o", "wide.st")
+    few = ("finetune", "wide.st", "-b", "2", "--lr", "1e-3", "--warmup", "1", "--optimizer", "adamw")
+    for steps in range(1, 5):  # a constant rate: the first steps of a longer run are a shorter run's
+        sanactl(*few, "--steps", str(steps), "-o", f"w{steps}.st")
+    sanactl(*few, "--steps", "4", "--ema", "0.2", "-o", "mean.st")
+    assert "decay rises with the steps, to 0.2 at the last" in sanactl.said
+    expected = {k: v.astype(np.float64) for k, v in weights("w1.st").items()}
+    for step in range(2, 5):
+        n = step - 1
+        decay = min(0.2, (1 + n) / (10 + n))
+        for name, value in weights(f"w{step}.st").items():
+            expected[name] = decay * expected[name] + (1 - decay) * value
+    found = weights("mean.st")
+    start = weights("wide.st")
+    for name, value in expected.items():
+        apart, moved = np.abs(value - found[name]).max(), np.abs(value - start[name]).max()
+        assert moved == 0 or apart < 1e-3 * moved, name
+    assert average_decay(replace(SETTINGS, steps=100, ema=0.9999)) == pytest.approx(100 / 109)
 
 
 def test_half_precision_is_refused(place: Path, sanactl: Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,3 +131,26 @@ def test_a_teacher_of_another_kind(place: Path, sanactl: Program) -> None:
     sanactl("init", "base.st", "--scratch", "-o", "stranger.st")
     sanactl("finetune", "tiny.st", "--steps", "1", "-b", "2", "--teacher", "stranger.st")
     assert "velocities alone" in sanactl.said
+
+
+def test_student_and_teacher_see_the_same_whole_timesteps(
+    place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, list[torch.Tensor]] = {}
+
+    def watched(checkpoint: Any, **options: Any) -> Any:
+        model = load_transformer(checkpoint, **options)
+
+        def note(module: Any, arguments: Any, named: dict[str, Any]) -> None:
+            seen.setdefault(len(module.transformer_blocks), []).append(named["timestep"])
+
+        model.register_forward_pre_hook(note, with_kwargs=True)
+        return model
+
+    sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
+    monkeypatch.setattr("sanactl.diffusion.loading.load_transformer", watched)
+    sanactl("finetune", "two.st", *SHORT, "--teacher", "tiny.st", "-o", "out.st")
+    ours, theirs = (torch.cat(seen[blocks]) for blocks in (2, 3))
+    assert torch.equal(ours, theirs)
+    assert len(set(ours.tolist())) > 3
+    assert torch.equal(ours, ours.floor()) and 0 <= ours.min() and ours.max() < 1000

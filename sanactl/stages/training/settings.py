@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["SCALINGS", "SCHEDULES", "FinetuneSettings", "learning_rate_factor"]
+__all__ = ["SCALINGS", "SCHEDULES", "FinetuneSettings", "average_decay", "learning_rate_factor"]
 
 SCHEDULES = ("constant", "cosine", "linear")
 SCALINGS = ("none", "sqrt", "linear")
@@ -14,6 +14,9 @@ _REFERENCE_BATCH = 256  # images a step for which the reference code's learning 
 
 # What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
 _FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every")
+
+# Raised whenever the same settings give other steps than before: states and results of the old ones are not these.
+_ARITHMETIC = 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class FinetuneSettings:
         scale_lr: "none", or by the "sqrt" or the "linear" ratio of `batch_size` to 256 (the reference's is sqrt).
         clip: bound of the gradient's global norm; 0 leaves it.
         code: of CAME-8bit's first moment, one of `sanactl.optim.CODES`; "" is that optimizer's default.
-        ema: decay of the weights' average, which is then what is written; 0 keeps none.
+        ema: decay of the weights' average, which is then what is written; 0 keeps none. It rises to this over the first
+            steps, see `average_decay`.
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
         new_blocks_only: train the blocks that `grow` added and leave the others as they are.
         lora: rank of low-rank adapters on the attention; 0 trains the weights themselves.
@@ -76,15 +80,30 @@ class FinetuneSettings:
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what the steps are; the others may be another at each restart."""
-        return {name: value for name, value in asdict(self).items() if name not in _FREE}
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in _FREE},
+            "arithmetic": _ARITHMETIC,
+        }
 
 
 def learning_rate_factor(settings: FinetuneSettings, step: int) -> float:
-    """Linear warm-up, then constant, or cosine or linear down to zero at the last step."""
-    warm = min(1.0, (step + 1) / max(settings.warmup, 1))
-    share = step / max(settings.steps, 1)
+    """The share of the learning rate that step `step` (from 0) takes.
+
+    Linear warm-up to 1, which the last of `warmup` steps reaches; after it constant, or cosine or linear down to 0 at
+    the last step. These are the schedules of diffusers' `get_scheduler`, one step on: there the first step has a rate
+    of 0, and here the last.
+    """
+    warmup = max(settings.warmup, 1)
+    if step + 1 < warmup:
+        return (step + 1) / warmup
+    share = (step + 1 - warmup) / max(settings.steps - warmup, 1)
     if settings.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * share))
-    if settings.schedule == "linear":
-        return warm * (1 - share)
-    return warm
+        return 0.5 * (1 + math.cos(math.pi * share))
+    return 1 - share if settings.schedule == "linear" else 1.0
+
+
+def average_decay(settings: FinetuneSettings) -> float:
+    """What the decay of the weights' average comes to at the last step: diffusers' `EMAModel` lets it rise to `ema`."""
+    from diffusers.training_utils import EMAModel
+
+    return float(EMAModel([], decay=settings.ema).get_decay(settings.steps))
