@@ -86,7 +86,13 @@ def test_noise_levels_are_the_published_ones_in_distribution() -> None:
 
 
 def test_the_model_sees_whole_timesteps() -> None:
-    assert model_timesteps(torch.tensor([0.0, 0.0004, 0.5, 0.75, 0.9999999])).tolist() == [0, 0, 500, 750, 999]
+    assert model_timesteps(torch.tensor([0.0, 0.0004, 0.5, 0.75, 0.9999999])).tolist() == [
+        0,
+        0,
+        500,
+        750,
+        999,
+    ]
     for shift in (1.5, 3.0, 6.0):
         sigmas, timesteps = reference_tables(shift)
         # Where float64 has a whole number but for rounding, float32 may be on its other side.

@@ -153,4 +153,4 @@ def test_student_and_teacher_see_the_same_whole_timesteps(
     ours, theirs = (torch.cat(seen[blocks]) for blocks in (2, 3))
     assert torch.equal(ours, theirs)
     assert len(set(ours.tolist())) > 3
-    assert torch.equal(ours, ours.floor()) and 0 <= ours.min() and ours.max() < 1000
+    assert torch.equal(ours, ours.floor()) and ours.min() >= 0 and ours.max() < 1000

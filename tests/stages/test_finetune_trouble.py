@@ -65,6 +65,27 @@ def test_the_gradient_that_broke_first() -> None:
     assert first_bad_layer(model, lambda: model(torch.ones(1, 2))) is None
 
 
+@pytest.mark.parametrize("clip", [0.1, 0.0])
+def test_the_parameter_of_a_bad_gradient_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, clip: float
+) -> None:
+    """The forward pass is sound, and one parameter's gradient is not: clipping must not spread it before it is found."""
+    from sanactl.diffusion.loading import load_transformer
+
+    name = "transformer_blocks.1.attn1.to_v.weight"
+
+    def poisoned(*arguments: Any, **options: Any) -> Any:
+        model = load_transformer(*arguments, **options)
+        model.get_parameter(name).register_hook(
+            lambda gradient: gradient.index_fill(0, torch.tensor(0), torch.nan)
+        )
+        return model
+
+    monkeypatch.setattr("sanactl.diffusion.loading.load_transformer", poisoned)
+    with pytest.raises(TrainingError, match=f"step 1.*first not finite: the gradient of {name};"):
+        train("out.st", replace(SETTINGS, clip=clip))
+
+
 def test_divergence_is_a_loss_that_stays_high() -> None:
     watch = Divergence()
     assert not any(watch.diverged(loss) for loss in [1.0] * 30 + [50.0] * 4 + [1.0] + [50.0] * 4)

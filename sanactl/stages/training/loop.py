@@ -189,7 +189,12 @@ class TrainingLoop:
         if self.teacher is not None:
             found |= {"teacher_loss": velocity, "feature_loss": features}
         asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip or math.inf)
+        parameters = [p for p in self.trained.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if (
+            norm.isfinite()
+        ):  # else the factor would spread it to every gradient, and no one could tell its origin
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip or math.inf, norm)
         return found, norm.item(), asked
 
     def _check_finite(self, loss: float, norm: float) -> None:
