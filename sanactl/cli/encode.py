@@ -63,6 +63,7 @@ def encode(
 
     Writes a folder of safetensors shards; a stopped run goes on where it was. The checkpoint's record goes to stdout.
     """
+    from sanactl.cli.outputs import check_folder
     from sanactl.cli.render import human_bytes, show_checkpoints
     from sanactl.cli.run import Invocation, checkpoint_record
     from sanactl.cli.streams import find_checkpoint, note
@@ -74,6 +75,8 @@ def encode(
     from sanactl.stages.encode import encode as write
 
     run = Invocation("encode", seed=seed)
+    if output is not None:
+        check_folder(output)
     found, piped = find_checkpoint(
         checkpoint, revision=revision, also=("image",) if data in (None, "-") else ()
     )

@@ -38,11 +38,11 @@ def geneval(
     from sanactl.stages.eval import evaluate_geneval
 
     run = Invocation("eval geneval")
+    target = run.records_file(output, "geneval", force=force)
     stream, source = find_records(records, ("image",), what="images to score")
-    target = output or run.free_name("geneval", ".jsonl", force=force)
     run.uses(source)
     scored = evaluate_geneval(
         run.counted(stream, "images to score"), detector=detector, progress=run.progress
     )
-    run.emit(run.tee(scored, target, force=force), show=show_scores)
+    run.emit(run.tee(scored, target, force=force), show=show_scores, owed=True)
     run.finish((target, "score"))

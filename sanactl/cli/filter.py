@@ -56,8 +56,8 @@ def filter_(
         raise UsageError("filter by what?", hint="give --correct, --where, --per-prompt or --top")
     conditions = [Condition(text) for text in where or ()]
     run = Invocation("filter")
+    target = run.records_file(output, "filter", force=force)
     stream, source = find_records(records, ("image",), what="images to filter")
-    target = output or run.free_name("filter", ".jsonl", force=force)
     run.uses(source)
     counts: Counter[str] = Counter()
     passed = filter_records(
@@ -69,6 +69,7 @@ def filter_(
         by=by,
         count=lambda what: counts.update([what]),
     )
-    run.emit(run.tee(passed, target, force=force), show=show_images)
+    # A file that nobody named is not owed to a reader who has seen enough of stdout.
+    run.emit(run.tee(passed, target, force=force), show=show_images, owed=output is not None)
     note(f"{counts['passed']:,} of {counts['read']:,} images passed")
     run.finish((target, "image"))

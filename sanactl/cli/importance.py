@@ -47,6 +47,7 @@ def importance(
     from dataclasses import asdict
 
     from sanactl.cli.inputs import choose_prompts, prompts_wanted
+    from sanactl.cli.outputs import check_file
     from sanactl.cli.render import show_blocks
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_checkpoint, is_first_process, note
@@ -62,9 +63,11 @@ def importance(
         check_target(plot, force)
     run = Invocation("importance", seed=seed)
     found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
+    target = output or Path(f"{found.name}.importance.jsonl")
+    if is_first_process():
+        check_file(target, "records", force=True)  # one from the same run may be there
     records, source = choose_prompts(prompts, piped, default="calib")
     settings = sampling_settings(found, steps=steps, guidance_scale=guidance)
-    target = output or Path(f"{found.name}.importance.jsonl")
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
@@ -88,9 +91,9 @@ def importance(
         )
         blocks = run.tee(measured, target, force=force)
     kept = list(blocks)
-    run.emit(kept, show=show_blocks)
-    run.finish((target, "block"), of=found.digest)
+    run.emit(kept, show=show_blocks, owed=True)
     if plot is not None and is_first_process():
         from sanactl.stages.report.plots import plot_importance
 
         plot_importance(kept, plot, force=force)
+    run.finish((target, "block"), of=found.digest)

@@ -74,7 +74,7 @@ def init(
     if not run.made_before(target, force=force):
         make(target=target, force=force)
     made = open_checkpoint(target)
-    run.emit([checkpoint_record(made)], show=show_checkpoints)
+    run.emit([checkpoint_record(made)], show=show_checkpoints, owed=True)
     run.finish((target, "checkpoint", made.digest))
 
 

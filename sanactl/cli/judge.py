@@ -57,9 +57,9 @@ def judge(
     if keep is not None and all_images:
         raise UsageError("--keep and --all exclude each other")
     run = Invocation("judge")
+    target = run.records_file(output, "judge", force=force)
     stream, source = find_records(records, ("image",), what="images to judge")
     chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    target = output or run.free_name("judge", ".jsonl", force=force)
     run.uses(source)
     winners = judge_stream(
         run.counted(stream, "images to judge"),
@@ -68,5 +68,5 @@ def judge(
         batch_size=batch_size,
         progress=run.progress,
     )
-    run.emit(run.tee(winners, target, force=force), show=show_images)
+    run.emit(run.tee(winners, target, force=force), show=show_images, owed=True)
     run.finish((target, "image"), judge=chosen.name)

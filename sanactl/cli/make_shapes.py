@@ -33,7 +33,7 @@ def vae(
     run = Invocation("make-shapes vae", seed=seed)
     world.mkdir(parents=True, exist_ok=True)
     scores = train_vae(world / "vae", steps=steps, seed=seed, force=force, progress=run.progress)
-    run.emit({"kind": "score", "metric": f"vae_{k}", "overall": v} for k, v in scores.items())
+    run.emit(({"kind": "score", "metric": f"vae_{k}", "overall": v} for k, v in scores.items()), owed=True)
     run.finish((world / "vae", "vae"))
 
 
@@ -56,7 +56,7 @@ def text(
     world.mkdir(parents=True, exist_ok=True)
     scores = train_text_encoder(world, steps=steps, seed=seed, progress=run.progress)
     write_scheduler(world / "scheduler")
-    run.emit({"kind": "score", "metric": f"text_{k}", "overall": v} for k, v in scores.items())
+    run.emit(({"kind": "score", "metric": f"text_{k}", "overall": v} for k, v in scores.items()), owed=True)
     run.finish((world / "text_encoder", "text_encoder"))
 
 

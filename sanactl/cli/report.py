@@ -29,6 +29,7 @@ def report(
 
     [bold]sanactl report -o report.html[/bold]
     """
+    from sanactl.cli.outputs import check_file
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import note, stdin_is_piped, stdin_records
     from sanactl.errors import UsageError
@@ -36,6 +37,8 @@ def report(
     from sanactl.stages.report import build_report
 
     run = Invocation("report")
+    target = output or Path("report.html")
+    check_file(target, "a page", force=force)
     if records:
         found = [r for file in records for r in load_records(file)]
     elif stdin_is_piped():
@@ -53,7 +56,6 @@ def report(
             )
         note(f"using the {len(present)} files of records that this folder's journal knows")
         found = [r for file in present for r in load_records(file)]
-    target = output or Path("report.html")
     build_report(found, run.journal, target, title=title, force=force)
     note(f"wrote {target}; open it in a browser")
     run.finish((target, "report"))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sanactl import __version__
+from sanactl.cli.outputs import check_file, free_names
 from sanactl.cli.progress import open_progress
 from sanactl.cli.streams import is_first_process, note, write_line
-from sanactl.errors import InputError
+from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal, Run, run_key
@@ -46,6 +49,9 @@ class Invocation:
         self.started = time.monotonic()
         self._progress: Progress | None = None
         self._example: Record | None = None
+        self._fault: SanactlError | None = None
+        self._renamed: dict[Path, Path] = {}
+        self._natural: set[Path] = set()
 
     @property
     def progress(self) -> Progress:
@@ -81,8 +87,25 @@ class Invocation:
         check_target(path, force)
         return False
 
-    def emit(self, records: Iterable[Record], *, show: Callable[[list[Record]], None] | None = None) -> None:
-        """Writes records to stdout as they come; on a terminal, collects them and shows them for people."""
+    def emit(
+        self,
+        records: Iterable[Record],
+        *,
+        show: Callable[[list[Record]], None] | None = None,
+        owed: bool = False,
+    ) -> None:
+        """Writes records to stdout as they come; on a terminal, collects them and shows them for people.
+
+        Args:
+            show: what shows them on a terminal.
+            owed: whether the records serve for more than stdout: a file is written from them while they pass. Then all
+                of them are taken even when stdout's reader leaves (`| head -1`, which is no failure) or stdout cannot
+                be written (which `finish` raises, once everything else is in its place).
+
+        Raises:
+            BrokenPipeError: nobody reads stdout any more, and nothing else is owed.
+            SanactlError: stdout cannot be written, and nothing else is owed.
+        """
         if show is not None and sys.stdout.isatty():
             collected = list(records)
             if self._progress is not None:
@@ -90,15 +113,31 @@ class Invocation:
             if is_first_process():
                 show(collected)
             return
+        heard = True
         for record in records:
-            write_line(dumps(record))
+            try:
+                if heard:
+                    write_line(dumps(record))
+            except (BrokenPipeError, SanactlError) as error:
+                if not owed:
+                    raise
+                heard = False
+                self._fault = error if isinstance(error, SanactlError) else None
 
-    def free_name(self, stem: str, suffix: str, *, force: bool) -> Path:
-        """STEM.jsonl, or STEM-2.jsonl and so on where that is there: records of several runs lie side by side."""
-        path, number = Path(f"{stem}{suffix}"), 1
-        while path.exists() and not force:
-            number += 1
-            path = Path(f"{stem}-{number}{suffix}")
+    def records_file(self, named: Path | None, stem: str, *, force: bool) -> Path:
+        """The file of records to write, checked before any work: the one named, else STEM.jsonl, STEM-2.jsonl, ...
+
+        Raises:
+            SanactlError: it could not be written at the end; see `check_file`.
+        """
+        path = named
+        if path is None:
+            path = Path(f"{stem}.jsonl")
+            if os.path.lexists(path) and not force:
+                path = next(free_names(path))
+            self._natural.add(path)
+        if is_first_process():
+            check_file(path, "records", force=force)
         return path
 
     def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
@@ -110,21 +149,61 @@ class Invocation:
             raise InputError(f"no {what} came in", hint="the command before may have failed")
 
     def tee(self, records: Iterable[Record], path: Path | None, *, force: bool) -> Iterator[Record]:
-        """Passes records on while they are written to `path` (whole or not at all); None writes nothing."""
+        """Passes records on while they are written to `path` (whole or not at all); None writes nothing.
+
+        Should another process have taken the name meanwhile, the records go to the next free one. `finish` puts that
+        into the journal, and fails where the name was asked for.
+        """
         if path is None or not is_first_process():
             yield from records
             return
-        with atomic_path(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
-            for record in records:
-                stream.write(dumps(record) + "\n")
-                yield record
+        stream: IO[str] | None = None
+        complete = False
+        try:
+            with atomic_path(path, force=force) as temporary:
+                stream = temporary.open("w+", encoding="utf-8")
+                for record in records:
+                    stream.write(dumps(record) + "\n")
+                    yield record
+                stream.flush()
+                complete = True
+        except OutputExistsError:
+            if stream is None or not complete:
+                raise
+            self._rename(path, stream)
+        finally:
+            if stream is not None:
+                # What a full disk has refused once, it refuses again.
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _rename(self, path: Path, written: IO[str]) -> None:
+        """Gives what was written for `path` the next free name."""
+        for candidate in free_names(path):
+            written.seek(0)
+            # Another process may be a moment faster again.
+            with contextlib.suppress(OutputExistsError):
+                with atomic_path(candidate) as temporary, temporary.open("w", encoding="utf-8") as stream:
+                    shutil.copyfileobj(written, stream)
+                self._renamed[path] = candidate
+                line = f"{path} was made by another process meanwhile; the records of this run are in {candidate}"
+                if path in self._natural:
+                    note(line)
+                else:
+                    self._fault = self._fault or OutputExistsError(line)
+                return
 
     def again(self, path: Path) -> Iterator[Record]:
         """The records of an earlier, identical run."""
         return iter(load_records(path))
 
     def finish(self, *outputs: tuple[Path, str] | tuple[Path, str, str], **facts: Any) -> None:
-        """Writes the journal's line: outputs as (path, kind) or (path, kind, digest), and facts about all of them."""
+        """Writes the journal's line: outputs as (path, kind) or (path, kind, digest), and facts about all of them.
+
+        Raises:
+            SanactlError: stdout could not be written, or a name that was asked for was taken meanwhile (see `emit` and
+                `tee`); the outputs are in their places.
+        """
         if self._progress is not None:
             self._progress.close()
         if not is_first_process():
@@ -132,8 +211,12 @@ class Invocation:
         self.run.inputs += self._piped_from()
         for path, kind, *digest in outputs:
             known = {"digest": digest[0]} if digest else {}
-            self.run.outputs.append({"path": str(path), "kind": kind, **known, **facts})
+            self.run.outputs.append(
+                {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}
+            )
         self.journal.append(self.run, time.monotonic() - self.started)
+        if self._fault is not None:
+            raise self._fault
 
     def _piped_from(self) -> list[dict[str, Any]]:
         """What records that came through a pipe were made from: `sample`'s listing of them, else their checkpoint."""

@@ -57,6 +57,7 @@ def sample(
     from dataclasses import asdict
 
     from sanactl.cli.inputs import choose_prompts, prompts_wanted, spread
+    from sanactl.cli.outputs import check_folder
     from sanactl.cli.render import show_images
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_checkpoint, is_first_process, note
@@ -67,6 +68,8 @@ def sample(
     from sanactl.stages.sample import find_folder, folder_settings, open_folder, sample_images
 
     run = Invocation("sample", seed=seed)
+    if output is not None:
+        check_folder(output, parents=True)
     found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
     records, source = choose_prompts(prompts, piped, default="demo")
     records = spread(records, limit)
@@ -112,7 +115,7 @@ def sample(
         seed=seed,
         progress=run.progress,
     )
-    run.emit(remembered(images), show=show_images)
+    run.emit(remembered(images), show=show_images, owed=True)
     if emitted:
         listing = folder / "images.jsonl"
         write_records(emitted, listing, force=True)

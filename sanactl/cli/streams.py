@@ -53,6 +53,8 @@ def write_line(line: str) -> None:
     """
     if not is_first_process():
         return
+    if sys.__stdout__ is None and getattr(sys.stdout, "name", None) == os.devnull:
+        raise SanactlError("cannot write to stdout: it is closed")
     try:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

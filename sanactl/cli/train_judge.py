@@ -39,20 +39,24 @@ def train_judge(
 
     Prints its figures on held-out prompts as score records: balanced accuracy, AUC, best of n.
     """
+    from sanactl.cli.outputs import check_folder
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_records
     from sanactl.errors import UsageError
+    from sanactl.io.atomic import check_target
     from sanactl.stages.train_judge import train_judge as train
 
     if rendered and records is not None:
         raise UsageError("--rendered takes no records")
     run = Invocation("train-judge", seed=seed)
+    target = output or Path("judge")
+    check_folder(target)
+    check_target(target, force)
     labelled = None
     if not rendered:
         stream, source = find_records(records, ("image",), what="labelled images")
         run.uses(source)
         labelled = list(run.counted(stream, "labelled images"))
-    target = output or Path("judge")
     figures = train(
         labelled,
         target,
@@ -68,7 +72,8 @@ def train_judge(
         force=force,
         progress=run.progress,
     )
-    run.emit(
+    scores = (
         {"kind": "score", "metric": f"judge_{name}", "overall": value} for name, value in figures.items()
     )
+    run.emit(scores, owed=True)
     run.finish((target, "judge"))
