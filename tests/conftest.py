@@ -1,4 +1,7 @@
-"""What tests share: one thread a process, a small checkpoint with real weights, the program run in this process."""
+"""What tests share: one thread a process, a small checkpoint with real weights, the program run in this process.
+
+The program is imported where it is needed: tests of GPUs run where typer is not installed, too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,8 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `from tests.program import ...` is to work under `pytest` as under `python -m pytest`.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sanactl.cli.app import main
-from tests.program import Program
+if TYPE_CHECKING:
+    import torch
+
+    from tests.program import Program
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +40,16 @@ def _no_stdin() -> Iterator[None]:
 @pytest.fixture
 def sanactl(capsys: pytest.CaptureFixture[str]) -> Program:
     """The program."""
+    from tests.program import Program
+
     return Program(capsys)
 
 
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three blocks of the built-in base: small, and unlike random weights it draws something."""
+    from sanactl.cli.app import main
+
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -54,3 +64,14 @@ def place(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(tiny_file, tmp_path / "tiny.st")
     return tmp_path
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The device of the tests that are marked `gpu`; SANACTL_TEST_DEVICE=cpu tries them where there is none."""
+    import torch
+
+    device = torch.device(os.environ.get("SANACTL_TEST_DEVICE", "cuda"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return device

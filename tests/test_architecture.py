@@ -25,7 +25,8 @@ HEIGHT = {
     "metrics": 3,
     "judging": 4,
     "stages": 5,
-    "cli": 6,
+    "bench": 6,
+    "cli": 7,
 }
 
 

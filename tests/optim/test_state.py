@@ -104,8 +104,9 @@ def test_accelerate_saves_and_resumes(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("here", "there"), [("cpu", "cuda"), ("cuda", "cpu")])
-def test_state_crosses_devices_bit_for_bit(here: str, there: str) -> None:
+@pytest.mark.parametrize("back", [False, True])
+def test_state_crosses_devices_bit_for_bit(gpu: torch.device, back: bool) -> None:
+    here, there = (gpu, torch.device("cpu")) if back else (torch.device("cpu"), gpu)
     ps = [nn.Parameter(p.detach().to(here)) for p in params(dtype=torch.bfloat16)]
     optimizer = CAME8bit(ps)
     run(optimizer, ps, range(2))

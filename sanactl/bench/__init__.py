@@ -1,0 +1,1 @@
+"""What a machine makes of sanactl, measured part by part: kernels, optimizers, sampling, training."""

@@ -1,0 +1,95 @@
+"""Everything that only a GPU can tell, in one run of a few minutes: `python -m sanactl.bench.gpu_check`.
+
+The cheapest and most valuable part comes first. It may be cut anywhere: rows are on the disk as soon as they are known.
+Needed are torch, triton, transformers, safetensors, numpy and diffusers; pytest for the part `tests`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sanactl.bench.rows import read_rows, tables
+from sanactl.bench.runner import Part, Results, run_parts
+
+__all__ = ["PARTS", "main"]
+
+# Seconds at most, and what is found. `sanactl.bench.parts` does them, each in a process of its own.
+PARTS: dict[str, tuple[float, str]] = {
+    "machine": (40, "versions, memory, copy bandwidth, matrix products"),
+    "kernels": (60, "Triton kernels against their torch twin, on matrices of SANA 1.6B"),
+    "optim-1.6b": (60, "a step of each optimizer on all blocks of the 1.6B, bf16"),
+    "sample-1.6b": (75, "images a second of the 1.6B, beside SanaPipeline"),
+    "train-1.6b": (75, "a training step of the 1.6B with each optimizer"),
+    "tests": (140, "pytest -m gpu"),
+    "optim-4.8b": (60, "a step of each optimizer on all blocks of the 4.8B, bf16"),
+    "sample-4.8b": (100, "images a second of the 4.8B, beside SanaPipeline"),
+    "sample-0.6b": (60, "images a second of the 0.6B, beside SanaPipeline"),
+    "optim-1.6b-fp32": (60, "a step of each optimizer on all blocks of the 1.6B, fp32"),
+    "train-4.8b": (90, "a training step of the 4.8B with CAME-8bit"),
+}
+MINUTES = 9.0
+# A trial on the CPU: Triton's interpreter, the tests of GPUs on the CPU as well, and more time for a busy machine.
+SMALL_TIME = 5
+SMALL = (("CUDA_VISIBLE_DEVICES", ""), ("TRITON_INTERPRET", "1"), ("SANACTL_TEST_DEVICE", "cpu"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts; 0 if every one was done, 1 if not, 2 for a name that is no part."""
+    options = _parser().parse_args(arguments)
+    if options.table:
+        print(tables(read_rows(options.table)), end="")
+        return 0
+    chosen = options.only.split(",") if options.only else list(PARTS)
+    unknown = [name for name in chosen if name not in PARTS]
+    if unknown:
+        print(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    if not options.small and not _has_cuda():
+        print("no CUDA device; --small tries the script on the CPU", file=sys.stderr)
+        return 1
+    # A run that is told to end takes the part under way along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    results = Results(options.out)
+    parts = [_part(name, results.rows, small=options.small) for name in chosen]
+    whole = run_parts(parts, results, seconds=options.minutes * 60 * (SMALL_TIME if options.small else 1))
+    print(tables(read_rows(results.rows)), end="")
+    return 0 if whole else 1
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _part(name: str, rows: Path, *, small: bool) -> Part:
+    command = ["-m", "sanactl.bench.parts", name, str(rows.absolute()), *(["--small"] if small else [])]
+    seconds = PARTS[name][0] * (SMALL_TIME if small else 1)
+    return Part(name, seconds, command, SMALL if small else ())
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:15} {seconds:4.0f} s  {what}" for name, (seconds, what) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m sanactl.bench.gpu_check",
+        description=__doc__,
+        epilog=f"parts in their order, with the most seconds that each may take:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out = "folder for results.jsonl, table.md and log.txt; rows are added to those that are there"
+    parser.add_argument("--out", type=Path, default=Path("gpu-check"), help=out)
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts together")
+    parser.add_argument("--only", help="some parts, separated by commas")
+    parser.add_argument("--small", action="store_true", help="tiny models on the CPU: a trial")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="print the rows of FILE as tables, no more"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The Triton kernels of CAME against their torch twin: how far apart, how fast, what share of the copy bandwidth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sanactl.bench.machine import time_calls
+from sanactl.bench.rows import Rows
+from sanactl.optim import tiled, triton_kernels
+from sanactl.optim.bench_cost import copy_bandwidth
+from sanactl.optim.blockwise import CODES, Code, quantize
+from sanactl.optim.moment import Moment
+from sanactl.optim.sharded import part_of
+
+__all__ = ["measure_kernels"]
+
+# Matrices of a block of SANA 1.6B: attention, and the two 1x1 convolutions of the feed-forward.
+SHAPES = ((2240, 2240), (11200, 2240), (2240, 5600))
+SMALL_SHAPES = ((70, 150), (1, 300))
+_BLOCK = 2048
+
+
+class _Inputs(NamedTuple):
+    """Of one matrix: parameter, gradient, moment, and the factors of rows and columns."""
+
+    p: Tensor
+    g: Tensor
+    m: Moment
+    row: Tensor
+    col: Tensor
+
+
+class _Case(NamedTuple):
+    """One kernel: its name, what it does with some inputs, the bytes that it has to move at least."""
+
+    name: str
+    run: Callable[[ModuleType, _Inputs], tuple[Tensor, ...]]
+    moved: int
+
+
+def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) -> None:
+    """Adds a row for each kernel, matrix and code to the table "kernels beside their torch twin".
+
+    `difference` is the root mean square of the difference over that of the twin's result, the larger of all results.
+    The codes of 8-bit moments count as numbers: one level off in a hundred is 1e-4 or so. On a CPU the kernels run in
+    Triton's interpreter, and their times mean nothing.
+    """
+    bandwidth = copy_bandwidth(device, 1 << 24 if small else 1 << 30)
+    for shape in SMALL_SHAPES if small else SHAPES:
+        for code in (None, *CODES):
+            for case in _cases(shape, code):
+                found = [case.run(passes, _inputs(shape, code, device)) for passes in (triton_kernels, tiled)]
+                difference = max(_difference(a, b) for a, b in zip(*found, strict=True))
+                inputs, count = _inputs(shape, code, device), 1 if small else 10
+                ours, twin = (
+                    time_calls(lambda p=p, i=inputs, c=case: c.run(p, i), device, count=count, warm=2)
+                    for p in (triton_kernels, tiled)
+                )
+                rows.add(
+                    "kernels beside their torch twin",
+                    kernel=case.name,
+                    matrix=f"{shape[0]} x {shape[1]}",
+                    moment=code or "fp32",
+                    difference=difference,
+                    ms=ours,
+                    twin_ms=twin,
+                    copy_share=case.moved / (ours / 1000) / bandwidth,
+                )
+
+
+def _cases(shape: tuple[int, int], code: Code | None) -> Iterator[_Case]:
+    size, moment = shape[0] * shape[1], 4 if code is None else 1
+    if code is None:
+        yield _Case("square_sums", lambda passes, i: passes.square_sums(i.g), 2 * size)
+    yield _Case(
+        "residual_sums",
+        lambda passes, i: passes.residual_sums(i.g, i.m, i.row, i.col, 1.0, part_of(i.g)),
+        size * (2 + moment),
+    )
+    yield _Case("apply", _apply, size * (2 + 2 * 2 + 2 * moment))
+
+
+def _apply(passes: ModuleType, i: _Inputs) -> tuple[Tensor, ...]:
+    passes.apply(i.p, i.g, i.m, (i.row, i.col), (i.row * 1e-3, i.col), 0.9, 1.0, 7)
+    return (i.p, i.m.values, *(t for t in (i.m.scale, i.m.offset) if t is not None))
+
+
+def _inputs(shape: tuple[int, int], code: Code | None, device: torch.device) -> _Inputs:
+    """The same for every call: bf16 parameter and gradient, as of a bf16 model, a moment of the gradient's size."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, device=device)
+
+    p, g = normal(*shape).bfloat16(), (normal(*shape) * 1e-3).bfloat16()
+    values = normal(*shape) * 0.3
+    m = Moment(values)
+    if code is not None:
+        q = quantize(values, _BLOCK, code)
+        m = Moment(q.codes, q.scale, q.offset, _BLOCK, code)
+    row, col = normal(shape[0]).abs() * 30 + 10, normal(shape[1]).abs() * 30 + 10
+    return _Inputs(p, g, m, row, col)
+
+
+def _difference(ours: Tensor, twin: Tensor) -> float:
+    a, b = ours.double(), twin.double()
+    return ((a - b).norm() / b.norm().clamp_min(1e-300)).item()

@@ -1,0 +1,130 @@
+"""Runs the parts of a measurement one after the other, each in a process of its own and within its time.
+
+A crash, a lack of memory or a hang costs its own part; what a part found before is on the disk already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sanactl.bench.rows import Rows, read_rows, tables
+
+__all__ = ["Part", "Results", "run_parts"]
+
+# Seconds: what is left of the whole time for a last table; and the least that a part is worth starting with.
+_RESERVE, _LEAST = 3.0, 5.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A name, the most seconds it may take, and the arguments of the Python that does it."""
+
+    name: str
+    seconds: float
+    command: Sequence[str]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+class Results:
+    """A folder with `results.jsonl`, the same rows as `table.md`, and `log.txt`, what the parts said."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows, self.table, self.log = (folder / n for n in ("results.jsonl", "table.md", "log.txt"))
+        self._shown = len(read_rows(self.rows))
+
+    def refresh(self, say: Callable[[str], None]) -> None:
+        """Writes the table anew where there are new rows, and says them."""
+        rows = read_rows(self.rows)
+        if len(rows) == self._shown:
+            return
+        for row in rows[self._shown :]:
+            say("  " + ", ".join(f"{k} {_short(v)}" for k, v in row.items() if k != "part" and v is not None))
+        self._shown = len(rows)
+        temporary = self.table.with_name(f".{self.table.name}.tmp")
+        temporary.write_text(tables(rows), encoding="utf-8")
+        temporary.replace(self.table)
+
+
+def run_parts(
+    parts: Sequence[Part],
+    results: Results,
+    *,
+    seconds: float,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> bool:
+    """Runs the parts in order until all are done or the time is up.
+
+    A part that fails or does not end in time, or for which no time is left, has a row that says so.
+
+    Returns:
+        whether every part was done.
+    """
+    started = time.monotonic()
+    end = started + seconds - _RESERVE
+    whole = True
+    for part in parts:
+        rows, left = Rows(results.rows, part.name), end - time.monotonic()
+        if left < _LEAST:
+            fault: str | None = "left out: no time was left"
+        else:
+            say(
+                f"{part.name}: {time.monotonic() - started:.0f} s gone, at most {min(part.seconds, left):.0f} s"
+            )
+            fault = _run(part, results, min(part.seconds, left), say)
+        if fault is not None:
+            whole = False
+            rows.add("faults", what=part.name, fault=fault)
+        results.refresh(say)
+    say(f"{time.monotonic() - started:.0f} s; {results.table}")
+    return whole
+
+
+def _run(part: Part, results: Results, seconds: float, say: Callable[[str], None]) -> str | None:
+    """One part; what went wrong, or None."""
+    end = time.monotonic() + seconds
+    environment = {**os.environ, **dict(part.environment), "PYTHONUNBUFFERED": "1"}
+    # The alarm ends a part whose parent was killed; a second after the parent would have done it.
+    environment["SANACTL_BENCH_ALARM"] = str(int(seconds) + 1)
+    with results.log.open("ab") as log:
+        log.write(f"\n--- {part.name}\n".encode())
+        log.flush()
+        begin = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, *part.command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+                results.refresh(say)
+        finally:
+            late = process.poll() is None
+            if late:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if late:
+        return f"ended after {seconds:.0f} s"
+    if process.returncode == 0:
+        return None
+    with results.log.open("rb") as log:
+        log.seek(begin)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    return f"exit code {process.returncode}: {said[-1] if said else 'it said nothing'}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
