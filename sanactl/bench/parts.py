@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
 
 import torch
 
 from sanactl.bench.rows import Rows
+from sanactl.bench.runner import heed_alarm
 
 __all__ = ["do_part"]
 
@@ -76,13 +75,6 @@ def _train(rows: Rows, device: torch.device, model: str, small: bool) -> None:
         measure_training(rows, device, model, optimizers=optimizers)
 
 
-def _heed_alarm() -> None:
-    """Ends this process in time even where the one that started it is gone."""
-    seconds = int(os.environ.get("SANACTL_BENCH_ALARM", "0"))
-    if seconds and hasattr(signal, "alarm"):
-        signal.alarm(seconds)
-
-
 if __name__ == "__main__":
-    _heed_alarm()
+    heed_alarm()
     sys.exit(do_part(sys.argv[1], Rows(Path(sys.argv[2]), sys.argv[1]), small="--small" in sys.argv[3:]))

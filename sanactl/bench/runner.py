@@ -17,10 +17,11 @@ from pathlib import Path
 
 from sanactl.bench.rows import Rows, read_rows, tables
 
-__all__ = ["Part", "Results", "run_parts"]
+__all__ = ["Part", "Results", "heed_alarm", "run_parts"]
 
 # Seconds: what is left of the whole time for a last table; and the least that a part is worth starting with.
 _RESERVE, _LEAST = 3.0, 5.0
+_ALARM = "SANACTL_BENCH_ALARM"
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,19 @@ def run_parts(
     return whole
 
 
+def heed_alarm() -> None:
+    """Called by a part: ends it in time even where the process that started it is gone."""
+    seconds = int(os.environ.get(_ALARM, "0"))
+    if seconds and hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
 def _run(part: Part, results: Results, seconds: float, say: Callable[[str], None]) -> str | None:
     """One part; what went wrong, or None."""
     end = time.monotonic() + seconds
     environment = {**os.environ, **dict(part.environment), "PYTHONUNBUFFERED": "1"}
     # The alarm ends a part whose parent was killed; a second after the parent would have done it.
-    environment["SANACTL_BENCH_ALARM"] = str(int(seconds) + 1)
+    environment[_ALARM] = str(int(seconds) + 1)
     with results.log.open("ab") as log:
         log.write(f"\n--- {part.name}\n".encode())
         log.flush()

@@ -81,7 +81,7 @@ def test_a_run_that_is_killed_leaves_its_rows_and_no_process(tmp_path: Path) -> 
     code = f"""
 from pathlib import Path
 from sanactl.bench.runner import Part, Results, run_parts
-hang = "import os, time; from sanactl.bench.parts import _heed_alarm; _heed_alarm(); "
+hang = "import os, time; from sanactl.bench.runner import heed_alarm; heed_alarm(); "
 hang += {ADD.format(file=str(file), part="hang")!r} + "rows.add('t', pid=os.getpid()); time.sleep(600)"
 run_parts([Part("hang", 10, ["-c", hang])], Results(Path({str(tmp_path)!r})), seconds=60)
 """
