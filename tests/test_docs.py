@@ -231,18 +231,18 @@ def test_examples_are_records() -> None:
 
 
 def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import asdict
+    import torch
+    from PIL import Image
 
     from sanactl.cli.run import checkpoint_record
     from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.io.images import write_png
     from sanactl.io.journal import Journal, Run
     from sanactl.judging.oracle import OracleJudge
     from sanactl.shapes.dataset import batch
     from sanactl.stages.conditioning import SamplingSettings
     from sanactl.stages.eval import evaluate_geneval
     from sanactl.stages.judge import judge_stream
-    from sanactl.stages.sample import _record
+    from sanactl.stages.sample_folder import SampleFolder, folder_settings
     from sanactl.surgery.describe import describe
     from sanactl.surgery.grow import plan_grow
 
@@ -254,17 +254,18 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     lineage = next(e for e in examples() if isinstance(e, list))
     assert plan_grow(base, 14).lineage[-1].keys() == lineage[-1].keys()
     assert plan_grow(base, 14).lineage[-1]["arguments"] == lineage[-1]["arguments"]
-    settings = SamplingSettings()
-    assert {"digest", "seed", "dtype", *asdict(settings)} == example(dtype="torch.float32").keys()
-
+    settings, fp32 = SamplingSettings(), torch.float32
     images, prompts = batch(range(4), size=64)
-    drawn = []
-    for place in range(2):
-        record = {**prompts[place], "id": str(place)}
-        for index in range(2):
-            drawn.append(_record(base, record, place, index, 2, tmp_path, settings, 0))
-            Path(drawn[-1]["path"]).parent.mkdir(parents=True, exist_ok=True)
-            write_png(images[place], Path(drawn[-1]["path"]))
+    listed = [{**prompt, "id": str(place)} for place, prompt in enumerate(prompts[:2])]
+    written = folder_settings(base, settings, 0, fp32, listed)
+    assert written.keys() == example(dtype="torch.float32", seed=0).keys()
+
+    folder = SampleFolder(tmp_path, base, settings, listed, count=2, seed=0, dtype=fp32)
+    drawn = [folder.record(number) for number in range(len(folder))]
+    for number, record in enumerate(drawn):
+        folder.write(images[number // 2], record)
+    with Image.open(drawn[1]["path"]) as image:
+        assert json.loads(image.info["sanactl"]).keys() == example(index=1, dtype="torch.float32").keys()
     *scored, scaling, geneval = evaluate_geneval(judge_stream(iter(drawn), OracleJudge()))
     optional = {"exclude"}
     assert scored[0].keys() - optional == example(kind="image").keys()

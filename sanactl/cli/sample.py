@@ -65,7 +65,8 @@ def sample(
     from sanactl.io.records import write_records
     from sanactl.stages.conditioning import pick_device, sampling_settings
     from sanactl.stages.processes import broadcast
-    from sanactl.stages.sample import find_folder, folder_settings, open_folder, sample_images
+    from sanactl.stages.sample import sample_images
+    from sanactl.stages.sample_folder import LISTING, folder_settings, open_folder, open_natural_folder
 
     run = Invocation("sample", seed=seed)
     if output is not None:
@@ -80,17 +81,19 @@ def sample(
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
-    wanted = folder_settings(found, settings, seed, kind)
+    wanted = folder_settings(found, settings, seed, kind, records)
     folder = output or Path(f"{found.name}-samples")
     if is_first_process():
-        folder = output or (folder if force else find_folder(str(folder), wanted))
-        open_folder(folder, wanted, force=force)
+        if output is None and not force:
+            folder = open_natural_folder(str(folder), wanted)
+        else:
+            open_folder(folder, wanted, force=force)
     folder = broadcast(folder)
     run.uses(found)
     run.uses(source)
     run.key(
         digest=found.digest,
-        prompts=[r["prompt"] for r in records],
+        prompts=wanted["prompts"],
         count=count,
         settings=asdict(settings),
         seed=seed,
@@ -117,6 +120,6 @@ def sample(
     )
     run.emit(remembered(images), show=show_images, owed=True)
     if emitted:
-        listing = folder / "images.jsonl"
+        listing = folder / LISTING
         write_records(emitted, listing, force=True)
         run.finish((listing, "image"), checkpoint=str(found.path))

@@ -25,8 +25,8 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
     """Image records of a folder that any GenEval generation script has written, prompts and images in order.
 
     The official scorer lists folders in the file system's order and passes over what it does not know; here
-    the order is that of the numbers, and a prompt without images is an error: a score over the rest would
-    look whole.
+    the order is that of the numbers, and a prompt without images is an error, and so is a folder of
+    `sanactl sample` that does not hold all of its prompts yet: a score over the rest would look whole.
 
     Yields:
         {"kind": "image", "path", "prompt", "prompt_id", "index": the image's number, "samples": images of
@@ -34,8 +34,8 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         the metadata's other fields are kept.
 
     Raises:
-        InputError: no such folder, no prompt folders in it, one without images, or metadata that cannot be
-        read.
+        InputError: no such folder, no prompt folders in it, fewer than its sampling was for, one without
+        images, or metadata that cannot be read.
     """
     try:
         folders = sorted(
@@ -47,6 +47,11 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(
             f"{path}: no prompt folders (00000, 00001, ...) in it",
             hint="GenEval's layout is NNNNN/metadata.jsonl and NNNNN/samples/NNNN.png",
+        )
+    if len(folders) < (promised := _promised(path)):
+        raise InputError(
+            f"{path}: images of {len(folders)} of its {promised} prompts; its sampling has not ended",
+            hint="run the same sanactl sample again; it draws the others",
         )
     for folder in folders:
         metadata = _metadata(folder / "metadata.jsonl")
@@ -63,6 +68,17 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         for image in images:
             record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
             yield {"kind": "image", **known, **record}
+
+
+def _promised(path: Path) -> int:
+    """How many prompts a folder of `sanactl sample` is for; 0 for a folder of another program."""
+    try:
+        if not (path / "settings.json").is_file() or (path / "settings.json").stat().st_size > MAX_METADATA:
+            return 0
+        count = json.loads((path / "settings.json").read_text(encoding="utf-8"))["prompts"]["count"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return count if type(count) is int else 0
 
 
 def _metadata(path: Path) -> dict[str, Any]:

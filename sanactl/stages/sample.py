@@ -1,88 +1,24 @@
-"""`sample`: images for prompts, in GenEval's folder layout, resumable and independent of how the work is divided.
-
-FOLDER/settings.json            what the images are a function of, besides prompt and seed
-FOLDER/00000/metadata.jsonl     the prompt record
-FOLDER/00000/samples/0000.png
-"""
+"""`sample`: images for prompts, resumable and independent of how the work is divided."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sanactl.errors import OutputExistsError
-from sanactl.io.atomic import atomic_path
-from sanactl.io.images import write_png
 from sanactl.io.progress import SILENT, Progress
-from sanactl.io.records import Record, dumps
+from sanactl.io.records import Record
 from sanactl.stages.conditioning import SamplingSettings, Sana, lot_size
 from sanactl.stages.processes import open_processes
+from sanactl.stages.sample_folder import SampleFolder
 
 if TYPE_CHECKING:
     import torch
 
     from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["find_folder", "folder_settings", "open_folder", "sample_images"]
-
-SETTINGS = "settings.json"
-
-
-def folder_settings(
-    checkpoint: Checkpoint, settings: SamplingSettings, seed: int, dtype: torch.dtype
-) -> dict[str, Any]:
-    """What the images of a folder are a function of, besides their prompts: the contents of its settings.json."""
-    return {"digest": checkpoint.digest, "seed": seed, "dtype": str(dtype), **asdict(settings)}
-
-
-def find_folder(stem: str, wanted: dict[str, Any]) -> Path:
-    """STEM, STEM-2 and so on: the first that is not there yet, or that holds images of the same settings."""
-    number = 1
-    while True:
-        folder = Path(stem if number == 1 else f"{stem}-{number}")
-        if not folder.exists() or _settings_of(folder) == wanted:
-            return folder
-        number += 1
-
-
-def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
-    """Makes the folder, or sees that the one there holds images of the same checkpoint, seed and settings.
-
-    Raises:
-        OutputExistsError: it holds something else, and `force` was not given.
-    """
-    there = _settings_of(folder)
-    if folder.exists() and not force:
-        if not folder.is_dir():
-            raise OutputExistsError(f"{folder} is a file", hint="name a folder with -o")
-        if there == wanted:
-            return
-        if there is not None:
-            raise OutputExistsError(
-                f"{folder} holds images of another checkpoint, seed or settings",
-                hint="give another folder with -o, or --force to write over them",
-            )
-        if any(folder.iterdir()):
-            raise OutputExistsError(
-                f"{folder} is there and holds something else", hint="name another with -o"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    if force:
-        for old in folder.glob("*/samples/*.png"):
-            old.unlink()
-    with atomic_path(folder / SETTINGS, force=True) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-
-
-def _settings_of(folder: Path) -> Any:
-    try:
-        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+__all__ = ["sample_images"]
 
 
 def sample_images(
@@ -100,131 +36,84 @@ def sample_images(
 ) -> Iterator[Record]:
     """Draws `count` images of each prompt and yields their records in order, prompt by prompt.
 
-    Images that are there already are kept, so a run that was stopped goes on where it was. Under several processes
-    each draws every n-th lot, and the first yields all records when the last is done.
+    Images that are there already are kept, so a run that was stopped goes on where it was. Nothing is done for a
+    prompt before its turn comes. Under several processes each draws every n-th fixed batch, and the first yields all
+    records when the last is done.
 
     Args:
         prompts: prompt records, each with an `id`; their other fields are passed on.
-        folder: opened by `open_folder`, by the first process.
-        batch_size: images that a process takes on at once, rounded up to whole lots; it does not change them (see
-            `conditioning`).
+        folder: opened by `sample_folder.open_folder`, by the first process.
+        batch_size: images that a process takes on at once, rounded up to whole fixed batches; it does not change them
+            (see `conditioning`).
+
+    Raises:
+        OutputExistsError: in an image's place lies another image.
     """
     state = open_processes()
-    if state.is_main_process:
-        _write_metadata(prompts, folder)
-    work = [(p, i) for p in range(len(prompts)) for i in range(count)]
-    records = [_record(checkpoint, prompts[p], p, i, count, folder, settings, seed) for p, i in work]
-    done = sum(_is_there(record) for record in records)
-    if done:
-        progress.note(f"{done} of {len(work)} images are there already")
-    # Nobody draws before everybody has counted, and the folder is as the first process made it.
-    state.wait_for_everyone()
     world, rank = state.num_processes, state.process_index
+    images = SampleFolder(folder, checkpoint, settings, prompts, count=count, seed=seed, dtype=dtype)
     lot = lot_size(checkpoint, settings)
-    mine = list(_share(len(work), lot, rank, world))
-    batch_size = -(-batch_size // lot) * lot
     sana: Sana | None = None
-    emitted = 0
-    progress.start(len(work), "sampling", done=done)
+    kept = 0
+    progress.start(len(images), "sampling")
     try:
-        for start in range(0, len(mine), batch_size):
-            missing = [w for w in mine[start : start + batch_size] if not _is_there(records[w])]
-            if not missing:
-                continue
-            if sana is None:
-                sana = Sana(checkpoint, settings, device=device, dtype=dtype)
-            for w in _draw(sana, records, missing, progress, world):
+        for numbers in _batches(len(images), lot, -(-batch_size // lot), rank, world):
+            images.describe(numbers)
+            records = [images.record(number) for number in numbers]
+            missing = list(images.missing(records))
+            kept += len(records) - len(missing)
+            progress.advance((len(records) - len(missing)) * world)
+            drawn: Iterator[int] = iter(())
+            if missing:
+                sana = sana or Sana(checkpoint, settings, device=device, dtype=dtype)
+                drawn = _draw(sana, images, records, missing, progress, world)
+            ready = 0
+            for end in chain(drawn, [len(records)]):
                 # What is there goes out at once, in order: the reader may have started already.
                 if world == 1:
-                    yield from records[emitted : w + 1]
-                    emitted = w + 1
+                    yield from records[ready:end]
+                ready = end
+        if kept:
+            progress.note(
+                f"{kept} of {len(images)} images were there already{' for this process' * (world > 1)}"
+            )
     except KeyboardInterrupt:
         progress.note("stopped; what is drawn stays, and the same command goes on from there")
         raise
     finally:
         progress.close()
-    state.wait_for_everyone()
-    if state.is_main_process:
-        yield from records[emitted:]
+    if world > 1:
+        state.wait_for_everyone()
+        if state.is_main_process:
+            yield from map(images.record, range(len(images)))
 
 
-def _share(count: int, lot: int, rank: int, world: int) -> Iterator[int]:
-    """The places, out of `count`, that are this process's: every `world`-th run of `lot`."""
+def _batches(count: int, lot: int, lots: int, rank: int, world: int) -> Iterator[list[int]]:
+    """The numbers, out of `count`, that are this process's: every `world`-th run of `lot`, so many runs at once."""
+    batch: list[int] = []
     for start in range(rank * lot, count, world * lot):
-        yield from range(start, min(start + lot, count))
-
-
-def _is_there(record: Record) -> bool:
-    return Path(record["path"]).exists()
+        batch += range(start, min(start + lot, count))
+        if len(batch) >= lots * lot:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _draw(
-    sana: Sana, records: list[Record], places: list[int], progress: Progress, world: int
+    sana: Sana,
+    images: SampleFolder,
+    records: list[Record],
+    missing: list[int],
+    progress: Progress,
+    world: int,
 ) -> Iterator[int]:
-    """Draws and writes the images at these places; yields the place up to which all are written, lot by lot."""
-    chosen = [records[w] for w in places]
+    """Draws and writes the images at these positions; yields, batch by batch, up to where all records have theirs."""
+    chosen = [records[position] for position in missing]
     at = 0
     for pixels in sana.draw([r["prompt"] for r in chosen], [r["seed"] for r in chosen]):
         for record, image in zip(chosen[at:], pixels, strict=False):
-            write_png(image, Path(record["path"]))
+            images.write(image, record)
         at += len(pixels)
         progress.advance(len(pixels) * world)
-        yield places[at - 1]
-
-
-def _record(
-    checkpoint: Checkpoint,
-    prompt: Record,
-    place: int,
-    index: int,
-    count: int,
-    folder: Path,
-    settings: SamplingSettings,
-    seed: int,
-) -> Record:
-    from sanactl.diffusion.sampler import image_seed
-
-    known = {k: v for k, v in prompt.items() if k not in ("kind", "id")}
-    return {
-        "kind": "image",
-        "path": str(folder / f"{place:05d}" / "samples" / f"{index:04d}.png"),
-        "prompt_id": str(prompt["id"]),
-        **known,
-        "index": index,
-        "samples": count,
-        "seed": image_seed(seed, prompt["prompt"], index),
-        "checkpoint": str(checkpoint.path),
-        "digest": checkpoint.digest,
-        "steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        "height": settings.height,
-        "width": settings.width,
-    }
-
-
-def _write_metadata(prompts: Sequence[Record], folder: Path) -> None:
-    """A metadata.jsonl for each prompt, as GenEval's own evaluation reads it.
-
-    Raises:
-        OutputExistsError: the folder holds images of another prompt in the same place.
-    """
-    for place, prompt in enumerate(prompts):
-        there = folder / f"{place:05d}"
-        with contextlib.suppress(OSError, ValueError):
-            if (
-                json.loads((there / "metadata.jsonl").read_text(encoding="utf-8"))["prompt"]
-                == prompt["prompt"]
-            ):
-                continue
-            if any(there.glob("samples/*.png")):
-                raise OutputExistsError(
-                    f"{there} holds images of another prompt",
-                    hint="give another folder with -o, or --force to write over them",
-                )
-    for place, prompt in enumerate(prompts):
-        (folder / f"{place:05d}" / "samples").mkdir(parents=True, exist_ok=True)
-        file = folder / f"{place:05d}" / "metadata.jsonl"
-        text = dumps({k: v for k, v in prompt.items() if k != "kind"})
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            with atomic_path(file, force=True) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        yield missing[at - 1] + 1

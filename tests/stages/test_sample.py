@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,8 @@ from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.prompts import load_prompts
 from sanactl.stages.conditioning import SamplingSettings, lot_size, sampling_settings
-from sanactl.stages.sample import _share, find_folder, open_folder
+from sanactl.stages.sample import _batches, sample_images
+from sanactl.stages.sample_folder import open_folder, open_natural_folder
 from tests.program import Program, snapshot
 
 STEPS = ("--steps", "3")
@@ -80,7 +82,7 @@ def test_what_is_there_is_not_drawn_again(place: Path, drawn: dict, sanactl: Pro
         path.unlink()
     kept = {p: p.stat().st_mtime_ns for p in pngs if p.exists()}
     records = sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-o", "all")
-    assert f"{len(kept)} of 21 images are there" in sanactl.said
+    assert f"{len(kept)} of 21 images were there" in sanactl.said
     assert len(records) == 21
     assert images("all") == drawn
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -125,17 +127,147 @@ def test_a_folder_is_of_one_checkpoint_seed_and_settings(place: Path, sanactl: P
     assert snapshot(place / "out")["00000/samples/0000.png"] != before["00000/samples/0000.png"]
     (place / "mine").mkdir()
     (place / "mine/thesis.txt").write_text("x")
-    with pytest.raises(OutputExistsError, match="something else"):
-        open_folder(place / "mine", {}, force=False)
-    with pytest.raises(OutputExistsError, match="is a file"):
-        open_folder(place / "tiny.st", {}, force=False)
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match="something else"):
+            open_folder(place / "mine", settings_of(1), force=force)
+        with pytest.raises(OutputExistsError, match="is a file"):
+            open_folder(place / "tiny.st", settings_of(1), force=force)
+
+
+def settings_of(number: int) -> dict[str, Any]:
+    return {"digest": number, "prompts": {"count": 1, "digest": "x"}}
 
 
 def test_natural_folders_lie_side_by_side(place: Path) -> None:
-    assert find_folder("s", {"a": 1}) == Path("s")
-    open_folder(Path("s"), {"a": 1}, force=False)
-    assert find_folder("s", {"a": 1}) == Path("s")
-    assert find_folder("s", {"a": 2}) == Path("s-2")
+    for _ in range(2):
+        assert open_natural_folder("s", settings_of(1)) == Path("s")
+    (place / "s-2").write_text("a file")
+    (place / "s-3").mkdir()
+    (place / "s-3/mine.txt").write_text("x")
+    assert open_natural_folder("s", settings_of(2)) == Path("s-4")
+    assert open_natural_folder("s", settings_of(1)) == Path("s")
+
+
+def test_another_list_of_prompts_has_its_own_images(place: Path, sanactl: Program) -> None:
+    """Neither another prompt nor a longer list is given an image of the first one."""
+    run = ("sample", "tiny.st", "-n", "1", *STEPS)
+    (circle,) = sanactl(*run, "-p", "-", stdin="a red circle\n")
+    (square,) = sanactl(*run, "-p", "-", stdin="a blue square\n")
+    assert (circle["path"], square["path"]) == (
+        "tiny-samples/00000/samples/0000.png",
+        "tiny-samples-2/00000/samples/0000.png",
+    )
+    assert (Path(circle["path"]).read_bytes()) != Path(square["path"]).read_bytes()
+    assert sanactl(*run, "-p", "-", stdin="a red circle\n") == [circle]
+    drawn = {}
+    for limit in ("2", "3"):
+        records = sanactl(*run, "-p", "shapes", "--limit", limit)
+        for key, png in images(str(Path(records[0]["path"]).parents[2])).items():
+            assert drawn.setdefault(key, png) == png
+    (place / "p.txt").write_text("\n".join(prompt for prompt, _ in drawn))
+    sanactl(*run, "-p", "p.txt", "-o", "each")
+    assert images("each") == drawn
+
+
+def test_a_named_folder_holds_one_list(place: Path, sanactl: Program) -> None:
+    """Another list is refused; with --force it takes the old one's place, and no file of others is lost."""
+    write_prompts(place / "p.txt", 3)
+    run = ("sample", "tiny.st", "-n", "2", *STEPS, "-o", "out")
+    sanactl(*run, "-p", "p.txt")
+    (place / "out/notes.txt").write_text("mine")
+    (place / "out/00002/samples/sheet.png").write_text("mine")
+    assert "another list of prompts" in sanactl.fails(*run, "-p", "-", stdin="a star\n", code=2)
+    sanactl(*run, "-p", "-", "--force", stdin="a star\n")
+    assert sorted(snapshot(place / "out")) == [
+        "00000/metadata.jsonl",
+        "00000/samples/0000.png",
+        "00000/samples/0001.png",
+        "00002/samples/sheet.png",
+        "images.jsonl",
+        "notes.txt",
+        "settings.json",
+    ]
+
+
+def test_more_images_of_the_same_prompts_join_the_first(place: Path, sanactl: Program) -> None:
+    write_prompts(place / "p.txt", 2)
+    run = ("sample", "tiny.st", "-p", "p.txt", *STEPS)
+    sanactl(*run, "-n", "2")
+    before = {p: p.stat().st_mtime_ns for p in place.glob("tiny-samples/*/samples/*.png")}
+    records = sanactl(*run, "-n", "3")
+    assert "4 of 6 images were there already" in sanactl.said
+    assert [(r["prompt_id"], r["index"]) for r in records] == [
+        (f"0000{p}", i) for p in range(2) for i in range(3)
+    ]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert len(images("tiny-samples")) == 6
+
+
+@pytest.mark.parametrize("where", ["theirs", "in ours"])
+def test_files_of_others_are_never_removed(place: Path, sanactl: Program, where: str) -> None:
+    """Images of another program in GenEval's layout, in a folder of theirs or among ours."""
+    from PIL import Image
+
+    run = ("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out", "--force", "-p", "-")
+    if where == "in ours":
+        sanactl(*run, stdin="a star\n")
+    samples = place / "out" / ("00000" if where == "theirs" else "00007") / "samples"
+    samples.mkdir(parents=True)
+    (samples.parent / "metadata.jsonl").write_text('{"prompt": "a bench"}')
+    Image.new("RGB", (8, 8)).save(samples / "0000.png")
+    said = sanactl.fails(*run, stdin="two stars\n", code=2)
+    assert "removes no files of others" in said and "-o" in said
+    shutil.move(samples / "0000.png", place / "out/00000/samples/0005.png")
+    shutil.rmtree(samples.parent, ignore_errors=True)
+    if where == "in ours":
+        assert "0005.png was not made by sanactl" in sanactl.fails(*run, stdin="two stars\n", code=2)
+
+
+def test_an_image_says_what_it_is(place: Path, sanactl: Program) -> None:
+    from PIL import Image
+
+    (record,) = sanactl("sample", "tiny.st", "-n", "1", *STEPS, "-p", "-", stdin="ein Stern ★\n")
+    with Image.open(record["path"]) as image:
+        said = json.loads(image.info["sanactl"])
+    expected = {k: record[k] for k in ("prompt", "index", "seed", "digest", "steps", "guidance_scale")}
+    assert {k: said[k] for k in expected} == expected
+
+
+@pytest.mark.parametrize("what", ["another of ours", "another program's", "no image"])
+def test_an_image_that_is_another_is_not_handed_out(place: Path, sanactl: Program, what: str) -> None:
+    from PIL import Image
+
+    write_prompts(place / "p.txt", 2)
+    run = ("sample", "tiny.st", "-p", "p.txt", "-n", "1", *STEPS, "-o", "out")
+    sanactl(*run)
+    path = place / "out/00001/samples/0000.png"
+    if what == "another of ours":
+        shutil.copyfile("out/00000/samples/0000.png", path)
+    elif what == "another program's":
+        Image.new("RGB", (64, 64)).save(path)
+    else:
+        path.write_text("x")
+    assert "00001/samples/0000.png is of another prompt" in sanactl.fails(*run, code=2)
+
+
+def test_a_long_list_begins_at_once(place: Path) -> None:
+    """Nothing is done for a prompt before its turn: after the first image there is no trace of the other 99,992."""
+    import torch
+
+    tiny = open_checkpoint("tiny.st")
+    prompts = [{"kind": "prompt", "prompt": f"a photo of {n} stars", "id": str(n)} for n in range(100_000)]
+    few: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32, "batch_size": 8}
+    records = sample_images(tiny, prompts, Path("out"), sampling_settings(tiny, steps=1), count=1, **few)
+    assert next(records)["prompt"] == "a photo of 0 stars"
+    assert len(list(Path("out").iterdir())) == 8
+
+
+def test_an_unfinished_folder_is_not_scored(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out")
+    shutil.rmtree("out/00005")
+    assert "images of 5 of its 6 prompts" in sanactl.fails("eval", "geneval", "out")
+    sanactl("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out")
+    assert sanactl("eval", "geneval", "out")[-1]["images"] == 6
 
 
 def test_size_has_to_be_whole_latents(place: Path, sanactl: Program) -> None:
@@ -159,8 +291,12 @@ def test_lots_depend_on_the_resolution_alone(tiny_file: Path, size: int, lot: in
 
 @pytest.mark.parametrize(("count", "lot", "world"), [(21, 8, 1), (21, 8, 2), (5, 1, 3), (0, 8, 2), (7, 8, 4)])
 def test_processes_share_the_work_out(count: int, lot: int, world: int) -> None:
-    shares = [list(_share(count, lot, rank, world)) for rank in range(world)]
-    assert sorted(w for share in shares for w in share) == list(range(count))
+    shares = [list(_batches(count, lot, 2, rank, world)) for rank in range(world)]
+    assert sorted(n for share in shares for batch in share for n in batch) == list(range(count))
+    assert all(0 < len(batch) <= 2 * lot for share in shares for batch in share)
+    # A fixed batch is never torn apart, but for the last.
+    starts = {n for share in shares for batch in share for n in batch[::lot]}
+    assert starts == set(range(0, count, lot))
 
 
 def test_prompts_come_by_pipe_and_ids_stay(place: Path, sanactl: Program) -> None:
