@@ -82,7 +82,7 @@ def test_sample_goes_on_where_it_was(
     assert 0 < len(there) < 48
     assert there.items() <= digests(whole, "out/*/samples/*.png").items()
     assert len(sanactl(*SAMPLE)) == 48
-    assert f"{len(there)} of 48 images are there already" in sanactl.said
+    assert f"{len(there)} of 48 images were there already" in sanactl.said
     assert digests(place, "out/**/*") == digests(whole, "out/**/*")
 
 

@@ -159,7 +159,7 @@ def test_another_list_of_prompts_has_its_own_images(place: Path, sanactl: Progra
     )
     assert (Path(circle["path"]).read_bytes()) != Path(square["path"]).read_bytes()
     assert sanactl(*run, "-p", "-", stdin="a red circle\n") == [circle]
-    drawn = {}
+    drawn: dict[tuple[str, int], bytes] = {}
     for limit in ("2", "3"):
         records = sanactl(*run, "-p", "shapes", "--limit", limit)
         for key, png in images(str(Path(records[0]["path"]).parents[2])).items():
