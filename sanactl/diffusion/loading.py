@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sanactl.diffusion.tensors import own_memory, read_tensor, steady_files
 from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_copy import Sources
 
 __all__ = [
     "Companions",
@@ -61,27 +64,19 @@ def load_transformer(
     """The checkpoint's `SanaTransformer2DModel`, in eval mode.
 
     Raises:
-        InputError: if the weights do not fit the config.
+        InputError: if the weights do not fit the config, or the file changed since it was opened.
     """
     from diffusers import SanaTransformer2DModel
-    from safetensors import safe_open
 
     quiet_libraries()
     config = {k: v for k, v in checkpoint.config.items() if not k.startswith("_")}
     with torch.device("meta"):
         model = SanaTransformer2DModel(**config)
-    by_file: dict[Path, list[str]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        by_file.setdefault(Path(tensor.file), []).append(name)
-    # Under several CPU processes accelerate names the device "cpu:0", which safetensors does not know.
-    place = "cpu" if torch.device(device).type == "cpu" else str(device)
-    device = torch.device(device)
-    place = "cpu" if device.type == "cpu" else str(device)  # safetensors knows no "cpu:0"
     state: dict[str, torch.Tensor] = {}
-    for file, names in by_file.items():
-        with safe_open(str(file), framework="pt", device=place) as handle:
-            for name in names:
-                state[name] = handle.get_tensor(name).to(dtype)
+    with closing(Sources(checkpoint.stamps)) as sources:
+        for name, ref in checkpoint.tensors.items():
+            state[name] = read_tensor(sources, ref).to(device).to(dtype)
+        sources.check()
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     if missing or unexpected:
         what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which its config does not know"
@@ -164,14 +159,22 @@ def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dty
     if part == "vae":
         from diffusers import AutoencoderDC
 
-        vae = AutoencoderDC.from_pretrained(source, torch_dtype=dtype, **options)
-        return vae.to(device).eval().requires_grad_(False)
+        with steady_files(source) as reading:
+            vae = AutoencoderDC.from_pretrained(source, torch_dtype=dtype, **options, **reading)
+        return _placed(vae, device)
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(source, dtype=dtype, **options)
+    with steady_files(source) as reading:
+        model = AutoModel.from_pretrained(source, dtype=dtype, **options, **reading)
     # A text encoder saved with its language-model head is wanted without it.
     model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
-    return model.to(device).eval().requires_grad_(False)
+    return _placed(model, device)
+
+
+def _placed(model: Any, device: Any) -> Any:
+    model = model.to(device).eval().requires_grad_(False)
+    own_memory(model)
+    return model
 
 
 def _load_scheduler(source: str, options: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sanactl.diffusion.tensors import TORCH_DTYPES
 from sanactl.io.atomic import atomic_path
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
@@ -16,7 +17,8 @@ from sanactl.io.safetensors import encode_header
 
 __all__ = ["header_of", "save_transformer", "write_tensors"]
 
-TORCH_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I32": torch.int32}
+_TRAINED = ("F32", "BF16", "F16")  # dtypes in which trained weights are kept
+_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def header_of(
@@ -68,7 +70,8 @@ def save_transformer(
     tensors = {}
     for name, tensor in model.state_dict().items():
         reference = parent.tensors.get(name)
-        kept = dtype or (TORCH_DTYPES.get(reference.dtype, torch.float32) if reference else torch.float32)
+        name_of = reference.dtype if reference and reference.dtype in _TRAINED else "F32"
+        kept = dtype or TORCH_DTYPES[name_of]
         tensors[name] = tensor.detach().to("cpu", kept)
     metadata = header_of(parent, target.parent, command=command, arguments=arguments, seed=seed)
     with atomic_path(target, force=force) as temporary:
@@ -85,10 +88,9 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Map
         path: is overwritten.
         metadata: the header's strings.
     """
-    names = {dtype: name for name, dtype in TORCH_DTYPES.items()}
     # Wider dtypes first: readers view tensors in place, so each has to be aligned to its elements.
     listed = sorted(tensors.items(), key=lambda item: -item[1].element_size())
-    header, _ = encode_header(((n, names[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
+    header, _ = encode_header(((n, _NAMES[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
     with path.open("wb") as file:
         file.write(header)
         for _, tensor in listed:

@@ -21,6 +21,7 @@ from typing import Any
 from sanactl.errors import InputError
 
 __all__ = [
+    "DATA_ALIGNMENT",
     "DTYPE_BYTES",
     "MAX_HEADER",
     "Header",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+# Data begin at a multiple of this many bytes in a file written here: a page of memory and a block of any file system,
+# so that mapped tensors are aligned, and whole blocks can be shared between files.
+DATA_ALIGNMENT = 4096
 _MAX_BYTES = 1 << 62  # no tensor is larger; keeps products of hostile dimensions small
 
 DTYPE_BYTES: Mapping[str, int] = {
@@ -214,8 +218,8 @@ def encode_header(
 ) -> tuple[bytes, dict[str, TensorInfo]]:
     """The first bytes of a safetensors file that holds these tensors in this order.
 
-    The header is padded with spaces to a multiple of 8 bytes, as the safetensors library does, so that the data are
-    aligned. Readers view a tensor in place: put wider dtypes first (`DTYPE_BYTES`) to keep every one aligned.
+    The JSON is followed by spaces (which the format allows) up to a multiple of `DATA_ALIGNMENT`. Readers view a tensor
+    in place: put wider dtypes first (`DTYPE_BYTES`) to keep every one aligned to its elements.
 
     Args:
         tensors: (name, dtype, shape) in the order of the data.
@@ -233,7 +237,7 @@ def encode_header(
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % DATA_ALIGNMENT)
     if len(text) > MAX_HEADER:
         raise InputError(f"the header would have {len(text):,} bytes; safetensors allows {MAX_HEADER:,}")
     start = 8 + len(text)

@@ -73,6 +73,8 @@ class VlmJudge:
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
+        from sanactl.diffusion.tensors import own_memory, steady_files
+
         if Path(place).is_dir():
             logging.disable_progress_bar()  # it is for downloads; a folder loads at once
         if device is None:
@@ -85,13 +87,16 @@ class VlmJudge:
             raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
         try:
             processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
-            model = AutoModelForImageTextToText.from_pretrained(
-                place, dtype=kind, trust_remote_code=trust_remote_code
-            )
+            with steady_files(place) as reading:
+                # a repository's own code may not know options of transformers
+                more = {"trust_remote_code": True} if trust_remote_code else reading
+                model = AutoModelForImageTextToText.from_pretrained(place, dtype=kind, **more)
         except (OSError, ValueError, ImportError, KeyError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"{source}: cannot be loaded as a judge: {reason}") from error
-        return cls(model.to(device), processor, source)
+        model = model.to(device)
+        own_memory(model)
+        return cls(model, processor, source)
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """`score` with the records' prompts."""
@@ -128,7 +133,10 @@ class VlmJudge:
 
     def _next_token_logits(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> torch.Tensor:
         """Logits [B, vocabulary] of the answer's first token."""
+        import torch
         from PIL import Image
+
+        from sanactl.diffusion.tensors import aligned
 
         texts = [
             self.processor.apply_chat_template(
@@ -148,6 +156,7 @@ class VlmJudge:
             return_tensors="pt",
         )
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        inputs = {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
         # generate() and not a plain forward: only it derives the position ids that each architecture wants from
         # the padding mask.
         output = self.model.generate(

@@ -235,9 +235,12 @@ def _load(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+    from sanactl.diffusion.tensors import own_memory
+
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder}: no judge to start from", hint="give a folder that train-judge has written"
         )
     model = LlavaForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32)
+    own_memory(model)
     return model, AutoProcessor.from_pretrained(str(folder))

@@ -34,8 +34,9 @@ def pack_world(world: Path, target: Path) -> None:
     import shutil
 
     import torch
-    from safetensors.torch import load_file, save_file
 
+    from sanactl.diffusion.saving import write_tensors
+    from sanactl.diffusion.tensors import read_tensors
     from sanactl.errors import InputError
 
     for part in ("text_encoder", "tokenizer", "vae", "scheduler", "judge"):
@@ -51,8 +52,10 @@ def pack_world(world: Path, target: Path) -> None:
         folder.mkdir(parents=True)
         for file in sorted(source.iterdir()):
             if file.suffix == ".safetensors":
-                state = {k: v.half() if v.dtype == torch.float32 else v for k, v in load_file(file).items()}
-                save_file(state, folder / file.name, metadata={"format": "pt"})
+                state = {
+                    k: v.half() if v.dtype == torch.float32 else v for k, v in read_tensors(file).items()
+                }
+                write_tensors(state, folder / file.name, {"format": "pt"})
             elif file.is_file() and file.suffix in (".json", ".jinja", ".txt"):
                 shutil.copyfile(file, folder / file.name)
     for name in ("base.st", "grown.st"):

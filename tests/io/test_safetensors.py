@@ -55,7 +55,7 @@ def test_the_library_reads_what_is_written_here(tmp_path: Path) -> None:
         [(name, kinds[TENSORS[name].dtype.name], TENSORS[name].shape) for name in order],
         {"format": "pt", "k": "ü"},
     )
-    assert len(head) % 8 == 0
+    assert len(head) == 4096
     (tmp_path / "x.st").write_bytes(head + b"".join(TENSORS[name].tobytes() for name in order))
     loaded = load_file(tmp_path / "x.st")
     assert loaded.keys() == TENSORS.keys()

@@ -1,4 +1,4 @@
-"""Training data as `sanactl encode` writes it: latents and text embeddings, read by mmap from safetensors shards.
+"""Training data as `sanactl encode` writes it: latents and text embeddings, read as needed from safetensors shards.
 
 A folder holds
 
@@ -29,6 +29,8 @@ from sanactl.stages.data.tables import digest_of
 
 if TYPE_CHECKING:
     import torch
+
+    from sanactl.diffusion.tensors import TensorFile
 
 __all__ = ["EMPTY", "FORMAT", "INDEX", "EncodedData", "is_encoded", "padded", "read_index"]
 
@@ -167,8 +169,7 @@ class EncodedData:
             raise InputError(f"{path}: holds no embedding of the empty prompt")
         if not 0 < info.shape[0] <= most:
             raise InputError(f"{path}: an embedding of {info.shape[0]} tokens; 1 to {most} are possible")
-        empty: torch.Tensor = _open(path).get_tensor("text")
-        return empty
+        return _open(path).read("text")
 
     def step(self, step: int, count: int) -> tuple[Sequence[int], tuple[int, int]]:
         """Positions of the `count` examples of a step, and the (height, width) of the images they were."""
@@ -198,23 +199,23 @@ class EncodedData:
         height, width, *tokens = (int(n) for n in shard.shapes[row])
         shape = (self.settings["channels"], height, width)
         start = int(shard.latent[row])
-        latent = handle.get_slice("latents")[start : start + shape[0] * height * width].float().reshape(shape)
+        latent = handle.rows("latents", start, start + shape[0] * height * width).float().reshape(shape)
         column = self.captions.pick([tokens[c] > 0 for c in self._columns], self.seed, position)
         if drop or column is None:
             return latent, self.empty.float()
         which = self._columns[column]
         start = int(shard.text[row, which])
-        return latent, handle.get_slice("text")[start : start + tokens[which]].float()
+        return latent, handle.rows("text", start, start + tokens[which]).float()
 
 
 def _names(captions: str) -> list[str]:
     return [part.partition(":")[0] for part in captions.split(",")]
 
 
-def _open(path: Path) -> Any:
-    from safetensors import safe_open
+def _open(path: Path) -> TensorFile:
+    from sanactl.diffusion.tensors import TensorFile
 
-    return safe_open(str(path), framework="pt")
+    return TensorFile(path)
 
 
 def _read_shard(path: Path, settings: dict[str, Any], columns: int, count: Any) -> _Shard:

@@ -114,7 +114,8 @@ class TrainingState:
             InputError: there are states, and none can be read.
         """
         import torch
-        from safetensors.torch import load_file
+
+        from sanactl.diffusion.tensors import read_tensors
 
         for folder in reversed(self._saved()):
             if self._key_of(folder) != self.key:
@@ -122,10 +123,10 @@ class TrainingState:
             try:
                 step = int(json.loads((folder / "state.json").read_text())["step"])
                 device = str(next(model.parameters()).device)
-                model.load_state_dict(load_file(folder / "model.safetensors", device=device))
+                model.load_state_dict(read_tensors(folder / "model.safetensors", device))
                 if (folder / "extra.safetensors").exists():
                     assert isinstance(model, HasExtra), model
-                    model.load_extra(load_file(folder / "extra.safetensors", device=device))
+                    model.load_extra(read_tensors(folder / "extra.safetensors", device))
                 optimizer.load_state_dict(
                     torch.load(folder / "optimizer.pt", weights_only=True, map_location=device)
                 )
