@@ -1,7 +1,7 @@
 """All-or-nothing writes: a temporary beside the target, flushed, then renamed.
 
-A reader never sees half a file. A killed process leaves at most a hidden temporary, whose name carries its process id
-and its machine; the next write into the same folder removes it.
+A reader never sees half a file. A killed process leaves at most a hidden temporary, which the next write into the same
+folder removes (`sanactl.io.temporaries`).
 """
 
 from __future__ import annotations
@@ -9,30 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
-import shutil
-import time
-import zlib
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from sanactl.errors import OutputExistsError, SanactlError, UsageError
+from sanactl.io.temporaries import make_file, make_folder, reclaim, set_aside
 
-__all__ = ["atomic_dir", "atomic_path", "check_target", "reclaim"]
+__all__ = ["atomic_dir", "atomic_path", "check_target"]
 
-# .<target's name>.<machine>-<pid>-<random>.tmp holds a new output, .old an output that is being replaced.
-_TEMPORARY = re.compile(
-    r"^\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-[0-9a-f]{8}\.(?P<kind>tmp|old)$", re.DOTALL
-)
-_NAME_BYTES = 180  # of the target's name kept in a temporary's: 255 is the limit of every common file system
-_OLD = 7 * 24 * 3600.0  # seconds
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TARGETS = _NO_SPACE | {
+    errno.EROFS,
+    errno.EIO,
+}  # errors that are the target's wherever they come from in a write
+# What a file system answers that has no permissions (FAT, CIFS) or cannot flush (some network and object stores)
+_REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
-
-_scanned: set[tuple[int, int, int]] = (
-    set()
-)  # (pid, st_dev, st_ino) of the folders already cleaned by this process
 
 
 @contextlib.contextmanager
@@ -52,20 +45,18 @@ def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator
     """
     target = Path(target)
     check_target(target, force)
-    temporary = _temporary_name(target)
     with _explained(target):
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = temporary.stat().st_mode
+        temporary = make_file(target)
     try:
-        with _explained(target, only=_NO_SPACE | {errno.EROFS}):
-            yield temporary
-            # safetensors replaces the file by one of its own that only its owner can read
-            temporary.chmod(mode & 0o777)
-            _sync(temporary)
+        with _explained(target, only=_TARGETS):
+            yield temporary.path
         with _explained(target):
-            _publish(temporary, target, force)
+            # a library may have replaced the file by one of its own that only its owner can read
+            _permit(temporary.path, temporary.mode)
+            _sync(temporary.path)
+            _publish(temporary.path, target, force)
     finally:
-        temporary.unlink(missing_ok=True)
+        temporary.remove()
     _sync_folder(target.parent)
 
 
@@ -78,19 +69,18 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
     """
     target = Path(target)
     check_target(target, force)
-    temporary = _temporary_name(target)
     with _explained(target):
-        temporary.mkdir()
+        temporary = make_folder(target)
     try:
-        with _explained(target, only=_NO_SPACE | {errno.EROFS}):
-            yield temporary
-            for path in sorted(temporary.rglob("*")):
-                if not path.is_symlink():
-                    _sync_folder(path) if path.is_dir() else _sync(path)
+        with _explained(target, only=_TARGETS):
+            yield temporary.path
         with _explained(target):
-            _publish_folder(temporary, target, force)
+            for path in (*sorted(temporary.path.rglob("*")), temporary.path):
+                if not path.is_symlink() and (path.is_dir() or path.is_file()):
+                    _sync(path)
+            _publish_folder(temporary.path, target, force)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.remove()
     _sync_folder(target.parent)
 
 
@@ -104,9 +94,8 @@ def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
     target = Path(target)
     if target.name in ("", ".", ".."):
         raise UsageError(f"{target} is no name for an output", hint="name a file with -o")
-    if not target.parent.is_dir():
-        what = "is not a folder" if target.parent.exists() else "does not exist"
-        raise SanactlError(f"cannot write {target}: {target.parent} {what}", hint=f"mkdir -p {target.parent}")
+    with _explained(target):
+        _check_folder(target)
     if os.path.lexists(target) and not force:
         raise OutputExistsError(
             f"{target} already exists", hint="name another with -o, or replace it with --force"
@@ -114,70 +103,25 @@ def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
     reclaim(target.parent)
 
 
-def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
-    """Remove the temporaries that dead processes of this machine left in `folder`.
-
-    A folder is looked through once a process (`again` looks anew). Whether a process of another machine or container
-    lives cannot be known from here: what it left on a shared disk goes after a week without a write to it.
-
-    Returns:
-        the paths removed, or put back where a replacement was cut short.
-    """
-    done: list[Path] = []
+def _check_folder(target: Path) -> None:
+    """Raises SanactlError or OSError if nothing can be made in the target's folder, or not under the target's name."""
+    folder = target.parent
     try:
-        stat = folder.stat()
-        key = (os.getpid(), stat.st_dev, stat.st_ino)
-        if key in _scanned and not again:
-            return done
-        _scanned.add(key)
-        names = os.listdir(folder)
-    except OSError:
-        return done  # the write itself will say what is wrong with the folder
-    for name in names:
-        match = _TEMPORARY.match(name)
-        path = folder / name
-        if match is None or not (_is_dead(match) or _is_old(path)):
-            continue
-        target = folder / match["name"]
-        with contextlib.suppress(OSError):
-            if match["kind"] == "old" and not os.path.lexists(target):
-                path.rename(target)
-            elif path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-            done.append(path)
-    return done
-
-
-def _temporary_name(target: Path, kind: str = "tmp") -> Path:
-    name = os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])
-    return target.with_name(f".{name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
-
-
-def _host() -> str:
-    """Eight hex digits of this machine's name: processes are counted anew on every machine."""
-    return f"{zlib.crc32(os.uname().nodename.encode() if hasattr(os, 'uname') else b''):08x}"
-
-
-def _is_dead(name: re.Match[str]) -> bool:
-    """Whether a temporary's process was one of this machine and has ended."""
-    if name["host"] != _host():
-        return False
-    try:
-        os.kill(int(name["pid"]), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except OSError:
-        return False  # another user's
-    return False
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.lstat().st_mtime > _OLD
-    except OSError:
-        return False
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SanactlError(
+            f"cannot write {target}: {folder} does not exist", hint=f"mkdir -p {folder}"
+        ) from None
+    if not is_folder:
+        raise SanactlError(
+            f"cannot write {target}: {folder} is not a folder", hint="name another place with -o"
+        )
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(target)  # a name that is too long fails here
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        code = errno.EROFS if read_only else errno.EACCES
+        raise OSError(code, os.strerror(code))
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:
@@ -219,14 +163,14 @@ def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
     elif target.is_symlink() or not target.is_dir():
         raise SanactlError(f"{target} is not a folder", hint="name a folder with -o")
     elif not _renameat2(temporary, target, _RENAME_EXCHANGE):
-        aside = _temporary_name(target, "old")
-        os.rename(target, aside)
+        aside = set_aside(target)
         try:
             os.rename(temporary, target)
         except BaseException:
-            os.rename(aside, target)
+            os.rename(aside.path, target)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            aside.remove()
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
@@ -246,16 +190,34 @@ def _renameat2(source: Path, target: Path, flags: int) -> bool:
     raise OSError(code, os.strerror(code), os.fspath(target))
 
 
+def _permit(path: Path, mode: int) -> None:
+    """Gives a file these permissions, unless its file system refuses to."""
+    try:
+        if path.stat().st_mode & 0o777 != mode & 0o777:
+            path.chmod(mode & 0o777)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+
+
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes a file or folder to its disk, unless its file system cannot.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
     finally:
         os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; a file system that cannot is no reason to fail a finished write."""
+    """Make the rename itself durable; where that fails the write is finished all the same."""
     with contextlib.suppress(OSError):
         _sync(folder)
 
@@ -282,6 +244,8 @@ def _reason(error: OSError, folder: Path) -> str:
         return f"{folder} is on a read-only file system"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"no permission to write in {folder}"
+    if error.errno == errno.ENOENT:
+        return "another program removed its unfinished file"
     return os.strerror(error.errno or 0).lower()
 
 
@@ -290,4 +254,6 @@ def _hint(error: OSError) -> str:
         return "raise the limit (ulimit -f), or write a folder of shards on this disk"
     if error.errno in _NO_SPACE:
         return "free some, or name another disk with -o"
+    if error.errno == errno.EIO:
+        return "check the disk, or name another with -o"
     return "name another place with -o"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -14,8 +15,9 @@ import pytest
 
 from sanactl.errors import InputError, OutputExistsError, SanactlError, UsageError
 from sanactl.io import atomic
-from sanactl.io.atomic import atomic_dir, atomic_path, reclaim
+from sanactl.io.atomic import atomic_dir, atomic_path, check_target
 from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.temporaries import reclaim
 from sanactl.io.writer import write_checkpoint
 from sanactl.surgery.bench import TINY, synthetic_checkpoint, synthetic_plan
 from sanactl.surgery.grow import plan_grow
@@ -116,25 +118,77 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-def test_only_the_temporaries_of_dead_processes_are_removed(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = atomic._host()
-    gone, mine = f".x.{host}-{dead.pid}-00000000.tmp", f".x.{host}-{os.getpid()}-00000000.tmp"
-    theirs, other = f".x.00000000-{dead.pid}-00000000.tmp", ".x.tmp"
-    ancient = f".x.00000000-{os.getpid()}-00000000.tmp"
-    for name in (gone, mine, theirs, other, ancient):
-        (tmp_path / name).touch()
-    os.utime(tmp_path / ancient, (0, 0))
-    (tmp_path / gone.replace(".x.", ".folder.")).mkdir()
-    (tmp_path / f".back.{host}-{dead.pid}-00000000.old").mkdir()  # set aside, and its replacement never came
-    reclaim(tmp_path, again=True)
-    assert names(tmp_path) == sorted([mine, theirs, other, "back"])
-
-
-def test_long_names_fit(tmp_path: Path) -> None:
+def test_long_names_fit_and_longer_ones_are_refused_before_the_work(tmp_path: Path) -> None:
     with atomic_path(tmp_path / ("x" * 250)) as temporary:
         temporary.write_text("x")
+    for path in (tmp_path / ("x" * 300), tmp_path / ("x" * 300) / "y"):
+        with pytest.raises(SanactlError, match="too long"):
+            check_target(path)
+
+
+REFUSALS = [errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS]
+CALLS = ["chmod", "fsync"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, code: int) -> list[int]:
+    """Lets a call of the operating system fail; the list grows by each time that it was asked."""
+    asked: list[int] = []
+
+    def fail(*_: object, **__: object) -> None:
+        asked.append(code)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, fail)
+    return asked
+
+
+def write_oddly(path: Path) -> None:
+    """As some libraries do: a new file, with permissions of its own, in the place of the one that was there."""
+    other = path.with_name("other")
+    other.write_text("done")
+    os.close(os.open(other, os.O_RDONLY))
+    subprocess.run(["chmod", "600", other], check=True)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("code", REFUSALS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_file_system_that_has_no_permissions_or_flush_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    asked = failing(monkeypatch, call, code)
+    with atomic_path(tmp_path / "x") as temporary:
+        write_oddly(temporary)
+    assert (tmp_path / "x").read_text() == "done"
+    with atomic_dir(tmp_path / "d") as folder:
+        (folder / "in").write_text("done")
+    assert asked
+    assert names(tmp_path) == ["d", "x"]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"), [(errno.EIO, "input/output error"), (errno.ENOSPC, "no space left")]
+)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_disk_that_fails_is_not_taken_for_one_that_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, says: str
+) -> None:
+    failing(monkeypatch, call, code)
+    with (
+        pytest.raises(SanactlError, match=rf"cannot write \S+/x: {says}"),
+        atomic_path(tmp_path / "x") as path,
+    ):
+        write_oddly(path)
+    if call == "fsync":
+        with pytest.raises(SanactlError, match=rf"cannot write \S+/d: {says}"), atomic_dir(tmp_path / "d"):
+            pass
+    assert names(tmp_path) == []
+
+
+def test_a_temporary_that_someone_removes_is_named_by_its_target(tmp_path: Path) -> None:
+    match = r"cannot write \S+/x: another program removed"
+    with pytest.raises(SanactlError, match=match), atomic_path(tmp_path / "x") as temporary:
+        temporary.unlink()
 
 
 _CHILD = """
