@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,7 +164,7 @@ def test_a_file_system_without_locks(
 def test_an_old_kernel_locks_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = temporaries.fcntl.fcntl
 
-    def fcntl(descriptor: int, command: int, *rest: object) -> object:
+    def fcntl(descriptor: int, command: int, *rest: Any) -> Any:
         if command == temporaries.fcntl.F_OFD_SETLK:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return real(descriptor, command, *rest)
@@ -200,6 +201,7 @@ def test_one_that_is_taken_before_it_is_locked_is_made_again(
 _BUSY = """
 import sys
 from pathlib import Path
+from typing import Any
 from sanactl.io.atomic import atomic_dir, atomic_path
 for number in range(40):
     with atomic_path(f"{sys.argv[1]}-{number}") as file, atomic_dir(f"{sys.argv[1]}-{number}-d") as folder:
