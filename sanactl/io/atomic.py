@@ -19,10 +19,8 @@ from sanactl.io.temporaries import make_file, make_folder, reclaim, set_aside
 __all__ = ["atomic_dir", "atomic_path", "check_target"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TARGETS = _NO_SPACE | {
-    errno.EROFS,
-    errno.EIO,
-}  # errors that are the target's wherever they come from in a write
+# what is the target's fault wherever it comes from in a write
+_TARGETS = _NO_SPACE | {errno.EROFS, errno.EIO, errno.ESTALE}
 # What a file system answers that has no permissions (FAT, CIFS) or cannot flush (some network and object stores)
 _REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
@@ -254,6 +252,6 @@ def _hint(error: OSError) -> str:
         return "raise the limit (ulimit -f), or write a folder of shards on this disk"
     if error.errno in _NO_SPACE:
         return "free some, or name another disk with -o"
-    if error.errno == errno.EIO:
+    if error.errno in (errno.EIO, errno.ESTALE):
         return "check the disk, or name another with -o"
     return "name another place with -o"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, SanactlError
 from sanactl.io.checkpoint import Stamp
 from sanactl.io.ckpt_plan import Bytes
 
@@ -21,6 +22,7 @@ _UNSUPPORTED = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY, errno.ENOTSOCK,
     getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
 }  # fmt: skip
+_FAILED = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 
 
 class Sources:
@@ -65,21 +67,41 @@ class Sources:
             raise InputError(f"{file} changed while it was being read", hint="run the command again")
 
     def read(self, file: Path, offset: int, count: int) -> bytes:
-        """Exactly `count` bytes of `file` from `offset`."""
-        descriptor, parts = self.descriptor(file), []
+        """Exactly `count` bytes of `file` from `offset`.
+
+        Raises:
+            InputError: they cannot be read.
+        """
+        parts = []
         while count:
-            part = os.pread(descriptor, count, offset)
-            if not part:
-                raise _ended_early(file, offset)
+            part = self.read_some(file, offset, count)
             parts.append(part)
             offset, count = offset + len(part), count - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_some(self, file: Path, offset: int, most: int) -> bytes:
+        """One to `most` bytes of `file` from `offset`.
+
+        Raises:
+            InputError: they cannot be read, or the file ends before them.
+        """
+        descriptor = self.descriptor(file)
+        with _readable(file):
+            data = os.pread(descriptor, most, offset)
+        if not data:
+            raise _ended_early(file, offset)
+        return data
+
     def read_into(self, file: Path, offset: int, out: memoryview) -> None:
-        """Fill `out` with the bytes of `file` from `offset`."""
+        """Fill `out` with the bytes of `file` from `offset`.
+
+        Raises:
+            InputError: they cannot be read.
+        """
         descriptor = self.descriptor(file)
         while out:
-            done = os.preadv(descriptor, [out], offset)
+            with _readable(file):
+                done = os.preadv(descriptor, [out], offset)
             if not done:
                 raise _ended_early(file, offset)
             out, offset = out[done:], offset + done
@@ -97,6 +119,14 @@ class Sources:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {os.strerror(error.errno or 0)}") from error
+
+
 def _ended_early(file: Path, at: int) -> InputError:
     return InputError(f"{file} ended early, at byte {at:,}", hint="it changed while it was being read")
 
@@ -106,22 +136,34 @@ def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, c
 
     copy_file_range (which shares blocks where the file system can), else sendfile, else read and write. Nothing but
     the last holds data in this process, and that 1 MiB.
+
+    Raises:
+        InputError: the source cannot be read, or ends early.
+        SanactlError: one of the two disks failed.
+        OSError: the target cannot be written.
     """
     source, done = sources.descriptor(file), 0
-    for method in (_by_copy_file_range, _by_sendfile, _by_read_write):
+    for method in (_by_copy_file_range, _by_sendfile):
         while done < count:
             try:
                 part = method(source, target, offset + done, at + done, min(_CHUNK, count - done))
             except OSError as error:
-                if error.errno in _UNSUPPORTED and method is not _by_read_write:
+                if error.errno in _UNSUPPORTED:
                     break
+                if error.errno in _FAILED:
+                    raise SanactlError(
+                        f"a disk failed while {file} was copied: {error.strerror}", hint="check both disks"
+                    ) from error
                 raise
             if part == 0:
-                if method is not _by_read_write:
-                    break  # some file systems answer 0 for "cannot"; only read() is trusted about the end
-                raise _ended_early(file, offset + done)
+                break  # some file systems answer 0 for "cannot"; only a read is trusted about the end
             done += part
             yield part
+    while done < count:
+        data = sources.read_some(file, offset + done, min(_BUFFER, count - done))
+        pwrite_all(target, data, at + done)
+        done += len(data)
+        yield len(data)
 
 
 def _by_copy_file_range(source: int, target: int, offset: int, at: int, count: int) -> int:
@@ -136,12 +178,6 @@ def _by_sendfile(source: int, target: int, offset: int, at: int, count: int) -> 
     with _position:
         os.lseek(target, at, os.SEEK_SET)
         return os.sendfile(target, source, offset, count)
-
-
-def _by_read_write(source: int, target: int, offset: int, at: int, count: int) -> int:
-    data = os.pread(source, min(count, _BUFFER), offset)
-    pwrite_all(target, data, at)
-    return len(data)
 
 
 def pwrite_all(target: int, data: bytes | memoryview, at: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -58,13 +59,25 @@ def test_a_call_that_copies_little_is_asked_again(tmp_path: Path, monkeypatch: p
     assert other == plain
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize(
+    ("calls", "says"),
+    [
+        (["copy_file_range"], "a disk failed while {source} was copied"),
+        (["pread", "preadv"], "cannot read {source}"),
+        (["pwrite"], "cannot write {target}"),
+    ],
+)
 def test_a_real_fault_is_not_taken_for_a_missing_ability(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str], says: str, code: int
 ) -> None:
-    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st"))
-    monkeypatch.setattr(os, "copy_file_range", refuse(errno.EIO))
-    with pytest.raises(SanactlError, match="Input/output error"):
-        write_checkpoint(plan_grow(base, 9, "cyclic"), tmp_path / "x.st")
+    base, target = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st")), tmp_path / "x.st"
+    plan = plan_grow(base, 9, "interpolate")
+    for call in calls:
+        monkeypatch.setattr(os, call, refuse(code))
+    with pytest.raises(SanactlError, match=re.escape(says.format(source=base.path, target=target))) as caught:
+        write_checkpoint(plan, target)
+    assert os.strerror(code).lower() in str(caught.value).lower()
     assert os.listdir(tmp_path) == ["base.st"]
 
 
