@@ -1,8 +1,24 @@
-"""`python -m sanactl`, so that `accelerate launch -m sanactl ...` and `torchrun -m sanactl ...` work."""
+"""The program: `sanactl`, and `python -m sanactl` so that `accelerate launch -m sanactl ...` and `torchrun` work."""
 
 import sys
 
-from sanactl.cli.app import main
+
+def run() -> None:
+    """Runs the command line of this process and ends it with the exit code."""
+    # Before typer is imported: an interrupt during an import would come out as a traceback.
+    from sanactl.cli.process import leave_at_once, prepare
+
+    leave_at_once("sanactl: interrupted\n")
+    prepare()
+    from sanactl.cli.app import main
+
+    try:
+        code = main()
+    except KeyboardInterrupt:  # in the last instructions of `main`
+        code = 130
+    leave_at_once()
+    sys.exit(code)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +16,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl import __version__
+from sanactl.cli.process import Interrupts
 from sanactl.cli.startup import commands_help, lighten
-from sanactl.cli.usage import no_such_command, usage_line
-from sanactl.errors import SanactlError
+from sanactl.cli.stdout import reader_left, silence_stdout
+from sanactl.cli.terminal import drawable, is_first_process, quiet_end, say
+from sanactl.cli.trouble import say_traceback, told
+from sanactl.cli.usage import no_such_command
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -68,6 +68,14 @@ class _Passed(Exception):
         self.error = error
 
 
+@contextlib.contextmanager
+def _passing() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError, OSError) as error:
+        raise _Passed(error) from error
+
+
 class LazyGroup(TyperGroup):
     """A group whose commands live in modules of `sanactl.cli` and are imported when one is called."""
 
@@ -96,14 +104,18 @@ class LazyGroup(TyperGroup):
         for name, (_, panel, line) in COMMANDS.items():
             panels.setdefault(panel, []).append((name, line))
         options = [param.get_help_record(ctx) for param in self.get_params(ctx)]
-        print(commands_help("sanactl", self.help or "", [o for o in options if o], panels))
+        shown = commands_help("sanactl", self.help or "", [o for o in options if o], panels)
+        print(drawable(shown, sys.stdout.encoding))
+
+    def make_context(self, *arguments: Any, **keywords: Any) -> Any:
+        """Reads the command line, and shows the program's own help and version; see `invoke`."""
+        with _passing():
+            return super().make_context(*arguments, **keywords)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command; what typer would give an exit code of its own is passed on to `main` instead."""
-        try:
+        with _passing():
             return super().invoke(ctx)
-        except (KeyboardInterrupt, EOFError, BrokenPipeError) as error:
-            raise _Passed(error) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         ctx._called = args[0] if args else None
@@ -146,36 +158,36 @@ def root(
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; the exit code is 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell: `sanactl ... >&-`
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     debug = "--debug" in arguments
     # Wherever it stands: `sanactl sample --debug` is what people type.
     arguments = [a for a in arguments if a != "--debug"]
     # bitsandbytes says on import that an optional kernel is missing, which no command here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        with _terminable():
-            code = _run(arguments)
-            sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return _interrupted()
-    except BrokenPipeError:
-        # The reader has all it wanted (`sanactl sample | head -1`): that is no failure.
-        from sanactl.cli.streams import silence_stdout
-
-        silence_stdout()
-        return 0
-    except SanactlError as error:
-        if debug:
-            raise
-        _say(str(error))
-        return error.exit_code
-    except typer.Exit as error:
-        return int(error.exit_code)
-    except Exception as error:
-        return _unexpected(error, debug, arguments)
+    with Interrupts() as interrupts:
+        try:
+            try:
+                code = _run(arguments)
+                sys.stdout.flush()
+                return code
+            finally:
+                quiet_end()
+        except BaseException as error:
+            if debug and not isinstance(error, SystemExit):
+                say_traceback(error)
+            if interrupts.asked or isinstance(error, KeyboardInterrupt):
+                return _interrupted()
+            if reader_left(error):
+                # The reader has all it wanted (`sanactl sample | head -1`): that is no failure.
+                silence_stdout()
+                return 0
+            if isinstance(error, SystemExit):  # of typer, and of rich
+                return error.code if isinstance(error.code, int) else int(error.code is not None)
+            code, line = told(error, arguments, COMMANDS)
+            if isinstance(error, OSError):
+                silence_stdout()  # it may be stdout's: what is left in its buffer would fail once more
+            if line:
+                say(line)
+            return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -185,63 +197,15 @@ def _run(arguments: list[str]) -> int:
         raise passed.error from None
 
 
-def _unexpected(error: Exception, debug: bool, arguments: list[str]) -> int:
-    """Errors that are not ours: wrong usage found by typer, trouble with files or memory, and bugs."""
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        if error.format_message():  # empty where typer has shown the help in place of an error
-            _say(usage_line(error, arguments, COMMANDS))
-        return int(error.exit_code)
-    if debug:
-        raise error
-    first = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        _say(f"{where}{error.strerror}")
-    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        _say(f"out of memory; a smaller --batch-size may fit, or finetune's --accumulate ({first[:200]})")
-    else:
-        _say(
-            f"unexpected {type(error).__name__}: {first} (run with --debug for the traceback, and please report it)"
-        )
-    return 1
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A terminated run unwinds like an interrupted one, so that it saves its state and removes its temporaries."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminated(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _is_first() -> bool:
-    from sanactl.cli.streams import is_first_process
-
-    return is_first_process()
-
-
 def _interrupted() -> int:
-    if _is_first():
-        _say("interrupted")
+    silence_stdout()
+    if is_first_process():
+        say("interrupted")
     return 130
-
-
-def _say(line: str) -> None:
-    """One line on stderr, with the process's number where there are several and it is not the first."""
-    rank = "" if _is_first() else f" (process {os.environ['RANK']})"
-    with contextlib.suppress(BrokenPipeError):
-        print(f"sanactl{rank}: {' '.join(line.split())}", file=sys.stderr)
 
 
 def entry() -> None:
     """The console script: `main`'s exit code becomes the process's."""
-    sys.exit(main())
+    from sanactl.__main__ import run
+
+    run()

@@ -65,33 +65,27 @@ def surgery(
 
 def _show(records: list[Record]) -> None:
     """A table a task and size, times of the first contender as 1."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    from rich.text import Text
 
+    from sanactl.cli.console import PlainConsole, data, show_rows
     from sanactl.cli.render import human_bytes
 
-    console = Console()
+    console = PlainConsole()
     tables: dict[tuple[str, int], list[Record]] = {}
     for record in records:
         tables.setdefault((record["task"], record.get("output_bytes", 0)), []).append(record)
     for (task, size), rows in tables.items():
         blocks = rows[0].get("blocks")
         what = f"{task}, {blocks[0]} to {blocks[1]} blocks, {human_bytes(size)}" if blocks else task
-        table = Table(
-            Column("contender", no_wrap=True),
-            "times the first",
-            "seconds",
-            "fastest",
-            "CPU seconds",
-            "peak MB",
-            "GB/s",
-            box=None,
-        )
-        for row in rows:
-            keys = ("overall", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
-            numbers = [row.get(key) for key in keys]
-            table.add_row(row["contender"], *("" if n is None else f"{n:.3g}" for n in numbers))
-        console.print(what, table, "", sep="\n")
+        console.print(data(what))
+        keys = ("overall", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
+        headings = ("contender", "times the first", "seconds", "fastest", "CPU seconds", "peak MB", "GB/s")
+        cells: list[list[Text | str]] = [
+            [data(row["contender"]), *("" if (n := row.get(key)) is None else f"{n:.3g}" for key in keys)]
+            for row in rows
+        ]
+        show_rows(console, headings, cells)
+        console.print()
 
 
 app.command()(optim)

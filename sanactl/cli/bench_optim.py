@@ -71,7 +71,9 @@ def optim(
     if sys.stdout.isatty():
         from rich.live import Live
 
-        with Live(auto_refresh=False) as live:
+        from sanactl.cli.console import PlainConsole
+
+        with Live(console=PlainConsole(), auto_refresh=False) as live:
             for table in tables:
                 live.update(show(table), refresh=True)
         return
@@ -82,9 +84,9 @@ def optim(
 
 def show(rows: list[dict[str, Any]]) -> Any:
     """The rows as a table for a terminal."""
-    from rich.markup import escape
     from rich.table import Table
 
+    from sanactl.cli.console import data
     from sanactl.cli.render import human_count
 
     first = rows[0]
@@ -96,21 +98,21 @@ def show(rows: list[dict[str, Any]]) -> Any:
     absent = [f"{row['optimizer']}: {row['error']}" for row in rows if "error" in row]
     caption = "\n".join(
         [
-            *map(escape, absent),
+            *absent,
             "to public: step time over that of the public SANA code's way",
             "of copy: the bytes that a step must move, a second, over the copy bandwidth",
             "state, peak: bytes a parameter; peak is above parameters and gradients",
         ]
     )
     table = Table(title=title, caption=caption, caption_justify="left", box=None)
-    table.add_column("optimizer", no_wrap=True)
+    table.add_column("optimizer", overflow="fold")
     for heading in ("step ms", "least", "to public", "of copy", "state", "peak"):
         table.add_column(heading, justify="right")
     for row in rows:
         if "error" in row:
             continue
         table.add_row(
-            row["optimizer"],
+            data(row["optimizer"]),
             f"{row['step_ms']:,.1f}",
             f"{row['step_ms_min']:,.1f}",
             "" if row["ratio"] is None else f"{row['ratio']:.2f}",

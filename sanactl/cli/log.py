@@ -25,6 +25,7 @@ def log(
     [bold]sanactl log[/bold]                   this folder's journal
     [bold]sanactl log base-d60.st[/bold]       one checkpoint's own lineage, no journal needed
     """
+    from sanactl.cli.stdout import write_text
     from sanactl.cli.streams import note, write_line
     from sanactl.io.journal import Journal
     from sanactl.io.records import dumps
@@ -58,4 +59,4 @@ def log(
             parts.append("(gone)")
         if node.outdated:
             parts.append("(its source has changed since)")
-        write_line("  ".join(parts))
+        write_text("  ".join(parts))

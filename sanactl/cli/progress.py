@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
 
 from sanactl.cli.streams import note
+from sanactl.cli.terminal import at_end, one_line, safe
 from sanactl.io.progress import Progress
 
 __all__ = ["open_progress"]
@@ -23,48 +25,54 @@ class BarProgress(Progress):
         self._task: Any = None
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
+        from sanactl.cli.console import PlainConsole
+
         self.close()
-        count = TextColumn("{task.completed:,.0f}" + ("/{task.total:,.0f}" if total is not None else ""))
+        console = PlainConsole(stderr=True)
+        count = "{task.completed:,.0f}" + ("/{task.total:,.0f}" if total is not None else "")
+        columns = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=_bar_width(console.width)),
+        ]
+        columns += [TextColumn(count, markup=False), TimeRemainingColumn()]
+        columns.append(TextColumn("{task.fields[shown]}", markup=False))
+        if console.encoding.startswith("utf"):
+            columns.insert(0, SpinnerColumn())
         self._bar = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            count,
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=Console(stderr=True),
+            *columns,
+            console=console,
             transient=False,
             # Records may be on their way to a pipe while the bar is shown: rich must not take stdout for itself.
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        at_end(self.close)  # whatever ends the command: the bar hides the cursor
         self._bar.start()
-        self._task = self._bar.add_task(what, total=total, completed=done, shown="")
+        self._task = self._bar.add_task(safe(what), total=total, completed=done, shown="")
 
     def advance(self, count: int = 1, **fields: str) -> None:
         if self._bar is not None:
-            shown = "  ".join(f"{k} {v}" for k, v in fields.items())
+            shown = safe("  ".join(f"{k} {v}" for k, v in fields.items()))
             self._bar.update(self._task, advance=count, **({"shown": shown} if shown else {}))
 
     def note(self, line: str) -> None:
         if self._bar is not None:
-            self._bar.console.print(f"sanactl: {line}", highlight=False, markup=False)
+            self._bar.console.print(f"sanactl: {one_line(line)}", overflow="fold")
         else:
             note(line)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
+
+
+def _bar_width(columns: int) -> int:
+    """As wide as leaves room for what stands beside the bar."""
+    return max(min(40, columns - 60), 5)
 
 
 class LineProgress(Progress):
@@ -105,5 +113,6 @@ class LineProgress(Progress):
 
 
 def open_progress() -> Progress:
-    """A bar if stderr is a terminal, else lines."""
-    return BarProgress() if sys.stderr.isatty() else LineProgress()
+    """A bar if stderr is a terminal that can move its cursor, else lines."""
+    drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return BarProgress() if drawn else LineProgress()

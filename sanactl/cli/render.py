@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from rich.text import Text
 
-from rich.console import Console
-from rich.table import Table
-
+from sanactl.cli.console import PlainConsole, data, figure, show_rows
 from sanactl.io.records import Record
 
 __all__ = [
@@ -37,60 +35,62 @@ def human_bytes(number: float) -> str:
     return f"{number:.0f} B"
 
 
-def _print(*things: Any) -> None:
-    console = Console()
-    for thing in things:
-        console.print(thing)
-
-
 def show_checkpoints(records: list[Record]) -> None:
-    table = Table("checkpoint", "blocks", "parameters", "size", "digest", box=None)
-    for r in records:
-        table.add_row(
-            r["path"],
+    """Path, depth, parameters, size and the beginning of the digest."""
+    rows = [
+        (
+            data(r["path"]),
             str(r["blocks"]),
             human_count(r["parameters"]),
             human_bytes(r["bytes"]),
-            r["digest"][7:19],
+            data(r["digest"][7:19]),
         )
-    _print(table)
+        for r in records
+    ]
+    show_rows(PlainConsole(), ("checkpoint", "blocks", "parameters", "size", "digest"), rows)
 
 
 def show_blocks(records: list[Record]) -> None:
     """Block importance as bars, as in figure 5."""
+    console = PlainConsole()
     largest = max((r["importance"] for r in records), default=0.0) or 1.0
-    table = Table("block", "importance", "", box=None)
+    width = max(min(BAR_WIDTH, console.width - 32), 0)
+    rows = []
     for r in records:
-        bar = "█" * max(round(BAR_WIDTH * r["importance"] / largest), 0)
+        bar = "█" * max(round(width * r["importance"] / largest), 0)
         error = f" ± {r['stderr']:.4f}" if r.get("stderr") is not None else ""
-        table.add_row(str(r["block"]), f"{r['importance']:.4f}{error}", f"[cyan]{bar}[/cyan]")
-    _print(table)
+        rows.append((str(r["block"]), f"{r['importance']:.4f}{error}", Text(bar, style="cyan")))
+    show_rows(console, ("block", "importance", ""), rows)
 
 
 def show_images(records: list[Record]) -> None:
-    table = Table("image", "prompt", "verdict", "rank", box=None)
+    """Path, prompt, verdict and rank."""
+    rows = []
     for r in records:
-        verdict = r.get("verdict", "")
+        verdict = data(r.get("verdict", ""))
         if "judge_score" in r:
-            verdict = f"{verdict} ({r['judge_score']:+.2f})"
+            verdict.append_text(data(f" ({figure(r['judge_score'], '+.2f')})"))
         if "correct" in r:
-            verdict += " [green]correct[/green]" if r["correct"] else " [red]wrong[/red]"
-        table.add_row(str(r["path"]), str(r["prompt"])[:60], verdict, str(r.get("rank", "")))
-    _print(table)
+            verdict.append(" ").append(*(("correct", "green") if r["correct"] else ("wrong", "red")))
+        rows.append((data(r["path"]), data(r["prompt"], longest=60), verdict, data(r.get("rank", ""))))
+    show_rows(PlainConsole(), ("image", "prompt", "verdict", "rank"), rows)
 
 
 def show_scores(records: list[Record]) -> None:
     """A score record as a table of tasks with its confidence intervals; image records before it are counted only."""
+    console = PlainConsole()
     for r in records:
         if r["kind"] != "score" or "tasks" not in r:
             continue
-        title = f"{r['metric']} of {r.get('checkpoint') or 'these images'}, {r.get('images', '?')} images"
-        table = Table("task", "score", "95 % interval", "images", title=title, box=None)
+        title = data(
+            f"{r['metric']} of {r.get('checkpoint') or 'these images'}, {r.get('images', '?')} images"
+        )
+        rows: list[tuple[Text | str, ...]] = []
         for tag, task in r["tasks"].items():
             low, high = task["ci"]
-            table.add_row(tag, f"{task['score']:.3f}", f"{low:.3f} - {high:.3f}", str(task["images"]))
+            rows.append((data(tag), f"{task['score']:.3f}", f"{low:.3f} - {high:.3f}", str(task["images"])))
         low, high = r["ci"]
-        table.add_row(
-            "[bold]overall[/bold]", f"[bold]{r['overall']:.3f}[/bold]", f"{low:.3f} - {high:.3f}", ""
+        rows.append(
+            (Text("overall", "bold"), Text(f"{r['overall']:.3f}", "bold"), f"{low:.3f} - {high:.3f}", "")
         )
-        _print(table)
+        show_rows(console, ("task", "score", "95 % interval", "images"), rows, title=title)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
+from sanactl.cli.console import PlainConsole, data, show_rows
 from sanactl.cli.render import human_bytes, human_count
 
 __all__ = ["show_inspection"]
@@ -19,36 +19,34 @@ CONFIG_KEYS = ("num_layers", "num_attention_heads", "attention_head_dim", "num_c
 
 def show_inspection(record: dict[str, Any]) -> None:
     """A summary, the config's main values, companions, and the lineage as a chain."""
-    console = Console()
-    table = Table(show_header=False, box=None)
-    table.add_column()
-    table.add_column(overflow="fold")  # a digest is of use only whole
-    table.add_row("checkpoint", f"[bold]{record['path']}[/bold] ({record['format']})")
-    table.add_row("blocks", str(record["blocks"]))
-    table.add_row("parameters", f"{human_count(record['parameters'])} ({record['parameters']:,})")
-    table.add_row("size", human_bytes(record["bytes"]))
-    table.add_row("dtypes", ", ".join(f"{d} {human_count(n)}" for d, n in record["dtypes"].items()))
-    table.add_row("digest", record["digest"])
-    table.add_row("config", ", ".join(f"{k} {record['config'].get(k)}" for k in CONFIG_KEYS))
+    console = PlainConsole()
+    rows: list[tuple[str, Text]] = [
+        ("checkpoint", data(record["path"], "bold").append(f" ({record['format']})", "not bold")),
+        ("blocks", data(record["blocks"])),
+        ("parameters", data(f"{human_count(record['parameters'])} ({record['parameters']:,})")),
+        ("size", data(human_bytes(record["bytes"]))),
+        ("dtypes", data(", ".join(f"{d} {human_count(n)}" for d, n in record["dtypes"].items()))),
+        ("digest", data(record["digest"])),
+        ("config", data(", ".join(f"{k} {record['config'].get(k)}" for k in CONFIG_KEYS))),
+    ]
     for part, entry in record["companions"].items():
-        table.add_row(
-            part.replace("_", " "), "/".join(filter(None, (entry["source"], entry.get("subfolder"))))
-        )
+        where = "/".join(filter(None, (entry["source"], entry.get("subfolder"))))
+        rows.append((part.replace("_", " "), data(where)))
     if record["sampling"]:
-        table.add_row("sampling", ", ".join(f"{k} {v}" for k, v in record["sampling"].items()))
-    console.print(table)
+        rows.append(("sampling", data(", ".join(f"{k} {v}" for k, v in record["sampling"].items()))))
+    show_rows(console, ("", ""), rows)
     if record["lineage"]:
         tree = node = Tree("lineage")
         for step in record["lineage"]:
             arguments = ", ".join(
                 f"{k} {v}" for k, v in step.get("arguments", {}).items() if not isinstance(v, dict)
             )
-            node = node.add(
-                f"[bold]{step.get('command')}[/bold] to {step.get('blocks')} blocks  [dim]{arguments}[/dim]"
-            )
+            line = data(step.get("command"), "bold").append(f" to {step.get('blocks')} blocks  ", "not bold")
+            node = node.add(line.append_text(data(arguments, "dim")))
         console.print(tree)
     if "tensors" in record:
-        listing = Table("tensor", "dtype", "shape", box=None)
-        for name, tensor in record["tensors"].items():
-            listing.add_row(name, tensor["dtype"], " x ".join(map(str, tensor["shape"])))
-        console.print(listing)
+        tensors = (
+            (data(name), data(tensor["dtype"]), " x ".join(map(str, tensor["shape"])))
+            for name, tensor in record["tensors"].items()
+        )
+        show_rows(console, ("tensor", "dtype", "shape"), tensors)

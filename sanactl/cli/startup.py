@@ -17,6 +17,9 @@ from typing import Any
 
 __all__ = ["commands_help", "lighten"]
 
+# Columns: help is not drawn for less, and the terminal folds it.
+NARROWEST = 24
+
 _BOLD, _CYAN, _DIM, _YELLOW, _PLAIN = "\033[1m", "\033[1;36m", "\033[2m", "\033[33m", "\033[0m"
 
 
@@ -93,7 +96,7 @@ def commands_help(
         panels: title to (command, help), in order.
     """
     colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    width = max(NARROWEST, min(shutil.get_terminal_size((100, 24)).columns, 110))
 
     def paint(text: str, style: str) -> str:
         return f"{style}{text}{_PLAIN}" if colored else text
@@ -111,11 +114,18 @@ def commands_help(
 
 
 def _panel(title: str, rows: list[tuple[str, str]], width: int, paint: Any) -> list[str]:
-    """A frame around names and what they are."""
+    """A frame around names and what they are; in a narrow terminal no frame, and each name on a line of its own."""
     names = max(len(name) for name, _ in rows)
+    room = width - names - 7
+    if room < 20:
+        lines = [paint(f"{title}:", _BOLD)]
+        for name, text in rows:
+            lines.append(f" {paint(name, _CYAN)}")
+            lines += (f"   {part}" for part in textwrap.wrap(text, width - 3))
+        return [*lines, ""]
     lines = [paint(f"╭─ {title} {'─' * (width - len(title) - 5)}╮", _DIM)]
     for name, text in rows:
-        for number, part in enumerate(textwrap.wrap(text, max(20, width - names - 7)) or [""]):
+        for number, part in enumerate(textwrap.wrap(text, room) or [""]):
             head = (name if number == 0 else "").ljust(names)
             fill = " " * (width - names - len(part) - 6)
             lines.append(f"{paint('│', _DIM)} {paint(head, _CYAN)}  {part}{fill} {paint('│', _DIM)}")

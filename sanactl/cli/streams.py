@@ -8,15 +8,15 @@ Under several processes (`torchrun`, `accelerate launch`) the first reads stdin 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sanactl.errors import InputError, SanactlError, UsageError
+from sanactl.cli.stdout import silence_stdout, write_line
+from sanactl.cli.terminal import is_first_process, say
+from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.journal import Journal
@@ -32,44 +32,10 @@ __all__ = [
 ANNOUNCE_AFTER = 60.0
 
 
-def is_first_process() -> bool:
-    """Whether this process owns stdout, the journal and the folder; `torchrun` numbers processes in RANK."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def note(line: str) -> None:
     """One line for people, on stderr."""
     if is_first_process():
-        with contextlib.suppress(BrokenPipeError):
-            print(f"sanactl: {line}", file=sys.stderr, flush=True)
-
-
-def write_line(line: str) -> None:
-    """One line of data to stdout, at once.
-
-    Raises:
-        BrokenPipeError: nobody reads it any more.
-        SanactlError: it cannot be written for another reason, such as a full disk behind `>`.
-    """
-    if not is_first_process():
-        return
-    if sys.__stdout__ is None and getattr(sys.stdout, "name", None) == os.devnull:
-        raise SanactlError("cannot write to stdout: it is closed")
-    try:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        silence_stdout()
-        raise
-    except OSError as error:
-        silence_stdout()
-        raise SanactlError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error
-
-
-def silence_stdout() -> None:
-    """Sends what is left in stdout's buffer nowhere, or the interpreter fails on it once more as it exits."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        say(line)
 
 
 def stdin_is_piped() -> bool:
