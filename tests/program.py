@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +73,28 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         for p in sorted(folder.rglob("*"))
         if p.is_file() and ".sanactl" not in p.parts
     }
+
+
+def on_terminal(arguments: list[str], cwd: Path, **variables: str) -> tuple[int, str]:
+    """Runs the program on a terminal of 100 columns; its exit code and all that it sent there, stderr included."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "OMP_NUM_THREADS": "1", **variables}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sanactl", *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+        preexec_fn=heed_interrupts,
+    )
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while part := os.read(leader, 65536):
+            shown += part
+    os.close(leader)
+    return process.wait(timeout=60), shown.decode(errors="backslashreplace")
 
 
 def heed_interrupts() -> None:
