@@ -13,6 +13,8 @@ from sanactl.cli.options import (
     Device,
     Dtype,
     Force,
+    Instruction,
+    Negative,
     Output,
     Plot,
     PromptsFile,
@@ -29,6 +31,8 @@ def importance(
     prompts: PromptsFile = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
     guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
+    negative: Negative = None,
+    instruction: Instruction = None,
     plot: Plot = None,
     batch_size: BatchSize = 25,
     seed: Seed = 0,
@@ -46,7 +50,7 @@ def importance(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts, prompts_wanted
+    from sanactl.cli.inputs import choose_prompts, instruction_settings, prompts_wanted
     from sanactl.cli.outputs import check_file
     from sanactl.cli.render import show_blocks
     from sanactl.cli.run import Invocation
@@ -67,7 +71,13 @@ def importance(
     if is_first_process():
         check_file(target, "records", force=True)  # one from the same run may be there
     records, source = choose_prompts(prompts, piped, default="calib")
-    settings = sampling_settings(found, steps=steps, guidance_scale=guidance)
+    settings = sampling_settings(
+        found,
+        steps=steps,
+        guidance_scale=guidance,
+        negative_prompt=negative,
+        **instruction_settings(instruction),
+    )
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
@@ -92,8 +102,11 @@ def importance(
         blocks = run.tee(measured, target, force=force)
     kept = list(blocks)
     run.emit(kept, show=show_blocks, owed=True)
-    if plot is not None and is_first_process():
-        from sanactl.stages.report.plots import plot_importance
+    try:
+        if plot is not None and is_first_process():
+            from sanactl.stages.report.plots import plot_importance
 
-        plot_importance(kept, plot, force=force)
-    run.finish((target, "block"), of=found.digest)
+            plot_importance(kept, plot, force=force)
+    finally:
+        # What was measured is in the journal whatever becomes of the chart; `finish` says if stdout failed.
+        run.finish((target, "block"), of=found.digest)

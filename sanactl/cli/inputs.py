@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sanactl.cli.streams import note, stdin_prompts
 from sanactl.errors import InputError
 from sanactl.io.builtin import asset
 from sanactl.io.prompts import load_prompts, number_prompts
 from sanactl.io.records import Record
+from sanactl.io.regular import open_regular
 
-__all__ = ["choose_prompts", "prompts_wanted", "spread"]
+__all__ = ["choose_prompts", "instruction_settings", "prompts_wanted", "spread"]
 
 
 def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ...]:
@@ -54,6 +56,29 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
     for record in load_prompts(asset("eval.jsonl")):
         seen.setdefault(record["tag"], record)
     return list(seen.values()), "builtin:shapes"
+
+
+def instruction_settings(argument: str | None) -> dict[str, Any]:
+    """What --instruction says, as keywords of `sampling_settings`.
+
+    The file's text stands before the prompt as it is, but for one line break at its end.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or is not UTF-8 text.
+    """
+    if argument is None:
+        return {}
+    if argument == "off":
+        return {"complex_human_instruction": False}
+    with open_regular(argument, most=2**20, what="file for --instruction (or `off`)") as stream:
+        data = stream.read()
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{argument}: not UTF-8 text") from None
+    if not text.strip():
+        raise InputError(f"{argument}: an empty instruction", hint="--instruction off leaves it out")
+    return {"complex_human_instruction": True, "instruction": text}
 
 
 def _of_pipe(piped: list[Record]) -> list[Record]:

@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 __all__ = [
-    "BatchSize", "CheckpointArgument", "Copy", "Device", "DryRun", "Dtype", "Force", "Output", "Pipeline", "Plot",
+    "BatchSize", "CheckpointArgument", "Copy", "Device", "DryRun", "Dtype", "Force", "Instruction", "Negative",
+    "Output", "Pipeline", "Plot",
     "PromptsFile", "RecordsArgument", "Revision", "Seed", "ShardSize",
 ]  # fmt: skip
 
@@ -63,6 +64,25 @@ PromptsFile = Annotated[
         "--prompts",
         "-p",
         help="Prompts: text, one a line, or JSONL such as GenEval's; - for stdin.",
+        show_default=False,
+    ),
+]
+Negative = Annotated[
+    Optional[str],
+    typer.Option(
+        "--negative",
+        metavar="TEXT",
+        help="The negative prompt: what guidance leads away from. Default: the checkpoint's, else empty.",
+        show_default=False,
+    ),
+]
+Instruction = Annotated[
+    Optional[str],
+    typer.Option(
+        "--instruction",
+        metavar="off|FILE",
+        help="The instruction that the text encoder reads before every prompt: off, or a text file. "
+        "Default: the checkpoint's choice, else SANA's complex human instruction.",
         show_default=False,
     ),
 ]

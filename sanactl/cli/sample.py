@@ -13,6 +13,8 @@ from sanactl.cli.options import (
     Device,
     Dtype,
     Force,
+    Instruction,
+    Negative,
     Output,
     PromptsFile,
     Revision,
@@ -37,6 +39,8 @@ def sample(
     height: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
     width: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
     flow_shift: Annotated[Optional[float], typer.Option(help="Of the scheduler.", show_default=False)] = None,
+    negative: Negative = None,
+    instruction: Instruction = None,
     batch_size: Annotated[
         int,
         typer.Option("--batch-size", "-b", min=1, help="Images taken on at once; it never changes an image."),
@@ -56,7 +60,7 @@ def sample(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts, prompts_wanted, spread
+    from sanactl.cli.inputs import choose_prompts, instruction_settings, prompts_wanted, spread
     from sanactl.cli.outputs import check_folder
     from sanactl.cli.render import show_images
     from sanactl.cli.run import Invocation
@@ -75,7 +79,14 @@ def sample(
     records, source = choose_prompts(prompts, piped, default="demo")
     records = spread(records, limit)
     settings = sampling_settings(
-        found, steps=steps, guidance_scale=guidance, height=height, width=width, flow_shift=flow_shift
+        found,
+        steps=steps,
+        guidance_scale=guidance,
+        height=height,
+        width=width,
+        flow_shift=flow_shift,
+        negative_prompt=negative,
+        **instruction_settings(instruction),
     )
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)

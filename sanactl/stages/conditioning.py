@@ -17,11 +17,16 @@ import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, UsageError
+from sanactl.stages.sampling_settings import (
+    SamplingSettings,
+    lot_size,
+    pixels_per_latent,
+    sampling_settings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,65 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SamplingSettings", "Sana", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings"]
 
-# Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
-PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, "max_sequence_length": 300}
-
-
-# A lot is large enough to keep a device busy and no larger: at 1024 pixels one image has 1,024 latent tokens, and the
-# paper's 4.8B model draws in batches of 10 only 9 % faster than one by one (0.26 images/s against 4.2 s).
-LOT_TOKENS, LOT_IMAGES = 1024, 8
 # Below this a CPU computes several lots at once, each on one thread, rather than one on all.
 ONE_THREAD_PARAMETERS = 100_000_000
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """Everything but checkpoint, prompt and seed that an image is a function of."""
-
-    steps: int = 20
-    guidance_scale: float = 4.5
-    height: int = 1024
-    width: int = 1024
-    max_sequence_length: int = 300
-    complex_human_instruction: bool = True
-    flow_shift: float | None = None
-    negative_prompt: str = ""
-
-
-def sampling_settings(checkpoint: Checkpoint, **given: Any) -> SamplingSettings:
-    """The checkpoint's own defaults, overridden by what is given and not None.
-
-    A checkpoint that names no size gets 32 pixels a latent of its `sample_size`, the factor of SANA's autoencoder.
-
-    Raises:
-        UsageError: a height or width that is no whole number of latents.
-    """
-    defaults = _defaults(checkpoint)
-    merged = {**defaults, **{k: v for k, v in given.items() if v is not None}}
-    names = SamplingSettings.__dataclass_fields__
-    settings = SamplingSettings(**{k: v for k, v in merged.items() if k in names})
-    step = pixels_per_latent(checkpoint) * int(checkpoint.config.get("patch_size", 1))
-    for what, pixels in (("height", settings.height), ("width", settings.width)):
-        if pixels < step or pixels % step:
-            raise UsageError(f"--{what} {pixels}: has to be a multiple of {step} for {checkpoint.path}")
-    return settings
-
-
-def _defaults(checkpoint: Checkpoint) -> dict[str, Any]:
-    size = int(checkpoint.config.get("sample_size", 32)) * 32
-    return {**PUBLISHED, "height": size, "width": size, **checkpoint.sampling}
-
-
-def pixels_per_latent(checkpoint: Checkpoint) -> int:
-    """Pixels a side of one latent: 32 for SANA's autoencoder, 8 for the built-in world's."""
-    return max(1, int(_defaults(checkpoint)["height"]) // int(checkpoint.config.get("sample_size", 32)))
-
-
-def lot_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
-    """How many images are computed together: a function of the resolution alone, never of how many there are."""
-    side = pixels_per_latent(checkpoint) * int(checkpoint.config.get("patch_size", 1))
-    tokens = (settings.height // side) * (settings.width // side)
-    return max(1, min(LOT_IMAGES, LOT_TOKENS // max(tokens, 1)))
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -156,11 +104,7 @@ class Sana:
                 f"{checkpoint.path}: its autoencoder does not make {self._factor} pixels of a latent",
                 hint="name the autoencoder that it was trained with",
             )
-        self.instruction = None
-        if settings.complex_human_instruction:
-            from sanactl.diffusion.text import human_instruction
-
-            self.instruction = human_instruction()
+        self.instruction = _instruction(settings)
         # Images of a prompt come one after the other: a few prompts remembered are each encoded once.
         self._encoded = lru_cache(maxsize=64)(self._encode)
 
@@ -168,6 +112,17 @@ class Sana:
         """Channels, height and width of a latent."""
         channels = int(self.transformer.config.in_channels)
         return channels, self.settings.height // self._factor, self.settings.width // self._factor
+
+    def cut_note(self, prompts: Sequence[str]) -> str | None:
+        """A line about prompts that are longer than what the transformer is given of them, or None."""
+        from sanactl.diffusion.text import cut_note
+
+        return cut_note(
+            self.companions.tokenizer,
+            prompts,
+            max_sequence_length=self.settings.max_sequence_length,
+            instruction=self.instruction,
+        )
 
     def guidance(self, prompts: Sequence[str]) -> Guidance:
         """Conditions for a batch of prompts."""
@@ -222,6 +177,15 @@ class Sana:
         )
         pixels: NDArray[np.uint8] = decode_latents(self.companions.vae, latents).numpy()
         return pixels[: len(seeds)]
+
+
+def _instruction(settings: SamplingSettings) -> list[str] | None:
+    """The lines that stand before every prompt, or None."""
+    from sanactl.diffusion.text import human_instruction
+
+    if not settings.complex_human_instruction:
+        return None
+    return human_instruction() if settings.instruction is None else settings.instruction.split("\n")
 
 
 def _filled(things: Sequence[Any], size: int) -> list[Any]:

@@ -92,6 +92,8 @@ def block_importance(
     from sanactl.diffusion.sampler import denoise, image_seed, initial_noise
 
     sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
+    if line := sana.cut_note(prompts):
+        progress.note(line)
     hooks = SimilarityHooks(list(sana.transformer.transformer_blocks), settings.steps, device)
     timesteps: list[float] = [0.0] * settings.steps
 

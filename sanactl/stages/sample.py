@@ -65,7 +65,10 @@ def sample_images(
             progress.advance((len(records) - len(missing)) * world)
             drawn: Iterator[int] = iter(())
             if missing:
-                sana = sana or Sana(checkpoint, settings, device=device, dtype=dtype)
+                if sana is None:
+                    sana = Sana(checkpoint, settings, device=device, dtype=dtype)
+                    if rank == 0 and (line := sana.cut_note([p["prompt"] for p in prompts])):
+                        progress.note(line)
                 drawn = _draw(sana, images, records, missing, progress, world)
             ready = 0
             for end in chain(drawn, [len(records)]):

@@ -230,7 +230,14 @@ class SampleFolder:
             "guidance_scale": settings.guidance_scale,
             "height": settings.height,
             "width": settings.width,
+            "negative_prompt": settings.negative_prompt,
+            "complex_human_instruction": settings.complex_human_instruction,
         }
+        if settings.instruction is not None:
+            # The text itself is in the folder's settings.json and in each image.
+            self._common["instruction"] = (
+                "sha256:" + hashlib.sha256(settings.instruction.encode()).hexdigest()[:16]
+            )
         self._function = {"digest": checkpoint.digest, "dtype": str(dtype), **asdict(settings)}
 
     def __len__(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from diffusers import SanaPipeline
 from transformers import AutoModel, AutoTokenizer
 
-from sanactl.diffusion.text import encode_prompts, human_instruction
+from sanactl.diffusion.text import cut_note, cut_prompts, encode_prompts, human_instruction
 from sanactl.io.builtin import asset
 
 LENGTH = 16
@@ -46,3 +48,38 @@ def test_the_instruction_is_the_pipelines_default() -> None:
     assert len(lines) > 5
     assert all(isinstance(line, str) for line in lines)
     assert lines[-1] == "User Prompt: "
+
+
+@pytest.mark.parametrize("instruction", [None, ["Given a prompt, say more.", "Prompt: "]])
+def test_what_is_cut_is_told(tools: tuple, instruction: list[str] | None) -> None:
+    """A prompt is cut exactly where a further word changes nothing of its embedding."""
+    words = ["red", "circle", "and", "a", "star"] * 6
+    prompts = [" ".join(words[:count]) for count in range(1, 30)]
+    embedded, _ = encode_prompts(
+        *tools, [p + " green" for p in prompts], max_sequence_length=LENGTH, instruction=instruction
+    )
+    other, _ = encode_prompts(
+        *tools, [p + " blue" for p in prompts], max_sequence_length=LENGTH, instruction=instruction
+    )
+    same = [i for i in range(len(prompts)) if torch.equal(embedded[i], other[i])]
+    cut = cut_prompts(
+        tools[0],
+        [p + " blue" for p in prompts],
+        max_sequence_length=LENGTH,
+        instruction=instruction,
+    )
+    assert 0 < len(cut) < len(prompts)
+    assert cut == same
+    line = cut_note(
+        tools[0], [*prompts, "ein \x1b[31mStern"], max_sequence_length=LENGTH, instruction=instruction
+    )
+    assert line is not None and line.isprintable()
+    assert f"of 30 prompts have more than the {LENGTH} tokens" in line
+    assert cut_note(tools[0], prompts[:3], max_sequence_length=LENGTH, instruction=instruction) is None
+
+
+def test_a_long_list_is_looked_through_quickly(tools: tuple) -> None:
+    prompts = [f"a photo of {n} stars" for n in range(100_000)]
+    start = time.monotonic()
+    assert cut_prompts(tools[0], [*prompts, "star " * 400]) == [100_000]
+    assert time.monotonic() - start < 5

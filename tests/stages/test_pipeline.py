@@ -25,9 +25,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("name", ["base", "base-d13", "base-d13-d7"])
+@pytest.mark.parametrize(
+    ("name", "negative", "instruction"),
+    [
+        ("base", "", None),
+        ("base", "two green squares", ["Say more of this picture.", "Prompt: "]),
+        ("base-d13", "", None),
+        ("base-d13-d7", "", None),
+    ],
+)
 def test_sana_pipeline_draws_what_sample_draws(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    name: str,
+    negative: str,
+    instruction: list[str] | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
     from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
@@ -41,8 +53,12 @@ def test_sana_pipeline_draws_what_sample_draws(
 
     monkeypatch.chdir(folder)
     (folder / "prompt.txt").write_text(PROMPT + "\n")
-    samples = f"{name}-samples"
-    assert main(["sample", f"{name}.st", "-p", "prompt.txt", "-n", "1", "--steps", "6", "-o", samples]) == 0
+    samples = f"{name}-{bool(instruction)}"
+    run = ["sample", f"{name}.st", "-p", "prompt.txt", "-n", "1", "--steps", "6", "-o", samples]
+    if instruction:
+        (folder / "instruction.txt").write_text("\n".join(instruction) + "\n")
+        run += ["--instruction", "instruction.txt", "--negative", negative]
+    assert main(run) == 0
     ours = np.asarray(Image.open(folder / samples / "00000" / "samples" / "0000.png")).astype(int)
 
     with safe_open(f"{name}.st", framework="pt") as file:
@@ -66,7 +82,8 @@ def test_sana_pipeline_draws_what_sample_draws(
         max_sequence_length=16,
         latents=initial_noise([image_seed(0, PROMPT, 0)], (8, 8, 8)),
         use_resolution_binning=False,
-        complex_human_instruction=None,
+        negative_prompt=negative,
+        complex_human_instruction=instruction,
         clean_caption=False,
         output_type="np",
     ).images[0]

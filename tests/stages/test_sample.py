@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sanactl.errors import OutputExistsError, UsageError
+from sanactl.errors import InputError, OutputExistsError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.prompts import load_prompts
@@ -248,6 +250,75 @@ def test_an_image_that_is_another_is_not_handed_out(place: Path, sanactl: Progra
     else:
         path.write_text("x")
     assert "00001/samples/0000.png is of another prompt" in sanactl.fails(*run, code=2)
+
+
+def test_prompts_that_are_cut_are_told_once(place: Path, sanactl: Program) -> None:
+    """With their number and the first of them; prompts that fit are not mentioned."""
+    long = "a red circle and a blue star and " * 20
+    (place / "p.txt").write_text(f"a star\n{long}\n{long}again\n")
+    run = ("-p", "p.txt", "--steps", "1")
+    sanactl("sample", "tiny.st", "-n", "2", "-b", "8", *run)
+    (line,) = [line for line in sanactl.said.splitlines() if "more than" in line]
+    assert "2 of 3 prompts have more than the 16 tokens" in line
+    assert "the first is prompt 2: 'a red circle and a blue star" in line
+    sanactl("importance", "tiny.st", *run)
+    assert line in sanactl.said
+    sanactl("sample", "tiny.st", "-n", "1", "-p", "-", "--steps", "1", stdin="a star")
+    assert "more than" not in sanactl.said
+
+
+def test_negative_prompt_and_instruction(place: Path, sanactl: Program) -> None:
+    """Part of what an image is a function of: other images, other folders; said in records."""
+    (place / "i.txt").write_text("Say more of this.\nPrompt: \n")
+    run = ("sample", "tiny.st", "-n", "1", *STEPS, "-p", "-")
+    plain, off, negative, own = (
+        sanactl(*run, *options, stdin="a star")[0]
+        for options in ((), ("--instruction", "off"), ("--negative", "a circle"), ("--instruction", "i.txt"))
+    )
+    assert plain == off  # the built-in world has none
+    assert (plain["negative_prompt"], plain["complex_human_instruction"]) == ("", False)
+    assert negative["negative_prompt"] == "a circle"
+    assert own["complex_human_instruction"] is True and own["instruction"].startswith("sha256:")
+    assert len({Path(r["path"]).parents[2] for r in (plain, negative, own)}) == 3
+    assert len({Path(r["path"]).read_bytes() for r in (plain, negative, own)}) == 3
+    settings = json.loads((Path(own["path"]).parents[2] / "settings.json").read_text())
+    assert settings["instruction"] == "Say more of this.\nPrompt: "
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--instruction", "none.txt"), "none.txt: no such file for --instruction"),
+        (("--instruction", "empty.txt"), "empty.txt: an empty instruction"),
+        (("--instruction", "latin.txt"), "latin.txt: not UTF-8"),
+        (("--instruction", "fifo"), "fifo: is no regular file"),
+        (("--negative", "x", "--guidance", "1"), "no effect without guidance"),
+        (("--negative", "x" * 20_001), "at most 20,000 characters"),
+        (("--negative", "\udcff"), "text in UTF-8"),
+        (("--guidance", "nan"), "--guidance 'nan': has to be a number"),
+        (("--flow-shift", "0"), "--flow-shift '0.0': has to be a number"),
+        (("--steps", "1001"), "whole number from 1 to 1,000"),
+        (("--height", "65536", "--width", "65536"), "more than 64,000,000"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    place: Path, sanactl: Program, options: tuple[str, ...], said: str
+) -> None:
+    (place / "empty.txt").write_text("\n")
+    (place / "latin.txt").write_bytes(b"Gr\xf6\xdfe")
+    os.mkfifo("fifo")
+    code = 1 if options[0] == "--instruction" else 2
+    assert said in sanactl.fails("sample", "tiny.st", "-n", "1", "--limit", "1", *options, code=code)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("steps", "20"), ("steps", 10**9), ("height", 64.0), ("guidance_scale", True), ("flow_shift", "3")],
+)
+def test_a_checkpoints_own_settings_are_checked(tiny_file: Path, key: str, value: Any) -> None:
+    tiny = open_checkpoint(tiny_file)
+    with pytest.raises(InputError, match=f"its sampling settings: {key}"):
+        sampling_settings(replace(tiny, sampling={**tiny.sampling, key: value}))
 
 
 def test_a_long_list_begins_at_once(place: Path) -> None:
