@@ -163,20 +163,25 @@ def fingerprint(headers: tuple[tuple[Path, int], ...], config: str = "") -> str:
 
     Files of up to 16 MiB are read whole. It tells checkpoints apart at the cost of 16 MiB of reading a file; it is no
     proof that two large files are equal, and no defence against someone who wants two to look equal.
+
+    Raises:
+        InputError: a file cannot be read, or changes while it is being read.
     """
     digest = hashlib.sha256(config.encode())
     for path, start in headers:
         try:
             with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
+                before = Stamp.of(os.fstat(file.fileno()))
+                size, data = before.size, before.size - start
                 digest.update(f"\0{size}\0".encode() + file.read(start))
-                data = size - start
                 if data <= _WINDOWS * _WINDOW:
-                    digest.update(file.read(data))
-                    continue
-                for window in range(_WINDOWS):
-                    at = start + (data - _WINDOW) * window // (_WINDOWS - 1)
-                    digest.update(os.pread(file.fileno(), _WINDOW, at))
+                    digest.update(file.read(max(data, 0)))
+                else:
+                    for window in range(_WINDOWS):
+                        at = start + (data - _WINDOW) * window // (_WINDOWS - 1)
+                        digest.update(os.pread(file.fileno(), _WINDOW, at))
+                if data < 0 or Stamp.of(os.fstat(file.fileno())) != before:
+                    raise InputError(f"{path} changed while it was being read", hint="run the command again")
         except OSError as error:
             raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
     return "sha256:" + digest.hexdigest()

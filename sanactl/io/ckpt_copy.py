@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from sanactl.errors import InputError, SanactlError
 from sanactl.io.checkpoint import Stamp
 from sanactl.io.ckpt_plan import Bytes
 
-__all__ = ["Sources", "copy_span", "in_threads", "pwrite_all"]
+__all__ = ["Sources", "copy_folder", "copy_span", "in_threads", "pwrite_all"]
 
 _CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
 _BUFFER = 1 << 20  # bytes of the last fallback's buffer
@@ -178,6 +179,37 @@ def _by_sendfile(source: int, target: int, offset: int, at: int, count: int) -> 
     with _position:
         os.lseek(target, at, os.SEEK_SET)
         return os.sendfile(target, source, offset, count)
+
+
+def copy_folder(source: Path, target: Path, depth: int = 8) -> None:
+    """Copy a folder's files into the new folder `target`: their contents, and permissions of new files.
+
+    Symbolic links are followed, at most `depth` folders deep.
+
+    Raises:
+        InputError: a file cannot be read, changed while it was being read, or is no regular file.
+    """
+    if not depth:
+        raise InputError(f"{source} lies too deep to be copied", hint="do its links go round in a circle?")
+    target.mkdir()
+    for name in sorted(os.listdir(source)):
+        file = source / name
+        if file.is_dir():
+            copy_folder(file, target / name, depth - 1)
+            continue
+        with _readable(file):
+            found = os.stat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{file} is not a regular file")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        with contextlib.closing(Sources({file: Stamp.of(found)})) as sources:
+            descriptor = os.open(target / name, flags, 0o666)
+            try:
+                for _ in copy_span(sources, file, 0, descriptor, 0, found.st_size):
+                    pass
+            finally:
+                os.close(descriptor)
+            sources.check()
 
 
 def pwrite_all(target: int, data: bytes | memoryview, at: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.io.atomic import atomic_dir, check_target
 from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
-from sanactl.io.ckpt_copy import Sources
+from sanactl.io.ckpt_copy import Sources, copy_folder
 from sanactl.io.ckpt_files import fill_files
 from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
@@ -85,7 +84,7 @@ def write_pipeline(
             opened.close()
             for name, source in folders.items():
                 if copy:
-                    shutil.copytree(source, folder / name)
+                    copy_folder(source, folder / name)
                 else:
                     (folder / name).symlink_to(source.resolve(), target_is_directory=True)
             write_json(folder / "model_index.json", index)
