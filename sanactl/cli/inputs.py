@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from sanactl.cli.streams import note, stdin_prompts
+from sanactl.cli.streams import is_stdin, note, prompts_of, stdin_prompts
 from sanactl.errors import InputError
 from sanactl.io.builtin import asset
-from sanactl.io.prompts import load_prompts, number_prompts
+from sanactl.io.prompts import check_prompts, load_prompts, number_prompts
 from sanactl.io.records import Record
 from sanactl.io.regular import open_regular
 
@@ -21,8 +20,8 @@ def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ..
     None where --prompts names a file, which leaves stdin alone, and where stdin is the prompt file, being no more than
     that: the checkpoint is named.
     """
-    only_prompts = prompts == "-" and checkpoint not in (None, "-")
-    return ("prompt",) if prompts in (None, "-") and not only_prompts else ()
+    only_prompts = is_stdin(prompts) and checkpoint is not None and not is_stdin(checkpoint)
+    return ("prompt",) if (prompts is None or is_stdin(prompts)) and not only_prompts else ()
 
 
 def spread(records: list[Record], limit: int | None) -> list[Record]:
@@ -40,12 +39,12 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
         piped: records that the pipe brought; its prompts are used if there is no argument.
         default: "calib" for the calibration prompts, "demo" for one evaluation prompt a task.
     """
-    if argument == "-":
+    if is_stdin(argument):
         return (_of_pipe(piped) if piped else stdin_prompts()), "stdin"
     if argument == "shapes":
         return load_prompts(asset("eval.jsonl")), "builtin:shapes"
     if argument is not None:
-        return load_prompts(Path(argument)), argument
+        return prompts_of(argument), argument
     if any(r["kind"] == "prompt" for r in piped):
         return _of_pipe(piped), "stdin"
     if default == "calib":
@@ -85,4 +84,5 @@ def _of_pipe(piped: list[Record]) -> list[Record]:
     found = [r for r in piped if r["kind"] == "prompt"]
     if not found:
         raise InputError("stdin brought no prompt record")
+    check_prompts(found, "stdin")
     return number_prompts(found)

@@ -187,14 +187,10 @@ def _values(parent: Checkpoint, found: list[Record], where: str) -> list[float]:
 
 def _remembered(parent: Checkpoint) -> Path | None:
     """The newest file of this checkpoint's importance that the folder's journal knows."""
-    for run in reversed(list(Journal().runs())):
+    for run in Journal().newest_first():
         for output in run["outputs"]:
-            if (
-                isinstance(output, dict)
-                and output.get("kind") == "block"
-                and output.get("of") == parent.digest
-            ):
-                path = Path(str(output.get("path")))
-                if path.exists():
+            if output.get("kind") == "block" and output.get("of") == parent.digest:
+                path = Path(output["path"])
+                if path.is_file():
                     return path
     return None

@@ -13,6 +13,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from sanactl.cli.stdout import silence_stdout, write_line
 from sanactl.cli.terminal import is_first_process, say
@@ -20,12 +21,13 @@ from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.journal import Journal
-from sanactl.io.prompts import parse_prompts
-from sanactl.io.records import Record, load_records, read_records
+from sanactl.io.jsonl import is_open_already
+from sanactl.io.prompts import load_prompts, parse_prompts
+from sanactl.io.records import MAX_HELD, Record, load_records, read_records, stream_records
 
 __all__ = [
-    "find_checkpoint", "find_records", "is_first_process", "note", "silence_stdout", "stdin_is_piped", "stdin_prompts",
-    "stdin_records", "write_line",
+    "find_checkpoint", "find_records", "is_first_process", "is_stdin", "note", "prompts_of", "silence_stdout",
+    "stdin_is_piped", "stdin_prompts", "stdin_records", "write_line",
 ]  # fmt: skip
 
 # Seconds of silence on a pipe after which a person is told what is being waited for.
@@ -47,34 +49,70 @@ def stdin_is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
-def stdin_records(kinds: tuple[str, ...], default_kind: str | None = None) -> Iterator[Record]:
-    """Records from stdin as they arrive; says so once if nothing comes for some seconds."""
+def is_stdin(argument: str | None) -> bool:
+    """Whether an argument names stdin: `-`, or one of the system's names for it."""
+    return argument in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
+def stdin_records(
+    kinds: tuple[str, ...], default_kind: str | None = None, *, most: int | None = None
+) -> Iterator[Record]:
+    """Records from stdin as they arrive; says so once if nothing comes for some seconds.
+
+    Args:
+        kinds: those that are wanted.
+        default_kind: of an object without one.
+        most: characters at most, for a reader that holds them all.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return iter(_shared(lambda: list(_own_records(kinds, default_kind))))
-    return _own_records(kinds, default_kind)
+        return iter(_shared(lambda: list(_own_records(kinds, default_kind, MAX_HELD))))
+    return _own_records(kinds, default_kind, most)
 
 
 def stdin_prompts() -> list[Record]:
     """All of stdin as a prompt file: plain text or JSONL."""
 
     def read() -> list[Record]:
-        with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as stream:
+        with _patience("stdin"), _open_stdin() as stream:
             return parse_prompts(stream, "stdin")
 
     return _shared(read)
 
 
-def _own_records(kinds: tuple[str, ...], default_kind: str | None) -> Iterator[Record]:
-    timer = threading.Timer(
-        ANNOUNCE_AFTER, note, ["waiting for records on stdin (a pipe); </dev/null if none will come"]
-    )
+def prompts_of(path: str) -> list[Record]:
+    """The prompts of a file, or of what the shell has opened under a name (`<(command)`)."""
+    with _patience(path) if is_open_already(path) else contextlib.nullcontext():
+        return load_prompts(Path(path))
+
+
+def _open_stdin() -> IO[str]:
+    return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+
+
+def _own_records(kinds: tuple[str, ...], default_kind: str | None, most: int | None) -> Iterator[Record]:
+    with _open_stdin() as stream:
+        yield from _announced(
+            read_records(stream, "stdin", kinds=kinds, default_kind=default_kind, most=most), "stdin"
+        )
+
+
+def _announced(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """The records of a pipe; says so once if the first is long in coming."""
+    with _patience(name) as timer:
+        for record in records:
+            timer.cancel()
+            yield record
+
+
+@contextlib.contextmanager
+def _patience(name: str) -> Iterator[threading.Timer]:
+    """Tells a person, after a while, what is being waited for."""
+    line = f"waiting for {'records on stdin (a pipe); </dev/null if none will come' if name == 'stdin' else name}"
+    timer = threading.Timer(ANNOUNCE_AFTER, note, [line])
     timer.daemon = True
     timer.start()
     try:
-        with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as stream:
-            for record in read_records(stream, "stdin", kinds=kinds, default_kind=default_kind):
-                timer.cancel()
-                yield record
+        yield timer
     finally:
         timer.cancel()
 
@@ -117,12 +155,11 @@ def find_checkpoint(
     """
     # A line of GenEval's metadata has no kind, and is a prompt as it stands.
     untold = "prompt" if "prompt" in also else None
-    if argument not in (None, "-"):
-        assert argument is not None
+    if argument is not None and not is_stdin(argument):
         found = open_checkpoint(argument, revision=revision, native=native)
-        return found, list(stdin_records(also, untold)) if also and stdin_is_piped() else []
-    if argument == "-" or stdin_is_piped():
-        records = list(stdin_records(("checkpoint", "block", *also), untold))
+        return found, list(stdin_records(also, untold, most=MAX_HELD)) if also and stdin_is_piped() else []
+    if argument is not None or stdin_is_piped():
+        records = list(stdin_records(("checkpoint", "block", *also), untold, most=MAX_HELD))
         if not records:
             raise InputError(
                 f"stdin brought no {' or '.join(('checkpoint', *also))} record",
@@ -165,14 +202,14 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
     Raises:
         UsageError: there is no input at all.
     """
-    if argument not in (None, "-"):
-        assert argument is not None
-        if "image" in kinds and Path(argument).is_dir():
+    if argument is not None and not is_stdin(argument):
+        if "image" in kinds and os.path.isdir(argument):
             from sanactl.metrics.geneval_folder import read_geneval_folder
 
             return read_geneval_folder(Path(argument)), argument
-        return iter(load_records(Path(argument), kinds=kinds)), argument
-    if argument == "-" or stdin_is_piped():
+        records = stream_records(Path(argument), kinds=kinds)
+        return _announced(records, argument) if is_open_already(argument) else records, argument
+    if argument is not None or stdin_is_piped():
         return stdin_records(kinds), "stdin"
     journal = Journal()
     newest = journal.newest(kinds[0])
@@ -182,4 +219,4 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
         )
     path = journal.relative(newest["path"])
     note(f"using {path}, the newest {kinds[0]} records in this folder's journal")
-    return iter(load_records(Path(path), kinds=kinds)), path
+    return stream_records(Path(path), kinds=kinds), path

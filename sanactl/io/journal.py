@@ -1,6 +1,7 @@
 """The folder's memory: `.sanactl/journal.jsonl`, one line a run.
 
-Several commands of a pipe write to it at once, so each line is one append under a lock. A line is
+Several commands of a pipe write to it at once, so each line is one append under a lock (flock, where the file system
+has it). A line is
 
     {"time", "command", "argv", "version", "seconds", "seed", "key",
      "inputs": [{"path", "digest"}], "outputs": [{"path", "kind", "digest", ...}]}
@@ -14,13 +15,20 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from sanactl.io.append import append_lines
+from sanactl.io.fields import JOURNAL, JOURNAL_FILE, check_fields
+from sanactl.io.jsonl import MAX_LINE, dump_json, parse_json
 
 __all__ = ["Journal", "Run", "run_key"]
+
+_BLOCK = 2**18  # bytes read at once, from the end
 
 
 def run_key(command: str, **settings: Any) -> str:
@@ -45,7 +53,8 @@ class Run:
 class Journal:
     """The journal of a folder, by default the current one.
 
-    Nothing here raises on a journal that is damaged or cannot be written: it is a memory, not a condition.
+    Nothing here raises on a journal that is damaged or cannot be written: it is a memory, not a condition. A line that
+    is no entry, or whose fields are of other types than `JOURNAL` says, is passed over. No more than a line is held.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -53,33 +62,36 @@ class Journal:
         self.path = self.folder / ".sanactl" / "journal.jsonl"
 
     def runs(self) -> Iterator[dict[str, Any]]:
-        """All runs, oldest first; lines that cannot be read are passed over."""
-        with contextlib.suppress(OSError), self.path.open(encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict) and isinstance(entry.get("outputs"), list):
-                        yield entry
+        """All runs, oldest first; `inputs` and `outputs` are lists of objects that have a `path`."""
+        with contextlib.suppress(OSError), _open(self.path) as stream:
+            while line := stream.readline(MAX_LINE + 2):
+                if not line.endswith(b"\n") and len(line) > MAX_LINE:
+                    _pass_over(stream)
+                elif (entry := _entry(line)) is not None:
+                    yield entry
+
+    def newest_first(self) -> Iterator[dict[str, Any]]:
+        """All runs, newest first, read from the journal's end: what is looked for mostly stands there."""
+        with contextlib.suppress(OSError), _open(self.path) as stream:
+            for line in _backwards(stream):
+                if (entry := _entry(line)) is not None:
+                    yield entry
 
     def newest(self, *kinds: str) -> dict[str, Any] | None:
         """The newest output of one of `kinds` that is still there: {"path" (absolute), "kind", "digest", ...}."""
-        for run in reversed(list(self.runs())):
+        for run in self.newest_first():
             for output in reversed(run["outputs"]):
-                if (
-                    isinstance(output, dict)
-                    and output.get("kind") in kinds
-                    and isinstance(output.get("path"), str)
-                ):
+                if output.get("kind") in kinds:
                     path = self.folder / output["path"]
-                    if path.exists():
+                    if os.path.exists(path):
                         return {**output, "path": str(path)}
         return None
 
     def made(self, path: Path, key: str) -> bool:
         """Whether `path` is there and its newest run in the journal has this key."""
         relative = self.relative(path)
-        for run in reversed(list(self.runs())):
-            if any(isinstance(o, dict) and o.get("path") == relative for o in run["outputs"]):
+        for run in self.newest_first():
+            if any(output["path"] == relative for output in run["outputs"]):
                 return path.exists() and run.get("key") == key
         return False
 
@@ -103,12 +115,63 @@ class Journal:
             "inputs": [{**i, "path": self.relative(i["path"])} for i in run.inputs],
             "outputs": [{**o, "path": self.relative(o["path"])} for o in run.outputs],
         }
-        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+        line = (dump_json(entry) + "\n").encode()
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(exist_ok=True)
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                # One write of an O_APPEND file does not interleave with another process's.
-                os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
+            append_lines(self.path, line)
+
+
+def _open(path: Path) -> BinaryIO:
+    """A journal for reading.
+
+    Raises:
+        OSError: there is none, or it is no regular file.
+    """
+    # Without O_NONBLOCK a named pipe would wait right here for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("no regular file")
+    return open(descriptor, "rb")
+
+
+def _pass_over(stream: BinaryIO) -> None:
+    """Reads to the end of a line that is too long."""
+    while (piece := stream.readline(MAX_LINE)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _backwards(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, the last first; one that is longer than `MAX_LINE` is left out."""
+    position = stream.seek(0, os.SEEK_END)
+    tail: bytes | None = b""  # the part of a line that has been read; None in one that is too long
+    while position:
+        size = min(_BLOCK, position)
+        position -= size
+        stream.seek(position)
+        parts = stream.read(size).split(b"\n")
+        if tail is not None:
+            parts[-1] += tail
+        elif len(parts) > 1:
+            parts.pop()
+        else:
+            continue
+        yield from reversed(parts[1:])
+        tail = parts[0] if len(parts[0]) <= MAX_LINE else None
+    if tail:
+        yield tail
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line as a run; None for what is none."""
+    try:
+        entry = parse_json(line.decode(errors="surrogateescape"))
+        if not isinstance(entry, dict):
+            return None
+        check_fields(JOURNAL, entry, ("outputs",))
+        entry = {**entry, "inputs": entry.get("inputs") or []}
+        for file in (*entry["inputs"], *entry["outputs"]):
+            check_fields(JOURNAL_FILE, file, ("path",))
+    except ValueError:
+        return None
+    return entry

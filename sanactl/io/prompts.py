@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from sanactl.errors import InputError
-from sanactl.io.records import NOT_UTF8, Record, read_records
+from sanactl.io.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
+from sanactl.io.records import MAX_HELD, Record, read_records
 
-__all__ = ["load_prompts", "number_prompts", "parse_prompts"]
+__all__ = ["check_prompts", "load_prompts", "number_prompts", "parse_prompts"]
 
-MAX_PROMPT = 20_000
+MAX_PROMPT = 20_000  # characters
+MAX_PROMPTS = 1_000_000
 
 
-def parse_prompts(lines: Iterable[str], name: str) -> list[Record]:
+def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
     """Prompt records from lines: JSONL if the first line that is not blank begins with a brace, else plain text.
 
     Each gets an `id` (its own, or its place as five digits).
 
     Raises:
-        InputError: a bad JSONL line, a prompt that is too long, or no prompt at all.
+        InputError: a bad JSONL line, a prompt that is too long, too many, or no prompt at all.
     """
-    kept = []
+    # The blank lines before are kept in the count, so that errors name the right line.
+    source, blank, first = lines_of(lines), 0, ""
+    for first in source:
+        if first.strip("\ufeff \t\r\n"):
+            break
+        blank += 1
+        if blank > MAX_PROMPTS:
+            raise InputError(f"{name}: no prompts in its first {MAX_PROMPTS:,} lines")
+    every = itertools.chain(itertools.repeat("\n", blank), (first,), source)
+    if first.lstrip("\ufeff \t").startswith("{"):
+        found = read_records(every, name, kinds=("prompt",), default_kind="prompt", most=MAX_HELD)
+    else:
+        found = _plain(every, name)
+    records = list(itertools.islice(found, MAX_PROMPTS + 1))
+    if not records:
+        raise InputError(f"{name}: no prompts in it")
+    check_prompts(records, name)
+    return number_prompts(records)
+
+
+def _plain(lines: Iterable[str], name: str) -> Iterator[Record]:
+    total = 0
     for number, line in enumerate(lines, 1):
         if NOT_UTF8.search(line):
             raise InputError(f"{name}, line {number}: not UTF-8 text")
-        kept.append(line.rstrip("\r\n"))
-    first = next((line for line in kept if line.strip()), "")
-    if first.lstrip("\ufeff \t").startswith("{"):
-        records = list(read_records(kept, name, kinds=("prompt",), default_kind="prompt"))
-    else:
-        records = [{"kind": "prompt", "prompt": line.strip("\ufeff \t")} for line in kept if line.strip()]
-    if not records:
-        raise InputError(f"{name}: no prompts in it")
+        total += len(line)
+        if len(line) > MAX_LINE or total > MAX_HELD:
+            raise InputError(f"{name}, line {number}: too much text for a file of prompts")
+        if prompt := line.strip("\ufeff \t\r\n"):
+            yield {"kind": "prompt", "prompt": prompt}
+
+
+def check_prompts(records: list[Record], name: str) -> None:
+    """Refuses prompts that are too many or too long.
+
+    Raises:
+        InputError: they are.
+    """
+    if len(records) > MAX_PROMPTS:
+        raise InputError(f"{name}: more than {MAX_PROMPTS:,} prompts", hint="give a part of them")
     for number, record in enumerate(records, 1):
         if len(record["prompt"]) > MAX_PROMPT:
             raise InputError(f"{name}, prompt {number}: longer than {MAX_PROMPT:,} characters")
-    return number_prompts(records)
 
 
 def number_prompts(records: list[Record]) -> list[Record]:
     """The records, each with an `id`: its own, or its place in the list."""
-    return [r if "id" in r else {**r, "id": f"{i:05d}"} for i, r in enumerate(records)]
+    return [r if r.get("id") is not None else {**r, "id": f"{i:05d}"} for i, r in enumerate(records)]
 
 
 def load_prompts(path: Path) -> list[Record]:
@@ -50,10 +81,8 @@ def load_prompts(path: Path) -> list[Record]:
     Raises:
         InputError: see `parse_prompts`; also if the file cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+    with open_lines(path, "prompt file") as stream:
+        try:
             return parse_prompts(stream, str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such prompt file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None

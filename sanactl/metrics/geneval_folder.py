@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.io.fields import FIELDS, REQUIRED, check_fields
+from sanactl.io.jsonl import NOT_UTF8, open_lines, parse_json
 
 __all__ = ["is_geneval_folder", "read_geneval_folder"]
 
 MAX_METADATA = 2**20
+# Python's isdigit() also takes digits that int() does not read (a superscript two), and those of other scripts.
+_NUMBER = re.compile("[0-9]+")
 
 
 def is_geneval_folder(path: Path) -> bool:
     """Whether a folder holds prompt folders, and no metadata.jsonl of its own, which would make it an imagefolder."""
     if not path.is_dir() or (path / "metadata.jsonl").exists():
         return False
-    return any(p.name.isdigit() and (p / "metadata.jsonl").is_file() for p in path.iterdir())
+    return any(_NUMBER.fullmatch(p.name) and (p / "metadata.jsonl").is_file() for p in path.iterdir())
 
 
 def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
@@ -39,7 +43,7 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         folders = sorted(
-            (p for p in path.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name)
+            (p for p in path.iterdir() if _NUMBER.fullmatch(p.name) and p.is_dir()), key=lambda p: int(p.name)
         )
     except OSError as error:
         raise InputError(f"{path}: cannot be read as a folder ({error.strerror})") from None
@@ -57,14 +61,16 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         metadata = _metadata(folder / "metadata.jsonl")
         samples = folder / "samples"
         images = sorted(
-            (p for p in samples.glob("*.png") if p.stem.isdigit() and p.is_file()), key=lambda p: int(p.stem)
+            (p for p in samples.glob("*.png") if _NUMBER.fullmatch(p.stem) and p.is_file()),
+            key=lambda p: int(p.stem),
         )
         if not images:
             raise InputError(
                 f"{samples}: no images (0000.png, ...) in it", hint="sample this prompt, or remove it"
             )
         known = {key: value for key, value in metadata.items() if key not in ("kind", "id")}
-        known["prompt_id"] = str(metadata.get("id", folder.name))
+        name = metadata.get("id")
+        known["prompt_id"] = str(folder.name if name is None else name)
         for image in images:
             record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
             yield {"kind": "image", **known, **record}
@@ -82,14 +88,24 @@ def _promised(path: Path) -> int:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    with open_lines(path) as stream:
+        try:
+            text = stream.read(MAX_METADATA + 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(text) > MAX_METADATA:
+        raise InputError(f"{path}: larger than {MAX_METADATA >> 20} MiB; not a metadata line")
     try:
-        if path.stat().st_size > MAX_METADATA:
-            raise InputError(f"{path}: larger than {MAX_METADATA >> 20} MiB; not a metadata line")
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+        if NOT_UTF8.search(text):
+            raise ValueError("not UTF-8 text")
+        metadata = parse_json(text.removeprefix("\ufeff"))
+    except ValueError as error:
         raise InputError(f"{path}: not one line of JSON ({error})") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt"), str):
         raise InputError(f"{path}: no 'prompt' in it")
+    try:
+        # The fields of an image that are no prompt's are this folder's to say.
+        check_fields({**FIELDS["image"], **FIELDS["prompt"]}, metadata, REQUIRED["prompt"])
+    except ValueError as error:
+        raise InputError(f"{path}: metadata {error}") from None
     return metadata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from sanactl.io.journal import Journal
 
 __all__ = ["Node", "journal_tree", "lineage_tree", "merge_trees", "outline"]
+
+# Columns of branches that a line of an outline has at most: a long history would be more branches than names.
+MAX_BRANCHES = 48
 
 
 @dataclass
@@ -45,28 +49,28 @@ def journal_tree(journal: Journal) -> list[Node]:
     """
     nodes: dict[str, Node] = {}
     used: dict[str, str | None] = {}  # digest of an output's main input, as the run found it
-    parents: dict[str, str] = {}
-    for run in journal.runs():
-        inputs = [entry for entry in _artifacts(run.get("inputs")) if entry["path"] not in ("stdin", "-")]
+    parents: dict[str, tuple[str, int]] = {}  # an output's main input, and the number of the run
+    for number, run in enumerate(journal.runs()):
+        inputs = [entry for entry in run["inputs"] if entry["path"] not in ("stdin", "-")]
         for entry in inputs:
             node = nodes.setdefault(entry["path"], Node(entry["path"]))
-            node.digest = _text(entry.get("digest")) or node.digest
-        for entry in _artifacts(run["outputs"]):
+            node.digest = entry.get("digest") or node.digest
+        for entry in run["outputs"]:
             node = nodes.setdefault(entry["path"], Node(entry["path"]))
-            node.kind, node.digest, node.run = _text(entry.get("kind")), _text(entry.get("digest")), run
+            node.kind, node.digest, node.run = entry.get("kind"), entry.get("digest"), run
             sources = [i for i in inputs if i["path"] != node.name]
             main = min(sources, key=lambda i: _rank(nodes[i["path"]]), default=None)
             node.also_from = [i["path"] for i in sources if i is not main]
             parents.pop(node.name, None)
-            if main is not None and not _is_below(main["path"], node.name, parents):
-                parents[node.name] = main["path"]
-                used[node.name] = _text(main.get("digest"))
+            if main is not None:
+                parents[node.name] = (main["path"], number)
+                used[node.name] = main.get("digest")
     for node in nodes.values():
         # What no run made and nobody took a digest of may be no file at all ("builtin:shapes", a data set's
         # name).
-        here = (journal.folder / node.name).exists()
+        here = os.path.exists(journal.folder / node.name)
         node.exists = here if here or node.run is not None or node.digest is not None else None
-    return _linked(nodes, parents, used)
+    return _linked(nodes, _without_circles(parents), used)
 
 
 def _rank(node: Node) -> int:
@@ -88,26 +92,26 @@ def _linked(nodes: dict[str, Node], parents: Mapping[str, str], used: Mapping[st
     return [root for root in roots if root.run is not None or root.children]
 
 
-def _artifacts(entries: Any) -> list[dict[str, Any]]:
-    """The entries of a run's inputs or outputs that can be read; a journal may be damaged."""
-    entries = entries if isinstance(entries, list) else []
-    return [
-        e for e in entries if isinstance(e, dict) and isinstance(e.get("path"), str) and "\0" not in e["path"]
-    ]
-
-
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
-    """Whether `name` came from `ancestor`: files that are written over can make a circle of a history."""
-    at: str | None = name
-    while at is not None:
-        if at == ancestor:
-            return True
-        at = parents.get(at)
-    return False
+def _without_circles(parents: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    """Each name's parent. Files that are written over can make a circle of a history; its newest link is left out."""
+    links = {name: parent for name, (parent, _) in parents.items()}
+    done: set[str] = set()
+    for start in parents:
+        path: dict[str, None] = {}
+        at: str | None = start
+        while at is not None and at not in done and at not in path:
+            path[at] = None
+            at = links.get(at)
+        if at in path:
+            names = list(path)
+            circle = names[names.index(str(at)) :]
+            del links[max(circle, key=lambda name: parents[name][1])]
+        done.update(path)
+    return links
 
 
 def lineage_tree(
@@ -166,19 +170,17 @@ def merge_trees(roots: Sequence[Node]) -> list[Node]:
 
 
 def outline(roots: Sequence[Node]) -> list[tuple[str, Node]]:
-    """The trees as (branches, node) lines for a fixed-width font: "├─ ", "│  └─ ", "" for a root."""
+    """The trees as (branches, node) lines for a fixed-width font: "├─ ", "│  └─ ", "" for a root.
+
+    Of the branches of a deep line the last `MAX_BRANCHES` columns are drawn, behind the line's depth: "[17] ".
+    """
     lines: list[tuple[str, Node]] = []
-    stack: list[tuple[str, str, Node]] = [("", "", root) for root in reversed(roots)]
+    stack: list[tuple[int, bool, str, Node]] = [(0, True, "", root) for root in reversed(roots)]
     while stack:
-        branch, indent, node = stack.pop()
-        lines.append((branch, node))
-        for place in range(len(node.children) - 1, -1, -1):
-            final = place + 1 == len(node.children)
-            stack.append(
-                (
-                    indent + ("└─ " if final else "├─ "),
-                    indent + ("   " if final else "│  "),
-                    node.children[place],
-                )
-            )
+        depth, last, indent, node = stack.pop()
+        branch = indent + ("└─ " if last else "├─ ") if depth else ""
+        lines.append((f"[{depth}] {branch}" if 3 * depth > MAX_BRANCHES else branch, node))
+        below = (indent + ("   " if last else "│  "))[3 - MAX_BRANCHES :] if depth else ""
+        final = len(node.children) - 1
+        stack += [(depth + 1, i == final, below, node.children[i]) for i in range(final, -1, -1)]
     return lines

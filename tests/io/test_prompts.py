@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,11 @@ def test_own_ids_stay() -> None:
         (b" \n\t\n", "no prompts"),
         (b'{"kind": "image", "path": "a", "prompt": "b"}\n', "no prompts"),
         (b'{"prompt": "a"}\n{"promt": "b"}\n', "line 2"),
+        (b'\n\n{"prompt": "a"}\n{"prompt": 5}\n', "line 4"),
+        (b'{"prompt": "a", "include": "star"}\n', "line 1.*'include'"),
+        (b'{"prompt": "a", "id": [1]}\n', "line 1.*'id'"),
+        (b"\n\na star\n\xff\n", "line 4"),
+        (b"\0" * 5_000_000, "too much text"),
         (b"a star\n\xff\xfe\n", "line 2: not UTF-8"),
         (b"x" * (MAX_PROMPT + 1), "prompt 1: longer"),
     ],
@@ -45,6 +52,38 @@ def test_bad_files(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(InputError, match=said):
         load_prompts(tmp_path / "p.txt")
+
+
+def test_a_null_id_is_none() -> None:
+    assert [
+        r["id"] for r in parse_prompts(['{"prompt": "a", "id": null}', '{"prompt": "b", "id": 7}'], "p")
+    ] == [
+        "00000",
+        7,
+    ]
+
+
+def test_what_has_no_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sanactl.io.prompts.MAX_PROMPTS", 1000)
+    for line in ("a star\n", '{"prompt": "a star"}\n'):
+        assert len(parse_prompts([line] * 1000, "p")) == 1000
+        with pytest.raises(InputError, match="more than 1,000 prompts"):
+            parse_prompts(itertools.repeat(line), "p")
+    with pytest.raises(InputError, match="no prompts in its first"):
+        parse_prompts(itertools.repeat("\n"), "p")
+
+
+def test_a_named_pipe_is_refused_and_an_open_one_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="named pipe"):
+        load_prompts(tmp_path / "pipe")
+    reader, writer = os.pipe()
+    os.write(writer, b"a star\n")
+    os.close(writer)
+    try:
+        assert [r["prompt"] for r in load_prompts(Path(f"/dev/fd/{reader}"))] == ["a star"]
+    finally:
+        os.close(reader)
 
 
 def test_missing_file(tmp_path: Path) -> None:

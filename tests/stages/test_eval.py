@@ -204,7 +204,7 @@ def test_a_folder_in_genevals_layout_is_read_in_order(pictures, tmp_path):
     ("files", "fault"),
     [
         ({}, "no prompt folders"),
-        ({"00000/samples/0000.png": ""}, "metadata.jsonl: cannot be read"),
+        ({"00000/samples/0000.png": ""}, "metadata.jsonl: no such file"),
         ({"00000/metadata.jsonl": "{", "00000/samples/0000.png": ""}, "not one line of JSON"),
         ({"00000/metadata.jsonl": "{}", "00000/samples/0000.png": ""}, "no 'prompt'"),
         ({"00000/metadata.jsonl": '{"prompt": "a"}'}, "no images"),

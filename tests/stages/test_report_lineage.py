@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from sanactl.io.journal import Journal, Run
-from sanactl.stages.lineage import journal_tree, lineage_tree, merge_trees, outline
+from sanactl.stages.lineage import MAX_BRANCHES, journal_tree, lineage_tree, merge_trees, outline
 
 
 def ran(journal, command, inputs, outputs, kind="checkpoint", make=True):
@@ -81,14 +83,45 @@ def test_damaged_journals_are_read_as_far_as_they_go(tmp_path):
         inputs = '[null, {"path": "grown.st", "digest": []}]'
         stream.write(f'{{"outputs": {odd}, "inputs": 6}}\n')
         stream.write(f'{{"outputs": [{{"path": "n.st"}}], "inputs": {inputs}, "time": 3}}\n{{"ou')
-    assert drawn(journal_tree(journal)) == ["base.st", "└─ grown.st", "   └─ n.st", "odd.st"]
+    ran(journal, "prune", ["grown.st@b"], ["small.st@c"])
+    assert drawn(journal_tree(journal)) == ["base.st", "└─ grown.st", "   └─ small.st"]
 
 
-def test_long_histories_are_drawn_without_recursion(tmp_path):
+def write_chain(journal, length):
+    """A journal of runs that each work on the last one's output."""
+    journal.path.parent.mkdir(exist_ok=True)
+    with journal.path.open("w") as stream:
+        for number in range(length):
+            inputs = [{"path": f"{number}.st", "digest": f"d{number}"}]
+            outputs = [{"path": f"{number + 1}.st", "kind": "checkpoint", "digest": f"d{number + 1}"}]
+            entry = {"time": f"{number:06d}", "command": "grow", "inputs": inputs, "outputs": outputs}
+            stream.write(json.dumps(entry) + "\n")
+
+
+def test_long_histories_take_time_and_space_by_their_length(tmp_path):
     journal = Journal(tmp_path)
-    for number in range(1200):
-        ran(journal, "finetune", [f"{number}.st"], [f"{number + 1}.st"], make=False)
-    assert len(outline(journal_tree(journal))) == 1201
+    for length in (5000, 20_000):
+        write_chain(journal, length)
+        lines = outline(journal_tree(journal))
+        assert [node.name for _, node in lines] == [f"{i}.st" for i in range(length + 1)]
+        assert max(len(branch) for branch, _ in lines) <= MAX_BRANCHES + 10
+    assert lines[0][0] == ""
+    assert lines[16][0] == f"{'   ' * 15}└─ "
+    assert lines[17][0] == f"[17] {'   ' * 15}└─ "
+    assert lines[-1][0] == f"[20000] {'   ' * 15}└─ "
+
+
+def test_files_that_are_written_over_in_turn(tmp_path):
+    """Two files made of each other again and again, and a chain that hangs on them."""
+    journal = Journal(tmp_path)
+    for number in range(50):
+        ran(journal, "convert", ["a.st"], ["b.st"])
+        ran(journal, "convert", ["b.st"], ["a.st"])
+        ran(journal, "grow", ["a.st"], [f"{number}.st"])
+    lines = drawn(journal_tree(journal))
+    assert lines[0] == "a.st"
+    assert len(lines) == 52
+    assert sorted(line[3:] for line in lines[1:]) == sorted(["b.st", *(f"{i}.st" for i in range(50))])
 
 
 def step(command, parent, digest, *others):
