@@ -57,7 +57,7 @@ def filter_(
     conditions = [Condition(text) for text in where or ()]
     run = Invocation("filter")
     target = run.records_file(output, "filter", force=force)
-    stream, source = find_records(records, ("image",), what="images to filter")
+    stream, source = find_records(records, ("image",), what="images to filter", checked=False)
     run.uses(source)
     counts: Counter[str] = Counter()
     passed = filter_records(

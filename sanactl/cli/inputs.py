@@ -7,6 +7,7 @@ from typing import Any
 from sanactl.cli.streams import is_stdin, note, prompts_of, stdin_prompts
 from sanactl.errors import InputError
 from sanactl.io.builtin import asset
+from sanactl.io.jsonl import is_open_already
 from sanactl.io.prompts import check_prompts, load_prompts, number_prompts
 from sanactl.io.records import Record
 from sanactl.io.regular import open_regular
@@ -44,7 +45,7 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
     if argument == "shapes":
         return load_prompts(asset("eval.jsonl")), "builtin:shapes"
     if argument is not None:
-        return prompts_of(argument), argument
+        return prompts_of(argument), "stdin" if is_open_already(argument) else argument
     if any(r["kind"] == "prompt" for r in piped):
         return _of_pipe(piped), "stdin"
     if default == "calib":

@@ -191,24 +191,30 @@ def _remembered_checkpoint() -> tuple[Checkpoint, list[Record]]:
     return open_checkpoint(asset("base.st")), []
 
 
-def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> tuple[Iterator[Record], str]:
+def find_records(
+    argument: str | None, kinds: tuple[str, ...], *, what: str, checked: bool = True
+) -> tuple[Iterator[Record], str]:
     """A stream of records and its name.
 
     Args:
         argument: a JSONL file, a folder of images in GenEval's layout, `-`, or None.
         kinds: what is wanted, the first being what the journal is asked for.
         what: how to call them in an error ("images to judge").
+        checked: read a file to its end first, so that a bad line is told before long work on those above it.
 
     Raises:
         UsageError: there is no input at all.
+        InputError: the input cannot be read.
     """
     if argument is not None and not is_stdin(argument):
         if "image" in kinds and os.path.isdir(argument):
             from sanactl.metrics.geneval_folder import read_geneval_folder
 
             return read_geneval_folder(Path(argument)), argument
-        records = stream_records(Path(argument), kinds=kinds)
-        return _announced(records, argument) if is_open_already(argument) else records, argument
+        if is_open_already(argument):
+            # Its name means nothing once this process has ended.
+            return _announced(stream_records(Path(argument), kinds=kinds), argument), "stdin"
+        return _of_file(Path(argument), kinds, checked), argument
     if argument is not None or stdin_is_piped():
         return stdin_records(kinds), "stdin"
     journal = Journal()
@@ -219,4 +225,11 @@ def find_records(argument: str | None, kinds: tuple[str, ...], *, what: str) -> 
         )
     path = journal.relative(newest["path"])
     note(f"using {path}, the newest {kinds[0]} records in this folder's journal")
-    return stream_records(Path(path), kinds=kinds), path
+    return _of_file(Path(path), kinds, checked), path
+
+
+def _of_file(path: Path, kinds: tuple[str, ...], checked: bool) -> Iterator[Record]:
+    if checked:
+        for _ in stream_records(path, kinds=kinds):
+            pass
+    return stream_records(path, kinds=kinds)

@@ -81,8 +81,8 @@ def _promised(path: Path) -> int:
     try:
         if not (path / "settings.json").is_file() or (path / "settings.json").stat().st_size > MAX_METADATA:
             return 0
-        count = json.loads((path / "settings.json").read_text(encoding="utf-8"))["prompts"]["count"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        count = parse_json((path / "settings.json").read_text(encoding="utf-8"))["prompts"]["count"]
+    except (OSError, ValueError, TypeError, KeyError):
         return 0
     return count if type(count) is int else 0
 

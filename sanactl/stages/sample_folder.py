@@ -253,7 +253,8 @@ class SampleFolder:
             "kind": "image",
             "path": str(self.folder / f"{place:05d}" / "samples" / f"{index:04d}.png"),
             "prompt_id": str(prompt["id"]),
-            **{k: v for k, v in prompt.items() if k not in ("kind", "id")},
+            # A prompt's record must not say where its image lies.
+            **{k: v for k, v in prompt.items() if k not in ("kind", "id", "path", "prompt_id")},
             "index": index,
             "samples": self.count,
             "seed": image_seed(self.seed, prompt["prompt"], index),

@@ -11,6 +11,7 @@ import signal
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_damaged_journal_is_read_as_far_as_it_can_be(tmp_path: Path) -> None:
 
 
 ENTRY = {"time": "t", "command": "grow", "outputs": [{"path": "a.st", "kind": "checkpoint", "digest": "d"}]}
-WRONG = [
+WRONG: list[dict[str, Any]] = [
     {"outputs": [5]}, {"outputs": {}}, {"outputs": None}, {"outputs": [{"path": 5}]}, {"outputs": [{"kind": "image"}]},
     {"outputs": [{"path": "a\0b"}]}, {"outputs": [{"path": "a.st", "kind": ["checkpoint"]}]},
     {"outputs": [{"path": "a.st", "digest": 5}]}, {"inputs": "b.st"}, {"inputs": [["b.st"]]}, {"time": 5},

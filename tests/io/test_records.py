@@ -59,7 +59,7 @@ def test_bad_lines_are_named() -> None:
     assert "not JSON" in bad("[" * 100_000)
 
 
-WRONG = {
+WRONG: dict[str, dict[str, list[Any]]] = {
     "image": {
         "path": [3, "", "a\0b", "x" * 5000, "\ud800"],
         "prompt": [3, ["a"], {}, True],
@@ -90,7 +90,7 @@ WRONG = {
     "prompt": {"id": [1.5, []], "tag": [1], "include": [{}]},
     "checkpoint": {"path": [None, 3], "blocks": ["10"], "digest": [1], "lineage": [{}, ["a"]]},
 }
-WHOLE = {
+WHOLE: dict[str, dict[str, Any]] = {
     "image": IMAGE,
     "block": {"kind": "block", "checkpoint": "a.st", "digest": "d", "block": 0, "importance": 0.5},
     "score": {"kind": "score", "metric": "m"},
