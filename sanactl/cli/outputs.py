@@ -49,7 +49,6 @@ def check_file(path: Path, what: str, *, force: bool = False) -> None:
             hint="name a file with -o; records go to stdout in any case",
         )
     check_target(path, force)
-    _check_permission(path, path.parent)
 
 
 def check_folder(path: Path, *, parents: bool = False) -> None:

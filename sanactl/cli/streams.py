@@ -8,6 +8,7 @@ Under several processes (`torchrun`, `accelerate launch`) the first reads stdin 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
