@@ -15,16 +15,17 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
+from sanactl.errors import InputError
 from sanactl.io.append import append_lines
 from sanactl.io.fields import JOURNAL, JOURNAL_FILE, check_fields
 from sanactl.io.jsonl import MAX_LINE, dump_json, parse_json
+from sanactl.io.regular import open_regular
 
 __all__ = ["Journal", "Run", "run_key"]
 
@@ -63,7 +64,7 @@ class Journal:
 
     def runs(self) -> Iterator[dict[str, Any]]:
         """All runs, oldest first; `inputs` and `outputs` are lists of objects that have a `path`."""
-        with contextlib.suppress(OSError), _open(self.path) as stream:
+        with contextlib.suppress(OSError, InputError), open_regular(self.path) as stream:
             while line := stream.readline(MAX_LINE + 2):
                 if not line.endswith(b"\n") and len(line) > MAX_LINE:
                     _pass_over(stream)
@@ -72,7 +73,7 @@ class Journal:
 
     def newest_first(self) -> Iterator[dict[str, Any]]:
         """All runs, newest first, read from the journal's end: what is looked for mostly stands there."""
-        with contextlib.suppress(OSError), _open(self.path) as stream:
+        with contextlib.suppress(OSError, InputError), open_regular(self.path) as stream:
             for line in _backwards(stream):
                 if (entry := _entry(line)) is not None:
                     yield entry
@@ -121,27 +122,13 @@ class Journal:
             append_lines(self.path, line)
 
 
-def _open(path: Path) -> BinaryIO:
-    """A journal for reading.
-
-    Raises:
-        OSError: there is none, or it is no regular file.
-    """
-    # Without O_NONBLOCK a named pipe would wait right here for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("no regular file")
-    return open(descriptor, "rb")
-
-
-def _pass_over(stream: BinaryIO) -> None:
+def _pass_over(stream: IO[bytes]) -> None:
     """Reads to the end of a line that is too long."""
     while (piece := stream.readline(MAX_LINE)) and not piece.endswith(b"\n"):
         pass
 
 
-def _backwards(stream: BinaryIO) -> Iterator[bytes]:
+def _backwards(stream: IO[bytes]) -> Iterator[bytes]:
     """The lines of a file, the last first; one that is longer than `MAX_LINE` is left out."""
     position = stream.seek(0, os.SEEK_END)
     tail: bytes | None = b""  # the part of a line that has been read; None in one that is too long

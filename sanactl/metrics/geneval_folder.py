@@ -9,7 +9,8 @@ from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.io.fields import FIELDS, REQUIRED, check_fields
-from sanactl.io.jsonl import NOT_UTF8, open_lines, parse_json
+from sanactl.io.jsonl import parse_json
+from sanactl.io.regular import open_regular
 
 __all__ = ["is_geneval_folder", "read_geneval_folder"]
 
@@ -88,19 +89,13 @@ def _promised(path: Path) -> int:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    with open_lines(path) as stream:
+    with open_regular(path, most=MAX_METADATA) as stream:
         try:
-            text = stream.read(MAX_METADATA + 1)
+            metadata = parse_json(stream.read(MAX_METADATA + 1).decode("utf-8-sig"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(text) > MAX_METADATA:
-        raise InputError(f"{path}: larger than {MAX_METADATA >> 20} MiB; not a metadata line")
-    try:
-        if NOT_UTF8.search(text):
-            raise ValueError("not UTF-8 text")
-        metadata = parse_json(text.removeprefix("\ufeff"))
-    except ValueError as error:
-        raise InputError(f"{path}: not one line of JSON ({error})") from None
+        except ValueError as error:
+            raise InputError(f"{path}: not one line of JSON ({error})") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt"), str):
         raise InputError(f"{path}: no 'prompt' in it")
     try:
