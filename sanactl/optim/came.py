@@ -5,24 +5,29 @@ The algorithm is `reference.came_step`; `update` is its fast form, `state` what 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from sanactl.errors import UsageError
 from sanactl.optim.blockwise import Code, check_code
 from sanactl.optim.reference import Hyper
-from sanactl.optim.rounding import seed_of
-from sanactl.optim.sharded import check_sharding, part_of
-from sanactl.optim.state import empty_state, entries, keep_tensors, restore
+from sanactl.optim.rounding import fingerprint, seed_of
+from sanactl.optim.sharded import check_sharding, local, part_of
+from sanactl.optim.state import IDENTITY, Entry, empty_state, entries, keep_tensors, restore
 from sanactl.optim.update import check_gradients, update
 
 __all__ = ["CAME", "CAME8bit"]
 
 # The state is fp32, so a parameter of more bits would gain nothing by them.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Options of torch's optimizers that would change the steps if they were there.
+FOREIGN = ("amsgrad", "dampening", "differentiable", "momentum", "nesterov")
+OF_8BIT = ("block_size", "min_8bit_size", "blocking", "code")
 
 
 class CAME(Optimizer):
@@ -40,12 +45,14 @@ class CAME(Optimizer):
         eps: added to the squared gradient and to the instability; at least 1e-30 each.
         clip_threshold: largest root mean square of the normalised gradient.
         weight_decay: decoupled weight decay.
+        maximize: go up the gradient in place of down.
         bf16_stochastic_round: round the updates of bf16 parameters up or down at random, so that small updates are
-            not lost; the draws depend on the step and the parameter's position alone.
+            not lost. The draws are a function of the step and of the parameter: its place, its name where names were
+            given, and its values before its first step. The state holds what is needed to draw the same after a restart.
 
     Raises:
-        UsageError: an option makes no sense, or a parameter cannot be optimised (float64, complex, sharded otherwise
-            than by rows).
+        UsageError: an option makes no sense or is another optimizer's, or a parameter cannot be optimised (float64,
+            complex, sharded otherwise than by rows).
         TrainingError: from `step`, when a gradient is not finite. Nothing was changed then.
     """
 
@@ -58,6 +65,7 @@ class CAME(Optimizer):
         clip_threshold: float = 1.0,
         weight_decay: float = 0.0,
         *,
+        maximize: bool = False,
         bf16_stochastic_round: bool = False,
     ) -> None:
         defaults = {
@@ -66,6 +74,7 @@ class CAME(Optimizer):
             "eps": _as_tuple(eps),
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
+            "maximize": maximize,
             "bf16_stochastic_round": bf16_stochastic_round,
         }
         super().__init__(params, defaults)
@@ -112,14 +121,18 @@ class CAME(Optimizer):
                 state.update(empty_state(entry.p, group))
             state["step"] += 1
             seed = None
-            if group["bf16_stochastic_round"]:
-                seed = seed_of(int(state["step"]), entry.position, part_of(entry.p).rank)
+            if group["bf16_stochastic_round"] and entry.p.dtype == torch.bfloat16:
+                if IDENTITY not in state:
+                    state[IDENTITY] = _identity(entry)
+                rank = part_of(entry.p).rank
+                seed = seed_of(int(state["step"]), entry.position, rank, int(state[IDENTITY]))
             h = Hyper(
                 float(group["lr"]),
                 group["betas"],
                 group["eps"],
                 group["clip_threshold"],
                 group["weight_decay"],
+                bool(group["maximize"]),
             )
             update(entry, state, sums, h, seed)
         return loss
@@ -165,6 +178,10 @@ class CAME(Optimizer):
             )
         if not group["weight_decay"] >= 0:
             raise UsageError(f"weight_decay is {group['weight_decay']}", hint="use 0 or more")
+        others = [key for key in FOREIGN if group.get(key)]
+        others += [key for key in OF_8BIT if key in group and key not in self.defaults]
+        if others:
+            raise UsageError(f"{type(self).__name__} has no option {others[0]}", hint="leave it out of the group")
         for entry in entries([group]):
             if entry.p.dtype not in DTYPES:
                 raise UsageError(
@@ -180,7 +197,7 @@ class CAME8bit(CAME):
     8-bit; their second moments and everything else stay fp32.
 
     Args:
-        params, lr, betas, eps, clip_threshold, weight_decay, bf16_stochastic_round: as for `CAME`.
+        params, lr, betas, eps, clip_threshold, weight_decay, maximize, bf16_stochastic_round: as for `CAME`.
         block_size: values that share one scale.
         min_8bit_size: matrices of at most this many values keep an fp32 first moment.
         blocking: `paper`: a block is `block_size` flattened values. `rows`: `block_size` rows, what the public SANA
@@ -197,6 +214,7 @@ class CAME8bit(CAME):
         clip_threshold: float = 1.0,
         weight_decay: float = 0.0,
         *,
+        maximize: bool = False,
         bf16_stochastic_round: bool = False,
         block_size: int = 2048,
         min_8bit_size: int = 16384,
@@ -209,6 +227,7 @@ class CAME8bit(CAME):
             "eps": _as_tuple(eps),
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
+            "maximize": maximize,
             "bf16_stochastic_round": bf16_stochastic_round,
             "block_size": block_size,
             "min_8bit_size": min_8bit_size,
@@ -222,6 +241,12 @@ class CAME8bit(CAME):
         check_code(group["code"], group["block_size"])
         if group["blocking"] not in ("paper", "rows"):
             raise UsageError(f"unknown blocking {group['blocking']!r}", hint="use paper or rows")
+
+
+def _identity(entry: Entry) -> Tensor:
+    """32 bits that tell a parameter's draws from another's: of its name and its values, the same on every process."""
+    values = part_of(entry.p).sum(fingerprint(local(entry.p)))
+    return torch.tensor((int(values) ^ zlib.crc32(entry.given.encode())) & 0xFFFFFFFF)
 
 
 def _as_tuple(values: Any) -> Any:

@@ -25,6 +25,7 @@ class Hyper(NamedTuple):
         eps: added to the squared gradient, to the instability.
         clip_threshold: largest root mean square of the normalised gradient.
         weight_decay: decoupled; the parameter shrinks by `lr * weight_decay` a step.
+        maximize: go up the gradient in place of down.
     """
 
     lr: float
@@ -32,6 +33,7 @@ class Hyper(NamedTuple):
     eps: tuple[float, float] = (1e-30, 1e-16)
     clip_threshold: float = 1.0
     weight_decay: float = 0.0
+    maximize: bool = False
 
 
 def factor(rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +55,7 @@ def came_step(p: Tensor, g: Tensor, state: State, h: Hyper) -> tuple[Tensor, Sta
         The new parameter in fp32, and the new state. Nothing that was passed in changes.
     """
     b1, b2, b3 = h.betas
-    p, g, new = p.float(), g.float(), {}
+    p, g, new = p.float(), -g.float() if h.maximize else g.float(), {}
 
     # Second moment, factored into rows and columns: O(R + C) in place of O(R C) (section 2.3, "hybrid precision").
     g2 = g.square() + h.eps[0]

@@ -5,14 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["seed_of", "stochastic_bf16"]
+__all__ = ["fingerprint", "seed_of", "stochastic_bf16"]
 
 
-def seed_of(step: int, index: int, part: int = 0) -> int:
-    """A 32-bit seed for part `part` of parameter `index` at `step`, and of nothing else: a restart draws the same."""
-    seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77 ^ part * 0x27D4EB2F) & 0xFFFFFFFF
+def seed_of(step: int, index: int, part: int = 0, identity: int = 0) -> int:
+    """A 32-bit seed for part `part` of parameter `index` at `step`, and of nothing else: a restart draws the same.
+
+    Args:
+        identity: of the parameter itself, 32 bits, so that parameters which are the first of optimizers of their own
+            draw apart.
+    """
+    seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77 ^ part * 0x27D4EB2F ^ identity) & 0xFFFFFFFF
     seed = ((seed ^ seed >> 15) * 0xC2B2AE3D) & 0xFFFFFFFF
     return seed - (1 << 32) if seed >= 1 << 31 else seed
+
+
+def fingerprint(p: Tensor) -> Tensor:
+    """A hash of up to about 8,000 of a parameter's values and their places: int64 scalar, below 2**45, on its device."""
+    flat = p.detach().reshape(-1)
+    bits = flat[:: max(1, flat.numel() // 4096)].float().contiguous().view(torch.int32)
+    places = torch.arange(bits.numel(), dtype=torch.int32, device=p.device)
+    return (_hash(bits ^ _hash(places, 1), 0).long() & 0xFFFFFFFF).sum()
 
 
 def stochastic_bf16(x: Tensor, seed: int, first: int = 0) -> Tensor:

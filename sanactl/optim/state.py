@@ -14,6 +14,7 @@ from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import blocks_by_process, is_sharded, local, zeros_like_rows
 
 __all__ = [
+    "IDENTITY",
     "Entry",
     "as_matrix",
     "check_state",
@@ -27,16 +28,23 @@ __all__ = [
 ]
 
 Group = dict[str, Any]
+# Kept beside the rest from the first step with stochastic rounding on: what tells a parameter's draws from another's.
+IDENTITY = "rounding_identity"
+_ON_CPU = ("step", IDENTITY)
 OFFSETS = {"linear": "exp_avg_min", "zero": "exp_avg_zero"}
 
 
 class Entry(NamedTuple):
-    """A parameter, where it stands (`position` counts over all groups), and how to call it in a message."""
+    """A parameter, where it stands (`position` counts over all groups), and how to call it in a message.
+
+    `given` is the name that came with it, "" where none did.
+    """
 
     p: Tensor
     group: Group
     position: int
     name: str
+    given: str = ""
 
 
 def entries(groups: list[Group]) -> Iterator[Entry]:
@@ -44,8 +52,9 @@ def entries(groups: list[Group]) -> Iterator[Entry]:
     position = 0
     for i, group in enumerate(groups):
         for j, p in enumerate(group["params"]):
-            label = f"'{group['param_names'][j]}'" if "param_names" in group else f"{j} of group {i}"
-            yield Entry(p, group, position, f"parameter {label} {list(p.shape)}")
+            given = str(group["param_names"][j]) if "param_names" in group else ""
+            label = f"'{given}'" if given else f"{j} of group {i}"
+            yield Entry(p, group, position, f"parameter {label} {list(p.shape)}", given)
             position += 1
 
 
@@ -143,7 +152,7 @@ def restore(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
     state = {}
     for key, value in values.items():
         if isinstance(value, _Kept):
-            value = value.tensor.detach().to("cpu" if key == "step" else entry.p.device, copy=True)
+            value = value.tensor.detach().to("cpu" if key in _ON_CPU else entry.p.device, copy=True)
         state[key] = value
     check_state(entry, state)
     return state
@@ -160,6 +169,8 @@ def check_state(entry: Entry, state: dict[str, Any]) -> None:
         k: (tuple(v.shape), v.dtype, is_sharded(v)) if isinstance(v, Tensor) else type(v)
         for k, v in state.items()
     }
+    if IDENTITY in found:
+        wanted[IDENTITY] = ((), torch.int64, False)
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
             raise InputError(

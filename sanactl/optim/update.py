@@ -84,6 +84,7 @@ def _update_matrix(
     passes = _passes(p, g, m)
     b1, b2, b3 = h.betas
     row, col = _factors(state, "exp_avg_sq", square_sums, part, h.eps[0], b2)
+    row = -row if h.maximize else row  # and so the sign of u = g col row, with no copy of g
     k, row_sums, col_sums = passes.residual_sums(g, m, row, col, h.clip_threshold, part)
     # u - (b1 m + (1 - b1) u) = b1 (u - m): the instability is known before the new moment is.
     res_sums = (b1 * b1 * row_sums, b1 * b1 * part.sum(col_sums))
@@ -113,7 +114,7 @@ def _update_unfactored(
     m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
     g = g.float()
     v.lerp_(g.square().add_(h.eps[0]), 1 - b2)
-    u = v.rsqrt().mul_(g)
+    u = v.rsqrt().mul_(-g if h.maximize else g)
     rms = _square_norm(u, part).sqrt() / part.numel**0.5
     m.lerp_(u.div_((rms / h.clip_threshold).clamp(min=1)), 1 - b1)
     torch.mul(m, h.lr, out=u)

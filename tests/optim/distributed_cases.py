@@ -238,3 +238,18 @@ def test_stochastic_rounding_draws_differ_between_shards() -> None:
     above, below = p.full_tensor().detach().chunk(2)
     assert not torch.equal(above, below)
     assert 0 < (above < 1).float().mean() < 1
+
+
+def test_shards_agree_on_what_their_parameter_is() -> None:
+    """The state is saved once for all processes, so what it holds for the draws must not differ between them."""
+    mesh = init_device_mesh("cpu", (2,))
+    whole = torch.arange(201 * 10).reshape(201, 10).bfloat16()
+    p = nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)]))
+    p.grad = distribute_tensor(torch.ones(201, 10), mesh, [Shard(0)]).bfloat16()
+    optimizer = CAME([("w", p)], bf16_stochastic_round=True)
+    optimizer.step()
+    mine = optimizer.state[p]["rounding_identity"].reshape(1)
+    both = [torch.empty_like(mine) for _ in range(2)]
+    torch.distributed.all_gather(both, mine)
+    assert torch.equal(*both)
+    optimizer.load_state_dict(optimizer.state_dict())

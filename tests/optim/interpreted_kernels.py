@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -125,9 +127,9 @@ def test_noise_is_that_of_the_twin() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("options", [None, *({"code": code} for code in CODES)])
+@pytest.mark.parametrize("options", [None, *({"code": code} for code in CODES), {"maximize": True}])
 def test_whole_steps(
-    options: dict[str, str] | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any] | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four steps of the optimizer on kernels and on the twin, dead rows and columns among them."""
     found = []
@@ -138,7 +140,7 @@ def test_whole_steps(
         if options is None:
             optimizer: CAME = CAME([p], lr=1e-3)
         else:
-            optimizer = CAME8bit([p], lr=1e-3, block_size=BLOCK, min_8bit_size=0, **options)  # type: ignore[arg-type]
+            optimizer = CAME8bit([p], lr=1e-3, block_size=BLOCK, min_8bit_size=0, **options)
         for step in range(4):
             p.grad = torch.randn(90, 70, generator=torch.Generator().manual_seed(step)).to(DEVICE, dtype)
             p.grad[4], p.grad[:, 60:] = 0, 0

@@ -279,3 +279,85 @@ def test_stochastic_rounding_keeps_small_updates() -> None:
         optimizer.step()
     assert moved[False] == 0
     assert moved[True] == pytest.approx(1 - exact.mean().item(), rel=0.03)
+
+
+def one_step(p: Tensor, name: str | None = None, steps: int = 1, **options: Any) -> Tensor:
+    """A bf16 matrix after steps of an optimizer of its own, all with the same gradient."""
+    parameter = nn.Parameter(p.clone())
+    optimizer = CAME8bit(
+        [parameter if name is None else (name, parameter)], lr=2e-4, bf16_stochastic_round=True, **options
+    )
+    for _ in range(steps):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    return parameter.detach()
+
+
+def test_parameters_in_optimizers_of_their_own_draw_apart() -> None:
+    """The updates are the same, so that only the draws can tell the results apart; each alone is reproducible."""
+    first = torch.ones(64, 200, dtype=torch.bfloat16)
+    second = first.clone()
+    second[-1] = 2
+    assert torch.equal(one_step(first), one_step(first))
+    assert not torch.equal(one_step(first)[:-1], one_step(second)[:-1])
+    assert torch.equal(one_step(first, "a"), one_step(first, "a"))
+    assert not torch.equal(one_step(first, "a"), one_step(first, "b"))
+    ups = torch.stack([one_step(first, name) < 1 for name in "abcdefgh"]).double().flatten(1)
+    assert 0.05 < ups.mean() < 0.95
+    apart = torch.corrcoef(ups) - torch.eye(8)
+    assert apart.abs().max() < 5 / ups.shape[1] ** 0.5  # 0.044: five standard deviations of independent draws
+
+
+def test_draws_outlive_a_restart_of_an_optimizer_of_one_parameter() -> None:
+    start = torch.randn(64, 300, generator=torch.Generator().manual_seed(0)).bfloat16()
+    whole = one_step(start, steps=4)
+    p = nn.Parameter(start.clone())
+    before = CAME8bit([p], lr=2e-4, bf16_stochastic_round=True)
+    p.grad = torch.ones_like(p)
+    before.step()
+    q = nn.Parameter(p.detach().clone())
+    after = CAME8bit([q])
+    after.load_state_dict(before.state_dict())
+    for _ in range(3):
+        q.grad = torch.ones_like(q)
+        after.step()
+    assert torch.equal(whole, q)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(CAME, {}), *((CAME8bit, {"code": c}) for c in CODES)])
+@pytest.mark.parametrize("by_group", [False, True])
+def test_maximize_goes_up_the_gradient(kind: type[CAME], options: dict[str, Any], by_group: bool) -> None:
+    down, up = params(), params()
+    a = kind(down, lr=1e-2, **options)
+    b = kind([{"params": up, "maximize": True}] if by_group else up, lr=1e-2, **options, maximize=not by_group)
+    for step in range(3):
+        set_grads(down, step)
+        for p, q in zip(down, up, strict=True):
+            assert p.grad is not None
+            q.grad = -p.grad
+        a.step()
+        b.step()
+    for p, q in zip(down, up, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
+def test_the_reference_maximizes_too() -> None:
+    (p,) = params(shapes=[(20, 30)])
+    optimizer = CAME([p], lr=1e-2, maximize=True)
+    set_grads([p], 0)
+    assert p.grad is not None
+    state = {"exp_avg": torch.zeros(20, 30)}
+    state |= {f"exp_avg_{s}_{d}": torch.zeros(n) for s in ("sq", "res") for d, n in (("row", 20), ("col", 30))}
+    wanted, _ = came_step(p.detach().clone(), p.grad, state, Hyper(1e-2, maximize=True))
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "nesterov", "differentiable"])
+def test_options_of_other_optimizers_are_not_passed_over(option: str) -> None:
+    (p,) = params(shapes=[(20, 30)])
+    with pytest.raises(UsageError, match=option):
+        CAME8bit([{"params": [p], option: True}])
+    CAME8bit([{"params": [p], option: False, "lr": 1e-3, "name": "mine"}])
+    with pytest.raises(UsageError, match="CAME has no option code"):
+        CAME([{"params": [p], "code": "zero"}])
