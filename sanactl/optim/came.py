@@ -181,7 +181,9 @@ class CAME(Optimizer):
         others = [key for key in FOREIGN if group.get(key)]
         others += [key for key in OF_8BIT if key in group and key not in self.defaults]
         if others:
-            raise UsageError(f"{type(self).__name__} has no option {others[0]}", hint="leave it out of the group")
+            raise UsageError(
+                f"{type(self).__name__} has no option {others[0]}", hint="leave it out of the group"
+            )
         for entry in entries([group]):
             if entry.p.dtype not in DTYPES:
                 raise UsageError(

@@ -6,7 +6,6 @@ On a GPU where there is one, else on the CPU in Triton's interpreter (TRITON_INT
 from __future__ import annotations
 
 import os
-
 from typing import Any
 
 import pytest

@@ -329,7 +329,9 @@ def test_draws_outlive_a_restart_of_an_optimizer_of_one_parameter() -> None:
 def test_maximize_goes_up_the_gradient(kind: type[CAME], options: dict[str, Any], by_group: bool) -> None:
     down, up = params(), params()
     a = kind(down, lr=1e-2, **options)
-    b = kind([{"params": up, "maximize": True}] if by_group else up, lr=1e-2, **options, maximize=not by_group)
+    b = kind(
+        [{"params": up, "maximize": True}] if by_group else up, lr=1e-2, **options, maximize=not by_group
+    )
     for step in range(3):
         set_grads(down, step)
         for p, q in zip(down, up, strict=True):
@@ -347,7 +349,9 @@ def test_the_reference_maximizes_too() -> None:
     set_grads([p], 0)
     assert p.grad is not None
     state = {"exp_avg": torch.zeros(20, 30)}
-    state |= {f"exp_avg_{s}_{d}": torch.zeros(n) for s in ("sq", "res") for d, n in (("row", 20), ("col", 30))}
+    state |= {
+        f"exp_avg_{s}_{d}": torch.zeros(n) for s in ("sq", "res") for d, n in (("row", 20), ("col", 30))
+    }
     wanted, _ = came_step(p.detach().clone(), p.grad, state, Hyper(1e-2, maximize=True))
     optimizer.step()
     torch.testing.assert_close(p.detach(), wanted, rtol=1e-5, atol=1e-6)
