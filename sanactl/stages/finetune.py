@@ -85,13 +85,14 @@ def finetune(
     from sanactl.io.atomic import check_target
     from sanactl.optim import build_optimizer
     from sanactl.stages.data import EncodedData
+    from sanactl.stages.training.ancestry import new_blocks
     from sanactl.stages.training.conditions import Conditions
     from sanactl.stages.training.memory_plan import plan_memory
     from sanactl.stages.training.precision import keep_attention_fp32
     from sanactl.stages.training.state import TrainingState
     from sanactl.stages.training.teacher import check_teacher
     from sanactl.stages.training.tracking import check_tracker
-    from sanactl.stages.training.trainable import Trainable, new_blocks
+    from sanactl.stages.training.trainable import Trainable
 
     accelerator = open_accelerator(settings.precision, device)
     if settings.batch_size < accelerator.num_processes:
@@ -264,18 +265,19 @@ def _open_teacher(
     import torch
 
     from sanactl.diffusion.loading import load_transformer
+    from sanactl.stages.training.ancestry import Unknown, trace_blocks
     from sanactl.stages.training.precision import keep_attention_fp32
-    from sanactl.stages.training.teacher import Teacher, kept_blocks
+    from sanactl.stages.training.teacher import Teacher
 
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     model = load_transformer(teacher, device=next(trained.parameters()).device, dtype=dtype)
     keep_attention_fp32(model)
-    opened = Teacher(model, trained.model, kept_blocks(student, teacher))
-    if not opened.matches:
-        progress.note(
-            f"{student.path} does not tell which blocks of {teacher.path} it kept: velocities alone are compared"
-        )
-    return opened
+    try:
+        kept: list[int] | None = trace_blocks(student, teacher)
+    except Unknown as why:
+        kept = None
+        progress.note(f"{why}: velocities alone are compared")
+    return Teacher(model, trained.model, kept)
 
 
 def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from sanactl.io.checkpoint import open_checkpoint
 from sanactl.stages.finetune import FinetuneSettings
+from sanactl.stages.training.ancestry import new_blocks
 from sanactl.stages.training.memory_plan import activation_bytes, plan_memory, saved_for_backward
-from sanactl.stages.training.trainable import new_blocks
 from tests.program import Program
 from tests.stages.test_finetune import Stopper, train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from sanactl.diffusion.loading import load_transformer
+from sanactl.errors import UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import open_checkpoint
-from sanactl.stages.training.teacher import Teacher, kept_blocks, matching_blocks
+from sanactl.stages.training.ancestry import kept_blocks, new_blocks
+from sanactl.stages.training.teacher import Teacher, matching_blocks
 from tests.program import Program
 
 SHORT = ("--steps", "3", "-b", "2", "--lr", "1e-3", "--text-dropout", "0")
@@ -40,6 +43,64 @@ def test_the_lineage_tells_which_blocks_were_kept(place: Path, sanactl: Program)
     sanactl("grow", "two.st", "--to", "3", "--drop-last", "0", "-o", "grown.st")
     assert kept_blocks(open_checkpoint("grown.st"), tiny) is None
     assert kept_blocks(base, tiny) is None
+
+
+def test_the_blocks_keep_their_numbers_through_what_keeps_them(place: Path, sanactl: Program) -> None:
+    """Casts, formats and training, on the student's side and on the teacher's."""
+    sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
+    sanactl("convert", "two.st", "--dtype", "bf16", "-o", "two-bf16.st")
+    sanactl("finetune", "two-bf16.st", "--steps", "1", "-b", "2", "-o", "trained.st")
+    sanactl("convert", "trained.st", "--dtype", "fp32", "-o", "wide.st")
+    sanactl("prune", "wide.st", "--blocks", "1", "-o", "one.st")
+    sanactl("convert", "tiny.st", "--dtype", "bf16", "-o", "tiny-bf16.st")
+    sanactl("finetune", "tiny-bf16.st", "--steps", "1", "-b", "2", "-o", "taught.st")
+    sanactl("convert", "tiny.st", "-o", "folder")
+    wide, one = open_checkpoint("wide.st"), open_checkpoint("one.st")
+    for teacher in ("tiny.st", "tiny-bf16.st", "taught.st", "folder"):
+        assert kept_blocks(wide, open_checkpoint(teacher)) == [0, 2], teacher
+        assert kept_blocks(one, open_checkpoint(teacher)) == [2], teacher
+    assert kept_blocks(one, wide) == [1]
+    assert kept_blocks(wide, wide) == [0, 1]
+    assert kept_blocks(open_checkpoint("tiny.st"), wide) is None
+    sanactl("finetune", "wide.st", *SHORT, "--teacher", "tiny-bf16.st", "-o", "out.st")
+    assert "velocities alone" not in sanactl.said
+    points = [json.loads(line) for line in Path("out.train.jsonl").read_text().splitlines()]
+    assert all(p["feature_loss"] > 0 for p in points)
+
+
+def test_growth_on_the_way_is_told(place: Path, sanactl: Program) -> None:
+    sanactl("grow", "tiny.st", "--to", "4", "--drop-last", "1", "-o", "grown.st")
+    sanactl("finetune", "grown.st", *SHORT, "--teacher", "tiny.st", "-o", "out.st")
+    assert "grown.st was not only pruned but grown since it was tiny.st: velocities alone" in sanactl.said
+    sanactl("prune", "grown.st", "--blocks", "0,3", "-o", "cut.st")
+    assert kept_blocks(open_checkpoint("cut.st"), open_checkpoint("grown.st")) == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "prune", None, {}, {"command": ["prune"]}, {"command": "prune", "arguments": 3},
+        {"command": "prune", "arguments": {"blocks": [0, "1"]}, "blocks": 2},
+        {"command": "prune", "arguments": {"blocks": [0, -1]}, "blocks": 2},
+        {"command": "prune", "arguments": {"blocks": [1, 0]}, "blocks": 2},
+        {"command": "prune", "arguments": {"blocks": [0, 10**30]}, "blocks": 2},
+        {"command": "prune", "arguments": {"blocks": [0]}, "blocks": 1},
+        {"command": "grow", "arguments": {"to": 10**9, "from": 2, "init": "partial"}, "blocks": 10**9},
+        {"command": "grow", "arguments": {"to": 3}, "blocks": 3},
+        {"command": "grow", "arguments": {"to": 3, "from": 1, "init": "sideways"}, "blocks": 3},
+        {"command": "grow", "arguments": {"to": 3, "from": 1, "init": "partial", "position": []}, "blocks": 3},
+        {"command": "grow", "arguments": {"to": 3, "from": 1, "init": "partial", "drop_last": 1}, "blocks": 3},
+    ],
+)  # fmt: skip
+def test_a_lineage_that_makes_no_sense_tells_nothing(place: Path, entry: Any) -> None:
+    tiny = open_checkpoint("tiny.st")
+    if isinstance(entry, dict) and entry.get("command") == "prune":
+        entry = {**entry, "parents": [{"digest": tiny.digest}]}
+    strange = replace(tiny, lineage=[*tiny.lineage, entry])
+    strange.__dict__["digest"] = "sha256:another"
+    assert kept_blocks(strange, tiny) is None
+    with pytest.raises(UsageError, match="does not tell which blocks are new"):
+        new_blocks(strange)
 
 
 def test_a_block_matches_what_the_next_kept_one_read() -> None:

@@ -20,7 +20,7 @@ from sanactl.errors import UsageError
 if TYPE_CHECKING:
     from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["Errors", "Teacher", "check_teacher", "kept_blocks", "matching_blocks"]
+__all__ = ["Errors", "Teacher", "check_teacher", "matching_blocks"]
 
 
 class Errors(NamedTuple):
@@ -35,27 +35,6 @@ class Errors(NamedTuple):
     data: Tensor
     velocity: Tensor
     features: Tensor
-
-
-def kept_blocks(student: Checkpoint, teacher: Checkpoint) -> list[int] | None:
-    """The teacher's number of each of the student's blocks, or None where the student's lineage does not tell.
-
-    Found by walking the lineage back from the student over `prune` and what keeps the blocks as they are, until an
-    entry was made from the teacher.
-    """
-    blocks = list(range(student.num_blocks))
-    for entry in reversed(student.lineage):
-        if entry.get("command") == "prune":
-            kept = (entry.get("arguments") or {}).get("blocks")
-            if not isinstance(kept, list) or len(kept) != entry.get("blocks"):
-                return None
-            blocks = [int(kept[block]) for block in blocks]
-        elif entry.get("command") != "finetune":
-            return None
-        parents = entry.get("parents") or [{}]
-        if parents[0].get("digest") == teacher.digest:
-            return blocks if max(blocks) < teacher.num_blocks else None
-    return None
 
 
 def matching_blocks(kept: Sequence[int], teacher_blocks: int) -> list[int]:
@@ -87,7 +66,7 @@ class Teacher:
     Args:
         model: the teacher's `SanaTransformer2DModel`.
         student: the one that is trained, not wrapped.
-        kept: see `kept_blocks`; None compares velocities alone.
+        kept: see `trace_blocks`; None compares velocities alone.
     """
 
     def __init__(self, model: Any, student: Any, kept: Sequence[int] | None) -> None:

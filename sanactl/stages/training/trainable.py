@@ -10,40 +10,11 @@ from sanactl.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.training.settings import FinetuneSettings
 
-__all__ = ["Trainable", "new_blocks"]
+__all__ = ["Trainable"]
 
 _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention, the usual choice
-
-
-def new_blocks(checkpoint: Checkpoint) -> list[int]:
-    """The blocks that the last `grow` of a checkpoint's lineage added, copies included; ascending.
-
-    Raises:
-        UsageError: the lineage does not tell.
-    """
-    from sanactl.surgery.layout import layout
-
-    at: list[int] = list(range(checkpoint.num_blocks))  # numbers of the blocks as the walk goes back
-    for place in range(len(checkpoint.lineage) - 1, -1, -1):
-        entry = checkpoint.lineage[place]
-        arguments = entry.get("arguments") or {}
-        if entry.get("command") == "prune" and isinstance(arguments.get("blocks"), list):
-            at = [int(arguments["blocks"][block]) for block in at]
-        elif entry.get("command") == "grow" and "to" in arguments:
-            before = arguments.get("from") or (checkpoint.lineage[place - 1].get("blocks") if place else None)
-            if before is None:
-                break
-            kept = int(before) - int(arguments.get("drop_last", 0))
-            slots = layout(kept, int(arguments["to"]), arguments["init"], arguments.get("position", "end"))
-            added = {n for n, slot in enumerate(slots) if not isinstance(slot, int) or slot in slots[:n]}
-            return [number for number, block in enumerate(at) if block in added]
-    raise UsageError(
-        f"--train-new-blocks-only: the header of {checkpoint.path} does not tell which blocks are new",
-        hint="it takes a checkpoint that sanactl grow made",
-    )
 
 
 class Trainable:
