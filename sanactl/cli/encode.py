@@ -104,10 +104,12 @@ def encode(
         records=records or None,
         captions=captions,
         streaming=streaming,
+        max_bad=max_bad,
     )
     target = output or Path(f"{found.name}-latents")
     run.uses(found)
     run.uses(examples.name)
+    note(f"using {examples.about}")
     note(f"encoding {examples.name} into {target}")
     summary = write(found, examples, target, settings, device=where, force=force, progress=run.progress)
     note(f"{summary['examples']:,} examples, {human_bytes(summary['bytes'])}, in {target}")

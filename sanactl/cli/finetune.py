@@ -133,6 +133,7 @@ def finetune(
         max_bad=max_bad,
         multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
     )
+    note(f"using {source.about}")
     taught_by = open_checkpoint(teacher) if teacher else None
     run.uses(found)
     run.uses(source.name)

@@ -34,8 +34,12 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 
 
-def read_image(source: Path | io.BytesIO) -> NDArray[np.uint8]:
+def read_image(source: Path | IO[bytes], *, name: str | None = None) -> NDArray[np.uint8]:
     """Decodes an image; of an animation the first frame.
+
+    Args:
+        source: a file, or its bytes.
+        name: what errors call it; by default the file.
 
     Returns:
         uint8 [height, width, 3], RGB, turned as its EXIF orientation says; transparency is laid on white, 16-bit grey
@@ -47,7 +51,7 @@ def read_image(source: Path | io.BytesIO) -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    with _opened(source) as (image, name):
+    with _opened(source, name) as (image, name):
         # Older versions of Pillow open 16-bit PNGs as I; as anything else I is 32 bits.
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
             pixels = _grey16(image)
@@ -62,7 +66,7 @@ def read_image(source: Path | io.BytesIO) -> NDArray[np.uint8]:
         return _turned(pixels, _orientation(image))
 
 
-def image_size(source: Path | io.BytesIO) -> tuple[int, int]:
+def image_size(source: Path | IO[bytes]) -> tuple[int, int]:
     """(height, width) that `read_image` gives, from the header alone.
 
     Raises:
@@ -75,11 +79,11 @@ def image_size(source: Path | io.BytesIO) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(source: Path | io.BytesIO) -> Iterator[tuple[Image.Image, str]]:
+def _opened(source: Path | IO[bytes], name: str | None = None) -> Iterator[tuple[Image.Image, str]]:
     """An image whose header is read, and its name for errors, which what goes wrong in the body is told with, too."""
     from PIL import Image, UnidentifiedImageError
 
-    name = str(source) if isinstance(source, Path) else "an embedded image"
+    name = name or (str(source) if isinstance(source, Path) else "an embedded image")
     try:
         with _stream(source, name) as stream, warnings.catch_warnings():
             # What Pillow finds odd but can read is not for stderr.
@@ -109,9 +113,9 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _stream(source: Path | io.BytesIO, name: str) -> Iterator[IO[bytes]]:
+def _stream(source: Path | IO[bytes], name: str) -> Iterator[IO[bytes]]:
     """The bytes of an image."""
-    if isinstance(source, io.BytesIO):
+    if not isinstance(source, Path):
         size = source.seek(0, io.SEEK_END)
         source.seek(0)
         _check_bytes(size, name)

@@ -16,10 +16,10 @@ from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.safetensors import read_header
 from sanactl.stages.conditioning import pixels_per_latent
+from sanactl.stages.data.bad import check_bad
 from sanactl.stages.data.buckets import bucket_sizes
 from sanactl.stages.data.companions import ENCODERS, companion_identity, settings_digest
 from sanactl.stages.data.encoded import EMPTY, FORMAT, INDEX, is_encoded, read_index
-from sanactl.stages.data.sources import check_bad
 from sanactl.stages.data.streams import StreamTable
 from sanactl.stages.encode_shard import encode_shard, in_dtype
 from sanactl.stages.encoders import Encoders
@@ -150,7 +150,9 @@ class _Job:
             "encoders": {part: companion_identity(checkpoint, part) for part in ENCODERS},
             "data": {"name": examples.name, "identity": examples.identity},
         }
-        self.key = settings_digest(self.about)
+        # What it is called is for people: any path to the same files is the same data.
+        deciding = {**self.about, "data": {"identity": examples.identity}}
+        self.key = settings_digest(deciding)
         self._encoders: Encoders | None = None
         self._skipped = 0
 

@@ -1,6 +1,7 @@
 """Images with captions for training: a folder, shards, a dataset, image records, the built-in world, latents."""
 
 from sanactl.stages.data.encoded import EncodedData
+from sanactl.stages.data.examples import open_examples
 from sanactl.stages.data.open import open_training_data
 from sanactl.stages.data.sources import (
     DatasetSource,
@@ -10,7 +11,6 @@ from sanactl.stages.data.sources import (
     TableSource,
     TrainingData,
     fit,
-    open_examples,
 )
 
 __all__ = [

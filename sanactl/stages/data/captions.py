@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["DEFAULT_COLUMNS", "CaptionChoice", "find_columns", "parse_captions",
 
 # Looked for in this order where no column is named. `txt` and the fields of `json` are a webdataset's.
 DEFAULT_COLUMNS = ("text", "caption", "prompt", "txt", "json.text", "json.caption", "json.prompt")
+_HALVES = re.compile("[\ud800-\udfff]")
 # Keeps the caption's draw apart from what else is drawn from the same seed and position.
 _STREAM = 0xCA9
 
@@ -118,18 +120,42 @@ def find_columns(available: Iterable[str], asked: str | None, name: str) -> Capt
 def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
     """A row's text in a column, stripped; "" where there is none.
 
+    Args:
+        row: its cells; an `InputError` in place of a cell tells why that cannot be read.
+
     Raises:
-        InputError: what stands there is no text.
+        InputError: what stands there is no text, or cannot be read.
     """
-    value: Any = row.get(column)
-    if column not in row and "." in column:
-        value = row
-        for part in column.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+    value = _cell(row, column)
     if value is None:
         return ""
+    if isinstance(value, InputError):
+        raise value
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise InputError(f"{where}: column {column} is not UTF-8 text") from None
     if not isinstance(value, str):
         raise InputError(f"{where}: column {column} holds a {type(value).__name__}, not text")
+    if not value.isascii() and _HALVES.search(value):
+        # JSON can escape half of a pair of surrogates, which is no character.
+        raise InputError(f"{where}: column {column} is not Unicode text (half of a surrogate pair)")
     return value.strip()
+
+
+def _cell(row: Mapping[str, Any], column: str) -> Any:
+    """What stands in a column, or in field b.c of column a; the longest name that is there is the column's."""
+    if column in row:
+        return row[column]
+    parts = column.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        if name in row:
+            value: Any = row[name]
+            for part in parts[length:]:
+                if isinstance(value, InputError):
+                    return value
+                value = value.get(part) if isinstance(value, Mapping) else None
+            return value
+    return None

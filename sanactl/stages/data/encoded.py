@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.errors import InputError
+from sanactl.io.regular import open_regular
 from sanactl.io.safetensors import read_header
 from sanactl.stages.data.captions import find_columns
+from sanactl.stages.data.listing import digest_of
 from sanactl.stages.data.order import BucketOrder, Order, ShuffledOrder
-from sanactl.stages.data.tables import digest_of
+from sanactl.stages.data.tables import described
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +53,9 @@ _OPEN = 64
 def is_encoded(folder: Path) -> bool:
     """Whether a folder is one that `sanactl encode` wrote, or began to."""
     try:
-        with (folder / INDEX).open("rb") as file:
+        with open_regular(folder / INDEX) as file:
             return FORMAT.encode() in file.read(200)
-    except OSError:
+    except (InputError, OSError):
         return False
 
 
@@ -65,11 +67,12 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     try:
-        if path.stat().st_size > _MAX_INDEX:
-            raise InputError(f"{path}: larger than {_MAX_INDEX >> 20} MiB; not an index")
-        index = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path, most=_MAX_INDEX) as file:
+            index = json.loads(file.read().decode())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
@@ -101,7 +104,7 @@ class EncodedData:
 
     Attributes:
         settings: what the shards are a function of (see docs/data.md).
-        name, identity, skipped: as `TrainingData`'s.
+        name, about, identity, skipped: as `TrainingData`'s.
 
     Raises:
         InputError: the folder is unfinished or damaged, or lacks a column of `captions`.
@@ -124,7 +127,15 @@ class EncodedData:
             raise InputError(f"{folder}: holds no examples")
         self.order = self._make_order()
         sizes = [(s.path.name, s.path.stat().st_size) for s in self._shards]
-        self.identity = digest_of([json.dumps(index, sort_keys=True), str(sizes), str(self.captions)])
+        # Without the name that the data had when they were encoded: it may be any path to the same files.
+        self.identity = digest_of([str(index.get("key")), str(sizes), str(self.captions)])
+        out = index.get("skipped")
+        left = (
+            [f"{len(out):,} images that could not be read when it was made"]
+            if isinstance(out, list) and out
+            else []
+        )
+        self.about = described(self.count, self.name, "encoded", left)
         self._handle = lru_cache(maxsize=_OPEN)(_open)
         self.empty = self._read_empty()
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from sanactl.errors import UsageError
 from sanactl.stages.data.encoded import EncodedData, is_encoded
+from sanactl.stages.data.examples import open_examples
 from sanactl.stages.data.order import Order, SequentialOrder, ShuffledOrder
-from sanactl.stages.data.sources import TableSource, TrainingData, bucketed, multiple_of, open_examples
-from sanactl.stages.data.tables import DatasetTable, RecordTable
+from sanactl.stages.data.sources import TableSource, TrainingData, bucketed, multiple_of
+from sanactl.stages.data.tables import SizedExamples
 
 __all__ = ["open_training_data"]
 
@@ -32,10 +33,10 @@ def open_training_data(
     the built-in world.
 
     Args:
-        reference: a folder that `sanactl encode` wrote; a folder of images with metadata.jsonl; one in
-            GenEval's layout, which `sanactl sample` writes; .tar shards or Parquet
-            files, as a folder, a file or a pattern; the id of a dataset on the Hub; a .jsonl of image records;
-            "builtin:shapes", which None is, too.
+        reference: what docs/data.md lists: a folder that `sanactl encode` wrote; a folder of images with
+            metadata.jsonl; one in GenEval's layout, which `sanactl sample` writes; .tar shards or Parquet files, as a
+            folder, a file or a pattern; the id of a dataset on the Hub; a .jsonl of image records; "builtin:shapes",
+            which None is, too.
         seed: of the order, and of the choice among captions.
         height, width: of the images in pixels; with `buckets` their product is what counts.
         records: image records.
@@ -64,8 +65,9 @@ def open_training_data(
         captions=captions,
         streaming=streaming,
         shuffled=True,
+        max_bad=max_bad,
     )
-    if isinstance(table, RecordTable | DatasetTable):
+    if isinstance(table, SizedExamples):
         if buckets:
             return bucketed(table, seed, height, width, multiple or multiple_of(height, width), max_bad)
         order: Order = ShuffledOrder(table.count, seed, (height, width))

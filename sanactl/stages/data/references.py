@@ -1,25 +1,169 @@
-"""From what `--data` names to a dataset: folders, shards, patterns of shards, ids of the Hub."""
+"""What `--data` names: which of the layouts in docs/data.md, and which files. Nothing is guessed from split words."""
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import re
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sanactl.errors import InputError
-from sanactl.stages.data.tables import digest_of
+from sanactl.io.images import SUFFIXES
+from sanactl.stages.data.encoded import is_encoded
+from sanactl.stages.data.listing import list_folder, suffix_of
+from sanactl.stages.data.metadata import METADATA, has_file_names
 
-__all__ = ["expand_braces", "load_reference"]
+__all__ = ["Reference", "expand_braces", "find_reference"]
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
-# Readers of `datasets` by the suffix of the files.
-BUILDERS = {".tar": "webdataset", ".parquet": "parquet", ".arrow": "arrow"}
+# Files that hold many examples each: their suffix, and the layout that a folder of them is.
+SHARDS = {".tar": "tars", ".parquet": "parquet", ".arrow": "arrow"}
+_PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+_FILES = (*SHARDS, ".jsonl", ".csv")
 MOST_FILES = 1_000_000
+_HINT = "give a folder, .tar or .parquet files, a dataset id or a .jsonl of records"
+_NO_CAPTIONS = "put a metadata.jsonl beside the images, with their file_name and text on each line"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What `--data` names.
+
+    Attributes:
+        name: as it was typed.
+        layout: "images", "tars", "parquet", "arrow", "saved", "geneval", "records", "addresses" or "hub".
+        root: the folder that the files are in; of "saved" and "geneval" it is all that counts.
+        files: of the layout, as paths below the root (of "images" the metadata files); addresses as they are.
+        images: of "images", the image files.
+        left_out: lines about files that are not used.
+    """
+
+    name: str
+    layout: str
+    root: Path = Path()
+    files: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def find_reference(name: str) -> Reference:
+    """Decides what `--data` names, by what is there: a folder's layout by its files, a file's by its suffix.
+
+    Raises:
+        InputError: it is nothing that training data can be, or could be two things.
+    """
+    if os.path.isdir(name):
+        return _folder(name, Path(name))
+    if os.path.isfile(name):
+        return _files(name, [name])
+    if os.path.exists(name):
+        raise InputError(f"{name}: is no regular file, and no folder", hint=_HINT)
+    is_file = suffix_of(name) in _FILES
+    if HUB_ID.fullmatch(name) and not is_file:
+        return Reference(name, "hub")
+    files = _matching(name)
+    if not files:
+        is_file = is_file or glob.has_magic(name) or "{" in name
+        what = "no such file" if is_file else "there is no such folder"
+        raise InputError(f"{name}: {what}", hint=_HINT)
+    return _files(name, files)
+
+
+def _folder(name: str, root: Path) -> Reference:
+    if is_encoded(root):
+        raise InputError(f"{name}: is encoded already", hint="finetune takes it as it is")
+    if (root / "dataset_info.json").is_file() and (root / "state.json").is_file():
+        return Reference(name, "saved", root)
+    if (root / "dataset_dict.json").is_file():
+        raise InputError(f"{name}: a saved dataset of several splits", hint=f"name one: {_split(root)}")
+    if _is_geneval(root):
+        return Reference(name, "geneval", root)
+    files = list_folder(root)
+    images = tuple(f for f in files if suffix_of(f) in SUFFIXES)
+    metadata = tuple(f for f in files if os.path.basename(f) in METADATA)
+    others = {s: [f for f in files if suffix_of(f) == s and f not in metadata] for s in SHARDS}
+    others = {suffix: found for suffix, found in others.items() if found}
+    if images and metadata:
+        left = [_listed(found) for found in others.values()]
+        return Reference(name, "images", root, metadata, images, tuple(left))
+    if (images and others) or len(others) > 1:
+        one = (images[0] if images else None, *(found[0] for found in others.values()))
+        raise InputError(
+            f"{name}: holds {' and '.join(o for o in one if o)}: which kind is the data?",
+            hint=f"name the files, as in {os.path.join(name, '*' + next(iter(others)))}, or take the others away",
+        )
+    if images:
+        raise InputError(f"{name}: has images but no captions", hint=_NO_CAPTIONS)
+    if (
+        not others
+        and metadata
+        and suffix_of(metadata[0]) == ".parquet"
+        and not has_file_names(root / metadata[0])
+    ):
+        others = {".parquet": list(metadata)}
+    for suffix, found in others.items():
+        return Reference(name, SHARDS[suffix], root, tuple(found))
+    if metadata:
+        raise InputError(
+            f"{name}: {metadata[0]} names images, but none is there", hint="put the images beside it"
+        )
+    packed = next((f for f in files if suffix_of(f) in _PACKED), None)
+    if packed:
+        raise InputError(f"{name}: {packed} is compressed", hint="unpack it first")
+    raise InputError(
+        f"{name}: no images, .tar or .parquet files in it" if files else f"{name}: is empty", hint=_HINT
+    )
+
+
+def _files(name: str, paths: Sequence[str]) -> Reference:
+    """What a file, or the files of a pattern, are by their suffix."""
+    suffixes = {suffix_of(path): path for path in reversed(paths)}
+    if len(suffixes) > 1:
+        raise InputError(
+            f"{name}: names {' and '.join(sorted(suffixes.values()))}", hint="name files of one kind"
+        )
+    ((suffix, first),) = suffixes.items()
+    if "://" in first:
+        if suffix != ".tar":
+            raise InputError(f"{name}: is no address of .tar files", hint=_HINT)
+        return Reference(name, "addresses", files=tuple(paths))
+    absolute = [os.path.abspath(path) for path in paths]
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
+    below = tuple(os.path.relpath(path, root) for path in absolute)
+    is_metadata = os.path.basename(first) in METADATA
+    if is_metadata and (suffix != ".parquet" or has_file_names(Path(first))):
+        images = tuple(f for f in list_folder(root) if suffix_of(f) in SUFFIXES)
+        return Reference(name, "images", root, below, images)
+    if suffix == ".jsonl":
+        return Reference(name, "records", root, below)
+    if suffix in SHARDS:
+        return Reference(name, SHARDS[suffix], root, below)
+    if suffix in _PACKED:
+        raise InputError(f"{name}: is compressed", hint="unpack it first")
+    raise InputError(f"{name}: is no folder of images", hint=_HINT)
+
+
+def _is_geneval(root: Path) -> bool:
+    """Whether a folder has GenEval's layout, `00000/metadata.jsonl` and `00000/samples/`, and no metadata of its own."""
+    from sanactl.metrics.geneval_folder import is_geneval_folder
+
+    if any((root / name).exists() for name in METADATA) or not is_geneval_folder(root):
+        return False
+    return any((folder / "samples").is_dir() for folder in root.iterdir() if folder.name.isdigit())
+
+
+def _split(root: Path) -> str:
+    """A split of a saved `DatasetDict`: `train` if there is one."""
+    folders = sorted(f for f in root.iterdir() if (f / "state.json").is_file())
+    return str(next((f for f in folders if f.name == "train"), folders[0] if folders else root / "train"))
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = f" and {len(files) - 1:,} more {suffix_of(files[0])} files" if len(files) > 1 else ""
+    return f"{files[0]}{more}, since metadata tell of images"
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -28,127 +172,62 @@ def expand_braces(pattern: str) -> list[str]:
     Raises:
         InputError: more than a million names.
     """
-    match = _RANGE.search(pattern)
+    names = [pattern]
+    while any(_RANGE.search(name) for name in names):
+        expanded: list[str] = []
+        for name in names:
+            expanded += _expand_first(name, pattern)
+            if len(expanded) > MOST_FILES:
+                raise InputError(f"{pattern}: names more than {MOST_FILES:,} files")
+        names = expanded
+    return names
+
+
+def _expand_first(name: str, pattern: str) -> list[str]:
+    match = _RANGE.search(name)
     if match is None:
-        return [pattern]
+        return [name]
     if match[3] is not None:
         parts = match[3].split(",")
     else:
-        first, last = int(match[1]), int(match[2])
-        if abs(last - first) >= MOST_FILES:
+        if max(len(match[1]), len(match[2])) > 18 or abs(int(match[2]) - int(match[1])) >= MOST_FILES:
             raise InputError(f"{pattern}: names more than {MOST_FILES:,} files")
-        width = (
-            max(len(match[1]), len(match[2])) if match[1].startswith("0") or match[2].startswith("0") else 0
-        )
+        first, last = int(match[1]), int(match[2])
+        padded = match[1].startswith("0") or match[2].startswith("0")
+        width = max(len(match[1]), len(match[2])) if padded else 0
         step = 1 if first <= last else -1
         parts = [f"{n:0{width}d}" for n in range(first, last + step, step)]
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [name for part in parts for name in expand_braces(before + part + after)]
+    return [name[: match.start()] + part + name[match.end() :] for part in parts]
 
 
-def load_reference(reference: str, *, streaming: bool = False) -> tuple[Any, str]:
-    """The training split of what `--data` names.
-
-    Args:
-        reference: a folder of images with metadata.jsonl, of .tar shards or of Parquet files, one that
-            `Dataset.save_to_disk` wrote; such a file or a pattern of them (`shards/{000..010}.tar`, `x/*.tar`); or the
-            id of a dataset on the Hub.
-        streaming: read it as it goes by (`datasets.IterableDataset`) in place of preparing it on disk.
-
-    Returns:
-        the `datasets.Dataset` or `IterableDataset`, and a fingerprint of its files or its revision.
-
-    Raises:
-        InputError: it is none of these, or cannot be read.
-    """
-    import datasets
-
-    datasets.disable_progress_bars()
-    path = Path(reference)
-    options: dict[str, Any] = {"split": "train", "streaming": streaming}
-    try:
-        if path.is_dir():
-            return _folder(path, reference, options)
-        files = [] if HUB_ID.fullmatch(reference) and not path.exists() else _matching(reference)
-        if files:
-            builder = BUILDERS.get(Path(files[0]).suffix.lower())
-            if builder is None or len({Path(f).suffix.lower() for f in files}) > 1:
-                raise InputError(f"{reference}: is no folder of images", hint=_HINT)
-            data = datasets.load_dataset(builder, data_files=files, **options)
-            return data, _fingerprint(reference, [Path(f) for f in files], data)
-        if not HUB_ID.fullmatch(reference):
-            what = (
-                "no such file" if glob.has_magic(reference) or "{" in reference else "there is no such folder"
-            )
-            raise InputError(f"{reference}: {what}", hint=_HINT)
-        return _hub(reference, options)
-    except InputError:
-        raise
-    except Exception as error:  # datasets raises its own and its file systems' errors; each names the fault
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{reference}: cannot be read as a dataset: {first}") from error
-
-
-_HINT = "give a folder, .tar or .parquet files, a dataset id or a .jsonl of records"
-
-
-def _folder(path: Path, reference: str, options: dict[str, Any]) -> tuple[Any, str]:
-    import datasets
-
-    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-    files = sorted(f for f in files if not f.name.startswith("."))
-    if {"state.json", "dataset_info.json"} <= {f.name for f in files if f.parent == path}:
-        data = datasets.load_from_disk(str(path))
-        data = data.to_iterable_dataset(num_shards=1) if options["streaming"] else data
-        return data, _fingerprint(reference, files, data)
-    suffixes = Counter(f.suffix.lower() for f in files if f.suffix.lower() in BUILDERS)
-    if suffixes and len(suffixes) == 1:
-        (suffix,) = suffixes
-        named = [str(f.resolve()) for f in files if f.suffix.lower() == suffix]
-        data = datasets.load_dataset(BUILDERS[suffix], data_files=named, **options)
-    else:
-        data = datasets.load_dataset("imagefolder", data_dir=str(path.resolve()), **options)
-    return data, _fingerprint(reference, files, data)
-
-
-def _matching(reference: str) -> list[str]:
+def _matching(pattern: str) -> list[str]:
     """The files that a name or a pattern stands for, in order; addresses are passed on as they are.
+
+    The leading part of it that is a folder is taken as it is written, whatever signs are in its name.
 
     Raises:
         InputError: one that braces name is missing.
     """
+    folder, rest = _literal_part(pattern)
     found: list[str] = []
-    for name in expand_braces(reference):
-        if "://" in name:
-            found.append(name)
+    for name in expand_braces(rest):
+        path = os.path.join(folder, name) if folder else name
+        if "://" in path or os.path.isfile(path):
+            found.append(path)
         elif glob.has_magic(name):
-            found += sorted(glob.glob(name, recursive=True))
-        elif os.path.isfile(name):
-            found.append(name)
-        elif "{" in reference:
-            raise InputError(f"{name}: no such file", hint=f"it is one of {reference}")
-    return [f if "://" in f else os.path.abspath(f) for f in found]
+            whole = os.path.join(glob.escape(folder), name) if folder else name
+            found += sorted(f for f in glob.glob(whole, recursive=True) if os.path.isfile(f))
+        elif "{" in rest:
+            raise InputError(f"{path}: no such file", hint=f"it is one of {pattern}")
+    return found
 
 
-def _hub(reference: str, options: dict[str, Any]) -> tuple[Any, str]:
-    """A dataset of the Hub; streamed, it stays at the revision that the run began with."""
-    import datasets
-
-    if not options["streaming"]:
-        data = datasets.load_dataset(reference, **options)
-        return data, _fingerprint(reference, [], data)
-    from huggingface_hub import HfApi
-
-    revision = None
-    with contextlib.suppress(Exception):  # a mirror without this interface: the name has to do
-        revision = HfApi().dataset_info(reference).sha
-    return datasets.load_dataset(reference, revision=revision, **options), f"{reference} {revision}"
-
-
-def _fingerprint(reference: str, files: list[Path], data: Any) -> str:
-    """Names, sizes and times of local files; of a dataset of the Hub what `datasets` knows it by."""
-    lines = [reference]
-    lines += [f"{f} {s.st_size} {s.st_mtime_ns}" for f in files if f.is_file() and (s := f.stat())]
-    if not files:
-        lines.append(str(getattr(data, "_fingerprint", "")))
-    return digest_of(lines)
+def _literal_part(pattern: str) -> tuple[str, str]:
+    """The longest leading part that is a folder, and what is left."""
+    if "://" in pattern:
+        return "", pattern
+    folder, rest = os.path.split(pattern)
+    while folder and folder != os.path.dirname(folder) and not os.path.isdir(folder):
+        folder, part = os.path.split(folder)
+        rest = os.path.join(part, rest)
+    return folder, rest

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.errors import InputError
+from sanactl.stages.data.bad import check_bad
 from sanactl.stages.data.buckets import bucket_sizes, nearest_buckets
+from sanactl.stages.data.listing import digest_of
 from sanactl.stages.data.order import BucketOrder, Order, SequentialOrder, ShuffledOrder
-from sanactl.stages.data.references import load_reference
 from sanactl.stages.data.sizes import image_sizes
 from sanactl.stages.data.streams import StreamTable
-from sanactl.stages.data.tables import DatasetTable, Examples, RecordTable, ShapesTable, digest_of
+from sanactl.stages.data.tables import Examples, RecordTable, ShapesTable, SizedExamples
 
 __all__ = [
-    "DatasetSource", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "check_bad",
-    "fit", "multiple_of", "open_examples",
+    "DatasetSource", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "fit",
+    "multiple_of",
 ]  # fmt: skip
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -30,12 +30,14 @@ class TrainingData(Protocol):
 
     Attributes:
         name: what a person calls it.
+        about: for people: how many examples, from where, and what was left out.
         identity: a text that is another one where the pairs are, so that a run is not continued on other data.
         skipped: a line for each image that this process could not read and replaced, in the order it met them; one
             line for an image however often it comes.
     """
 
     name: str
+    about: str
     identity: str
     skipped: list[str]
 
@@ -72,7 +74,7 @@ class TableSource:
         self, examples: Examples, order: Order, seed: int, *, max_bad: int = 0, skipped: Sequence[str] = ()
     ) -> None:
         self.examples, self.order, self.seed, self.max_bad = examples, order, seed, max_bad
-        self.name, self.identity = examples.name, examples.identity
+        self.name, self.about, self.identity = examples.name, examples.about, examples.identity
         self.skipped = list(skipped)
         self._say: Callable[[str], None] = lambda line: None
         self._bad: set[int] = set()  # rows
@@ -139,7 +141,7 @@ class RecordSource(TableSource):
 
 
 class DatasetSource(TableSource):
-    """Anything that `load_reference` reads, prepared on disk, all brought to one size."""
+    """Anything that `open_examples` reads and whose length is known, all brought to one size."""
 
     def __init__(
         self,
@@ -151,8 +153,13 @@ class DatasetSource(TableSource):
         captions: str | None = None,
         max_bad: int = 0,
     ) -> None:
-        data, identity = load_reference(reference)
-        table = DatasetTable(data, reference, identity, captions)
+        from sanactl.stages.data.examples import open_examples
+
+        table = open_examples(
+            reference, seed=seed, side=max(height, width), captions=captions, max_bad=max_bad
+        )
+        if table.count is None:
+            raise InputError(f"{reference}: has no end")
         super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
 
 
@@ -164,7 +171,7 @@ class ShapesSource(TableSource):
 
 
 def bucketed(
-    table: RecordTable | DatasetTable, seed: int, height: int, width: int, multiple: int, max_bad: int
+    table: SizedExamples, seed: int, height: int, width: int, multiple: int, max_bad: int
 ) -> TableSource:
     """Rows in aspect-ratio buckets; the size of each image is read from its header, once, here."""
     images = image_sizes(table)
@@ -186,24 +193,6 @@ def bucketed(
     return source
 
 
-def check_bad(count: int, max_bad: int, error: InputError) -> None:
-    """Raises for an unreadable image that is one too many.
-
-    Raises:
-        InputError: it names the image and the option.
-    """
-    if count <= max_bad:
-        return
-    if max_bad == 0:
-        raise InputError(
-            error.message, hint=error.hint or "--max-bad N passes over so many unreadable images"
-        ) from error
-    raise InputError(
-        f"{error.message}; {count} images cannot be read, and --max-bad allows {max_bad}",
-        hint="raise --max-bad, or repair the data",
-    ) from error
-
-
 def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resizes the shorter side and crops the centre, to (height, width); uint8 [height, width, 3]."""
     if image.shape[:2] == size:
@@ -216,45 +205,3 @@ def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 def multiple_of(height: int, width: int) -> int:
     """Pixels that a bucket's sides are multiples of where nobody says: SANA's 32, the built-in world's 8 below 256."""
     return 32 if min(height, width) >= 256 else 8
-
-
-def open_examples(
-    reference: str | None,
-    *,
-    seed: int,
-    side: int,
-    records: Sequence[dict[str, Any]] | None = None,
-    captions: str | None = None,
-    streaming: bool = False,
-    shuffled: bool = False,
-) -> Examples:
-    """The images and captions that `--data` names, as they are stored.
-
-    Args:
-        reference, records, captions, streaming: as `open_training_data`'s.
-        seed: of the built-in world, and of a shuffled stream.
-        side: of the built-in world's pictures, in pixels.
-        shuffled: whether a stream is to be shuffled and endless.
-
-    Raises:
-        InputError: it is no data, has no images with captions, or cannot be read.
-    """
-    from sanactl.io.records import load_records
-    from sanactl.metrics.geneval_folder import is_geneval_folder, read_geneval_folder
-
-    if records is None and reference is not None and reference.endswith(".jsonl"):
-        records = load_records(Path(reference), kinds=("image",))
-    if records is None and reference is not None and is_geneval_folder(Path(reference)):
-        records = list(read_geneval_folder(Path(reference)))
-    if records is not None:
-        return RecordTable(records, captions)
-    if reference is None or reference == "builtin:shapes":
-        if captions is not None:
-            raise InputError(
-                f"the built-in world has one caption a picture: --captions {captions} is for data"
-            )
-        return ShapesTable(seed, side)
-    data, identity = load_reference(reference, streaming=streaming)
-    if streaming:
-        return StreamTable(data, reference, identity, captions, seed=seed if shuffled else None)
-    return DatasetTable(data, reference, identity, captions)

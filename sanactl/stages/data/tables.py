@@ -1,22 +1,22 @@
-"""Examples by number: records, datasets, the built-in world. An image is decoded when it is asked for, and no sooner."""
+"""Examples by number: what all tables have, image records, the built-in world. An image is decoded when it is asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.errors import InputError
-from sanactl.io.images import MAX_BYTES, image_size, read_image
-from sanactl.stages.data.captions import CaptionChoice, find_columns, text_of
+from sanactl.io.images import image_size, read_image
+from sanactl.stages.data.caption_columns import CaptionColumns
+from sanactl.stages.data.captions import CaptionChoice
+from sanactl.stages.data.listing import identity_of_files
 
-__all__ = ["DatasetTable", "Examples", "RecordTable", "ShapesTable", "columns_of", "digest_of", "image_of"]
+__all__ = ["Examples", "RecordTable", "ShapesTable", "SizedExamples", "described", "header_size"]
 
 
 class Examples(Protocol):
@@ -26,11 +26,13 @@ class Examples(Protocol):
         name: what a person calls them.
         identity: a text that is another one where the pairs are.
         captions: the columns to take captions from.
+        about: for people: how many, from where, and what was left out.
     """
 
     name: str
     identity: str
     captions: CaptionChoice
+    about: str
 
     @property
     def count(self) -> int | None:
@@ -48,82 +50,62 @@ class Examples(Protocol):
         """The row's caption in each of the columns, "" where it has none."""
 
 
-class RecordTable:
-    """`image` records: the image at `path` with the prompt that it was made for, or other fields as captions."""
+@runtime_checkable
+class SizedExamples(Examples, Protocol):
+    """Examples of which there is a known number."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], captions: str | None = None) -> None:
+    @property
+    def count(self) -> int: ...
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """(height, width) of each row's image from its header, (0, 0) where there is no readable one."""
+
+
+class RecordTable:
+    """`image` records: the image at `path` with the prompt that it was made for, or other fields as captions.
+
+    Args:
+        records: the records.
+        captions: what `--captions` says, or None.
+        origin: where they come from, for people.
+
+    Raises:
+        InputError: there are none, or none has a caption.
+    """
+
+    def __init__(
+        self, records: Sequence[dict[str, Any]], captions: str | None = None, *, origin: str = "the pipe"
+    ) -> None:
         if not records:
             raise InputError("no image records to train on")
         self.records, self.count = list(records), len(records)
         self.name = f"{len(records)} image records"
-        fields = {field: None for record in self.records for field in record}
-        self.captions = find_columns(fields, captions or "prompt", self.name)
-        self.identity = digest_of(
-            [str(self.captions)]
-            + [f"{r['path']}\0{_stamp(r['path'])}\0{self.texts(row)}" for row, r in enumerate(self.records)]
-        )
+        columns = CaptionColumns(captions, self.name, default=("prompt",))
+        for record in self.records:
+            columns.add(record, f"the record of {record['path']}")
+        self._captions = columns.choose()
+        self.captions = self._captions.choice
+        self.about = described(self.count, origin, "image records", [], self._captions.empty)
+        paths = [os.path.abspath(record["path"]) for record in self.records]
+        folder = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        names = [os.path.relpath(path, folder) for path in paths]
+        self.identity = identity_of_files(folder, names, str(self.captions), *self._captions.all())
 
     def image(self, row: int) -> NDArray[np.uint8]:
         return read_image(Path(self.records[row]["path"]))
 
     def texts(self, row: int) -> list[str]:
-        record = self.records[row]
-        return [
-            text_of(record, column, f"the record of {record['path']}") for column in self.captions.columns
-        ]
+        return self._captions.of(row)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
-        """(height, width) of each row from the files' headers, (0, 0) where there is no readable one."""
-        return (_header_size(Path(r["path"])) for r in self.records)
-
-
-class DatasetTable:
-    """A `datasets.Dataset` in Arrow files: a folder of images or shards, or a dataset of the Hub.
-
-    Args:
-        table: the dataset.
-        name: what the user called it.
-        identity: of its files or its revision.
-        captions: what `--captions` says, or None.
-    """
-
-    def __init__(self, table: Any, name: str, identity: str, captions: str | None = None) -> None:
-        import datasets
-
-        self.name, self.count = name, len(table)
-        if not self.count:
-            raise InputError(f"{name}: no images")
-        self.images, columns = columns_of(table.features, name)
-        self.captions = find_columns(columns, captions, name)
-        self.identity = digest_of([identity, str(self.captions)])
-        # Decoding is left to read_image, which bounds the size of what it opens.
-        for column in self.images:
-            table = table.cast_column(column, datasets.Image(decode=False))
-        self.table = table
-        wanted = {c if c in table.column_names else c.split(".")[0] for c in self.captions.columns}
-        self._text = table.select_columns(sorted(wanted))
-        self._image = table.select_columns(self.images)
-
-    def image(self, row: int) -> NDArray[np.uint8]:
-        return image_of(self._image[row], self.images, lambda: f"{self.name}, row {row}")
-
-    def texts(self, row: int) -> list[str]:
-        cells = self._text[row]
-        return [text_of(cells, column, f"{self.name}, row {row}") for column in self.captions.columns]
-
-    def sizes(self) -> Iterator[tuple[int, int]]:
-        """(height, width) of each row from the images' headers, (0, 0) where there is no readable one."""
-        for row in self._image:
-            try:
-                yield _header_size(_entry(row, self.images, lambda: self.name))
-            except InputError:
-                yield 0, 0
+        return (header_size(Path(r["path"])) for r in self.records)
 
 
 class ShapesTable:
     """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
 
     name = identity = "builtin:shapes"
+    about = "the built-in world's endless stream"
     captions = CaptionChoice(("prompt",), (1.0,))
     count = None
 
@@ -142,94 +124,28 @@ class ShapesTable:
         return [scene_and_prompt(row, self.seed)[1]["prompt"]]
 
 
-def columns_of(features: Mapping[str, Any], name: str) -> tuple[list[str], list[str]]:
-    """The columns that hold images, and those that may hold text (`a.b` for field b of column a).
-
-    Raises:
-        InputError: there is no image column.
-    """
-    import datasets
-
-    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
-    if "image" in features:  # one without the type, as Parquet files of other programs have it
-        images = ["image", *(c for c in images if c != "image")]
-    texts: list[str] = []
-    for column, kind in features.items():
-        if isinstance(kind, Mapping) and column not in images:
-            texts += [f"{column}.{field}" for field in kind]
-        elif column not in images and not column.startswith("__"):
-            texts.append(column)
-    if not images:
-        raise InputError(
-            f"{name}: has columns {', '.join(features)} but needs image and a caption",
-            hint="put a metadata.jsonl with file_name and text beside the images",
-        )
-    return images, texts
-
-
-def image_of(row: Mapping[str, Any], columns: Sequence[str], where: Callable[[], str]) -> NDArray[np.uint8]:
-    """Decodes the image of a row.
+def described(count: int | None, name: str, what: str, left_out: Sequence[str], empty: int = 0) -> str:
+    """One line about a table.
 
     Args:
-        row: cells of `datasets.Image(decode=False)`: {"bytes", "path"}.
-        columns: where it may be; the first that is filled counts (a webdataset may mix jpg and png).
-        where: names the row, for an error.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
+        count: of its rows; None where nobody knows.
+        name: what the user called it.
+        what: the kind of thing ("a webdataset of 3 .tar files").
+        left_out: what is not used, and why.
+        empty: rows without a caption.
     """
-    source = _entry(row, columns, where)
-    if isinstance(source, Path):
-        return read_image(source)
-    try:
-        return read_image(source)
-    except InputError as error:
-        raise InputError(f"{where()}: {error.message}") from error
+    number = "examples" if count is None else f"{count:,} example{'s' if count != 1 else ''}"
+    line = f"{number} of {name} ({what})"
+    if left_out:
+        line += f"; left out: {', '.join(left_out)}"
+    if empty:
+        line += f"; {empty:,} without a caption, trained with the empty prompt"
+    return line
 
 
-def _entry(row: Mapping[str, Any], columns: Sequence[str], where: Callable[[], str]) -> Path | io.BytesIO:
-    for column in columns:
-        cell = row.get(column)
-        if cell is None:
-            continue
-        if cell.get("bytes") is not None:
-            return io.BytesIO(cell["bytes"])
-        path = cell.get("path")
-        if path and "://" in path:
-            return _remote(path, where())
-        if path:
-            return Path(path)
-    raise InputError(f"{where()}: no image")
-
-
-def _remote(path: str, where: str) -> io.BytesIO:
-    """An image file on a remote file system (`hf://...`), read whole."""
-    import fsspec
-
-    try:
-        with fsspec.open(path, "rb") as file:
-            return io.BytesIO(file.read(MAX_BYTES))
-    except Exception as error:  # each file system raises its own
-        raise InputError(f"{where}: {path} cannot be read ({error})") from error
-
-
-def _header_size(source: Path | io.BytesIO) -> tuple[int, int]:
+def header_size(source: Path | IO[bytes]) -> tuple[int, int]:
     """(height, width) of an image as it is read; (0, 0) where it is none or too large to be."""
     try:
         return image_size(source)
     except InputError:
         return 0, 0
-
-
-def _stamp(path: str) -> str:
-    """Size and time of a file's last change, "" where it is not there."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_size} {stat.st_mtime_ns}"
-
-
-def digest_of(lines: Iterable[str]) -> str:
-    """A fingerprint of lines of text."""
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

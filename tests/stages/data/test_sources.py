@@ -88,7 +88,7 @@ def test_what_is_missing_is_named(place: Path, sanactl: Program) -> None:
     (place / "x.csv").write_text("a,b\n")
     assert "x.csv: is no folder of images" in sanactl.fails(*command, "x.csv")
     (place / "tars/001.tar").write_bytes(b"nothing")
-    assert "tars: cannot be read" in sanactl.fails(*command, "tars")
+    assert "tars/001.tar: not a whole .tar file" in sanactl.fails(*command, "tars")
 
 
 def test_files_that_change_change_the_identity(place: Path) -> None:

@@ -79,3 +79,37 @@ def test_the_command(place: Path, sanactl: Program) -> None:
     ]
     said = sanactl.fails(*few, "--data", "tars", "--streaming", "--buckets", "-o", "e.st", code=2)
     assert "encode --streaming --buckets first" in said
+
+
+def test_what_is_used_and_what_is_left_out_is_said(place: Path, sanactl: Program) -> None:
+    folder = write_folder(place / "shots", 6)
+    rows = (folder / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(rows[:4]))
+    said = (
+        "sanactl: using 4 examples of shots (images with metadata.jsonl); "
+        "left out: 2 of 6 images, which have no line in metadata.jsonl\n"
+    )
+    sanactl("encode", "tiny.st", "--data", "shots", "-o", "latents")
+    assert said in sanactl.said
+    for data, line in (("shots", said), ("latents", "sanactl: using 4 examples of latents (encoded)\n")):
+        sanactl("finetune", "tiny.st", "--data", data, "--steps", "1", "-b", "2", "-o", f"{data}.st")
+        assert line in sanactl.said
+
+
+def test_the_same_data_by_another_path(place: Path, sanactl: Program) -> None:
+    """A finished run is found again, and so are encoded shards; changed images are neither."""
+    folder = write_folder(place / "shots", 4)
+    (place / "link").symlink_to("shots")
+    few = ("--steps", "1", "-b", "2", "-o", "out.st")
+    sanactl("finetune", "tiny.st", "--data", "shots", *few)
+    sanactl("encode", "tiny.st", "--data", "shots", "-o", "latents")
+    written = (place / "latents/00000.safetensors").stat().st_mtime_ns
+    for name in ("shots/", "./shots", "link", str(folder)):
+        sanactl("finetune", "tiny.st", "--data", name, *few)
+        assert "out.st is there already, from the same inputs and settings" in sanactl.said
+        sanactl("encode", "tiny.st", "--data", name, "-o", "latents")
+        assert (place / "latents/00000.safetensors").stat().st_mtime_ns == written
+    (folder / "001.png").write_bytes((folder / "002.png").read_bytes())
+    sanactl("finetune", "tiny.st", "--data", "shots", *few, code=2)
+    said = sanactl.fails("encode", "tiny.st", "--data", "shots", "-o", "latents", code=2)
+    assert "encoded from other data" in said
