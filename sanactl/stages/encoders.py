@@ -76,7 +76,11 @@ class Encoders:
         return scaled
 
     def texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
-        """The embeddings [tokens, D] of captions, each without its padding, in the encoder's dtype.
+        """The embeddings [tokens, D] of captions, each without its padding, in the encoder's dtype; one token at least.
+
+        A caption of which the tokenizer makes no token (the empty one, where it adds neither start nor end) is its
+        padding, all T of it. In sampling, as in diffusers' pipeline, all T are then masked alike, by a number that is
+        added to every score, so that the attention is over all of them, too.
 
         The empty caption is the negative prompt of sampling and so gets no instruction.
         """
@@ -106,4 +110,4 @@ class Encoders:
         counts = mask.sum(1).tolist()
         # Padding is on the right, so what is kept comes first.
         assert all(bool(row[:count].all()) for row, count in zip(mask, counts, strict=True))
-        return [row[:count] for row, count in zip(text, counts, strict=True)]
+        return [row[: count or len(row)] for row, count in zip(text, counts, strict=True)]
