@@ -124,6 +124,8 @@ def grow(
     No model is loaded: bytes go from file to file. -o names a .st or .safetensors file, or a folder; sanactl convert
     makes a .pth of it.
     """
+    import re
+
     from sanactl.cli.streams import find_checkpoint
     from sanactl.cli.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
@@ -135,7 +137,7 @@ def grow(
     if to is None:
         plan = plan_qk_norm(parent)
     else:
-        where = int(position) if position.isdecimal() else position
+        where = int(position) if re.fullmatch("[0-9]{1,9}", position) else position
         plan = plan_grow(
             parent, to, init, drop_last, zero_init, sigma, sigma_depthwise, sigma_noise, seed, where, qk_norm
         )

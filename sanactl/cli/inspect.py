@@ -26,15 +26,19 @@ def inspect(
     import sys
 
     from sanactl.cli.run import checkpoint_record
-    from sanactl.cli.streams import find_checkpoint, write_line
+    from sanactl.cli.streams import find_checkpoint, note, write_line
+    from sanactl.io.ckpt_kinds import model_name
     from sanactl.io.records import dumps
 
     found, _ = find_checkpoint(checkpoint, revision=revision, native=True)
+    for line in found.notes:
+        note(line)
     record = {
         **checkpoint_record(found),
+        "model": model_name(found.config),
         "format": found.kind,
         "dtypes": found.dtypes,
-        "config": found.config,
+        "config": dict(found.config),
         "companions": found.companions,
         "sampling": found.sampling,
         "lineage": found.lineage,

@@ -11,6 +11,7 @@ from sanactl.cli.streams import note
 from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal
+from sanactl.io.json_values import brief, shown
 from sanactl.io.records import Record, load_records
 from sanactl.surgery.prune import choose_blocks, choose_span
 from sanactl.surgery.select import (
@@ -25,6 +26,7 @@ __all__ = ["Choice", "choose", "tell"]
 
 # A block of less is the identity: what is left of 1 - cosine similarity is rounding.
 _NOTHING = 1e-6
+_MAX_DEPTHS = 64  # written at once: each is an open file
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,12 @@ def _depths(keep: str) -> list[int]:
         depths = [int(part) for part in keep.split(",")]
     except ValueError:
         raise UsageError(
-            f"--keep {keep} is no number of blocks", hint="for example --keep 30 or 40,30,20"
+            f"--keep {shown(keep)} is no number of blocks", hint="for example --keep 30 or 40,30,20"
         ) from None
+    if len(depths) > _MAX_DEPTHS:
+        raise UsageError(f"--keep asks for {len(depths):,} depths; it takes at most {_MAX_DEPTHS}")
     if len(set(depths)) < len(depths):
-        raise UsageError(f"--keep {keep} asks for one depth twice")
+        raise UsageError(f"--keep {shown(keep)} asks for one depth twice")
     return depths
 
 
@@ -172,12 +176,10 @@ def _values(parent: Checkpoint, found: list[Record], where: str) -> list[float]:
         )
     values: dict[int, float] = {}
     for record in found:
-        try:
-            values[int(record["block"])] = float(record["importance"])
-        except (TypeError, ValueError):
-            raise InputError(
-                f"{where}: block {record['block']!r} has importance {record['importance']!r}"
-            ) from None
+        block, importance = record["block"], record["importance"]
+        if type(block) is not int or type(importance) not in (int, float) or not abs(importance) <= 1e300:
+            raise InputError(f"{where}: block {brief(block)} has importance {brief(importance)}")
+        values[block] = float(importance)
     missing = [i for i in range(parent.num_blocks) if i not in values]
     if missing or len(values) != parent.num_blocks:
         what = f"block {missing[0]} is missing" if missing else f"{len(values)} blocks"

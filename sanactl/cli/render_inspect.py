@@ -22,6 +22,7 @@ def show_inspection(record: dict[str, Any]) -> None:
     console = PlainConsole()
     rows: list[tuple[str, Text]] = [
         ("checkpoint", data(record["path"], "bold").append(f" ({record['format']})", "not bold")),
+        ("model", data(record["model"])),
         ("blocks", data(record["blocks"])),
         ("parameters", data(f"{human_count(record['parameters'])} ({record['parameters']:,})")),
         ("size", data(human_bytes(record["bytes"]))),

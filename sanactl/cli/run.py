@@ -61,8 +61,10 @@ class Invocation:
         return self._progress
 
     def uses(self, thing: Checkpoint | Path | str) -> None:
-        """Notes an input for the journal."""
+        """Notes an input for the journal, and says what a person should know of how it was opened."""
         if isinstance(thing, Checkpoint):
+            for line in thing.notes:
+                note(line)
             # A pipeline is known by its own folder, under which it was written, not by the transformer's inside it.
             path = thing.source if thing.kind == "pipeline" else str(thing.path)
             self.run.inputs.append({"path": path, "digest": thing.digest})

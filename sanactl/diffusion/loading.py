@@ -14,6 +14,7 @@ from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_copy import Sources
+from sanactl.io.lfs import refuse_pointers
 
 __all__ = [
     "Companions",
@@ -142,6 +143,7 @@ def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str
     for base in (Path(source), Path(checkpoint.path).parent / source):
         folder = base / (subfolder or "")
         if folder.is_dir():
+            refuse_pointers(folder)
             return str(folder), {}
     if source.startswith((".", "/")) or source.count("/") != 1:
         raise InputError(f"{checkpoint.path}: its companion {source} is not there")

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
-from sanactl.io.ckpt_metadata import compact_json, decode_metadata, resolve_companions
-from sanactl.io.ckpt_resolve import PICKLES, Located, locate
-from sanactl.io.ckpt_sana import BLOCK, check_config, check_tensors, guess_kind
+from sanactl.io.ckpt_config import SanaConfig, check_config
+from sanactl.io.ckpt_decode import decode_metadata
+from sanactl.io.ckpt_kinds import describe_kind, guess_kind
+from sanactl.io.ckpt_metadata import compact_json, resolve_companions
+from sanactl.io.ckpt_resolve import PICKLES, Located, local_path, locate
+from sanactl.io.ckpt_sana import BLOCK, check_tensors
 from sanactl.io.safetensors import MAX_HEADER, Header, read_header
 
 __all__ = ["Checkpoint", "Stamp", "TensorRef", "fingerprint", "open_checkpoint"]
@@ -74,7 +77,7 @@ class Checkpoint:
         path: the file, or the folder that holds the transformer's config.json.
         kind: "file", "folder", "pipeline", "hub" or "native".
         tensors: name (diffusers layout) to place.
-        config: of the `SanaTransformer2DModel`, complete with the class's defaults.
+        config: of the `SanaTransformer2DModel`, checked and complete.
         companions: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
             an absolute path or a Hub id. Empty for a bare transformer.
         sampling: default sampling settings, {} where none are given.
@@ -82,19 +85,21 @@ class Checkpoint:
         metadata: the header's strings as they stand (of all shards together).
         headers: (file, header bytes' length) of each file, in order.
         stamps: state of each file when it was opened.
+        notes: what a person should know of how it was opened.
     """
 
     ref: str
     path: Path
     kind: str
     tensors: Mapping[str, TensorRef]
-    config: dict[str, Any]
+    config: SanaConfig
     companions: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
     headers: tuple[tuple[Path, int], ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -114,7 +119,7 @@ class Checkpoint:
 
     @property
     def num_blocks(self) -> int:
-        return int(self.config["num_layers"])
+        return self.config.num_layers
 
     @property
     def num_parameters(self) -> int:
@@ -144,12 +149,20 @@ class Checkpoint:
             raise InputError(
                 f"{self.ref} has no block {index}", hint=f"its blocks are 0 to {self.num_blocks - 1}"
             )
-        prefix = f"transformer_blocks.{index}."
-        return {name[len(prefix) :]: ref for name, ref in self.tensors.items() if name.startswith(prefix)}
+        return dict(self._by_block[index])
 
     def outer_tensors(self) -> dict[str, TensorRef]:
         """Tensors outside the blocks."""
         return {name: ref for name, ref in self.tensors.items() if not BLOCK.match(name)}
+
+    @cached_property
+    def _by_block(self) -> list[dict[str, TensorRef]]:
+        """The tensors of each block, named within it: sorted out once, so that all blocks cost one reading."""
+        blocks: list[dict[str, TensorRef]] = [{} for _ in range(self.num_blocks)]
+        for name, ref in self.tensors.items():
+            if match := BLOCK.match(name):
+                blocks[int(match[1])][match[2]] = ref
+        return blocks
 
     @cached_property
     def digest(self) -> str:
@@ -210,10 +223,10 @@ def open_checkpoint(
     Raises:
         InputError: it does not exist, is damaged, or is no SANA checkpoint; names the file and the first fault.
     """
-    if native and _is_native(Path(ref).expanduser()):
+    if native and _is_native(path := local_path(os.fspath(ref))):
         from sanactl.io.ckpt_native import open_native
 
-        return open_native(ref, config)
+        return open_native(path, os.fspath(ref), config)
     located = locate(ref, revision=revision, variant=variant)
     stamps: dict[Path, Stamp] = {}
     headers: dict[Path, Header] = {}
@@ -225,16 +238,16 @@ def open_checkpoint(
     for header in reversed(headers.values()):
         metadata |= header.metadata
     where = os.fspath(ref)
-    stored, companions, sampling, lineage = decode_metadata(metadata, where)
-    config = config or located.config or stored
+    stored = decode_metadata(metadata, where)
+    config = config or located.config or stored.config
     if config is None:
         names = list(tensors)
-        if any(BLOCK.match(name) for name in names) and "caption_norm.weight" in tensors:
+        if "caption_norm.weight" in tensors and guess_kind(names) is None:
             raise InputError(
                 f"{where} holds SANA tensors but no config",
                 hint="put its config.json beside it and name the folder",
             )
-        raise InputError(f"{where} is not a SANA checkpoint: {guess_kind(names)}")
+        raise InputError(f"{where} is not a SANA checkpoint: {describe_kind(names)}")
     full = check_config(config, where)
     check_tensors({name: tensor.shape for name, tensor in tensors.items()}, full, where)
     folder = located.path if located.path.is_dir() else located.path.parent
@@ -243,30 +256,30 @@ def open_checkpoint(
         path=located.path,
         kind=located.kind,
         tensors=tensors,
-        config={key: value for key, value in full.items() if key != "_class_name"},
-        companions=located.companions or resolve_companions(companions, folder),
-        sampling=sampling,
-        lineage=lineage,
+        config=full,
+        companions=located.companions or resolve_companions(stored.companions, folder),
+        sampling=stored.sampling,
+        lineage=stored.lineage,
         metadata=metadata,
         headers=tuple((path, header.data_start) for path, header in headers.items()),
         stamps=stamps,
+        notes=located.notes,
     )
 
 
 def _is_native(path: Path) -> bool:
-    """Whether a file has to be opened as native: by its suffix, or a safetensors file by its tensors."""
-    if not path.is_file():
-        return False
-    if path.suffix.lower() in PICKLES:
-        return True
-    if path.suffix.lower() not in (".st", ".safetensors"):
-        return False
+    """Whether a file has to be opened by `ckpt_native`: by its suffix, or a safetensors file by its tensors' names."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES or suffix not in (".st", ".safetensors") or not path.is_file():
+        return suffix in PICKLES and path.is_file()
     try:
         with open(path, "rb") as file:  # whether the header holds is for `read_header` to say, once
-            length = int.from_bytes(file.read(8), "little")
-            return b'blocks.0.cross_attn.kv_linear.weight"' in file.read(min(length, MAX_HEADER))
+            head = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
     except OSError:
         return False
+    return any(
+        name in head for name in (b'blocks.0.cross_attn.kv_linear.weight"', b"_orig_mod.", b'"module.')
+    )
 
 
 def _merge(located: Located, headers: Mapping[Path, Header]) -> dict[str, TensorRef]:

@@ -261,7 +261,7 @@ def write_native(
     progress: Progress,
 ) -> None:
     """A .pth of the native layout. Its zip archive wants a checksum of every byte, so here they pass through."""
-    from sanactl.io.ckpt_pth import write_pth
+    from sanactl.io.ckpt_pth_write import write_pth
 
     def chunks(name: str) -> Iterator[bytes]:
         for part in _parts(tensors[name], sources):

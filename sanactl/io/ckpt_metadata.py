@@ -7,18 +7,18 @@ host, so that the same command gives the same bytes. docs/checkpoints.md lists t
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sanactl.errors import InputError
 from sanactl.io.builtin import BUILTIN_PREFIX
+from sanactl.io.ckpt_decode import MAX_STEPS
 
 __all__ = [
     "COMPANIONS",
     "compact_json",
-    "decode_metadata",
     "encode_metadata",
     "lineage_entry",
     "portable_companions",
@@ -33,7 +33,7 @@ _LATENT_PIXELS = 32  # image pixels a side of one latent of DC-AE f32, the autoe
 
 def compact_json(value: Any) -> str:
     """JSON on one line with sorted keys: equal values give equal text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def sanactl_version() -> str:
@@ -70,12 +70,21 @@ def lineage_entry(
     """
     return {
         "command": command,
-        "arguments": dict(arguments),
+        "arguments": _plain(dict(arguments)),
         "version": sanactl_version(),
         "seed": seed,
         "parents": [dict(parent) for parent in parents],
         "blocks": blocks,
     }
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: no key but text, and an infinity (a clip of inf switches it off) as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def encode_metadata(
@@ -92,7 +101,7 @@ def encode_metadata(
         config: of the `SanaTransformer2DModel`.
         companions: text_encoder, tokenizer, vae, scheduler: each {"source": ..., "subfolder": ...}.
         sampling: default sampling settings.
-        lineage: entries, oldest first.
+        lineage: entries, oldest first; of more than `MAX_STEPS` the newest are written.
         extra: further strings, such as a parent's own modelspec keys; what sanactl itself writes wins.
     """
     full = {**dict(config), "_class_name": "SanaTransformer2DModel"}
@@ -117,8 +126,8 @@ def encode_metadata(
     if sampling:
         metadata["sanactl.sampling"] = compact_json(sampling)
     if lineage:
-        metadata["sanactl.lineage"] = compact_json(list(lineage))
-        parents = [parent["name"] for entry in lineage for parent in entry.get("parents", [])]
+        metadata["sanactl.lineage"] = compact_json(list(lineage)[-MAX_STEPS:])
+        parents = [str(parent.get("name")) for entry in lineage for parent in entry.get("parents", [])]
         if len(lineage[-1].get("parents", [])) > 1:
             metadata["modelspec.merged_from"] = ", ".join(parents)
     return dict(sorted(metadata.items()))
@@ -138,38 +147,6 @@ def _resolution(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> str |
         side = config["sample_size"] * _LATENT_PIXELS
         return f"{side}x{side}"
     return None
-
-
-def decode_metadata(
-    metadata: Mapping[str, str], where: str
-) -> tuple[dict[str, Any] | None, dict, dict, list]:
-    """Read back (config, companions, sampling, lineage); what is absent is None, {}, {} and [].
-
-    Raises:
-        InputError: a key of ours does not hold what it has to.
-    """
-
-    def read(key: str, kind: type, absent: Any) -> Any:
-        if key not in metadata:
-            return absent
-        try:
-            value = json.loads(metadata[key])
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: the header's {key} is not valid JSON ({error})") from error
-        if not isinstance(value, kind):
-            raise InputError(
-                f"{where}: the header's {key} is a {type(value).__name__}, not a {kind.__name__}"
-            )
-        return value
-
-    companions = read("sanactl.companions", dict, {})
-    for name, companion in companions.items():
-        if not isinstance(companion, dict) or not isinstance(companion.get("source"), str):
-            raise InputError(f"{where}: the header's sanactl.companions gives no source for {name}")
-    lineage = read("sanactl.lineage", list, [])
-    if not all(isinstance(entry, dict) for entry in lineage):
-        raise InputError(f"{where}: the header's sanactl.lineage is not a list of objects")
-    return read("config", dict, None), companions, read("sanactl.sampling", dict, {}), lineage
 
 
 def resolve_companions(

@@ -17,12 +17,17 @@ from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.io.checkpoint import Checkpoint, Stamp, TensorRef
-from sanactl.io.ckpt_metadata import decode_metadata, resolve_companions
-from sanactl.io.ckpt_pth import read_pth
-from sanactl.io.ckpt_sana import CONFIG_DEFAULTS, check_config, check_tensors, guess_kind
+from sanactl.io.ckpt_config import CONFIG_DEFAULTS, SanaConfig, check_config
+from sanactl.io.ckpt_decode import decode_metadata
+from sanactl.io.ckpt_folder import read_json
+from sanactl.io.ckpt_kinds import describe_kind
+from sanactl.io.ckpt_metadata import resolve_companions
+from sanactl.io.ckpt_pth import StateDict, read_pth
+from sanactl.io.ckpt_sana import check_tensors
+from sanactl.io.json_values import shown
 from sanactl.io.safetensors import read_header
 
-__all__ = ["DROPPED", "native_config", "native_names", "open_native", "unfuse"]
+__all__ = ["DROPPED", "implied_config", "native_names", "open_native", "plain_names", "unfuse"]
 
 # Native tensors without a place in diffusers: computed there (position table) or taken from the text encoder (null
 # caption). They are named when they are left behind.
@@ -60,7 +65,19 @@ _BLOCK: Mapping[str, tuple[str, ...]] = {
 }
 _HEAD_DIM = 32  # of linear self-attention in every published model
 _CROSS_HEADS = {2240: (20, 112), 1152: (16, 72)}  # width to (heads, dimensions a head) of cross-attention
-_PREFIXES = ("model.diffusion_model.", "module.")
+# What training programs put before names: a state dict's own, and those of wrappers, which stand anywhere in a name.
+_PREFIXES = ("module.", "model.diffusion_model.", "model.", "transformer.")
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# The tensors that the config follows from, in either layout.
+_TELLING = {
+    "patch": ("x_embedder.proj.weight", "patch_embed.proj.weight"),
+    "out": ("final_layer.linear.weight", "proj_out.weight"),
+    "caption": ("y_embedder.y_proj.fc1.weight", "caption_projection.linear_1.weight"),
+    "point": ("blocks.0.mlp.point_conv.conv.weight", "transformer_blocks.0.ff.conv_point.weight"),
+    "bias": ("blocks.0.attn.qkv.bias", "transformer_blocks.0.attn1.to_q.bias"),
+    "guidance": ("cfg_embedder.mlp.0.weight", "time_embed.guidance_embedder.linear_1.weight"),
+    "norm": ("blocks.0.attn.q_norm.weight", "transformer_blocks.0.attn1.norm_q.weight"),
+}
 
 
 def native_names(config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -90,8 +107,27 @@ def native_names(config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def native_config(tensors: Mapping[str, TensorRef], where: str) -> dict[str, Any]:
-    """The diffusers config that native tensors imply.
+def plain_names(tensors: Mapping[str, TensorRef], where: str) -> dict[str, TensorRef]:
+    """The tensors without what training programs put before their names ("module.", "_orig_mod.").
+
+    Raises:
+        InputError: two tensors would have one name.
+    """
+    result: dict[str, TensorRef] = {}
+    for name, ref in tensors.items():
+        plain = _WRAPPERS.sub("", name)
+        while prefix := next((p for p in _PREFIXES if plain.startswith(p)), None):
+            plain = plain.removeprefix(prefix)
+        if plain in result:
+            raise InputError(
+                f"{where} holds two tensors called {shown(plain)} once their prefixes are taken away"
+            )
+        result[plain] = ref
+    return result
+
+
+def implied_config(tensors: Mapping[str, TensorRef], where: str) -> dict[str, Any]:
+    """The diffusers config that tensors without one imply, in the native layout or diffusers' own.
 
     Shapes give all but the split into heads, which is that of the published models: 32 channels a self-attention head,
     and 20 x 112 or 16 x 72 for cross-attention at width 2240 or 1152.
@@ -100,40 +136,46 @@ def native_config(tensors: Mapping[str, TensorRef], where: str) -> dict[str, Any
         InputError: a tensor that the config follows from is missing, or the width is not a published one.
     """
 
-    def shape(name: str, dimensions: int) -> tuple[int, ...]:
-        if name not in tensors or len(tensors[name].shape) != dimensions or 0 in tensors[name].shape:
-            raise InputError(f"{where} is not a native SANA checkpoint: {guess_kind(tensors)}")
-        return tensors[name].shape
+    def find(what: str) -> TensorRef | None:
+        return next((tensors[name] for name in _TELLING[what] if name in tensors), None)
 
-    width, channels, patch, _ = shape("x_embedder.proj.weight", 4)
+    def shape(what: str, dimensions: int) -> tuple[int, ...]:
+        ref = find(what)
+        if ref is None or len(ref.shape) != dimensions or 0 in ref.shape:
+            raise InputError(f"{where} is not a SANA checkpoint: {describe_kind(tensors)}")
+        return ref.shape
+
+    width, channels, patch, _ = shape("patch", 4)
     if width not in _CROSS_HEADS:
         raise InputError(
             f"{where} has the width {width}; how it splits into heads is known for {', '.join(map(str, _CROSS_HEADS))}",
             hint="give its diffusers config with --config config.json",
         )
-    numbers = {
-        int(match[1]) for match in (re.match(r"blocks\.(\d{1,6})\.", name) for name in tensors) if match
-    }
+    matches = (re.match(r"(?:transformer_)?blocks\.([0-9]{1,6})\.", name) for name in tensors)
+    hidden = shape("point", 4)[1]
+    ratio = hidden / width
     heads, head_dim = _CROSS_HEADS[width]
     config = {
         **CONFIG_DEFAULTS,
+        "_class_name": "SanaTransformer2DModel",
         "in_channels": channels,
-        "out_channels": shape("final_layer.linear.weight", 2)[0] // (patch * patch),
+        "out_channels": shape("out", 2)[0] // (patch * patch),
         "num_attention_heads": width // _HEAD_DIM,
         "attention_head_dim": _HEAD_DIM,
-        "num_layers": len(numbers),
+        "num_layers": len({int(match[1]) for match in matches if match}),
         "num_cross_attention_heads": heads,
         "cross_attention_head_dim": head_dim,
         "cross_attention_dim": width,
-        "caption_channels": shape("y_embedder.y_proj.fc1.weight", 2)[1],
-        "mlp_ratio": shape("blocks.0.mlp.point_conv.conv.weight", 4)[1] / width,
-        "attention_bias": "blocks.0.attn.qkv.bias" in tensors,
+        "caption_channels": shape("caption", 2)[1],
+        # the class rounds the product down
+        "mlp_ratio": ratio if int(ratio * width) == hidden else math.nextafter(ratio, math.inf),
+        "attention_bias": find("bias") is not None,
         "patch_size": patch,
-        "guidance_embeds": "cfg_embedder.mlp.0.weight" in tensors,
-        "qk_norm": "rms_norm_across_heads" if "blocks.0.attn.q_norm.weight" in tensors else None,
+        "guidance_embeds": find("guidance") is not None,
+        "qk_norm": "rms_norm_across_heads" if find("norm") is not None else None,
     }
-    if "pos_embed" in tensors:
-        side = math.isqrt(shape("pos_embed", 3)[1]) * patch
+    if "pos_embed" in tensors and len(tensors["pos_embed"].shape) == 3:
+        side = math.isqrt(tensors["pos_embed"].shape[1]) * patch
         config["sample_size"] = side
         # 2048 and 4096 px models interpolate their position table (the converter's own table)
         config["interpolation_scale"] = {64: 1.0, 128: 2.0}.get(side)
@@ -164,39 +206,39 @@ def unfuse(
             result[target] = ref.rows(number * rows, (number + 1) * rows) if rows else ref
     strange = [name for name in tensors if name not in names and not DROPPED.match(name)]
     if strange:
-        raise InputError(f"{where} holds {strange[0]}, which has no counterpart in diffusers")
+        raise InputError(f"{where} holds {shown(strange[0])}, which has no counterpart in diffusers")
     return result, [name for name in tensors if name not in names]
 
 
-def open_native(path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Open a checkpoint in the native layout, .pth or .safetensors, as if it were in the diffusers one.
+def open_native(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Open a file whose tensors are not where diffusers looks for them, as if they were.
 
     Args:
-        path: the file.
-        config: diffusers config; default what sanactl stored in the file, else `native_config`.
+        path: a .pth, in the native layout or diffusers' own; or a .safetensors in the native one, or with prefixes.
+        where: what the user named.
+        config: diffusers config; default what sanactl stored in the file, else the config.json beside a file of
+            diffusers' layout, else `implied_config`.
 
     Returns:
         a checkpoint of kind "native". `metadata["sanactl.dropped"]` names, comma-separated, what it leaves out.
     """
-    where, path = os.fspath(path), Path(path).expanduser()
     if path.suffix.lower() in (".st", ".safetensors"):
         header = read_header(path)
-        strings = header.metadata
-        raw = {n: TensorRef(path, i.offset, i.nbytes, i.dtype, i.shape) for n, i in header.tensors.items()}
+        tensors = {
+            n: TensorRef(path, i.offset, i.nbytes, i.dtype, i.shape) for n, i in header.tensors.items()
+        }
+        state = StateDict(tensors, header.metadata)
     else:
-        raw, strings = read_pth(path)
+        state = read_pth(path)
     stamp = Stamp.of(os.stat(path))
-    tensors = {}
-    for name, ref in raw.items():
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        tensors[name] = ref
-    stored, companions, sampling, lineage = decode_metadata(strings, where)
-    full = check_config(config or stored or native_config(tensors, where), where)
-    full = {key: value for key, value in full.items() if key != "_class_name"}
-    if not any(name.startswith("blocks.0.") for name in tensors):
-        raise InputError(f"{where} is not a native SANA checkpoint: {guess_kind(tensors)}")
-    named, dropped = unfuse(tensors, full, where)
+    tensors = plain_names(state.tensors, where)
+    stored = decode_metadata(state.strings, where)
+    native = any(name.startswith("blocks.") for name in tensors)
+    known = config or stored.config
+    if known is None and not native and (path.parent / "config.json").is_file():
+        known = read_json(path.parent / "config.json")
+    full = check_config(known or implied_config(tensors, where), where)
+    named, dropped = _in_diffusers(tensors, full, where, native)
     check_tensors({name: ref.shape for name, ref in named.items()}, full, where)
     return Checkpoint(
         ref=where,
@@ -204,10 +246,24 @@ def open_native(path: str | os.PathLike[str], config: Mapping[str, Any] | None =
         kind="native",
         tensors=named,
         config=full,
-        companions=resolve_companions(companions, path.parent),
-        sampling=sampling,
-        lineage=lineage,
-        metadata={**strings, **({"sanactl.dropped": ", ".join(dropped)} if dropped else {})},
+        companions=resolve_companions(stored.companions, path.parent),
+        sampling=stored.sampling,
+        lineage=stored.lineage,
+        metadata={**state.strings, **({"sanactl.dropped": ", ".join(dropped)} if dropped else {})},
         headers=((path, 0),),
         stamps={path: stamp},
+        notes=state.notes,
     )
+
+
+def _in_diffusers(
+    tensors: Mapping[str, TensorRef], config: SanaConfig, where: str, native: bool
+) -> tuple[dict[str, TensorRef], list[str]]:
+    """Tensors under diffusers' names, and the names of those that have no place there."""
+    if not native:
+        return {n: ref for n, ref in tensors.items() if not DROPPED.match(n)}, list(
+            filter(DROPPED.match, tensors)
+        )
+    if not any(name.startswith("blocks.0.") for name in tensors):
+        raise InputError(f"{where} is not a native SANA checkpoint: {describe_kind(tensors)}")
+    return unfuse(tensors, config, where)

@@ -16,6 +16,7 @@ from sanactl.io.ckpt_files import fill_files
 from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
 from sanactl.io.ckpt_resolve import read_json
+from sanactl.io.lfs import refuse_pointers
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.writer import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
 
@@ -112,6 +113,7 @@ def companion_folder(name: str, entry: Mapping[str, Any]) -> Path:
         folder = _from_hub(source, subfolder, entry.get("revision"))
     if not folder.is_dir():
         raise InputError(f"the checkpoint's {name} should lie in {folder}, which does not exist")
+    refuse_pointers(folder)
     return folder
 
 
@@ -148,7 +150,7 @@ def _class_of(name: str, folder: Path, entry: Mapping[str, Any]) -> list[str]:
         ("config.json", "_class_name", "diffusers"),
         ("config.json", "architectures", "transformers"),
     ):
-        value = read_json(folder / file).get(key) if (folder / file).is_file() else None
+        value = read_json(folder / file, constants=True).get(key) if (folder / file).is_file() else None
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str):
             return [library, value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -133,7 +134,7 @@ class Plan:
     """
 
     tensors: dict[str, PlannedTensor]
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     before: Checkpoint | None = None
     companions: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)

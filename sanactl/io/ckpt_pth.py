@@ -1,47 +1,75 @@
-"""PyTorch's zip checkpoints (.pth) without torch: a table of tensors out of one, and one out of tensors.
+"""PyTorch's zip checkpoints (.pth) without torch: a table of tensors out of one.
 
 Such a file is an uncompressed zip archive: `data.pkl` is a pickle in which every tensor refers to a storage by number,
 and `data/<number>` holds that storage's raw bytes. So a tensor can be copied by offset like one of a safetensors file.
+The pickle is read as data (`sanactl.io.pickles`): what it names is never imported or called.
 
-A pickle is a program. The unpickler here knows the few names a state dict needs, gives inert stand-ins for the
-training state that commonly lies beside one (NumPy and torch objects), and refuses every other: nothing it reads is
-ever imported or called. Source: torch `serialization.py`, `_save` and `_load`; the same idea as `weights_only=True`.
+Source: torch `serialization.py`, `_save` and `_load`; `_utils.py`, `_rebuild_tensor_v2` and `_rebuild_tensor_v3`.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
-import struct
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.io.checkpoint import TensorRef
+from sanactl.io.ckpt_zip import read_archive
+from sanactl.io.json_values import shown
+from sanactl.io.pickles import INERT, PickleError, load
 from sanactl.io.safetensors import DTYPE_BYTES, tensor_bytes
 
-__all__ = ["read_pth", "write_pth"]
+__all__ = ["DTYPES", "STORAGES", "StateDict", "read_pth"]
 
-_STORAGES = {
+STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
+    "BoolStorage": "BOOL", "UntypedStorage": "U8",
 }  # fmt: skip
-_STORAGE_OF = {dtype: storage for storage, dtype in _STORAGES.items()}
-_PICKLE_LIMIT = 256 << 20  # bytes of data.pkl
-_ALIGNMENT = 64  # bytes; torch's, so that a file can be mapped
-_INERT = ("numpy", "torch")  # packages whose objects lie beside a state dict in training checkpoints
+# torch's dtypes that have no storage of their own: their tensors lie in bytes and name the dtype.
+DTYPES = {
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "uint16": "U16", "uint32": "U32", "uint64": "U64",
+}  # fmt: skip
+_INERT_PACKAGES = ("numpy", "torch")  # their objects lie beside a state dict in training checkpoints
+_PLAIN = ("set", "frozenset", "bytearray", "complex", "range", "slice")
 _INERT_NAMES = {
-    ("_codecs", "encode"),
-    ("argparse", "Namespace"),
-    ("collections", "defaultdict"),
-    ("builtins", "set"),
-}
+    *((module, name) for module in ("builtins", "__builtin__") for name in _PLAIN),
+    ("_codecs", "encode"), ("argparse", "Namespace"), ("collections", "defaultdict"), ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"), ("datetime", "datetime"), ("datetime", "timedelta"),
+}  # fmt: skip
+_UNKNOWN = "?"  # a dtype that has no name in safetensors: refused where such a tensor is wanted
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "transformer")
+_AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """What is wanted of a .pth.
+
+    Attributes:
+        tensors: name, as the file has it, to the place in the file.
+        strings: the header strings that sanactl keeps beside them.
+        notes: what a person should know of the choice.
+    """
+
+    tensors: dict[str, TensorRef]
+    strings: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    key: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Dtype:
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,238 +78,160 @@ class _Stored:
 
     key: str
     dtype: str
-    numel: int
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-class _Inert:
-    """Stands in for an object that is not wanted; takes anything and does nothing."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None: ...
-    def __call__(self, *args: Any, **keywords: Any) -> _Inert:
-        return self
-
-    def __setstate__(self, state: Any) -> None: ...
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-    def append(self, item: Any) -> None: ...
-    def extend(self, items: Any) -> None: ...
-    def add(self, item: Any) -> None: ...
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise ValueError("an impossible number")
+    return value
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Stored:
-    key, dtype, numel = storage
-    return _Stored(key, dtype, numel, offset, tuple(size), tuple(stride))
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or len(value) > 64:
+        raise ValueError("no list of sizes")
+    return tuple(map(_whole, value))
+
+
+def _size(value: Any = ()) -> tuple[int, ...]:
+    """`torch.Size` of a list."""
+    return _sizes(value)
+
+
+def _ordered_dict() -> dict[str, Any]:
+    """`collections.OrderedDict` of nothing, as Python 3 pickles it; items follow."""
+    return {}
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
+    if not isinstance(storage, _Storage):
+        return INERT
+    return _Stored(storage.key, storage.dtype, _whole(offset), _sizes(size), _sizes(stride))
+
+
+def _rebuild_tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
+) -> Any:
+    if not isinstance(storage, _Storage):
+        return INERT
+    name = dtype.name if isinstance(dtype, _Dtype) else _UNKNOWN
+    return _Stored(storage.key, name, _whole(offset), _sizes(size), _sizes(stride))
+
+
+def _rebuild_parameter(data: Any, *rest: Any) -> Any:
+    return data
+
+
+def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    if function not in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
+        return INERT
+    return function(*arguments)
 
 
 _CALLS: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): lambda *items: tuple(*items),
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch", "Size"): _size,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
-    ("torch._tensor", "_rebuild_from_type_v2"): lambda function, kind, arguments, state: function(*arguments),
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
 }
 
 
-# The Python unpickler, not the C one: its memo is a dict, so that a hostile index cannot make it reserve gigabytes.
-class _Unpickler(pickle._Unpickler):
-    def __init__(self, data: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(data))
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _CALLS:
-            return _CALLS[module, name]
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if module.split(".")[0] in _INERT or (module, name) in _INERT_NAMES:
-            return _Inert
-        raise InputError(
-            f"{self._path} asks to run {module}.{name}, which no checkpoint needs: not loaded",
-            hint="do not load it with other tools either unless you trust who made it",
-        )
-
-    def persistent_load(self, pid: Any) -> tuple[str, str, int]:
-        kind, dtype, key, _, numel = pid
-        if kind != "storage":
-            raise pickle.UnpicklingError(f"unknown reference {kind!r}")
-        return str(key), dtype if isinstance(dtype, str) else "U8", int(numel)
-
-    def get_extension(self, code: int) -> NoReturn:
-        raise pickle.UnpicklingError("extension codes are not used in checkpoints")
+def _storage(parts: Any) -> _Storage:
+    """A persistent id: ("storage", type, key, device, number of elements)."""
+    kind, dtype, key, _, _ = parts
+    if kind != "storage" or not isinstance(key, str) or len(key) > 64:
+        raise ValueError("an unknown kind of reference")
+    return _Storage(key, dtype.name if isinstance(dtype, _Dtype) else _UNKNOWN)
 
 
-def read_pth(path: Path) -> tuple[dict[str, TensorRef], dict[str, str]]:
-    """The state dict of a .pth file as places in that file, and the header strings that sanactl keeps beside it.
+def read_pth(path: Path) -> StateDict:
+    """The state dict of a .pth file as places in that file.
 
     Raises:
         InputError: no such file, not torch's zip format, damaged, or a pickle that wants to run code.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise InputError(f"{path} is a zip archive without one data.pkl, so no PyTorch checkpoint")
-            prefix = pickles[0][: -len("data.pkl")]
-            if entries[pickles[0]].file_size > _PICKLE_LIMIT:
-                raise InputError(
-                    f"{path}: data.pkl has {entries[pickles[0]].file_size:,} bytes, too many for an index"
-                )
-            if prefix + "byteorder" in entries and archive.read(prefix + "byteorder")[:6] != b"little":
-                raise InputError(
-                    f"{path} was saved on a big-endian machine", hint="save it again on a little-endian one"
-                )
-            root = _Unpickler(archive.read(pickles[0]), path).load()
-            places = {
-                name[len(prefix) + 5 :]: (_data_offset(raw, entry, path), entry.file_size)
-                for name, entry in entries.items()
-                if name.startswith(prefix + "data/")
-            }
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
-    except zipfile.BadZipFile as error:
-        raise InputError(
-            f"{path} is not a PyTorch zip checkpoint ({error})",
-            hint="if torch older than 1.6 wrote it, load and save it again with a newer one",
-        ) from error
-    except Exception as error:  # a damaged pickle fails in as many ways as there are opcodes
-        raise InputError(
-            f"{path} is damaged: its data.pkl cannot be read ({type(error).__name__}: {error})"
-        ) from error
-    state = root.get("state_dict", root) if isinstance(root, dict) else None
-    if not isinstance(state, dict) or not any(isinstance(value, _Stored) for value in state.values()):
-        raise InputError(f"{path} holds no state dict of tensors")
-    ours = root.get("sanactl", {})
-    strings = (
-        {str(key): value for key, value in ours.items() if isinstance(value, str)}
-        if isinstance(ours, dict)
-        else {}
-    )
-    return {
-        str(name): _place(path, str(name), stored, places)
-        for name, stored in state.items()
-        if isinstance(stored, _Stored)
-    }, strings
 
-
-def _data_offset(raw: io.BufferedReader, entry: zipfile.ZipInfo, path: Path) -> int:
-    """Where an entry's bytes start: after its local header, whose length only that header tells."""
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise InputError(f"{path}: {entry.filename} is compressed", hint="save it again with torch.save")
-    raw.seek(entry.header_offset)
-    header = raw.read(30)
-    if len(header) != 30 or header[:4] != b"PK\x03\x04":
-        raise InputError(f"{path} is damaged: no local header for {entry.filename}")
-    name, extra = struct.unpack("<HH", header[26:30])
-    start = entry.header_offset + 30 + name + extra
-    if start + entry.file_size > os.fstat(raw.fileno()).st_size:
+    def find(module: str, name: str) -> Any:
+        if (module, name) in _CALLS:
+            return _CALLS[module, name]
+        if module in ("torch", "torch.storage") and name in STORAGES:
+            return _Dtype(STORAGES[name])
+        if module == "torch" and name in DTYPES:
+            return _Dtype(DTYPES[name])
+        if module.split(".")[0] in _INERT_PACKAGES or (module, name) in _INERT_NAMES:
+            return INERT
         raise InputError(
-            f"{path} is truncated: {entry.filename} reaches past its end", hint="copy or download it again"
+            f"{path} asks to run {shown(module)}.{shown(name)}, which no checkpoint needs: not loaded",
+            hint="do not load it with other tools either unless you trust who made it",
         )
-    return int(start)
+
+    data, places = read_archive(path)
+    try:
+        root = load(data, find, _storage)
+    except PickleError as error:
+        raise InputError(f"{path} is damaged: its data.pkl cannot be read ({error})") from error
+    state, notes = _state_dict(root, path)
+    strings = root.get("sanactl", {})
+    strings = strings if isinstance(strings, dict) else {}
+    return StateDict(
+        {
+            name: _place(path, name, stored, places)
+            for name, stored in state.items()
+            if isinstance(stored, _Stored) and isinstance(name, str)
+        },
+        {k: v for k, v in strings.items() if isinstance(k, str) and isinstance(v, str)},
+        notes,
+    )
+
+
+def _state_dict(root: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """The dict of tensors: under one of the names that training programs use, or the whole."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and any(isinstance(item, _Stored) for item in value.values())
+
+    if isinstance(root, dict):
+        average = next((name for name in _AVERAGES if holds(root.get(name))), None)
+        for name in _WEIGHTS:
+            if holds(root.get(name)):
+                left = (
+                    f"{path} holds an average of the weights too ({average}), which is left"
+                    if average
+                    else ""
+                )
+                return root[name], (left,) if left else ()
+        if average is not None and not holds(root):
+            note = f"{path} holds no weights but their average ({average}), which is taken"
+            return root[average], (note,)
+        if holds(root):
+            return root, ()
+    raise InputError(f"{path} holds no state dict of tensors")
 
 
 def _place(path: Path, name: str, stored: _Stored, places: Mapping[str, tuple[int, int]]) -> TensorRef:
-    numbers = (stored.offset, *stored.shape, *stored.stride)
-    sane = all(type(item) is int and 0 <= item < 1 << 48 for item in numbers)
-    if stored.dtype not in DTYPE_BYTES or not sane or len(stored.shape) != len(stored.stride):
-        raise InputError(f"{path}: tensor {name} is described by impossible numbers")
-    step = 1
+    what = f"{path}: tensor {shown(name)}"
+    if stored.dtype not in DTYPE_BYTES:
+        raise InputError(f"{what} has a dtype that no SANA has")
+    if len(stored.shape) != len(stored.stride):
+        raise InputError(f"{what} is described by impossible numbers")
+    step = 1 if 0 not in stored.shape else 0  # without elements any strides will do
     for size, stride in zip(reversed(stored.shape), reversed(stored.stride), strict=True):
-        if size != 1 and stride != step:
-            raise InputError(
-                f"{path}: tensor {name} is not contiguous", hint="save it again with .contiguous()"
-            )
+        if step and size != 1 and stride != step:
+            raise InputError(f"{what} is not contiguous", hint="save it again with .contiguous()")
         step *= size
     nbytes, offset = tensor_bytes(stored.dtype, stored.shape), stored.offset * DTYPE_BYTES[stored.dtype]
     if stored.key not in places:
         raise InputError(
-            f"{path}: the storage {stored.key} of {name} is missing", hint="copy or download it again"
+            f"{what} lies in the storage {shown(stored.key)}, which is missing",
+            hint="copy or download it again",
         )
     start, size = places[stored.key]
     if offset + nbytes > size:
-        raise InputError(f"{path}: tensor {name} needs {offset + nbytes:,} bytes of a storage of {size:,}")
+        raise InputError(f"{what} is larger than its storage of {size:,} bytes")
     return TensorRef(path, start + offset, nbytes, stored.dtype, stored.shape)
-
-
-def write_pth(
-    path: Path,
-    tensors: Iterable[tuple[str, str, tuple[int, ...]]],
-    strings: Mapping[str, str],
-    chunks: Callable[[str], Iterator[bytes]],
-) -> None:
-    """Write `{"state_dict": {name: tensor}, "sanactl": strings}` as torch.save would.
-
-    Args:
-        path: the file; overwritten.
-        tensors: (name, dtype, shape) in order.
-        strings: kept beside the state dict.
-        chunks: the bytes of the tensor of that name, in parts.
-    """
-    listed = list(tensors)
-    for name, dtype, _ in listed:
-        if dtype not in _STORAGE_OF:
-            raise InputError(
-                f"tensor {name} has the dtype {dtype}, which a .pth cannot hold", hint="convert with --dtype"
-            )
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-
-        def entry(name: str, parts: Iterable[bytes], size: int) -> None:
-            info = zipfile.ZipInfo(f"archive/{name}")  # dated 1980: the same tensors give the same file
-            large = size >= 1 << 31
-            assert archive.fp is not None
-            start = archive.fp.tell() + 30 + len(info.filename) + (20 if large else 0)
-            padding = -(start + 4) % _ALIGNMENT
-            info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # as torch pads
-            with archive.open(info, "w", force_zip64=large) as file:
-                for part in parts:
-                    file.write(part)
-
-        index = _pickle(listed, strings)
-        entry("data.pkl", [index], len(index))
-        entry("byteorder", [b"little"], 6)
-        for number, (name, dtype, shape) in enumerate(listed):
-            entry(f"data/{number}", chunks(name), tensor_bytes(dtype, shape))
-        entry("version", [b"3\n"], 2)
-
-
-def _pickle(tensors: Iterable[tuple[str, str, tuple[int, ...]]], strings: Mapping[str, str]) -> bytes:
-    """data.pkl in protocol 2, opcode by opcode: pickling by name what cannot be imported here."""
-
-    def text(value: str) -> bytes:
-        data = value.encode("utf-8")
-        return b"X" + struct.pack("<I", len(data)) + data
-
-    def number(value: int) -> bytes:
-        if value < 1 << 31:
-            return b"J" + struct.pack("<i", value)
-        data = pickle.encode_long(value)
-        return b"\x8a" + bytes([len(data)]) + data
-
-    def numbers(values: Iterable[int]) -> bytes:
-        return b"(" + b"".join(number(value) for value in values) + b"t"
-
-    out = [b"\x80\x02}(", text("state_dict"), b"}("]
-    for key, (name, dtype, shape) in enumerate(tensors):
-        stride: list[int] = []
-        step = 1
-        for size in reversed(shape):
-            stride.insert(0, step)
-            step *= max(size, 1)
-        numel = tensor_bytes(dtype, shape) // DTYPE_BYTES[dtype]
-        storage = (
-            b"(" + text("storage") + f"ctorch\n{_STORAGE_OF[dtype]}\n".encode() + text(str(key)) + text("cpu")
-        )
-        out += [
-            text(name), b"ctorch._utils\n_rebuild_tensor_v2\n", b"(", storage, number(numel), b"tQ", number(0),
-            numbers(shape), numbers(stride), b"\x89", b"ccollections\nOrderedDict\n)R", b"tR",
-        ]  # fmt: skip
-    out += [b"u", text("sanactl"), b"}("]
-    for key_text, value in strings.items():
-        out += [text(key_text), text(value)]
-    return b"".join([*out, b"uu."])

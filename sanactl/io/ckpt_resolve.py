@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError, SanactlError
+from sanactl.io.ckpt_folder import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
+    Located,
+    choose_weights,
+    read_json,
+    transformer_folder,
+)
 from sanactl.io.ckpt_metadata import COMPANIONS
+from sanactl.io.json_values import brief, shown
+from sanactl.io.lfs import is_pointer, pointer_error
 
-__all__ = ["INDEX_NAME", "PICKLES", "WEIGHTS_NAME", "Located", "locate", "read_json"]
+__all__ = ["INDEX_NAME", "PICKLES", "WEIGHTS_NAME", "Located", "local_path", "locate", "read_json"]
 
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
-_JSON_LIMIT = 100_000_000  # bytes
 _HUB_TIMEOUT = 10.0  # seconds
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z")  # the Hub's own limit
 PICKLES = {".pth", ".pt", ".ckpt", ".bin"}
 _FILES = {".st", ".safetensors", ".json", *PICKLES}
-
-
-@dataclass(frozen=True)
-class Located:
-    """The files behind a reference.
-
-    Attributes:
-        kind: "file", "folder" (one transformer), "pipeline" or "hub".
-        path: the file, or the folder that holds the transformer's config.json.
-        files: safetensors files, in order.
-        index: tensor name to file name, for a sharded folder.
-        config: from config.json, None where the file describes itself.
-        companions: from a pipeline's model_index.json.
-    """
-
-    kind: str
-    path: Path
-    files: list[Path]
-    index: dict[str, str] | None = None
-    config: dict[str, Any] | None = None
-    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def locate(
@@ -54,33 +37,27 @@ def locate(
         InputError: nothing there, or not a checkpoint; at once for anything that can only be a local path.
     """
     text = os.fspath(ref)
-    if not text:  # a Path of it would be the current folder
-        raise InputError("the checkpoint's name is empty", hint="name a file, a folder or a Hub id")
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = local_path(text)
+    if os.path.isdir(path):
         return _folder(path, variant)
     if os.path.lexists(path):
         return _file(path)
     if _is_hub_id(text):
         return _hub(text, revision, variant)
-    raise InputError(f"{text} does not exist", hint=_nearby(path))
+    raise InputError(f"{shown(text)} does not exist", hint=_nearby(path))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of sane size."""
-    try:
-        if path.stat().st_size > _JSON_LIMIT:
-            raise InputError(
-                f"{path} has {path.stat().st_size:,} bytes, too many for a JSON file of a checkpoint"
-            )
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} does not hold a JSON object")
-    return value
+def local_path(text: str) -> Path:
+    """The path that a name stands for: as it is where that exists, else with ~ for the home folder.
+
+    Raises:
+        InputError: a name that no path can have.
+    """
+    if not text:  # a Path of it would be the current folder
+        raise InputError("the checkpoint's name is empty", hint="name a file, a folder or a Hub id")
+    if "\0" in text:
+        raise InputError(f"{brief(text)} is no path: it holds a null character")
+    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
 
 
 def _is_hub_id(text: str) -> bool:
@@ -95,16 +72,18 @@ def _is_hub_id(text: str) -> bool:
 def _nearby(path: Path) -> str:
     try:
         names = sorted(item.name for item in path.parent.iterdir() if item.suffix in (".st", ".safetensors"))
-    except OSError:
-        return f"there is no folder {path.parent} either"
+    except (OSError, ValueError):
+        return f"there is no folder {shown(str(path.parent))} either"
     return (
-        f"{path.parent} holds {', '.join(names[:3])}"
+        f"{path.parent} holds {', '.join(shown(name) for name in names[:3])}"
         if names
         else "name a checkpoint file, a folder or a Hub id"
     )
 
 
 def _file(path: Path) -> Located:
+    if is_pointer(path):
+        raise pointer_error(path)
     if path.suffix.lower() in PICKLES:
         raise InputError(f"{path} is a pickled checkpoint", hint=f"sanactl convert {path} gives a .st file")
     if re.search(r"-\d{5}-of-\d{5}\.safetensors$", path.name):
@@ -117,7 +96,7 @@ def _file(path: Path) -> Located:
 
 def _folder(path: Path, variant: str | None) -> Located:
     if (path / "model_index.json").is_file():
-        found = _transformer(path / "transformer", variant)
+        found = transformer_folder(path / "transformer", variant)
         return Located(
             "pipeline",
             found.path,
@@ -125,67 +104,9 @@ def _folder(path: Path, variant: str | None) -> Located:
             found.index,
             found.config,
             _companions(path, str(path.absolute())),
+            found.notes,
         )
-    return _transformer(path, variant)
-
-
-def _transformer(path: Path, variant: str | None) -> Located:
-    if not (path / "config.json").is_file():
-        raise InputError(
-            f"{path} is not a checkpoint: it holds no config.json",
-            hint="name a .st file, or a folder with config.json and diffusion_pytorch_model.safetensors",
-        )
-    chosen = _choose(os.listdir(path), variant, str(path))
-    config = read_json(path / "config.json")
-    if not chosen.endswith(".json"):
-        return Located("folder", path, [path / chosen], config=config)
-    index = _read_index(path / chosen)
-    return Located("folder", path, [path / name for name in dict.fromkeys(index.values())], index, config)
-
-
-def _choose(names: Iterable[str], variant: str | None, where: str) -> str:
-    """The weights file or the index to open. Without `variant` the plain one, else bf16, else the only one."""
-    names = set(names)
-    plain = [name for name in (WEIGHTS_NAME, INDEX_NAME) if name in names]
-    variants: dict[str, str] = {}
-    for name in sorted(names):
-        match = re.fullmatch(r"diffusion_pytorch_model\.(\w+)\.safetensors", name) or re.fullmatch(
-            r"diffusion_pytorch_model\.safetensors\.index\.(\w+)\.json", name
-        )
-        if match:
-            variants.setdefault(match[1], name)
-    if variant is not None:
-        if variant in variants:
-            return variants[variant]
-        raise InputError(
-            f"{where} has no variant {variant}", hint=f"it has {', '.join(['the plain one', *variants])}"
-        )
-    if plain:
-        return plain[0]
-    if "bf16" in variants or len(variants) == 1:
-        return variants.get("bf16") or next(iter(variants.values()))
-    if variants:
-        raise InputError(f"{where} has several variants: {', '.join(variants)}", hint="name one")
-    if any(name.endswith(".bin") for name in names):
-        raise InputError(
-            f"{where} holds pickled weights only (.bin)", hint="save it as safetensors with diffusers first"
-        )
-    raise InputError(f"{where} holds no {WEIGHTS_NAME}")
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """The weight_map of an index.json, whose shards are plain names of files beside it."""
-    index = read_json(path).get("weight_map")
-    if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):
-        raise InputError(f"{path} has no weight_map from tensors to files")
-    for name in dict.fromkeys(index.values()):
-        if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
-            raise InputError(f"{path} points outside its folder: {name!r}")
-        if not (path.parent / name).is_file():
-            raise InputError(
-                f"{path} names the shard {name}, which is not there", hint="copy or download it again"
-            )
-    return index
+    return transformer_folder(path, variant)
 
 
 def _companions(folder: Path, source: str, revision: str | None = None) -> dict[str, dict[str, Any]]:
@@ -194,7 +115,7 @@ def _companions(folder: Path, source: str, revision: str | None = None) -> dict[
     return {
         name: {"source": source, "subfolder": name, **extra}
         for name in COMPANIONS
-        if isinstance(listed.get(name), list) and all(listed[name])
+        if isinstance(listed.get(name), list) and listed[name] and all(listed[name])
     }
 
 
@@ -205,9 +126,9 @@ def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
     def found(folder: str) -> Located:
         root = Path(folder)
         inside = root / "transformer" if (root / "transformer" / "config.json").is_file() else root
-        part = _transformer(inside, variant)
+        part = transformer_folder(inside, variant)
         companions = _companions(root, ref, revision) if (root / "model_index.json").is_file() else {}
-        return Located("hub", part.path, part.files, part.index, part.config, companions)
+        return Located("hub", part.path, part.files, part.index, part.config, companions, part.notes)
 
     try:
         return found(snapshot_download(ref, revision=revision, local_files_only=True))
@@ -223,12 +144,16 @@ def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
             raise InputError(
                 f"{ref} on the Hub holds no diffusers transformer", hint="SANA's are named ..._diffusers"
             )
-        chosen = _choose([name for name in inside if "/" not in name], variant, ref)
+        chosen = choose_weights([name for name in inside if "/" not in name], variant, ref)
         wanted = [f"{prefix}config.json", f"{prefix}{chosen}", "model_index.json"]
         if chosen.endswith(".json"):
             folder = snapshot_download(ref, revision=revision, allow_patterns=wanted)
-            shards = read_json(Path(folder) / f"{prefix}{chosen}").get("weight_map", {})
-            wanted += [prefix + str(name) for name in set(shards.values())]
+            shards = read_json(Path(folder) / f"{prefix}{chosen}").get("weight_map")
+            wanted += (
+                [prefix + str(name) for name in set(map(str, shards.values()))]
+                if isinstance(shards, dict)
+                else []
+            )
         return found(snapshot_download(ref, revision=revision, allow_patterns=wanted))
     except SanactlError:
         raise

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.io.ckpt_config import CONFIG_DEFAULTS, QK_NORMS, check_config
+from sanactl.io.ckpt_kinds import describe_kind
+from sanactl.io.json_values import brief, shown
 
 __all__ = [
     "BLOCK",
@@ -20,73 +23,11 @@ __all__ = [
     "check_tensors",
     "expected_tensors",
     "forward_flops",
-    "guess_kind",
     "outer_shapes",
 ]
 
-BLOCK = re.compile(r"^transformer_blocks\.(0|[1-9][0-9]*)\.(.+)$")
+BLOCK = re.compile(r"transformer_blocks\.(0|[1-9][0-9]{0,8})\.(.+)\Z")
 Shape = tuple[int, ...]
-
-CONFIG_DEFAULTS: Mapping[str, Any] = {
-    "in_channels": 32, "out_channels": 32, "num_attention_heads": 70, "attention_head_dim": 32, "num_layers": 20,
-    "num_cross_attention_heads": 20, "cross_attention_head_dim": 112, "cross_attention_dim": 2240,
-    "caption_channels": 2304, "mlp_ratio": 2.5, "dropout": 0.0, "attention_bias": False, "sample_size": 32,
-    "patch_size": 1, "norm_elementwise_affine": False, "norm_eps": 1e-6, "interpolation_scale": None,
-    "guidance_embeds": False, "guidance_embeds_scale": 0.1, "qk_norm": None, "timestep_scale": 1.0,
-}  # fmt: skip
-
-_SIZES = (
-    "in_channels", "num_attention_heads", "attention_head_dim", "num_layers", "num_cross_attention_heads",
-    "cross_attention_head_dim", "cross_attention_dim", "caption_channels", "sample_size", "patch_size",
-)  # fmt: skip
-# qk_norm of diffusers' Attention: (has weights, has biases, one weight a channel of all heads rather than of one)
-_QK_NORMS: Mapping[str | None, tuple[bool, bool, bool]] = {
-    None: (False, False, False),
-    "l2": (False, False, False),
-    "fp32_layer_norm": (False, False, False),
-    "rms_norm": (True, False, False),
-    "layer_norm": (True, True, False),
-    "rms_norm_across_heads": (True, False, True),
-    "layer_norm_across_heads": (True, True, True),
-}
-
-
-def check_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check that a config describes a SANA transformer.
-
-    Args:
-        config: of a `SanaTransformer2DModel`, as diffusers writes it; missing keys take the class's defaults.
-        where: the file to name in an error.
-
-    Returns:
-        the config with every key of `CONFIG_DEFAULTS` present. Unknown keys are kept.
-
-    Raises:
-        InputError: another class's config, or an impossible value.
-    """
-    name = config.get("_class_name")
-    if name not in (None, "SanaTransformer2DModel"):
-        raise InputError(
-            f"{where} is a {name}, not a SanaTransformer2DModel", hint="name a SANA text-to-image checkpoint"
-        )
-    if name is None and "num_cross_attention_heads" not in config:
-        raise InputError(
-            f"{where} is no SanaTransformer2DModel config: it has neither _class_name nor SANA's settings"
-        )
-    full = {**CONFIG_DEFAULTS, **config}
-    for key in _SIZES:
-        if type(full[key]) is not int or not 0 < full[key] < 1 << 31:
-            raise InputError(f"{where}: {key} is {full[key]!r}, which is no positive whole number")
-    ratio = full["mlp_ratio"]
-    if type(ratio) not in (int, float) or not 0 < ratio < 1 << 16:
-        raise InputError(f"{where}: mlp_ratio is {ratio!r}, which is no positive number")
-    if full["out_channels"] is not None and (
-        type(full["out_channels"]) is not int or full["out_channels"] < 0
-    ):
-        raise InputError(f"{where}: out_channels is {full['out_channels']!r}")
-    if not isinstance(full["qk_norm"], str | None) or full["qk_norm"] not in _QK_NORMS:
-        raise InputError(f"{where}: qk_norm {full['qk_norm']!r} is none of {', '.join(map(str, _QK_NORMS))}")
-    return full
 
 
 def block_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
@@ -94,7 +35,7 @@ def block_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     width = config["num_attention_heads"] * config["attention_head_dim"]
     cross_width = config["num_cross_attention_heads"] * config["cross_attention_head_dim"]
     hidden = int(config["mlp_ratio"] * width)
-    weights, biases, across = _QK_NORMS[config["qk_norm"]]
+    weights, biases, across = QK_NORMS[config["qk_norm"]]
     shapes: dict[str, Shape] = {"scale_shift_table": (6, width)}
 
     def norms(attention: str, head_dim: int, total: int) -> None:
@@ -172,49 +113,24 @@ def check_tensors(shapes: Mapping[str, Shape], config: Mapping[str, Any], where:
     Raises:
         InputError: names the first tensor that is missing, unexpected or of another shape.
     """
-    expected = expected_tensors(config) if config["num_layers"] <= 100_000 else {}
-    if not shapes.keys() & expected.keys():
-        raise InputError(f"{where} is not a SANA checkpoint: {guess_kind(shapes)}")
+    if not shapes.keys() & (expected_tensors({**config, "num_layers": 1}).keys()):
+        raise InputError(f"{where} is not a SANA checkpoint: {describe_kind(shapes)}")
     blocks = {int(match[1]) for match in map(BLOCK.match, shapes) if match}
     if len(blocks) != config["num_layers"]:
         raise InputError(
             f"{where} holds {len(blocks)} blocks and its config says num_layers {config['num_layers']}"
         )
+    expected = expected_tensors(config)
     for name, shape in expected.items():
         if name not in shapes:
             raise InputError(f"{where} lacks the tensor {name}")
         if shapes[name] != shape:
-            raise InputError(f"{where}: {name} has the shape {shapes[name]} where its config needs {shape}")
+            raise InputError(
+                f"{where}: {name} has the shape {brief(shapes[name])} where its config needs {brief(shape)}"
+            )
     for name in shapes:
         if name not in expected:
-            raise InputError(f"{where} holds the unexpected tensor {name}")
-
-
-# What a foreign file's tensor names give away; the first pattern that is found names it.
-_KINDS: tuple[tuple[str, str], ...] = (
-    (r"lora_(A|B|down|up)\b|\.lora\.", "it seems to be a LoRA adapter"),
-    (r"^(model\.diffusion_model\.)?blocks\.0\.cross_attn\.kv_linear\.", "it holds SANA's native layout; sanactl convert reads it"),
-    (r"double_blocks\.|single_transformer_blocks\.", "it seems to be a FLUX transformer"),
-    (r"joint_blocks\.|transformer_blocks\.0\.attn\.add_k_proj", "it seems to be a Stable Diffusion 3 transformer"),
-    (r"model\.diffusion_model\.|^(down|up)_blocks\.\d+\.attentions\.", "it seems to be a Stable Diffusion UNet"),
-    (r"^transformer_blocks\.0\.ff\.net\.", "it seems to be a PixArt-like transformer"),
-    (r"vision_tower\.|visual\.|mm_projector|multi_modal_projector", "it seems to be a vision-language model"),
-    (r"^(model\.)?layers\.0\.self_attn\.|^model\.embed_tokens", "it seems to be a language model (a text encoder?)"),
-    (r"text_model\.|^encoder\.layer\.", "it seems to be a text encoder"),
-    (r"^(encoder|decoder)\.(conv_in|project_in|down_blocks|up_blocks|conv_out)", "it seems to be an autoencoder (VAE)"),
-    (r"^optimizer|exp_avg", "it seems to be an optimizer's state"),
-)  # fmt: skip
-
-
-def guess_kind(names: Iterable[str]) -> str:
-    """One clause on what a file with these tensor names seems to be."""
-    names = list(names)
-    if not names:
-        return "it holds no tensors"
-    for pattern, kind in _KINDS:
-        if any(re.search(pattern, name) for name in names):
-            return kind
-    return f"its tensors look like {names[0]}"
+            raise InputError(f"{where} holds the unexpected tensor {shown(name)}")
 
 
 def forward_flops(config: Mapping[str, Any], *, tokens: int | None = None, text_tokens: int = 300) -> int:

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.io.json_values import brief, parse_json, shown
+from sanactl.io.lfs import is_pointer, pointer_error
 
 __all__ = [
     "DATA_ALIGNMENT",
@@ -35,6 +37,7 @@ MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 # Data begin at a multiple of this many bytes in a file written here: a page of memory and a block of any file system,
 # so that mapped tensors are aligned, and whole blocks can be shared between files.
 DATA_ALIGNMENT = 4096
+_MAX_VALUES = 2_000_000  # commas and colons of a header; a SANA of 1,024 blocks has an eighth
 _MAX_BYTES = 1 << 62  # no tensor is larger; keeps products of hostile dimensions small
 
 DTYPE_BYTES: Mapping[str, int] = {
@@ -43,6 +46,9 @@ DTYPE_BYTES: Mapping[str, int] = {
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+
+
+_PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # the library's others: several values share a byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             start = file.read(8)
             length = int.from_bytes(start, "little")
             if _is_text(start):
+                if is_pointer(path):
+                    raise pointer_error(path)
                 raise InputError(f"{path} is a text file, not a checkpoint", hint=_text_hint(path))
             if size < 10:
                 raise InputError(f"{path} is not a safetensors file: it has only {size} bytes")
@@ -134,7 +142,8 @@ def _text_hint(path: Path) -> str:
 
 def _check(path: Path, raw: bytes, size: int) -> Header:
     entries = _parse(path, raw)
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # the library takes null for none, too
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InputError(f"{path}: the header's __metadata__ is not a map from strings to strings")
     start = 8 + len(raw)
@@ -146,7 +155,9 @@ def _check(path: Path, raw: bytes, size: int) -> Header:
     for name, info in found:
         if info.offset != end:
             fault = "overlaps the tensor before it" if info.offset < end else "leaves a hole before it"
-            raise InputError(f"{path}: tensor {name} {fault} (byte {info.offset - start:,} of the data)")
+            raise InputError(
+                f"{path}: tensor {shown(name)} {fault} (byte {info.offset - start:,} of the data)"
+            )
         end = info.offset + info.nbytes
     if end > size:
         raise InputError(
@@ -159,25 +170,16 @@ def _check(path: Path, raw: bytes, size: int) -> Header:
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            names = [name for name, _ in pairs]
-            raise InputError(
-                f"{path}: the header names {next(n for n in names if names.count(n) > 1)!r} twice"
-            )
-        return result
-
+    # Each value takes a hundred bytes of memory: what a hostile header could hold is counted before it is parsed.
+    values = raw.count(b",") + raw.count(b":")
+    if values > _MAX_VALUES:
+        raise InputError(f"{path}: its header lists {values:,} things, more than any checkpoint has")
     try:
         text = raw.decode("utf-8")
         if not text.startswith("{"):
             raise ValueError("it does not start with '{'")
-        entries = json.loads(text, object_pairs_hook=unique)
-        if "\\u" in text:  # only an escape can make a lone surrogate, which could not be written back
-            json.dumps(entries, ensure_ascii=False).encode("utf-8")
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
+        entries = parse_json(text, unique=True)
+    except ValueError as error:
         raise InputError(
             f"{path} is not a safetensors file: the header is not valid JSON ({error})"
         ) from error
@@ -186,22 +188,31 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _tensor(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
+    what = f"{path}: tensor {shown(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise InputError(f"{path}: tensor {name} does not have exactly a dtype, a shape and data_offsets")
+        raise InputError(f"{what} does not have exactly a dtype, a shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if isinstance(dtype, str) and dtype in _PACKED:
+        raise InputError(
+            f"{what} has the dtype {dtype}, of less than a byte a value, which sanactl cannot read"
+        )
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise InputError(f"{path}: tensor {name} has the unknown dtype {dtype!r}")
+        raise InputError(f"{what} has the unknown dtype {brief(dtype)}")
     if not _counts(shape):
-        raise InputError(f"{path}: tensor {name} has the impossible shape {shape!r}")
+        raise InputError(f"{what} has the impossible shape {brief(shape)}")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise InputError(f"{path}: tensor {name} has impossible data_offsets {offsets!r}")
+        raise InputError(f"{what} has impossible data_offsets {brief(offsets)}")
     need = tensor_bytes(dtype, shape)
     if need != offsets[1] - offsets[0]:
         raise InputError(
-            f"{path}: tensor {name} of {dtype} {tuple(shape)} needs {need:,} bytes"
+            f"{what} of {dtype} {brief(shape)} needs {_number(need)} bytes"
             f" and its data_offsets span {offsets[1] - offsets[0]:,}"
         )
     return TensorInfo(dtype, tuple(shape), start + offsets[0], need)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value < _MAX_BYTES else "far too many"
 
 
 def _counts(value: Any) -> bool:

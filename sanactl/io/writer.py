@@ -32,6 +32,7 @@ from sanactl.io.ckpt_plan import (
     copy_of,
 )
 from sanactl.io.ckpt_resolve import INDEX_NAME, WEIGHTS_NAME
+from sanactl.io.json_values import brief
 from sanactl.io.progress import SILENT, Progress
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
 ]  # fmt: skip
 
 SHARD_SIZE = 5_000_000_000  # bytes: "5GB", what diffusers' save_pretrained and the published checkpoints use
+_MAX_SIZE = 1 << 62  # bytes; no file is larger
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _OURS = re.compile(r"config\.json|diffusion_pytorch_model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
@@ -67,10 +69,10 @@ def parse_size(text: str | int) -> int:
         UsageError: no such size, or zero.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?\s*", str(text).upper())
-    size = int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]]) if match else 0
-    if size <= 0:
-        raise UsageError(f"{text!r} is no size", hint="write it like 5GB or 512MiB")
-    return size
+    size = float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]] if match else 0.0
+    if not 1 <= size < _MAX_SIZE:
+        raise UsageError(f"{brief(text)} is no size", hint="write it like 5GB or 512MiB")
+    return int(size)
 
 
 def target_kind(target: str | os.PathLike[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sanactl.io.checkpoint import Checkpoint
@@ -78,7 +79,7 @@ def child_plan(
     extra = {key: value for key, value in checkpoint.metadata.items() if key != "modelspec.title"}
     return Plan(
         tensors=tensors,
-        config={**checkpoint.config, **(config or {}), "num_layers": len(blocks)},
+        config=replace(checkpoint.config, **{**(config or {}), "num_layers": len(blocks)}),
         before=checkpoint,
         companions=checkpoint.companions,
         sampling=checkpoint.sampling,

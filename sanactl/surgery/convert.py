@@ -60,7 +60,7 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
         lineage.append(lineage_entry("convert", arguments, parents=[parent], blocks=checkpoint.num_blocks))
     return Plan(
         tensors=tensors,
-        config=dict(checkpoint.config),
+        config=checkpoint.config,
         before=checkpoint,
         companions=checkpoint.companions,
         sampling=checkpoint.sampling,
@@ -86,14 +86,12 @@ def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor
 def _native(checkpoint: Checkpoint, wanted: str | None) -> dict[str, PlannedTensor]:
     """The checkpoint's tensors under their native names, fused where the reference code fuses them."""
     config, where = checkpoint.config, checkpoint.ref
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    cross_width = config["num_cross_attention_heads"] * config["cross_attention_head_dim"]
-    if config["qk_norm"] not in (None, "rms_norm_across_heads"):
-        raise InputError(f"{where}: the native layout has no qk_norm {config['qk_norm']}")
-    if not width == cross_width == config["cross_attention_dim"]:
+    if config.qk_norm not in (None, "rms_norm_across_heads"):
+        raise InputError(f"{where}: the native layout has no qk_norm {config.qk_norm}")
+    if not config.width == config.cross_width == config.cross_attention_dim:
         raise InputError(
-            f"{where}: the native layout has one width, and here attention is {width}, cross-attention {cross_width}"
-            f" and its input {config['cross_attention_dim']} wide"
+            f"{where}: the native layout has one width, and here attention is {config.width}, cross-attention"
+            f" {config.cross_width} and its input {config.cross_attention_dim} wide"
         )
     tensors: dict[str, PlannedTensor] = {}
     used: set[str] = set()
@@ -116,7 +114,7 @@ def _warnings(checkpoint: Checkpoint, wanted: str | None) -> list[str]:
     warnings = []
     if dropped := checkpoint.metadata.get("sanactl.dropped"):
         warnings.append(f"{checkpoint.ref}: left behind, for diffusers has no place for them: {dropped}")
-    if wanted == "BF16" and checkpoint.config["qk_norm"] is None:
+    if wanted == "BF16" and checkpoint.config.qk_norm is None:
         warnings += _bf16_trap(checkpoint)
     if wanted == "F16":
         warnings.append(

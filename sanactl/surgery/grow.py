@@ -9,6 +9,8 @@ from typing import Any
 
 from sanactl.errors import UsageError
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_config import MAX_BLOCKS
+from sanactl.io.json_values import brief
 from sanactl.io.writer import Plan, PlannedTensor, Zeros
 from sanactl.surgery.blocks import child_plan, copied_block, is_output_projection, with_qk_norm
 from sanactl.surgery.layout import INITS, Mixed, New, Slot, layout
@@ -64,7 +66,7 @@ def plan_grow(
         UsageError: impossible numbers, an unknown `init`, a sigma that it does not draw with, or one too large for the weights' dtype.
     """
     if init not in INITS:
-        raise UsageError(f"unknown init {init!r}", hint=f"choose one of {', '.join(INITS)}")
+        raise UsageError(f"unknown init {brief(init)}", hint=f"choose one of {', '.join(INITS)}")
     dropped = drop_last if drop_last is not None else _PARTIAL_DROP_LAST if init == "partial" else 0
     kept = checkpoint.num_blocks - dropped
     _check_numbers(checkpoint, to, dropped, kept)
@@ -81,8 +83,10 @@ def plan_grow(
     random = Random(seed=seed, sigma=sigma, sigma_depthwise=sigma_depthwise, sigma_noise=sigma_noise)
     slots = layout(kept, to, init, position)
     blocks: list[Mapping[str, PlannedTensor]] = []
+    seen: set[int] = set()  # kept blocks that stand in their place: what comes after is a copy
     for index, slot in enumerate(slots):
-        original = isinstance(slot, int) and slot not in slots[:index]
+        original = isinstance(slot, int) and slot not in seen
+        seen |= {slot} if isinstance(slot, int) else set()
         blocks.append(_block(checkpoint, index, slot, random, zero and not original))
     arguments: dict[str, Any] = {
         "from": checkpoint.num_blocks,
@@ -137,6 +141,11 @@ def _check_numbers(checkpoint: Checkpoint, to: int, dropped: int, kept: int) -> 
             f"cannot leave out the last {dropped} of {blocks} blocks",
             hint=f"--drop-last takes 0 to {blocks - 1}",
         )
+    if to > MAX_BLOCKS:
+        raise UsageError(
+            f"--to {to if to < 10**15 else 'so many'} is more blocks than sanactl takes",
+            hint=f"it takes at most {MAX_BLOCKS:,}; the paper's largest model has 60",
+        )
     if to < blocks:
         raise UsageError(
             f"cannot grow {checkpoint.ref} from {blocks} to {to} blocks",
@@ -166,9 +175,9 @@ def _block(
 def _normalised(
     checkpoint: Checkpoint, blocks: Sequence[Mapping[str, PlannedTensor]]
 ) -> tuple[list[Mapping[str, PlannedTensor]], dict[str, Any]]:
-    if checkpoint.config["qk_norm"] is not None:
+    if checkpoint.config.qk_norm is not None:
         raise UsageError(
-            f"{checkpoint.ref} has QK norms already ({checkpoint.config['qk_norm']})",
+            f"{checkpoint.ref} has QK norms already ({checkpoint.config.qk_norm})",
             hint="leave out --qk-norm",
         )
     config = {"qk_norm": QK_NORM}
@@ -181,7 +190,7 @@ def _warnings(checkpoint: Checkpoint, init: str, qk_norm: bool) -> list[str]:
         warnings.append(
             "QK norms change what the model computes: the paper adapts within 1,000 steps (appendix C)"
         )
-    elif checkpoint.config["qk_norm"] is None:
+    elif checkpoint.config.qk_norm is None:
         warnings.append(
             f"{checkpoint.ref} does not normalise queries and keys (qk_norm is null, as in SANA-1.0): the paper adds"
             " QK norms to train deep models stably (section 2.2)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sanactl.errors import UsageError
+from sanactl.io.json_values import brief
 
 __all__ = ["INITS", "Mixed", "New", "Slot", "layout"]
 
@@ -76,7 +77,8 @@ def _gaps(kept: int, new: int, position: str | int) -> list[int]:
         gaps[position] = new
     else:
         raise UsageError(
-            f"there is no position {position!r} for new blocks", hint=f"say end, interleave, or 0 to {kept}"
+            f"there is no position {brief(position)} for new blocks",
+            hint=f"say end, interleave, or 0 to {kept}",
         )
     return gaps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from sanactl.errors import InputError, UsageError
 from sanactl.io.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ def plan_prune(checkpoint: Checkpoint, keep: Sequence[int]) -> Plan:
     if not kept:
         raise UsageError("pruning would leave no block", hint="keep at least one")
     if len(set(kept)) != len(kept):
-        twice = next(block for block in kept if kept.count(block) > 1)
+        twice = next(block for block, following in pairwise(kept) if block == following)
         raise UsageError(f"block {twice} is to be kept twice")
     if kept[0] < 0 or kept[-1] >= checkpoint.num_blocks:
         wrong = kept[0] if kept[0] < 0 else kept[-1]

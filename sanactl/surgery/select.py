@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sanactl.errors import UsageError
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.json_values import brief
 from sanactl.io.writer import parse_size
 
 __all__ = [
@@ -36,18 +37,21 @@ def parse_blocks(text: str, blocks: int) -> list[int]:
     Raises:
         UsageError: not a number or a range, or no such block.
     """
-    chosen: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(-?\d{1,9})\s*(?:-\s*(-?\d{1,9}))?\s*", part)
+    spans: list[tuple[int, int]] = []
+    for part in dict.fromkeys(text.split(",")):
+        match = re.fullmatch(r"\s*(-?[0-9]{1,9})\s*(?:-\s*(-?[0-9]{1,9}))?\s*", part)
         if match is None:
-            raise UsageError(f"{text!r} names no blocks", hint="write them like 0-9,12")
+            raise UsageError(f"{brief(text)} names no blocks", hint="write them like 0-9,12")
         ends = [
             int(end) + (blocks if end.startswith("-") else 0) for end in match.groups() if end is not None
         ]
         if not 0 <= ends[0] <= ends[-1] < blocks:
             raise UsageError(f"there are no blocks {part.strip()}", hint=f"the blocks are 0 to {blocks - 1}")
-        chosen.update(range(ends[0], ends[-1] + 1))
-    return sorted(chosen)
+        spans.append((ends[0], ends[-1] + 1))
+    chosen: list[int] = []
+    for start, stop in sorted(spans):  # each block is touched once, however often it is named
+        chosen += range(max(start, chosen[-1] + 1 if chosen else 0), stop)
+    return chosen
 
 
 def format_blocks(blocks: Sequence[int]) -> str:
@@ -67,7 +71,8 @@ def complement(dropped: list[int], blocks: int) -> list[int]:
     Raises:
         UsageError: none stays.
     """
-    kept = [block for block in range(blocks) if block not in set(dropped)]
+    gone = set(dropped)
+    kept = [block for block in range(blocks) if block not in gone]
     if not kept:
         raise UsageError("that would drop every block", hint="keep at least one")
     return kept
@@ -82,7 +87,7 @@ def parse_parameters(text: str | float) -> float:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:E[0-9]+)?)\s*([KMBGT]?)\s*", str(text).upper())
     number = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not 0 < number < math.inf:
-        raise UsageError(f"{text!r} is no number of parameters", hint="write it like 1.6B or 600M")
+        raise UsageError(f"{brief(text)} is no number of parameters", hint="write it like 1.6B or 600M")
     return number
 
 

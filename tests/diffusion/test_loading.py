@@ -129,7 +129,7 @@ def test_dtypes(place: Path) -> None:
     with pytest.raises(UsageError, match="fp8"):
         resolve_dtype("fp8", cpu)
     assert dtype_warning(tiny, torch.bfloat16) is None
-    old = replace(tiny, config={**tiny.config, "qk_norm": None})
+    old = replace(tiny, config=replace(tiny.config, qk_norm=None))
     assert next(iter(old.dtypes)) == "F16"
     assert "issue 47" in str(dtype_warning(old, torch.bfloat16))
     assert dtype_warning(old, torch.float32) is None

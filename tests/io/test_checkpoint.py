@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import SanaTransformer2DModel
 from safetensors.numpy import load_file, save_file
 
 from sanactl.errors import InputError
 from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.ckpt_metadata import decode_metadata, encode_metadata, portable_companions, resolve_companions
+from sanactl.io.ckpt_decode import decode_metadata
+from sanactl.io.ckpt_metadata import encode_metadata, portable_companions, resolve_companions
 from sanactl.io.safetensors import read_header
 from sanactl.io.writer import write_checkpoint
 from sanactl.surgery.bench import TINY, synthetic_checkpoint, synthetic_plan
@@ -118,11 +120,11 @@ def test_metadata_round_trip_and_portable_companions(tmp_path: Path) -> None:
         TINY, companions=portable, sampling={"steps": 20}, lineage=[{"command": "grow"}]
     )
     assert all(isinstance(value, str) for value in strings.values())
-    config, read, sampling, lineage = decode_metadata(strings, "x")
-    assert config is not None
-    assert config["_class_name"] == "SanaTransformer2DModel"
-    assert (sampling, lineage) == ({"steps": 20}, [{"command": "grow"}])
-    assert resolve_companions(read, tmp_path) == companions
+    stored = decode_metadata(strings, "x")
+    assert stored.config is not None
+    assert stored.config["_class_name"] == "SanaTransformer2DModel"
+    assert (stored.sampling, stored.lineage) == ({"steps": 20}, [{"command": "grow"}])
+    assert resolve_companions(stored.companions, tmp_path) == companions
     assert "modelspec.resolution" not in strings  # a latent of 4 channels says nothing about pixels
     assert encode_metadata({**TINY, "in_channels": 32})["modelspec.resolution"] == "256x256"
 
@@ -208,6 +210,45 @@ def test_an_index_that_does_not_match_its_shards_is_refused(sharded: Path) -> No
         open_checkpoint(sharded)
 
 
+def test_of_an_index_and_a_whole_file_the_index_counts_as_in_diffusers(tmp_path: Path, sharded: Path) -> None:
+    other = synthetic_checkpoint(tmp_path / "other.st", seed=1)
+    (sharded / "diffusion_pytorch_model.safetensors").write_bytes(other.read_bytes())
+    opened = open_checkpoint(sharded)
+    assert len(opened.files) > 2
+    assert "the index counts" in opened.notes[0]
+    key = "proj_out.weight"
+    loaded = SanaTransformer2DModel.from_pretrained(sharded).state_dict()[key].numpy()
+    ref = opened.tensors[key]
+    assert ref.file.read_bytes()[ref.offset : ref.offset + ref.nbytes] == loaded.tobytes()
+    opened.files[1].unlink()
+    with pytest.raises(
+        InputError, match=r"holds both .* remove diffusion_pytorch_model\.safetensors\.index\.json"
+    ):
+        open_checkpoint(sharded)
+
+
+@pytest.mark.parametrize(
+    "value", [5, None, ["x"], {"a": 1}, "\ud800", "x" * 5000, "config.json", "pipe.safetensors"]
+)
+def test_an_index_that_names_what_is_no_shard_is_refused(sharded: Path, value: Any) -> None:
+    os.mkfifo(sharded / "pipe.safetensors")
+    index = json.loads((sharded / INDEX).read_text())["weight_map"]
+    edit(sharded / INDEX, weight_map={**index, "proj_out.bias": value})
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(sharded)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_header_without_metadata_opens_with_null_for_it(tmp_path: Path) -> None:
+    folder = synthetic_checkpoint(tmp_path / "model")
+    file = folder / "diffusion_pytorch_model.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({**json.loads(data[8 : 8 + length]), "__metadata__": None}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    assert open_checkpoint(folder).num_blocks == 4
+
+
 def test_a_truncated_shard_is_named(sharded: Path) -> None:
     shard = sorted(sharded.glob("*.safetensors"))[2]
     os.truncate(shard, shard.stat().st_size - 1)
@@ -219,7 +260,7 @@ def test_a_truncated_shard_is_named(sharded: Path) -> None:
     ("change", "says"),
     [
         ({"num_layers": 5}, "4 blocks and its config says num_layers 5"),
-        ({"num_layers": 10**9}, "not a SANA checkpoint|4 blocks"),
+        ({"num_layers": 10**9}, "num_layers is 1000000000; sanactl takes at most"),
         ({"num_layers": -1}, "num_layers is -1"),
         ({"num_layers": "4"}, "num_layers is '4'"),
         ({"num_layers": True}, "num_layers is True"),

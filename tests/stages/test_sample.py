@@ -354,7 +354,7 @@ def test_size_has_to_be_whole_latents(place: Path, sanactl: Program) -> None:
 def test_lots_depend_on_the_resolution_alone(tiny_file: Path, size: int, lot: int) -> None:
     tiny = open_checkpoint(tiny_file)
     published = Checkpoint(
-        ref="x", path=Path("x"), kind="hub", tensors={}, config={**tiny.config, "sample_size": size // 32}
+        ref="x", path=Path("x"), kind="hub", tensors={}, config=replace(tiny.config, sample_size=size // 32)
     )
     assert lot_size(published, sampling_settings(published)) == lot
     assert lot_size(tiny, SamplingSettings(height=64, width=64)) == 8

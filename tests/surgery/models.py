@@ -14,7 +14,7 @@ from sanactl.io.checkpoint import open_checkpoint
 def load(path: Path) -> SanaTransformer2DModel:
     if path.is_dir():
         return SanaTransformer2DModel.from_pretrained(path).eval()
-    model = SanaTransformer2DModel.from_config(open_checkpoint(path).config)
+    model = SanaTransformer2DModel.from_config(dict(open_checkpoint(path).config))
     model.load_state_dict(load_file(path), strict=True)
     return model.eval()
 

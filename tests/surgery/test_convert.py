@@ -155,7 +155,7 @@ def test_a_published_native_file_opens_with_its_config_inferred(
     assert source.config["qk_norm"] == "rms_norm_across_heads"
     plan = plan_convert(source, tmp_path / "x.st")
     assert "pos_embed, y_embedder.y_embedding" in plan.warnings[0]
-    model = SanaTransformer2DModel.from_config(source.config)
+    model = SanaTransformer2DModel.from_config(dict(source.config))
     model.load_state_dict(load_file(write_checkpoint(plan, tmp_path / "x.st")), strict=True)
     back = state(convert(tmp_path / "x.st", tmp_path / "back.pth"))
     kept = {

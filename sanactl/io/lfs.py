@@ -1,0 +1,41 @@
+"""Git LFS pointers: the three lines of text that lie in place of a large file that was cloned and not pulled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sanactl.errors import InputError
+
+__all__ = ["is_pointer", "pointer_error", "refuse_pointers"]
+
+_START = b"version https://git-lfs.github.com/spec/"
+_LONGEST = 1024  # bytes; the specification's limit
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a regular file is a pointer; False for what cannot be read."""
+    try:
+        if not path.is_file() or path.stat().st_size > _LONGEST:
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_START)) == _START
+    except (OSError, ValueError):
+        return False
+
+
+def pointer_error(path: Path) -> InputError:
+    """What to say of a pointer."""
+    return InputError(
+        f"{path} is a Git LFS pointer, not the file itself", hint=f"run git lfs pull in {path.parent}"
+    )
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Raise InputError if a file of this folder (not of those inside) is a pointer; others would say "not valid"."""
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in files:
+        if is_pointer(path):
+            raise pointer_error(path)
