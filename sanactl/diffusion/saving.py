@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from sanactl.diffusion.tensors import TORCH_DTYPES
+from sanactl.diffusion.tensors import TORCH_DTYPES, read_tensors
 from sanactl.io.atomic import atomic_path
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
-from sanactl.io.safetensors import encode_header
+from sanactl.io.safetensors import encode_header, read_header
 
-__all__ = ["header_of", "save_transformer", "write_tensors"]
+__all__ = ["header_of", "rewrite_weights", "save_transformer", "write_tensors"]
 
 _TRAINED = ("F32", "BF16", "F16")  # dtypes in which trained weights are kept
 _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
@@ -96,3 +96,14 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Map
         for _, tensor in listed:
             flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             file.write(memoryview(flat.numpy()))
+
+
+def rewrite_weights(folder: Path) -> None:
+    """Writes the safetensors files of a model that another library saved in `folder` anew, as `write_tensors` does.
+
+    The library's are for their owner's eyes alone, and their data begin anywhere.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        metadata, tensors = read_header(file).metadata, read_tensors(file)
+        file.unlink()
+        write_tensors(tensors, file, metadata)

@@ -103,6 +103,7 @@ def train_judge(
     check_target(target, force)
     import torch
 
+    from sanactl.diffusion.saving import rewrite_weights
     from sanactl.stages.judge_network import JudgeNetwork
     from sanactl.stages.judge_pool import flawed_pool, record_pool
     from sanactl.stages.training.state import TrainingState, identity_key
@@ -168,8 +169,7 @@ def train_judge(
     with atomic_dir(target, force=force) as folder:
         network.model.to(torch.bfloat16).save_pretrained(folder)
         processor.save_pretrained(folder)
-        # safetensors writes for its owner alone; a judge is for whoever may read the folder.
-        (folder / "model.safetensors").chmod((folder / "config.json").stat().st_mode & 0o777)
+        rewrite_weights(folder)
     state.clear()
     return figures
 

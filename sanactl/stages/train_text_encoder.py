@@ -66,6 +66,7 @@ def train_text_encoder(
     from torch.nn import functional as F
     from transformers import Gemma2Model
 
+    from sanactl.diffusion.saving import rewrite_weights
     from sanactl.shapes.text_model import FACTS, build_tokenizer, text_config
 
     torch.manual_seed(seed)
@@ -107,4 +108,5 @@ def train_text_encoder(
             total += len(ids)
     tokenizer.save_pretrained(target / "tokenizer")
     model.save_pretrained(target / "text_encoder")
+    rewrite_weights(target / "text_encoder")
     return {"facts_read": right / total}

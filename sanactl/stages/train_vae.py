@@ -74,6 +74,8 @@ def train_vae(
     from diffusers import AutoencoderDC
     from torch.nn import functional as F
 
+    from sanactl.diffusion.saving import rewrite_weights
+
     torch.manual_seed(seed)
     vae = AutoencoderDC(**VAE_CONFIG).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -114,6 +116,7 @@ def train_vae(
     error = (decoded - held_out) * 127.5
     with atomic_dir(target, force=force) as folder:
         vae.save_pretrained(folder)
+        rewrite_weights(folder)
     return {
         "psnr": 20 * math.log10(255 / error.square().mean().sqrt().item()),
         "mae": error.abs().mean().item(),

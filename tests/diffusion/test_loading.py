@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from sanactl.diffusion.loading import dtype_warning, load_companions, load_transformer, resolve_dtype
-from sanactl.diffusion.saving import save_transformer, write_tensors
+from sanactl.diffusion.saving import rewrite_weights, save_transformer, write_tensors
 from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.safetensors import read_header
+from sanactl.io.safetensors import DATA_ALIGNMENT, read_header
 from sanactl.stages.conditioning import Sana, sampling_settings
 
 
@@ -72,10 +72,31 @@ def test_tensors_of_every_width_are_aligned(tmp_path: Path) -> None:
         "half": torch.arange(5, dtype=torch.float16),
     }
     write_tensors(tensors, tmp_path / "a.st", {"format": "pt"})
+    assert read_header(tmp_path / "a.st").data_start == DATA_ALIGNMENT
     for info in read_header(tmp_path / "a.st").tensors.values():
         assert info.offset % (4 if info.dtype == "F32" else 2) == 0
     loaded = load_file(tmp_path / "a.st")
     assert all((loaded[k] == v).all() and loaded[k].dtype == v.dtype for k, v in tensors.items())
+
+
+def test_a_model_that_a_library_saved_is_written_as_others_are(tmp_path: Path) -> None:
+    from diffusers import AutoencoderDC
+    from transformers import AutoModel
+
+    for cls, name in ((AutoencoderDC, "vae"), (AutoModel, "text_encoder")):
+        folder = tmp_path / name
+        cls.from_pretrained(asset(name)).save_pretrained(folder)
+        (weights,) = folder.glob("*.safetensors")
+        before, metadata = load_file(weights), read_header(weights).metadata
+        rewrite_weights(folder)
+        after = read_header(weights)
+        assert after.data_start % DATA_ALIGNMENT == 0
+        assert after.metadata == metadata
+        assert load_file(weights).keys() == before.keys()
+        assert all(tensor.equal(before[key]) for key, tensor in load_file(weights).items())
+        assert weights.stat().st_mode == (folder / "config.json").stat().st_mode
+        loaded = cls.from_pretrained(folder)
+        assert all(p.equal(before[key]) for key, p in loaded.named_parameters())
 
 
 def test_companions_are_found_where_the_header_says(place: Path) -> None:
