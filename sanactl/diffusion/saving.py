@@ -13,7 +13,7 @@ from sanactl.diffusion.tensors import TORCH_DTYPES, read_tensors
 from sanactl.io.atomic import atomic_path
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
-from sanactl.io.safetensors import encode_header, read_header
+from sanactl.io.safetensors import encode_header, placement, read_header
 
 __all__ = ["header_of", "rewrite_weights", "save_transformer", "write_tensors"]
 
@@ -88,8 +88,7 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Map
         path: is overwritten.
         metadata: the header's strings.
     """
-    # Wider dtypes first: readers view tensors in place, so each has to be aligned to its elements.
-    listed = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    listed = sorted(tensors.items(), key=lambda item: placement(_NAMES[item[1].dtype], item[1].shape))
     header, _ = encode_header(((n, _NAMES[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
     with path.open("wb") as file:
         file.write(header)

@@ -1,4 +1,4 @@
-"""Writing past the page cache (O_DIRECT), for files that are large enough to gain by it.
+"""Writing past the page cache (O_DIRECT), for files that are large enough to gain by it, and sharing in place of writing.
 
 A buffered write costs a page of memory for each page of file, which the kernel finds, fills, and later writes out; what
 was written last is also what a large file pushes everything else out of memory with. Straight from an aligned buffer to
@@ -12,15 +12,23 @@ import contextlib
 import errno
 import functools
 import os
+import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DIRECT_FROM", "PAGE", "allocate", "open_direct", "write_direct"]
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["DIRECT_FROM", "PAGE", "allocate", "open_direct", "share", "write_direct"]
 
 PAGE = 4096  # bytes; offsets, lengths and addresses are multiples of it, which no disk or file system finds too small
 # A smaller file better stays in memory, where the next command finds it.
 DIRECT_FROM = 256 << 20  # bytes of data to be written
+_FICLONERANGE = 0x4020940D  # linux/fs.h
 _KEEP_SIZE = 1  # linux/falloc.h
 _NOT_HERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EPERM}
 
@@ -49,6 +57,26 @@ def write_direct(descriptor: int, data: memoryview, at: int) -> int:
         if error.errno in _NOT_HERE:
             return 0
         raise
+
+
+def share(source: int, offset: int, target: int, at: int, count: int) -> bool:
+    """Let whole pages of one file be those of another until either is written to (man 2 ioctl_ficlonerange).
+
+    Args:
+        source, offset: an open file, and the first byte.
+        target, at: an open file, and where it gets them.
+        count: how many bytes.
+
+    Returns:
+        whether they are there now; False where the file system has no such thing, or will not.
+    """
+    if fcntl is None or sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, offset, count, at))
+    except OSError:
+        return False
+    return True
 
 
 def allocate(descriptor: int, at: int, count: int) -> None:

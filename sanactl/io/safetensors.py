@@ -29,6 +29,7 @@ __all__ = [
     "Header",
     "TensorInfo",
     "encode_header",
+    "placement",
     "read_header",
     "tensor_bytes",
 ]
@@ -224,13 +225,22 @@ def _counts(value: Any) -> bool:
     )
 
 
+def placement(dtype: str, shape: Iterable[int]) -> tuple[int, bool]:
+    """A key by which to sort tensors in a file.
+
+    Wider dtypes first keeps every tensor aligned to its elements. Of one width, tensors of whole pages come first, so that
+    their pages fall on those of any other file that was written likewise.
+    """
+    return -DTYPE_BYTES[dtype], tensor_bytes(dtype, shape) % DATA_ALIGNMENT != 0
+
+
 def encode_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, TensorInfo]]:
     """The first bytes of a safetensors file that holds these tensors in this order.
 
     The JSON is followed by spaces (which the format allows) up to a multiple of `DATA_ALIGNMENT`. Readers view a tensor
-    in place: put wider dtypes first (`DTYPE_BYTES`) to keep every one aligned to its elements.
+    in place: sort them by `placement` to keep every one aligned to its elements.
 
     Args:
         tensors: (name, dtype, shape) in the order of the data.

@@ -7,6 +7,8 @@ import errno
 import fcntl
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from sanactl.errors import InputError, SanactlError
-from sanactl.io import ckpt_copy, ckpt_direct
+from sanactl.io import ckpt_copy, ckpt_direct, ckpt_files
 from sanactl.io.checkpoint import Stamp, TensorRef, open_checkpoint
 from sanactl.io.ckpt_copy import Sources, copy_span, in_threads
 from sanactl.io.ckpt_files import create_file, fill_files
 from sanactl.io.ckpt_plan import Bytes, Normal, PlannedTensor, Zeros
 from sanactl.io.progress import SILENT
 from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import TINY, synthetic_checkpoint
+from sanactl.surgery.bench import TINY, synthetic_checkpoint, synthetic_plan
 from sanactl.surgery.grow import plan_grow
 from sanactl.surgery.prune import plan_prune
 
@@ -130,8 +132,7 @@ def test_the_first_error_stops_all_threads(where: str) -> None:
 def test_writing_past_the_page_cache_gives_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, target: str
 ) -> None:
-    config = {**TINY, "attention_head_dim": 64, "cross_attention_head_dim": 64, "cross_attention_dim": 128}
-    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", config, "BF16"))
+    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", PAGES, "BF16"))
     plans = [
         plan_grow(base, 9),
         plan_grow(base, 9, "interpolate"),
@@ -168,6 +169,73 @@ def test_writing_past_the_page_cache_gives_the_same_file(
     assert bool(calls) == (
         how != "no such flag" and ckpt_direct.open_direct(tmp_path / "base.st") is not None
     )
+
+
+# matrices of whole pages, as those of the published widths are
+PAGES = {**TINY, "attention_head_dim": 64, "cross_attention_head_dim": 64, "cross_attention_dim": 128}
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("able", ["always", "never again"])
+def test_whole_pages_are_shared_where_the_file_system_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: str, direct: bool
+) -> None:
+    base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", PAGES, "F32"))
+    plans = {
+        "grown.st": plan_grow(base, 9),
+        "pruned.st": plan_prune(base, [0, 2]),
+        "shards": plan_prune(base, [0, 1, 3]),
+    }
+    for name, plan in plans.items():
+        write_checkpoint(plan, tmp_path / f"plain-{name}", shard_size="200KB")
+    monkeypatch.setattr(ckpt_direct, "DIRECT_FROM", 0 if direct else 1 << 62)
+    monkeypatch.setattr(ckpt_files, "_SHARE_FROM", 4096)
+    shared: list[int] = []
+
+    def share(source: int, offset: int, target: int, at: int, count: int) -> bool:
+        """As btrfs and XFS do: whole blocks or an error."""
+        assert offset % 4096 == at % 4096 == count % 4096 == 0 < count
+        if able == "never again" and shared:
+            return False
+        os.pwrite(target, os.pread(source, count, offset), at)
+        shared.append(count)
+        return True
+
+    monkeypatch.setattr(ckpt_direct, "share", share)
+    for name, plan in plans.items():
+        shared.clear()
+        path = write_checkpoint(plan, tmp_path / name, shard_size="200KB")
+        assert tensors_of(path) == tensors_of(tmp_path / f"plain-{name}")
+        if able == "always":
+            copied = sum(t.nbytes for t in plan.tensors.values() if isinstance(t.source, Bytes))
+            assert sum(shared) > 0.8 * copied
+    assert (tmp_path / "pruned.st").read_bytes() == (tmp_path / "plain-pruned.st").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_disk_that_can_share_blocks_does(tmp_path: Path, kind: str) -> None:
+    make = shutil.which(f"mkfs.{kind}")
+    if make is None or os.geteuid() != 0:
+        pytest.skip(f"no mkfs.{kind} here, or not root")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run([make, image], check=True, capture_output=True)
+    if subprocess.run(["mount", "-o", "loop", image, disk], capture_output=True).returncode:
+        pytest.skip(f"{kind} cannot be mounted here")
+    try:
+        plan = synthetic_plan({**PAGES, "num_layers": 60}, "F32")
+        base = open_checkpoint(write_checkpoint(plan, disk / "base.st"))
+        os.sync()
+        free = shutil.disk_usage(disk).free
+        pruned = write_checkpoint(plan_prune(base, [*range(20), *range(30, 60)]), disk / "pruned.st")
+        os.sync()
+        assert free - shutil.disk_usage(disk).free < 0.2 * pruned.stat().st_size
+        elsewhere = write_checkpoint(plan_prune(base, [*range(20), *range(30, 60)]), tmp_path / "pruned.st")
+        assert pruned.read_bytes() == elsewhere.read_bytes()
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def tensors_of(path: Path) -> dict[str, bytes]:
