@@ -31,18 +31,21 @@ def geneval(
     [bold]sanactl eval geneval base-samples/[/bold]           a folder in GenEval's layout
 
     The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
+    Stop it at any time: the same command goes on where it was.
     """
     from sanactl.cli.render import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_records
+    from sanactl.metrics.geneval import get_detector
     from sanactl.stages.eval import evaluate_geneval
 
     run = Invocation("eval geneval")
     target = run.records_file(output, "geneval", force=force)
     stream, source = find_records(records, ("image",), what="images to score")
     run.uses(source)
-    scored = evaluate_geneval(
-        run.counted(stream, "images to score"), detector=detector, progress=run.progress
-    )
-    run.emit(run.tee(scored, target, force=force), show=show_scores, owed=True)
+    with run.keeping(target, detector=get_detector(detector).label) as kept:
+        scored = evaluate_geneval(
+            run.counted(stream, "images to score"), detector=detector, kept=kept, progress=run.progress
+        )
+        run.emit(run.tee(scored, target, force=force), show=show_scores, owed=True)
     run.finish((target, "score"))

@@ -45,7 +45,7 @@ def judge(
     [bold]sanactl judge images.jsonl --model oracle[/bold]
     [bold]sanactl judge base-samples/[/bold]                  a folder in GenEval's layout
 
-    Winners' records go to stdout and to judge.jsonl.
+    Winners' records go to stdout and to judge.jsonl. Stop it at any time: the same command goes on where it was.
     """
     from sanactl.cli.render import show_images
     from sanactl.cli.run import Invocation
@@ -61,12 +61,14 @@ def judge(
     stream, source = find_records(records, ("image",), what="images to judge")
     chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     run.uses(source)
-    winners = judge_stream(
-        run.counted(stream, "images to judge"),
-        chosen,
-        keep=None if all_images else keep or 1,
-        batch_size=batch_size,
-        progress=run.progress,
-    )
-    run.emit(run.tee(winners, target, force=force), show=show_images, owed=True)
+    with run.keeping(target, judge=chosen.identity) as kept:
+        winners = judge_stream(
+            run.counted(stream, "images to judge"),
+            chosen,
+            keep=None if all_images else keep or 1,
+            batch_size=batch_size,
+            kept=kept,
+            progress=run.progress,
+        )
+        run.emit(run.tee(winners, target, force=force), show=show_images, owed=True)
     run.finish((target, "image"), judge=chosen.name)

@@ -46,7 +46,8 @@ Force = Annotated[
     bool,
     typer.Option("--force", "-f", help="Overwrite an output that exists.", rich_help_panel=OUTPUT),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+# A seed stands in records and in the journal: beyond 2^53 readers of JSON such as jq would round it.
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**53 - 1, help="Seed of everything random.")]
 Device = Annotated[
     Optional[str],
     typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best there is.", show_default=False),

@@ -19,6 +19,7 @@ from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.io.atomic import atomic_path, check_target
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal, Run, run_key
+from sanactl.io.partial import Partial
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record, dumps, load_records
 
@@ -141,6 +142,26 @@ class Invocation:
         if is_first_process():
             check_file(path, "records", force=force)
         return path
+
+    @contextlib.contextmanager
+    def keeping(self, target: Path, **identity: Any) -> Iterator[Partial]:
+        """Results that are kept beside `target` while the command works, for the same command after a stop.
+
+        They are removed at the end of the body: the records are in their place then.
+
+        Args:
+            identity: whatever all results depend on.
+        """
+        command = self.run.command.replace(" ", "-")
+        kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=self.progress.note)
+        try:
+            yield kept
+            kept.done()
+        except KeyboardInterrupt:
+            self.progress.note("stopped; what was found out is kept, and the same command goes on from there")
+            raise
+        finally:
+            kept.close()
 
     def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
         """Passes records on and raises if there was none: an empty pipe is a failure before it, not a result."""

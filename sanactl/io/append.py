@@ -8,7 +8,7 @@ import os
 import stat
 import time
 
-__all__ = ["append_lines", "try_lock"]
+__all__ = ["append_lines", "append_to", "try_lock"]
 
 PATIENCE = 5.0  # seconds to wait for the lock; a process that was stopped may hold it for ever
 
@@ -32,21 +32,29 @@ def append_lines(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
-        locked = _lock(descriptor)
-        end = os.fstat(descriptor).st_size
-        if end and os.pread(descriptor, 1, end - 1) != b"\n":
-            data = b"\n" + data
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(descriptor, data[written:])
-        except OSError:
-            # Without the lock another's line may stand behind: the half line stays, and the next begins below it.
-            if locked and written:
-                os.ftruncate(descriptor, end)
-            raise
+        append_to(descriptor, data, locked=_lock(descriptor))
     finally:
         os.close(descriptor)
+
+
+def append_to(descriptor: int, data: bytes, *, locked: bool) -> None:
+    """Adds lines to a file that is open for reading and appending; see `append_lines`.
+
+    Args:
+        locked: whether this process has the file's lock. Without it another's line may stand behind a write that was cut
+            short: the half line stays, and the next begins below it.
+    """
+    end = os.fstat(descriptor).st_size
+    if end and os.pread(descriptor, 1, end - 1) != b"\n":
+        data = b"\n" + data
+    written = 0
+    try:
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+    except OSError:
+        if locked and written:
+            os.ftruncate(descriptor, end)
+        raise
 
 
 def try_lock(descriptor: int) -> bool | None:

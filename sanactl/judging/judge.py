@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sanactl.errors import InputError
@@ -22,6 +22,10 @@ class Judge(Protocol):
     """Looks at images, each with the prompt record that it was made for."""
 
     name: str
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Whatever its verdicts depend on besides image and record, as JSON: weights, dtype, device."""
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """One verdict an image.

@@ -34,6 +34,7 @@ class OracleJudge:
     def __init__(self, detector: str = "shapes") -> None:
         self.name = "oracle"
         self.detector = get_detector(detector)
+        self.identity = {"name": self.name, "detector": self.detector.label}
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """Yes where the rules say that the image is right.

@@ -32,9 +32,19 @@ class VlmJudge:
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+        import torch
+        import transformers
+
         self.model: Any = model.eval()
         self.processor: Any = processor
         self.name = name
+        self.identity: dict[str, Any] = {
+            "name": name,
+            "commit": getattr(model.config, "_commit_hash", None),
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            "versions": [torch.__version__, transformers.__version__],
+        }
         tokenizer: Any = getattr(processor, "tokenizer", None)
         if tokenizer is None or not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
             raise InputError(
@@ -96,7 +106,9 @@ class VlmJudge:
             raise InputError(f"{source}: cannot be loaded as a judge: {reason}") from error
         model = model.to(device)
         own_memory(model)
-        return cls(model, processor, source)
+        judge = cls(model, processor, source)
+        judge.identity["files"] = _files_of(Path(place))
+        return judge
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """`score` with the records' prompts."""
@@ -181,6 +193,12 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) ->
     if not ids:
         raise InputError(f"{name}: its tokenizer has no token for {answer!r}", hint="take another model")
     return sorted(ids)
+
+
+def _files_of(folder: Path) -> list[list[Any]]:
+    """Which files a folder holds, with sizes and times; nothing for a Hub id, whose commit is known."""
+    found = ((p, p.stat()) for p in sorted(folder.glob("*")) if p.is_file())
+    return [[p.name, status.st_size, status.st_mtime_ns] for p, status in found]
 
 
 def _place(source: str) -> str:

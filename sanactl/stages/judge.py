@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
+from sanactl.io.fields import LOGARITHM
 from sanactl.io.images import read_image
+from sanactl.io.partial import Partial, image_key
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record
 from sanactl.judging.judge import Judge
@@ -41,6 +43,7 @@ def judge_stream(
     *,
     keep: int | None = None,
     batch_size: int = 16,
+    kept: Partial | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
     """Judges images and passes on the best of each prompt.
@@ -55,6 +58,8 @@ def judge_stream(
         judge: see `open_judge`.
         keep: how many of a prompt's images are passed on (the paper: 4); None for all.
         batch_size: images scored at once.
+        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is asked for anew unless all of
+            its verdicts are there, so that the same records and batch size give the same verdicts to the last digit.
 
     Yields:
         The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
@@ -70,6 +75,7 @@ def judge_stream(
     closed: deque[_Group] = deque()
     waiting: list[tuple[_Group, int]] = []
     finished: set[str] = set()
+    bench = _Bench(judge, kept, progress)
     progress.start(None, f"judging with {judge.name}")
     for record in records:
         key = _key(record)
@@ -86,10 +92,11 @@ def judge_stream(
             closed.append(open_groups.pop(key))
             finished.add(key)
         if len(waiting) == batch_size:
-            _score(waiting, judge, progress)
+            bench.score(waiting)
         while closed and closed[0].judged:
             yield from _winners(closed.popleft(), judge.name, keep)
-    _score(waiting, judge, progress)
+    bench.score(waiting)
+    bench.tell()
     closed.extend(open_groups.values())
     for group in closed:
         yield from _winners(group, judge.name, keep)
@@ -109,17 +116,53 @@ def _samples(record: Record) -> int | None:
     return value
 
 
-def _score(waiting: list[tuple[_Group, int]], judge: Judge, progress: Progress) -> None:
-    """Judges all that wait, and empties the list."""
-    if not waiting:
-        return
-    batch = [group.records[place] for group, place in waiting]
-    verdicts = judge.judge([read_image(Path(r["path"])) for r in batch], batch)
-    for (group, place), verdict in zip(waiting, verdicts, strict=True):
-        group.verdicts[place] = verdict
-    yes = sum(v.verdict == "yes" for v in verdicts)
-    progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
-    waiting.clear()
+class _Bench:
+    """A judge with the verdicts that an earlier run has kept."""
+
+    def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
+        self._judge, self._kept, self._progress = judge, kept, progress
+        self._taken = 0
+
+    def score(self, waiting: list[tuple[_Group, int]]) -> None:
+        """Judges all that wait, and empties the list."""
+        if not waiting:
+            return
+        batch = [group.records[place] for group, place in waiting]
+        keys = [image_key(record) for record in batch] if self._kept is not None else []
+        verdicts = self._known(keys)
+        if verdicts is None:
+            self.tell()
+            verdicts = self._judge.judge([read_image(Path(r["path"])) for r in batch], batch)
+            if self._kept is not None:
+                self._kept.put((key, asdict(v)) for key, v in zip(keys, verdicts, strict=True))
+        else:
+            self._taken += len(verdicts)
+        for (group, place), verdict in zip(waiting, verdicts, strict=True):
+            group.verdicts[place] = verdict
+        yes = sum(v.verdict == "yes" for v in verdicts)
+        self._progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
+        waiting.clear()
+
+    def _known(self, keys: Sequence[str | None]) -> list[Verdict] | None:
+        """The verdicts of a whole batch, if all are there."""
+        verdicts = []
+        for key in keys:
+            found = self._kept.get(key) if self._kept is not None else None
+            logs = [found.get("yes_logprob"), found.get("no_logprob")] if found is not None else []
+            if (
+                found is None
+                or found.get("verdict") not in ("yes", "no")
+                or not all(map(LOGARITHM.fits, logs))
+            ):
+                return None
+            verdicts.append(Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"]))
+        return verdicts or None
+
+    def tell(self) -> None:
+        """Says, once, how many verdicts were taken over."""
+        if self._taken:
+            self._progress.note(f"{self._taken:,} verdicts are taken over from a run that was stopped")
+            self._taken = 0
 
 
 def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:

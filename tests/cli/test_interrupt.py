@@ -12,9 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sanactl.cli.app import main
+from sanactl.io.images import write_png
+from sanactl.shapes.prompts import load_eval_prompts, scene_for
+from sanactl.shapes.render import render
 from tests.program import Program, heed_interrupts
 
 SANACTL = [sys.executable, "-m", "sanactl"]
@@ -98,6 +102,59 @@ def test_finetune_goes_on_where_it_was(
     assert "resuming at step" in sanactl.said
     assert digests(place, "trained.st") == digests(whole, "trained.st")
     assert not list(place.glob(".trained.st*"))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of the built-in world with their records, and what `judge` and `eval geneval` say of them undisturbed."""
+    folder = tmp_path_factory.mktemp("drawn")
+    rng = np.random.default_rng(5)
+    with (folder / "r.jsonl").open("w") as stream:
+        for i in range(120):
+            prompt = load_eval_prompts()[3 * i]
+            write_png(render(scene_for(prompt, rng)), folder / f"{i}.png")
+            record = {"path": f"{i}.png", "prompt_id": str(i // 4), "samples": 4, "index": i % 4}
+            stream.write(json.dumps({**prompt, "kind": "image", **record}) + "\n")
+    for command in (JUDGE, EVAL):
+        done = subprocess.run(
+            [*SANACTL, *command, "-o", f"{command[0]}-whole.jsonl"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=240,
+        )
+        assert done.returncode == 0
+    return folder
+
+
+JUDGE = ["judge", "r.jsonl", "--model", "oracle", "--all", "-b", "4"]
+EVAL = ["eval", "geneval", "r.jsonl"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", [JUDGE, EVAL], ids=["judge", "eval"])
+def test_no_verdict_is_asked_for_twice(
+    drawn: Path, command: list[str], sent: signal.Signals, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped run ends as an undisturbed one does, and takes over what was found out before."""
+    monkeypatch.chdir(drawn)
+    target = f"{command[0]}-{sent.name}.jsonl"
+    code, said = killed(drawn, sent, f".{command[0]}*.partial", *command, "-o", target)
+    assert code == (-9 if sent == signal.SIGKILL else 130)
+    assert sent == signal.SIGKILL or "goes on from there" in said
+    assert not (drawn / target).exists()
+    # Torn in the middle of a line, as a power cut leaves it.
+    (kept,) = drawn.glob(".*.partial")
+    os.truncate(kept, kept.stat().st_size - 5)
+    whole = kept.read_bytes().count(b"\n")
+    if command is JUDGE:
+        whole = whole // 4 * 4  # a batch is taken over whole or not at all
+    sanactl(*command, "-o", target)
+    assert (drawn / target).read_bytes() == (drawn / f"{command[0]}-whole.jsonl").read_bytes()
+    taken = [line for line in sanactl.said.splitlines() if "taken over" in line]
+    assert [int(line.split()[1]) for line in taken] == ([whole] if whole else [])
+    assert not list(drawn.glob(".*.partial"))
 
 
 def test_a_reader_that_leaves_is_no_failure(whole: Path, place: Path) -> None:

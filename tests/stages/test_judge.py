@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from sanactl.errors import InputError, UsageError
 from sanactl.io.images import write_png
+from sanactl.io.partial import Partial
 from sanactl.judging.judge import open_judge
 from sanactl.judging.tournament import Verdict
 from sanactl.shapes.prompts import sample_prompt, scene_for
@@ -21,6 +23,7 @@ class RedJudge:
     """The redder the better: an image's answer is its first pixel's red."""
 
     name = "red"
+    identity: ClassVar = {"name": "red"}
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -152,3 +155,32 @@ def test_the_oracle_picks_the_right_picture(tmp_path) -> None:
     assert [r["index"] for r in out] == [0, 1, 2]
     assert {r["judge"] for r in out} == {"oracle"}
     assert {r["verdict"] for r in out} == {"yes"}
+
+
+@pytest.mark.parametrize("after", [0, 3, 4, 9, 12])
+def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after) -> None:
+    """The built-in judge, stopped after some images: what it says of all is what an undisturbed run says."""
+    judge = open_judge()
+    (tmp_path / "kept").mkdir()
+
+    def stopped() -> Iterator[dict]:
+        yield from records[:after]
+        raise KeyboardInterrupt
+
+    whole = list(judge_stream(iter(records), judge, batch_size=4))
+    kept = Partial(tmp_path / "kept", "judge", judge.identity)
+    with pytest.raises(KeyboardInterrupt):
+        list(judge_stream(stopped(), judge, batch_size=4, kept=kept))
+    kept.close()
+    asked, ask = [], judge.judge
+    judge.judge = lambda images, some: asked.append(len(images)) or ask(images, some)
+    kept = Partial(tmp_path / "kept", "judge", judge.identity)
+    assert list(judge_stream(iter(records), judge, batch_size=4, kept=kept)) == whole
+    assert asked == [4] * (3 - after // 4)
+    kept.close()
+    # A picture that was drawn anew is looked at anew, with its batch.
+    asked.clear()
+    write_png(np.zeros((8, 8, 3), np.uint8), Path(records[0]["path"]))
+    kept = Partial(tmp_path / "kept", "judge", judge.identity)
+    list(judge_stream(iter(records), judge, batch_size=4, kept=kept))
+    assert asked == [4]
