@@ -158,7 +158,7 @@ def test_the_oracle_picks_the_right_picture(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 3, 4, 9, 12])
-def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after) -> None:
+def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after, monkeypatch) -> None:
     """The built-in judge, stopped after some images: what it says of all is what an undisturbed run says."""
     judge = open_judge()
     (tmp_path / "kept").mkdir()
@@ -172,8 +172,14 @@ def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(judge_stream(stopped(), judge, batch_size=4, kept=kept))
     kept.close()
-    asked, ask = [], judge.judge
-    judge.judge = lambda images, some: asked.append(len(images)) or ask(images, some)
+    asked: list[int] = []
+    ask = judge.judge
+
+    def count(images, some):
+        asked.append(len(images))
+        return ask(images, some)
+
+    monkeypatch.setattr(judge, "judge", count)
     kept = Partial(tmp_path / "kept", "judge", judge.identity)
     assert list(judge_stream(iter(records), judge, batch_size=4, kept=kept)) == whole
     assert asked == [4] * (3 - after // 4)
