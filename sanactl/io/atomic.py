@@ -16,7 +16,7 @@ from pathlib import Path
 from sanactl.errors import OutputExistsError, SanactlError, UsageError
 from sanactl.io.temporaries import make_file, make_folder, reclaim, set_aside
 
-__all__ = ["atomic_dir", "atomic_path", "check_target"]
+__all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # what is the target's fault wherever it comes from in a write
@@ -80,6 +80,24 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
     finally:
         temporary.remove()
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden folder for the body alone, called after `name` and beside it; the next write there removes what a kill left.
+
+    Raises:
+        SanactlError: it cannot be made.
+    """
+    name = Path(name)
+    with _explained(name):
+        _check_folder(name)
+        reclaim(name.parent)
+        folder = make_folder(name)
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
 
 
 def check_target(target: str | os.PathLike[str], force: bool = False) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
-from sanactl.io.writer import write_checkpoint
+from sanactl.io.checkpoint import Checkpoint
 
 __all__ = ["changes", "largest_difference"]
 
@@ -38,6 +35,8 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     """
     import torch
 
+    from sanactl.diffusion.loading import load_transformer
+
     config = parent.config
     generator = torch.Generator().manual_seed(seed)
     side = int(config["sample_size"])
@@ -46,24 +45,10 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     timestep = torch.rand(batch, generator=generator) * 1000
     outputs = []
     for checkpoint in (parent, child):
-        model = _loaded(checkpoint)
+        model = load_transformer(checkpoint)  # of a native file, too
         with torch.no_grad():
             outputs.append(
                 model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False)[0]
             )
         del model
     return (outputs[0] - outputs[1]).abs().max().item()
-
-
-def _loaded(checkpoint: Checkpoint) -> Any:
-    """The real module in fp32; a native file is turned into diffusers' layout first, beside itself."""
-    from sanactl.diffusion.loading import load_transformer
-
-    if checkpoint.kind != "native":
-        return load_transformer(checkpoint)
-    from sanactl.surgery.convert import plan_convert
-
-    with tempfile.TemporaryDirectory(prefix=".verify-", dir=checkpoint.path.absolute().parent) as folder:
-        target = Path(folder) / "parent.st"
-        write_checkpoint(plan_convert(checkpoint, target), target)
-        return load_transformer(open_checkpoint(target))

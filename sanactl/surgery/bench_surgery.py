@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import SanactlError
+from sanactl.io.atomic import scratch_folder
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.writer import PlannedTensor, Zeros, write_checkpoint
 from sanactl.surgery.bench import SANA_1_6B, compare, measure, remove, synthetic_plan
@@ -84,11 +84,11 @@ def bench_surgery(
     _check_space(folder, synthetic_plan({**config, "num_layers": shapes[-1].deep}, "BF16").nbytes)
     progress.start(None, "measuring")
     try:
-        with tempfile.TemporaryDirectory(prefix=".sanactl-bench-", dir=folder) as place:
-            yield from _start_up(Path(place), rounds * 5, config, progress)
+        with scratch_folder(folder / "bench") as place:
+            yield from _start_up(place, rounds * 5, config, progress)
             for shape in shapes:
                 whole = shape == shapes[-1]
-                yield from _surgery(Path(place), shape, rounds, config, diffusers and whole, whole, progress)
+                yield from _surgery(place, shape, rounds, config, diffusers and whole, whole, progress)
     finally:
         progress.close()
 

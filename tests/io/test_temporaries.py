@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from sanactl.errors import SanactlError
 from sanactl.io import temporaries
+from sanactl.io.atomic import scratch_folder
 from sanactl.io.temporaries import make_file, make_folder, reclaim, set_aside
 
 
@@ -96,6 +98,16 @@ def test_a_container_with_process_ids_of_its_own_leaves_it_alone(tmp_path: Path,
         process.communicate(b"")
         assert process.returncode == 0
     assert names(tmp_path) == ["x"]
+
+
+def test_a_folder_for_the_work_alone_is_gone_afterwards(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path / "work") as folder:
+        (folder / "part").touch()
+        assert reclaim(tmp_path, again=True) == []
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    with pytest.raises(SanactlError, match="does not exist"), scratch_folder(tmp_path / "no" / "work"):
+        raise AssertionError
 
 
 def test_what_cannot_be_told_by_a_lock_is_told_by_its_age(tmp_path: Path) -> None:
