@@ -58,6 +58,7 @@ def sample(
 
     Images go to NAME-samples/ in GenEval's layout, one image record each to stdout.
     """
+    from contextlib import ExitStack
     from dataclasses import asdict
 
     from sanactl.cli.inputs import choose_prompts, instruction_settings, prompts_wanted, spread
@@ -70,7 +71,7 @@ def sample(
     from sanactl.stages.conditioning import pick_device, sampling_settings
     from sanactl.stages.processes import broadcast
     from sanactl.stages.sample import sample_images
-    from sanactl.stages.sample_folder import LISTING, folder_settings, open_folder, open_natural_folder
+    from sanactl.stages.sample_folder import LISTING, folder_settings, opened_folder
 
     run = Invocation("sample", seed=seed)
     if output is not None:
@@ -93,13 +94,6 @@ def sample(
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
     wanted = folder_settings(found, settings, seed, kind, records)
-    folder = output or Path(f"{found.name}-samples")
-    if is_first_process():
-        if output is None and not force:
-            folder = open_natural_folder(str(folder), wanted)
-        else:
-            open_folder(folder, wanted, force=force)
-    folder = broadcast(folder)
     run.uses(found)
     run.uses(source)
     run.key(
@@ -117,19 +111,25 @@ def sample(
             emitted.append(record)
             yield record
 
-    images = sample_images(
-        found,
-        records,
-        folder,
-        settings,
-        count=count,
-        device=where,
-        dtype=kind,
-        batch_size=batch_size,
-        seed=seed,
-        progress=run.progress,
-    )
-    run.emit(remembered(images), show=show_images, owed=True)
+    with ExitStack() as stack:
+        folder = output or Path(f"{found.name}-samples")
+        if is_first_process():
+            folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
+        folder = broadcast(folder)
+        images = sample_images(
+            found,
+            records,
+            folder,
+            settings,
+            count=count,
+            device=where,
+            dtype=kind,
+            batch_size=batch_size,
+            seed=seed,
+            renew=force,
+            progress=run.progress,
+        )
+        run.emit(remembered(images), show=show_images, owed=True)
     if emitted:
         listing = folder / LISTING
         write_records(emitted, listing, force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from sanactl.io.lfs import refuse_pointers
 __all__ = [
     "Companions",
     "companion_source",
+    "component_dtype",
     "dtype_warning",
     "load_companions",
     "load_transformer",
+    "prepared_scheduler",
     "quiet_libraries",
     "resolve_dtype",
 ]
@@ -48,15 +51,47 @@ def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
+    """What text encoder and VAE run in beside a transformer in `dtype`: never fp16, in which both overflow.
+
+    diffusers' page on SANA asks for bf16 or fp32. In place of fp16 it is bf16 on a GPU that has it, else fp32.
+    """
+    if dtype != torch.float16:
+        return dtype
+    if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+# Heads and their size of SANA-1.0's transformers, whatever their depth: 0.6B and 1.6B.
+_SANA_1_0 = ((36, 32), (70, 32))
+_SANA_1_0_BF16 = re.compile(r"sana_\w*bf16", re.IGNORECASE)
+
+
 def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
-    """What is known to go wrong with these weights in this dtype, or None."""
-    trained_fp16 = checkpoint.config.get("qk_norm") is None and next(iter(checkpoint.dtypes)) == "F16"
-    if dtype == torch.bfloat16 and trained_fp16:
-        return (
-            f"{checkpoint.path} was trained in fp16 without QK norms (SANA-1.0): in bf16 such weights give broken"
-            " images (NVlabs/Sana issue 47); use --dtype fp16 or a BF16 release"
-        )
-    return None
+    """What is known to go wrong with these weights in this dtype, or None.
+
+    The first releases of SANA-1.0 were trained in fp16: their activations pass fp16's largest number and are cut there,
+    which neither bf16 nor fp32 does (NVlabs/Sana issue 47, diffusers issue 10336). The releases with BF16 in their name
+    were trained in bf16. Nothing in shapes or dtypes of the files tells the two apart.
+    """
+    config = checkpoint.config
+    heads = (config.num_attention_heads, config.attention_head_dim)
+    if config.qk_norm is not None or heads not in _SANA_1_0 or dtype == torch.float16:
+        return None
+    if config.guidance_embeds or any(map(_SANA_1_0_BF16.search, _names(checkpoint))):
+        return None
+    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))
+    return (
+        f"{checkpoint.path} has the shape of SANA-1.0. Most releases of it were trained in fp16, and their images are broken"
+        f" in {name}: then use --dtype fp16. It is right in {name} if it comes from a release with BF16 in its name"
+    )
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint and those that it was made from are called."""
+    parents = [parent for step in checkpoint.lineage for parent in step.get("parents") or ()]
+    return [checkpoint.ref, str(checkpoint.path), *(str(parent.get("name")) for parent in parents)]
 
 
 def load_transformer(
@@ -107,6 +142,7 @@ def load_companions(
         InputError: if the checkpoint names none, or what it names cannot be loaded.
     """
     quiet_libraries()
+    dtype = component_dtype(dtype, device)
     found = Companions()
     for part in parts:
         entry = checkpoint.companions.get(part)
@@ -149,6 +185,31 @@ def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str
         raise InputError(f"{checkpoint.path}: its companion {source} is not there")
     options = {key: entry[key] for key in ("subfolder", "revision") if entry.get(key)}
     return source, options
+
+
+def prepared_scheduler(scheduler: Any, *, flow_shift: float | None, sprint: bool) -> Any:
+    """A checkpoint's scheduler with another flow shift, and seen to be one for this transformer.
+
+    Args:
+        flow_shift: the new one, or None for the scheduler's own.
+        sprint: whether the transformer is SANA-Sprint's.
+
+    Raises:
+        InputError: it is of the other family of models.
+        UsageError: it has no flow shift.
+    """
+    name = type(scheduler).__name__
+    if sprint != (scheduler.config.get("prediction_type") == "trigflow"):
+        family, wanted = ("SANA-Sprint", "SCMScheduler") if sprint else ("SANA", "a flow scheduler")
+        raise InputError(
+            f"the checkpoint is {family}'s and its scheduler is {name}", hint=f"it needs {wanted}"
+        )
+    if flow_shift is None:
+        return scheduler
+    key = next((k for k in ("flow_shift", "shift") if k in scheduler.config), None)
+    if key is None:
+        raise UsageError(f"--flow-shift has no effect: {name} has none")
+    return type(scheduler).from_config(scheduler.config, **{key: flow_shift})
 
 
 def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError, UsageError
 from sanactl.stages.sampling_settings import (
     SamplingSettings,
+    is_sprint,
     lot_size,
     pixels_per_latent,
     sampling_settings,
@@ -83,19 +84,19 @@ class Sana:
         decode: bool = True,
     ) -> None:
         from sanactl.diffusion.cpu import keep_freed_memory
-        from sanactl.diffusion.loading import load_companions, load_transformer
+        from sanactl.diffusion.loading import load_companions, load_transformer, prepared_scheduler
 
         if device.type == "cpu":
             keep_freed_memory()
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.name = settings, device, str(checkpoint.path)
         self.lot = lot_size(checkpoint, settings)
         parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
         self.companions = load_companions(checkpoint, parts=parts, device=device, dtype=dtype)
         self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
-        if settings.flow_shift is not None:
-            self.companions.scheduler = type(self.companions.scheduler).from_config(
-                self.companions.scheduler.config, flow_shift=settings.flow_shift
-            )
+        self.sprint = is_sprint(checkpoint)
+        self.companions.scheduler = prepared_scheduler(
+            self.companions.scheduler, flow_shift=settings.flow_shift, sprint=self.sprint
+        )
         self._one_thread_each = device.type == "cpu" and checkpoint.num_parameters < ONE_THREAD_PARAMETERS
         self._factor = pixels_per_latent(checkpoint)
         vae = self.companions.vae
@@ -131,8 +132,11 @@ class Sana:
         from sanactl.diffusion.sampler import Guidance
 
         text, mask = zip(*(self._encoded(prompt, False) for prompt in prompts), strict=True)
-        negative = self._encoded(self.settings.negative_prompt, True)
-        return Guidance(torch.cat(text), torch.cat(mask), *negative, self.settings.guidance_scale)
+        scale = self.settings.guidance_scale
+        negative = (None, None)
+        if scale > 1 and not self.sprint:
+            negative = self._encoded(self.settings.negative_prompt, True)
+        return Guidance(torch.cat(text), torch.cat(mask), *negative, scale)
 
     def _encode(self, prompt: str, negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """One prompt, by itself, so that its embedding does not depend on others: [1, T, D] and [1, T]."""
@@ -165,16 +169,43 @@ class Sana:
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             yield from pool.map(self._draw_lot, *zip(*lots, strict=True))
 
-    def _draw_lot(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        from sanactl.diffusion.sampler import decode_latents, denoise, initial_noise
+    def denoise(
+        self,
+        guidance: Guidance,
+        seeds: Sequence[int],
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> torch.Tensor:
+        """Latents of one image for each prompt of the guidance and its seed: scaled, float32 [B, C, H, W].
 
-        latents = denoise(
+        Raises:
+            InputError: they are not finite, as those of weights are that do not stand the dtype.
+        """
+        import torch
+
+        from sanactl.diffusion.sampler import denoise, draw_noise, image_generators
+        from sanactl.diffusion.sprint import denoise_sprint
+
+        generators = image_generators(seeds)
+        latents = (denoise_sprint if self.sprint else denoise)(
             self.transformer,
             copy.deepcopy(self.companions.scheduler),  # it remembers past steps
-            initial_noise(_filled(seeds, self.lot), self.latent_shape()),
+            draw_noise(generators, self.latent_shape()),
             guidance,
             steps=self.settings.steps,
+            generators=generators,
+            on_step=on_step,
         )
+        if not bool(torch.isfinite(latents).all()):
+            raise InputError(
+                f"{self.name} gives values that are not finite in {str(self.transformer.dtype).removeprefix('torch.')}",
+                hint="try another --dtype: bf16, or fp16 for SANA-1.0; else its weights are damaged",
+            )
+        return latents
+
+    def _draw_lot(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        from sanactl.diffusion.sampler import decode_latents
+
+        latents = self.denoise(guidance, _filled(seeds, self.lot))
         pixels: NDArray[np.uint8] = decode_latents(self.companions.vae, latents).numpy()
         return pixels[: len(seeds)]
 

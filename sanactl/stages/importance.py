@@ -20,7 +20,7 @@ class SimilarityHooks:
     """Running sums of cos(X_i, X_{i+1}) on the device: no activation is kept.
 
     The cosine is taken token by token and averaged over the tokens of an image, as Minitron does, which the paper
-    follows. With guidance the batch holds the empty prompt's half first; only the prompts' half is counted.
+    follows. With guidance the batch holds the negative prompt's half first; only the prompts' half is counted.
     """
 
     def __init__(self, blocks: Sequence[torch.nn.Module], steps: int, device: Any) -> None:
@@ -85,11 +85,11 @@ def block_importance(
 
     Yields:
         a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
-        `timesteps` (of the sampler, 1000 = noise) and `by_timestep` (importance at each).
+        `timesteps` (of the sampler, 1000 = noise; of SANA-Sprint's 1.57 = noise) and `by_timestep` (importance at each).
     """
     import torch
 
-    from sanactl.diffusion.sampler import denoise, image_seed, initial_noise
+    from sanactl.diffusion.sampler import image_seed
 
     sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
     if line := sana.cut_note(prompts):
@@ -105,15 +105,7 @@ def block_importance(
         for start in range(0, len(prompts), batch_size):
             chunk = prompts[start : start + batch_size]
             hooks.begin(len(chunk))
-            noise = initial_noise([image_seed(seed, p, 0) for p in chunk], sana.latent_shape())
-            denoise(
-                sana.transformer,
-                sana.companions.scheduler,
-                noise,
-                sana.guidance(chunk),
-                steps=settings.steps,
-                on_step=on_step,
-            )
+            sana.denoise(sana.guidance(chunk), [image_seed(seed, p, 0) for p in chunk], on_step)
             progress.advance(len(chunk))
     finally:
         hooks.remove()

@@ -11,7 +11,7 @@ from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record
 from sanactl.stages.conditioning import SamplingSettings, Sana, lot_size
 from sanactl.stages.processes import open_processes
-from sanactl.stages.sample_folder import SampleFolder
+from sanactl.stages.sample_folder import SampleFolder, folder_settings, renew_folder
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ def sample_images(
     dtype: torch.dtype,
     batch_size: int = 32,
     seed: int = 0,
+    renew: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
     """Draws `count` images of each prompt and yields their records in order, prompt by prompt.
@@ -45,6 +46,7 @@ def sample_images(
         folder: opened by `sample_folder.open_folder`, by the first process.
         batch_size: images that a process takes on at once, rounded up to whole fixed batches; it does not change them
             (see `conditioning`).
+        renew: remove what sanactl drew into the folder before, once the models are loaded.
 
     Raises:
         OutputExistsError: in an image's place lies another image.
@@ -54,22 +56,31 @@ def sample_images(
     images = SampleFolder(folder, checkpoint, settings, prompts, count=count, seed=seed, dtype=dtype)
     lot = lot_size(checkpoint, settings)
     sana: Sana | None = None
+
+    def load() -> Sana:
+        loaded = Sana(checkpoint, settings, device=device, dtype=dtype)
+        if rank == 0 and (line := loaded.cut_note([p["prompt"] for p in prompts])):
+            progress.note(line)
+        return loaded
+
     kept = 0
     progress.start(len(images), "sampling")
     try:
+        if renew:
+            sana = load()
+            state.wait_for_everyone()
+            if state.is_main_process:
+                renew_folder(folder, folder_settings(checkpoint, settings, seed, dtype, prompts))
+            state.wait_for_everyone()
         for numbers in _batches(len(images), lot, -(-batch_size // lot), rank, world):
-            images.describe(numbers)
             records = [images.record(number) for number in numbers]
             missing = list(images.missing(records))
             kept += len(records) - len(missing)
             progress.advance((len(records) - len(missing)) * world)
-            drawn: Iterator[int] = iter(())
             if missing:
-                if sana is None:
-                    sana = Sana(checkpoint, settings, device=device, dtype=dtype)
-                    if rank == 0 and (line := sana.cut_note([p["prompt"] for p in prompts])):
-                        progress.note(line)
-                drawn = _draw(sana, images, records, missing, progress, world)
+                sana = sana or load()
+            images.describe(numbers)
+            drawn = _draw(sana, images, records, missing, progress, world) if sana and missing else iter(())
             ready = 0
             for end in chain(drawn, [len(records)]):
                 # What is there goes out at once, in order: the reader may have started already.

@@ -38,7 +38,6 @@ __all__ = [
     "SampleFolder",
     "folder_settings",
     "open_folder",
-    "open_natural_folder",
     "prompts_digest",
 ]
 
@@ -73,25 +72,50 @@ def folder_settings(
     }
 
 
-def open_natural_folder(stem: str, wanted: dict[str, Any]) -> Path:
-    """Opens STEM, STEM-2 and so on: the first that is not there yet, is empty, or holds images of these settings."""
-    number = 1
+@contextlib.contextmanager
+def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool) -> Iterator[Path]:
+    """A folder for the images, from now on this run's; should the run fail before its first image, none is left behind.
+
+    Args:
+        folder: the one that is asked for, or None for STEM, STEM-2 and so on: the first that is not there yet, is empty,
+            or holds images of these settings and prompts.
+        wanted: see `folder_settings`.
+        force: it may hold other images of sanactl's; `renew_folder` removes them when the first new one is due.
+
+    Raises:
+        OutputExistsError: see `open_folder`.
+    """
+    number, made = 1, False
+    chosen = folder or Path(stem)
     while True:
-        folder = Path(stem if number == 1 else f"{stem}-{number}")
         try:
-            open_folder(folder, wanted, force=False)
-            return folder
+            made = open_folder(chosen, wanted, force=force)
+            break
         except OutputExistsError:
+            if folder is not None or force:
+                raise
             number += 1
+            chosen = Path(f"{stem}-{number}")
+    try:
+        yield chosen
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if made and [p.name for p in chosen.iterdir()] == [SETTINGS]:
+                (chosen / SETTINGS).unlink()
+                chosen.rmdir()
+        raise
 
 
-def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
+def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
     """Makes the folder, or sees that the one there holds images of the same settings and the same list of prompts.
 
     Args:
         folder: it and its parents are made where they are missing.
         wanted: see `folder_settings`.
-        force: remove what sanactl drew into it before. Nothing else is ever removed.
+        force: images that sanactl drew before may be in it. They stay until `renew_folder` is called.
+
+    Returns:
+        whether the folder was made.
 
     Raises:
         OutputExistsError: it holds something else; images of other settings or prompts, and `force` was not given; or
@@ -100,28 +124,54 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file", hint="name a folder with -o")
     there = _settings_of(folder)
-    if there == wanted and not force:
-        return
-    if there is None and folder.exists() and any(folder.iterdir()):
-        raise OutputExistsError(
-            f"{folder} holds something else than samples; sanactl removes no files of others",
-            hint="name another folder with -o",
-        )
     if there is not None:
-        if not force:
+        if force:
+            _removable(folder, there)
+        elif there != wanted:
             raise OutputExistsError(
                 f"{folder} holds images of {_difference(there, wanted)}",
                 hint="give another folder with -o, or --force to replace them",
             )
-        _clear(folder, there)
+        return False
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(
+            f"{folder} holds something else than samples; sanactl removes no files of others",
+            hint="name another folder with -o",
+        )
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic_path(folder / SETTINGS, force=force) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
+        _write_settings(folder, wanted, force=False)
     except OutputExistsError:
         # Another process opened the folder meanwhile: for the same images that is no trouble.
         if _settings_of(folder) != wanted:
             raise
+        return False
+    return made
+
+
+def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
+    """Removes what sanactl wrote into an opened folder before, and nothing else, and makes it one of `wanted`.
+
+    Raises:
+        OutputExistsError: see `open_folder`.
+    """
+    there = _settings_of(folder)
+    images, prompts = _removable(folder, there) if there else ([], [])
+    for image in images:
+        image.unlink()
+    for place in prompts:
+        (place / "metadata.jsonl").unlink(missing_ok=True)
+        for empty in (place / "samples", place):
+            with contextlib.suppress(OSError):  # it holds files of others, which stay
+                empty.rmdir()
+    (folder / LISTING).unlink(missing_ok=True)
+    _write_settings(folder, wanted, force=True)
+
+
+def _write_settings(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
+    with atomic_path(folder / SETTINGS, force=force) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -142,8 +192,8 @@ def _settings_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _clear(folder: Path, there: dict[str, Any]) -> None:
-    """Removes the images of an earlier run and their prompts' records; all is looked at before anything goes.
+def _removable(folder: Path, there: dict[str, Any]) -> tuple[list[Path], list[Path]]:
+    """The images of an earlier run, and their prompts' folders.
 
     Raises:
         OutputExistsError: a prompt folder or an image that sanactl did not write: whoever scores the folder would
@@ -152,24 +202,14 @@ def _clear(folder: Path, there: dict[str, Any]) -> None:
     images: list[Path] = []
     prompts = sorted(p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
     for place in prompts:
-        if (
-            not place.name.isascii()
-            or place.name != f"{int(place.name):05d}"
-            or int(place.name) >= there["prompts"]["count"]
-        ):
+        number = int(place.name)
+        if place.name != f"{number:05d}" or number >= there["prompts"]["count"]:
             raise _not_ours(place)
         for image in (p for p in place.glob("samples/*.png") if p.stem.isdecimal()):
             if _mark_of(image) is None:
                 raise _not_ours(image)
             images.append(image)
-    for image in images:
-        image.unlink()
-    for place in prompts:
-        (place / "metadata.jsonl").unlink(missing_ok=True)
-        for empty in (place / "samples", place):
-            with contextlib.suppress(OSError):  # it holds files of others, which stay
-                empty.rmdir()
-    (folder / LISTING).unlink(missing_ok=True)
+    return images, prompts
 
 
 def _not_ours(path: Path) -> OutputExistsError:

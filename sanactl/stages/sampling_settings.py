@@ -108,7 +108,7 @@ def sampling_settings(checkpoint: Checkpoint, **given: Any) -> SamplingSettings:
     for key, value in given.items():
         _check(key, value, UsageError, f"--{_OPTIONS.get(key, key).replace('_', '-')}")
     settings = SamplingSettings(**{**_defaults(checkpoint), **given})
-    step = pixels_per_latent(checkpoint) * int(checkpoint.config.get("patch_size", 1))
+    step = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
     for what, pixels in (("height", settings.height), ("width", settings.width)):
         if pixels < step or pixels % step:
             raise UsageError(f"--{what} {pixels}: has to be a multiple of {step} for {checkpoint.path}")
@@ -128,8 +128,8 @@ def _check(key: str, value: Any, error: type[SanactlError], where: str) -> None:
 
 
 def _defaults(checkpoint: Checkpoint) -> dict[str, Any]:
-    size = int(checkpoint.config.get("sample_size", 32)) * 32
-    stored = {key: value for key, value in checkpoint.sampling.items() if key in _IN_HEADER}
+    size = checkpoint.config.sample_size * 32
+    stored = {k: v for k, v in checkpoint.sampling.items() if k in _IN_HEADER and v is not None}
     for key, value in stored.items():
         _check(key, value, InputError, f"{checkpoint.path}: its sampling settings: {key}")
     return {**(SPRINT if is_sprint(checkpoint) else PUBLISHED), "height": size, "width": size, **stored}
@@ -137,16 +137,16 @@ def _defaults(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def is_sprint(checkpoint: Checkpoint) -> bool:
     """Whether it is a SANA-Sprint checkpoint: its transformer takes the guidance scale as an input."""
-    return bool(checkpoint.config.get("guidance_embeds"))
+    return checkpoint.config.guidance_embeds
 
 
 def pixels_per_latent(checkpoint: Checkpoint) -> int:
     """Pixels a side of one latent: 32 for SANA's autoencoder, 8 for the built-in world's."""
-    return max(1, int(_defaults(checkpoint)["height"]) // int(checkpoint.config.get("sample_size", 32)))
+    return max(1, int(_defaults(checkpoint)["height"]) // checkpoint.config.sample_size)
 
 
 def lot_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
     """How many images are computed together: a function of the resolution alone, never of how many there are."""
-    side = pixels_per_latent(checkpoint) * int(checkpoint.config.get("patch_size", 1))
+    side = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
     tokens = (settings.height // side) * (settings.width // side)
     return max(1, min(LOT_IMAGES, LOT_TOKENS // max(tokens, 1)))

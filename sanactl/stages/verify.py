@@ -43,12 +43,16 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     latents = torch.randn(batch, int(config["in_channels"]), side, side, generator=generator)
     text = torch.randn(batch, 16, int(config["caption_channels"]), generator=generator)
     timestep = torch.rand(batch, generator=generator) * 1000
+    # SANA-Sprint's transformer takes a guidance scale, too, and times from 0 to 1.
+    sprint = {"guidance": torch.full([batch], 0.45)} if config.guidance_embeds else {}
+    if sprint:
+        timestep = timestep / 1000
     outputs = []
     for checkpoint in (parent, child):
         model = load_transformer(checkpoint)  # of a native file, too
         with torch.no_grad():
             outputs.append(
-                model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False)[0]
+                model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False, **sprint)[0]
             )
         del model
     return (outputs[0] - outputs[1]).abs().max().item()

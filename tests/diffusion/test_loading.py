@@ -5,18 +5,27 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from sanactl.diffusion.loading import dtype_warning, load_companions, load_transformer, resolve_dtype
+from sanactl.diffusion.loading import (
+    component_dtype,
+    dtype_warning,
+    load_companions,
+    load_transformer,
+    resolve_dtype,
+)
 from sanactl.diffusion.saving import rewrite_weights, save_transformer, write_tensors
 from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import open_checkpoint
 from sanactl.io.safetensors import DATA_ALIGNMENT, read_header
 from sanactl.stages.conditioning import Sana, sampling_settings
+from tests.program import Program
 
 
 def test_weights_are_the_files(place: Path) -> None:
@@ -143,14 +152,61 @@ def test_an_autoencoder_of_another_scale_is_refused(place: Path) -> None:
 
 
 def test_dtypes(place: Path) -> None:
-    cpu, tiny = torch.device("cpu"), open_checkpoint("tiny.st")
+    cpu = torch.device("cpu")
     assert resolve_dtype(None, cpu) == torch.float32
     assert resolve_dtype(None, torch.device("cuda")) == torch.bfloat16
     assert resolve_dtype("fp16", cpu) == torch.float16
     with pytest.raises(UsageError, match="fp8"):
         resolve_dtype("fp8", cpu)
-    assert dtype_warning(tiny, torch.bfloat16) is None
-    old = replace(tiny, config=replace(tiny.config, qk_norm=None))
-    assert next(iter(old.dtypes)) == "F16"
-    assert "issue 47" in str(dtype_warning(old, torch.bfloat16))
-    assert dtype_warning(old, torch.float32) is None
+
+
+SANA_1_0: dict[str, Any] = {"num_attention_heads": 70, "attention_head_dim": 32, "qk_norm": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "dtype", "warned"),
+    [
+        ("Efficient-Large-Model/Sana_1600M_1024px_diffusers", {}, torch.bfloat16, True),
+        ("Efficient-Large-Model/Sana_1600M_1024px_diffusers", {}, torch.float32, True),
+        ("Efficient-Large-Model/Sana_1600M_1024px_diffusers", {}, torch.float16, False),
+        ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers", {}, torch.bfloat16, False),
+        ("Sana_600M_512px", {"num_attention_heads": 36}, torch.bfloat16, True),
+        ("mine-bf16.st", {}, torch.bfloat16, True),  # a cast says nothing of how it was trained
+        ("SANA1.5_1.6B_1024px_diffusers", {"qk_norm": "rms_norm_across_heads"}, torch.bfloat16, False),
+        ("another.st", {"num_attention_heads": 3}, torch.bfloat16, False),
+    ],
+)
+@pytest.mark.parametrize("stored", ["F32", "F16", "BF16"])
+def test_fp16_trained_weights_are_told_by_the_model(
+    place: Path, name: str, config: dict[str, Any], dtype: torch.dtype, warned: bool, stored: str
+) -> None:
+    """Whatever dtype its file has: the published fp32 files of SANA-1.0 break, too."""
+    tiny = open_checkpoint("tiny.st")
+    tensors = {key: replace(ref, dtype=stored) for key, ref in tiny.tensors.items()}
+    settings = replace(tiny.config, **{**SANA_1_0, **config})
+    old = replace(tiny, ref=name, path=Path(name), tensors=tensors, config=settings)
+    said = dtype_warning(old, dtype)
+    assert ("--dtype fp16" in str(said)) == warned
+    grown = replace(old, ref="g.st", path=Path("g.st"), lineage=[{"parents": [{"name": name}]}])
+    assert dtype_warning(grown, dtype) is None or warned
+
+
+def test_text_encoder_and_vae_are_never_fp16(place: Path) -> None:
+    """Both overflow in it."""
+    tiny = open_checkpoint("tiny.st")
+    sana = Sana(tiny, sampling_settings(tiny, steps=1), device=torch.device("cpu"), dtype=torch.float16)
+    assert sana.transformer.dtype == torch.float16
+    assert {sana.companions.vae.dtype, sana.companions.text_encoder.dtype} == {torch.float32}
+    assert np.isfinite(next(sana.draw(["a star"], [1]))).all()
+    assert component_dtype(torch.bfloat16, "cpu") == torch.bfloat16
+
+
+def test_values_that_are_not_finite_stop_the_run(place: Path, sanactl: Program) -> None:
+    """Black images are not handed out as if they were drawn."""
+    state = load_file("tiny.st")
+    state["transformer_blocks.1.ff.conv_point.weight"].fill_(float("inf"))
+    write_tensors(state, Path("bad.st"), open_checkpoint("tiny.st").metadata)
+    sanactl("sample", "bad.st", "-n", "1", "--steps", "1", "--limit", "1", code=1)
+    assert "not finite in float32" in sanactl.said
+    assert not list(place.glob("bad-samples/*/samples/*.png"))
+    assert "not finite" in sanactl.fails("importance", "bad.st", "--steps", "1")

@@ -18,7 +18,7 @@ from sanactl.io.checkpoint import Checkpoint, open_checkpoint
 from sanactl.io.prompts import load_prompts
 from sanactl.stages.conditioning import SamplingSettings, lot_size, sampling_settings
 from sanactl.stages.sample import _batches, sample_images
-from sanactl.stages.sample_folder import open_folder, open_natural_folder
+from sanactl.stages.sample_folder import open_folder, opened_folder
 from tests.program import Program, snapshot
 
 STEPS = ("--steps", "3")
@@ -140,14 +140,40 @@ def settings_of(number: int) -> dict[str, Any]:
     return {"digest": number, "prompts": {"count": 1, "digest": "x"}}
 
 
+def natural(number: int) -> Path:
+    with opened_folder(None, "s", settings_of(number), force=False) as folder:
+        return folder
+
+
 def test_natural_folders_lie_side_by_side(place: Path) -> None:
-    for _ in range(2):
-        assert open_natural_folder("s", settings_of(1)) == Path("s")
+    assert natural(1) == natural(1) == Path("s")
     (place / "s-2").write_text("a file")
     (place / "s-3").mkdir()
     (place / "s-3/mine.txt").write_text("x")
-    assert open_natural_folder("s", settings_of(2)) == Path("s-4")
-    assert open_natural_folder("s", settings_of(1)) == Path("s")
+    assert natural(2) == Path("s-4")
+    assert natural(1) == Path("s")
+
+
+def test_a_run_that_fails_before_its_first_image_leaves_all_as_it_was(place: Path, sanactl: Program) -> None:
+    """No folder is left behind, and --force takes nothing away before the models are there."""
+    run = ("-n", "1", "--limit", "1", "--steps", "1", "-o", "out")
+    broken = replace_component(place, "vae")
+    sanactl.fails("sample", broken, *run)
+    assert not (place / "out").exists()
+    sanactl("sample", "tiny.st", *run)
+    sanactl.fails("sample", broken, *run, "--force")
+
+
+def replace_component(place: Path, component: str) -> str:
+    """broken.st: tiny.st whose component lies in a folder that is empty."""
+    from safetensors.torch import load_file, save_file
+
+    tiny = open_checkpoint("tiny.st")
+    (place / "empty").mkdir()
+    listed = {**tiny.companions, component: {"source": str(place / "empty")}}
+    metadata = {**tiny.metadata, "sanactl.companions": json.dumps(listed)}
+    save_file(load_file("tiny.st"), "broken.st", metadata=metadata)
+    return "broken.st"
 
 
 def test_another_list_of_prompts_has_its_own_images(place: Path, sanactl: Program) -> None:
