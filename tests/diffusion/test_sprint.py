@@ -52,7 +52,7 @@ def pipeline_of(checkpoint: Checkpoint) -> Any:
     from safetensors.torch import load_file
     from transformers import AutoModel, AutoTokenizer
 
-    transformer = SanaTransformer2DModel.from_config(checkpoint.config)
+    transformer = SanaTransformer2DModel.from_config(dict(checkpoint.config))
     transformer.load_state_dict(load_file(checkpoint.path))
     pipeline = SanaSprintPipeline(
         tokenizer=AutoTokenizer.from_pretrained(asset("tokenizer")),
