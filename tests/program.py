@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,18 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
-def on_terminal(arguments: list[str], cwd: Path, **variables: str) -> tuple[int, str]:
+def on_terminal(
+    arguments: list[str],
+    cwd: Path,
+    *,
+    program: Sequence[str] = (sys.executable, "-m", "sanactl"),
+    **variables: str,
+) -> tuple[int, str]:
     """Runs the program on a terminal of 100 columns; its exit code and all that it sent there, stderr included."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm", "OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(
-        [sys.executable, "-m", "sanactl", *arguments],
+        [*program, *arguments],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=follower,

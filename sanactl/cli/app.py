@@ -168,7 +168,9 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 code = _run(arguments)
                 sys.stdout.flush()
-                return code
+                if not interrupts.asked:  # else a library kept the interrupt for itself
+                    return code
+                raise KeyboardInterrupt
             finally:
                 quiet_end()
         except BaseException as error:

@@ -174,12 +174,12 @@ def finetune(
             progress=run.progress,
             on_step=figures.add if is_first_process() else None,
         )
-    if not is_first_process():
-        return
     if not summary.pop("finished"):
         # No checkpoint record: what comes behind in a pipe must not take this for the result.
         state = {"kind": "score", "metric": "train_state", "checkpoint": str(target), **summary}
         run.emit([{**state, "resume": "the same command goes on from there"}])
+        raise typer.Exit(130)
+    if not is_first_process():
         return
     made = open_checkpoint(target)
     outputs: list[tuple[Any, ...]] = [(figures.path, "score")] if figures.path.exists() else []

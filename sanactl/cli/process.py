@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -22,8 +23,9 @@ __all__ = ["Interrupts", "leave_at_once", "prepare"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds. A launcher sends a signal to the process and to its group: the second is the same wish.
 _SAME_WISH = 2.0
-# Seconds after which an interrupt that a library swallowed is raised again.
+# Seconds after which an interrupt that a library swallowed is raised again, and one that Python says is lost.
 _REMIND_AFTER = 1.0
+_REMIND_LOST = 0.02
 _HELP_WIDTH = 40
 # What progress bars of libraries send: colours, a line up, the rest of a line cleared.
 _HARMLESS = re.compile(r"(\x1b\[[0-9;]*[mAK]|[\r\t])")
@@ -167,12 +169,15 @@ class Interrupts:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._before: dict[int, Any] = {}
+        self._unraisable: Callable[[Any], object] | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._interrupt)
+            self._unraisable = sys.unraisablehook
+            sys.unraisablehook = self._lost
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -182,6 +187,15 @@ class Interrupts:
             self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._unraisable is not None:
+            sys.unraisablehook = self._unraisable
+
+    def _lost(self, unraisable: Any) -> None:
+        """An exception in a finaliser or a weak reference's callback, which Python prints and forgets."""
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._remind(_REMIND_LOST)
+        elif self._unraisable is not None:
+            self._unraisable(unraisable)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         reminding, self._reminding = self._reminding, False
@@ -197,10 +211,10 @@ class Interrupts:
         self._remind()
         raise KeyboardInterrupt
 
-    def _remind(self) -> None:
+    def _remind(self, after: float = _REMIND_AFTER) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = threading.Timer(_REMIND_AFTER, self._again)
+        self._timer = threading.Timer(after, self._again)
         self._timer.daemon = True
         self._timer.start()
 

@@ -95,7 +95,7 @@ def test_finetune_goes_on_where_it_was(
     whole: Path, place: Path, sanactl: Program, sent: signal.Signals
 ) -> None:
     code, said = killed(place, sent, ".trained.st.training/step-00000006", *FINETUNE)
-    assert code == (0 if sent == signal.SIGTERM else -signal.SIGKILL)
+    assert code == (130 if sent == signal.SIGTERM else -signal.SIGKILL)
     assert "Traceback" not in said
     assert not (place / "trained.st").exists()
     sanactl(*FINETUNE)
