@@ -1,0 +1,75 @@
+"""Paths as people type them and as JSON holds them.
+
+A Unix file name is bytes, and JSON is Unicode text. A name that is no UTF-8 is written into records, journals and
+headers as a `file:` URI (RFC 8089; relative paths stay relative), in which such bytes are percent-encoded:
+`file:caf%E9.st`. Reading takes that back to the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["from_json", "to_json", "user_path"]
+
+_SCHEME = "file:"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as a person gives it: `~/x` is in the home folder, and a `file:` URI of a record is what it stands for.
+
+    What is there under the very name comes first: a file called `~old.st`. Without a home, and for users that are not
+    known, the name stays as it is.
+    """
+    name = from_json(os.fspath(text))
+    if name.startswith("~") and not os.path.lexists(name.split(os.sep, 1)[0]):
+        name = os.path.expanduser(name)
+    return Path(name)
+
+
+def to_json(value: Any) -> Any:
+    """A value whose strings, at any depth, are valid Unicode: names of files that are not become `file:` URIs.
+
+    The same for text that is no name but holds one, such as a line of arguments.
+    """
+    if isinstance(value, str):
+        return _spelled(value) if _SURROGATE.search(value) else value
+    if isinstance(value, dict):
+        return {to_json(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def _spelled(name: str) -> str:
+    from urllib.parse import quote_from_bytes
+
+    raw = name.encode("utf-8", "surrogatepass") if _is_no_name(name) else os.fsencode(name)
+    try:
+        return raw.decode("utf-8")  # the locale, not the name, is other than UTF-8
+    except UnicodeDecodeError:
+        return f"{_SCHEME}{'//' if name.startswith('/') else ''}{quote_from_bytes(raw)}"
+
+
+def _is_no_name(name: str) -> bool:
+    """Whether this locale has no file of that name: it lacks a character, or there is half of a surrogate pair."""
+    try:
+        os.fsencode(name)
+        return False
+    except UnicodeEncodeError:
+        return True
+
+
+def from_json(text: str) -> str:
+    """A path as the system wants it, from a record: see `to_json`."""
+    if text.startswith(_SCHEME):
+        from urllib.parse import unquote_to_bytes
+
+        path = re.sub("^//[^/]*", "", text.removeprefix(_SCHEME))
+        return os.fsdecode(unquote_to_bytes(path))
+    if _is_no_name(text):  # in a locale whose names are not UTF-8
+        return os.fsdecode(text.encode("utf-8", "surrogatepass"))
+    return text
