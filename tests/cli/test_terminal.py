@@ -104,7 +104,9 @@ def test_only_the_console_for_data_talks_to_rich() -> None:
                 assert file.name == "console.py" or not names & {"Console", "print", "inspect"}, where
                 assert node.module != "rich.markup", where
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-                assert file.name == "app.py", f"{where} prints; use write_line, write_text or note"
+                assert file.name == "app.py" or file.parent.name == "bench", (
+                    f"{where} prints; use write_line, write_text or note"
+                )
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
                 ("Text.from_markup", "Text.from_ansi")
             ):
@@ -122,9 +124,9 @@ def nasty(place: Path, sanactl: Program) -> Path:
         "path": f"{NASTY}.png",
         "prompt": NASTY,
         "verdict": NASTY,
-        "judge_score": NASTY,
+        "judge_score": 0.5,
     }
-    image |= {"correct": True, "rank": NASTY, "checkpoint": NASTY, "prompt_id": "[/x]"}
+    image |= {"correct": True, "rank": 0, "checkpoint": NASTY, "prompt_id": "[/x]"}
     (place / "i.jsonl").write_text(json.dumps(image) + "\n")
     sanactl("grow", "tiny.st", "--to", "4", "-o", "d4.st")
     entry = {"command": NASTY, "outputs": [{"path": NASTY, "kind": "image"}], "inputs": [{"path": NASTY}]}
