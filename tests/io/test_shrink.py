@@ -23,29 +23,39 @@ from sanactl.io.ckpt_copy import copy_folder
 from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from tests.program import NOTES, Program, snapshot
 
+SHARD = "model/diffusion_pytorch_model-00002-of-00004.safetensors"
+# what is done, and to which file of its source it happens
 TASKS = {
-    "grow": ["grow", "base.st", "--to", "7", "-o", "new.st"],
-    "interpolate": ["grow", "base.st", "--to", "6", "--init", "interpolate", "-o", "new"],
-    "prune": ["prune", "base.st", "--blocks", "0,2-3", "-o", "new.st"],
-    "folder": ["convert", "base.st", "-o", "new"],
-    "native": ["convert", "base.st", "-o", "new.pth"],
-    "cast": ["convert", "base.st", "--dtype", "fp32", "-o", "new.st"],
-    "inspect": ["inspect", "base.st"],
+    "grow": ("base.st", ["grow", "base.st", "--to", "7", "-o", "new.st"]),
+    "interpolate": ("base.st", ["grow", "base.st", "--to", "6", "--init", "interpolate", "-o", "new"]),
+    "prune": ("base.st", ["prune", "base.st", "--blocks", "0,2-3", "-o", "new.st"]),
+    "folder": ("base.st", ["convert", "base.st", "-o", "new"]),
+    "native": ("base.st", ["convert", "base.st", "-o", "new.pth"]),
+    "cast": ("base.st", ["convert", "base.st", "--dtype", "fp32", "-o", "new.st"]),
+    "inspect": ("base.st", ["inspect", "base.st"]),
+    "from native": ("base.pth", ["convert", "base.pth", "-o", "new.st"]),
+    "from shards": (SHARD, ["prune", "model", "--blocks", "0,2-3", "-o", "new.st"]),
+    "config": ("model/config.json", ["prune", "model", "--blocks", "0,2-3", "-o", "new.st"]),
 }
 SAID = (*NOTES, "sanactl: writing", "sanactl: keeping", "sanactl: leaving out", "sanactl: converting")
 READS = ("open", "stat", "fstat", "pread", "preadv", "copy_file_range")
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shrink")
     config = {**TINY, "attention_head_dim": 16, "cross_attention_head_dim": 16, "cross_attention_dim": 32}
-    return synthetic_checkpoint(tmp_path_factory.mktemp("shrink") / "base.st", config, "BF16")
+    synthetic_checkpoint(folder / "base.st", config, "BF16")
+    assert main(["convert", str(folder / "base.st"), "-o", str(folder / "base.pth")]) == 0
+    synthetic_checkpoint(folder / "model", config, "BF16", shard_size="50KB")
+    assert (folder / SHARD).exists()
+    return folder
 
 
-@pytest.mark.parametrize("left", [8, 60_000])
+@pytest.mark.parametrize("left", [8, 30_000])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_source_that_shrinks_at_any_call(
-    base: Path,
+    sources: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -56,46 +66,50 @@ def test_a_source_that_shrinks_at_any_call(
     monkeypatch.setattr(ckpt_files, "_PART", 8192)
     monkeypatch.setattr(ckpt_files, "_CHUNK", 8192)
     monkeypatch.setattr(ckpt_direct, "DIRECT_FROM", 0 if left == 8 else 1 << 62)
+    source, arguments = TASKS[task]
+    whole = snapshot(sources)
     counted, at = [0], [0]
 
     def cutting(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **more: Any) -> Any:
             counted[0] += 1
             if counted[0] == at[0]:
-                os.truncate("base.st", left)
+                os.truncate(source, min(left, os.stat(source).st_size // 2))
             return real(*given, **more)
 
         return call
+
+    def run(number: int) -> tuple[int, dict[str, bytes]]:
+        """Runs the command on fresh sources, cut before the call of this number; its code, and the files it made."""
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(sources, tmp_path, dirs_exist_ok=True)
+        capsys.readouterr()
+        counted[0], at[0] = 0, number
+        code = main(arguments)
+        at[0] = 0
+        return code, {name: data for name, data in snapshot(tmp_path).items() if name not in whole}
 
     for name in READS:
         monkeypatch.setattr(os, name, cutting(getattr(os, name)))
     monkeypatch.setattr(io, "open", cutting(io.open))
     monkeypatch.setattr("builtins.open", io.open)
-    shutil.copyfile(base, "base.st")
-    assert main(TASKS[task]) == 0
-    total, expected = counted[0], snapshot(tmp_path)
+    code, expected = run(0)
+    assert code == 0
+    total, failed = counted[0], 0
     rng = random.Random(f"{task} {left}")
-    failed = 0
     for number in sorted({*range(1, 8), *(rng.randrange(1, total + 1) for _ in range(6))}):
-        for path in tmp_path.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.copyfile(base, "base.st")
-        capsys.readouterr()
-        counted[0], at[0] = 0, number
-        code = main(TASKS[task])
-        at[0] = 0
+        code, made = run(number)
         said = capsys.readouterr().err
-        after = snapshot(tmp_path)
-        del after["base.st"]
         if code == 0:  # all that was needed had been read
-            assert after == {name: data for name, data in expected.items() if name != "base.st"}
+            assert made == expected
             continue
         failed += 1
         assert code == 1, (number, said)
-        assert after == {}, (number, said)
+        assert made == {}, (number, said)
         lines = [line for line in said.splitlines() if not line.startswith(SAID)]
         assert len(lines) == 1, (number, said)
-        assert "base.st" in lines[0], (number, said)
+        assert source in lines[0], (number, said)
         assert "unexpected" not in said, (number, said)
     assert failed
 
