@@ -27,6 +27,7 @@ from sanactl.diffusion.tensors import (
 from sanactl.errors import InputError
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import open_checkpoint
+from sanactl.io.ckpt_copy import Sources
 from sanactl.io.safetensors import DTYPE_BYTES, read_header
 from sanactl.judging.vlm import VlmJudge
 from tests.program import Program
@@ -164,3 +165,33 @@ def test_a_checkpoint_that_is_cut_short_while_it_is_used(place: Path, sanactl: P
     os.truncate("tiny.st", 8)
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())
     assert "tiny.st" in sanactl.fails("sample", "tiny.st", "--prompts", "a red circle")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sample", "tiny.st", "--prompts", "prompts.txt"],
+        ["importance", "tiny.st", "--prompts", "prompts.txt"],
+        ["finetune", "tiny.st", "--steps", "1", "-b", "2"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_checkpoint_that_is_cut_short_while_a_command_loads_it(
+    place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    (place / "prompts.txt").write_text("a red circle\n")
+    real, left = Sources.read_into, [3]
+
+    def cut(self: Sources, file: Path, offset: int, out: memoryview) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.truncate("tiny.st", 8)
+        real(self, file, offset, out)
+
+    monkeypatch.setattr(Sources, "read_into", cut)
+    assert sanactl(*arguments, code=1) == []
+    assert "Traceback" not in sanactl.said and "unexpected" not in sanactl.said
+    last = sanactl.said.splitlines()[-1]
+    assert last.startswith("sanactl: ") and "tiny.st ended early, at byte" in last
+    made = {path.name for path in place.rglob("*") if path.suffix in (".st", ".png", ".jsonl", ".tmp")}
+    assert made <= {"tiny.st", "metadata.jsonl", "journal.jsonl"}  # `sample` lays out its folder first
