@@ -15,6 +15,7 @@ from typing import Any
 
 from sanactl.io.builtin import BUILTIN_PREFIX
 from sanactl.io.ckpt_decode import MAX_STEPS
+from sanactl.io.paths import from_json, to_json
 
 __all__ = [
     "COMPANIONS",
@@ -33,7 +34,9 @@ _LATENT_PIXELS = 32  # image pixels a side of one latent of DC-AE f32, the autoe
 
 def compact_json(value: Any) -> str:
     """JSON on one line with sorted keys: equal values give equal text."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        to_json(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
 
 
 def sanactl_version() -> str:
@@ -159,6 +162,7 @@ def resolve_companions(
 
 
 def _resolve(source: str, folder: Path) -> str:
+    source = from_json(source)
     if source.startswith(BUILTIN_PREFIX) or os.path.isabs(source):
         return source
     path = os.path.abspath(folder / source)

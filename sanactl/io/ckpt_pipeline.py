@@ -17,6 +17,7 @@ from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
 from sanactl.io.ckpt_resolve import read_json
 from sanactl.io.lfs import refuse_pointers
+from sanactl.io.paths import user_path
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.writer import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
 
@@ -49,7 +50,7 @@ def write_pipeline(
         InputError: a companion is missing, named.
         SanactlError: as `write_checkpoint`.
     """
-    path = Path(os.path.expanduser(os.fspath(target)))
+    path = user_path(target)
     if plan.layout != "diffusers":
         raise UsageError(f"{path}: a pipeline folder takes no native checkpoint")
     missing = [name for name in COMPANIONS if name not in plan.companions]

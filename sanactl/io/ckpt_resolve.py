@@ -19,6 +19,7 @@ from sanactl.io.ckpt_folder import (
 from sanactl.io.ckpt_metadata import COMPANIONS
 from sanactl.io.json_values import brief, shown
 from sanactl.io.lfs import is_pointer, pointer_error
+from sanactl.io.paths import user_path
 
 __all__ = ["INDEX_NAME", "PICKLES", "WEIGHTS_NAME", "Located", "local_path", "locate", "read_json"]
 
@@ -57,7 +58,7 @@ def local_path(text: str) -> Path:
         raise InputError("the checkpoint's name is empty", hint="name a file, a folder or a Hub id")
     if "\0" in text:
         raise InputError(f"{brief(text)} is no path: it holds a null character")
-    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
+    return user_path(text)
 
 
 def _is_hub_id(text: str) -> bool:

@@ -7,13 +7,15 @@ everything behind can rely on a known field to be of its type, or null, or absen
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sanactl.io.jsonl import NOT_UTF8, dump_json
+from sanactl.io.paths import from_json
 
-__all__ = ["FIELDS", "JOURNAL", "JOURNAL_FILE", "REQUIRED", "Field", "check_fields"]
+__all__ = ["FIELDS", "JOURNAL", "JOURNAL_FILE", "REQUIRED", "Field", "check_fields", "with_paths"]
 
 MAX_TEXT = 2**20  # characters
 MAX_PATH = 4096
@@ -40,8 +42,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    """A path may hold bytes that are no UTF-8, as half characters."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_PATH and "\0" not in value
+    """A path of a file, or a `file:` URI (see `paths`)."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_PATH and not re.search("\0|^file:.*%00", value)
 
 
 def whole(low: int = 0, high: int = 2**63 - 1) -> Field:
@@ -178,7 +180,7 @@ JOURNAL_FILE: dict[str, Field] = {
     "digest": TEXT,
     "kind": TEXT,
     "of": TEXT,
-    "checkpoint": TEXT,
+    "checkpoint": PATH,
     "judge": TEXT,
 }
 
@@ -204,6 +206,14 @@ def check_fields(
         value = dump_json(record[fault])
         shown = value if len(value) <= 60 else value[:57] + "..."
         raise ValueError(f"with a {fault!r} that is not {fields[fault].what}: {shown}")
+
+
+def with_paths(fields: Mapping[str, Field], record: dict[str, Any]) -> dict[str, Any]:
+    """A checked record with its paths as the system wants them: see `paths`."""
+    for name, value in record.items():
+        if fields.get(name) is PATH and value is not None and (path := from_json(value)) != value:
+            record = {**record, name: path}
+    return record
 
 
 def _fault(fields: Mapping[str, Field], record: Mapping[str, Any]) -> str | None:

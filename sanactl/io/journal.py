@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from sanactl.errors import InputError
 from sanactl.io.append import append_lines
-from sanactl.io.fields import JOURNAL, JOURNAL_FILE, check_fields
+from sanactl.io.fields import JOURNAL, JOURNAL_FILE, check_fields, with_paths
 from sanactl.io.jsonl import MAX_LINE, dump_json, parse_json
 from sanactl.io.regular import open_regular
 
@@ -159,6 +159,8 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         entry = {**entry, "inputs": entry.get("inputs") or []}
         for file in (*entry["inputs"], *entry["outputs"]):
             check_fields(JOURNAL_FILE, file, ("path",))
+        for side in ("inputs", "outputs"):
+            entry[side] = [with_paths(JOURNAL_FILE, file) for file in entry[side]]
     except ValueError:
         return None
     return entry

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sanactl.errors import InputError
+from sanactl.io.paths import to_json
 
 __all__ = [
     "MAX_DEPTH", "MAX_LINE", "NOT_UTF8", "dump_json", "is_open_already", "lines_of", "open_lines", "parse_json",
@@ -31,8 +32,6 @@ _OPEN_ALREADY = re.compile(r"/dev/(stdin|fd/[0-9]+)|/proc/(self|thread-self|[0-9
 _WIDE = re.compile(r"[eE]\+?[0-9]{2}|(?<![0-9])[0-9]{299}")
 # What Python reads for a byte that is no UTF-8: the half characters of `surrogateescape`.
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
-# Half characters that stand for no byte.
-_NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -111,8 +110,8 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
-    # Half of a surrogate pair can be escaped in JSON. It is no character, unless `dump_json` wrote it for a byte.
-    if "\\u" in text and _NO_CHARACTER.search(json.dumps(value, ensure_ascii=False)):
+    # Half of a surrogate pair can be escaped in JSON, but is no character.
+    if "\\u" in text and NOT_UTF8.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("half of a surrogate pair, which is no character")
     return value
 
@@ -120,11 +119,13 @@ def parse_json(text: str) -> Any:
 def dump_json(value: Any) -> str:
     """A value as one line of JSON that can be encoded as UTF-8, without the line's end.
 
-    A file's name may hold bytes that are no UTF-8; they become the escapes `\\udc80` to `\\udcff`, which `parse_json`
-    gives back. NaN and infinities are refused: they are no JSON.
+    A file's name may hold bytes that are no UTF-8; it becomes a `file:` URI (see `paths`). NaN and infinities are
+    refused: they are no JSON.
     """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return line if line.isascii() else NOT_UTF8.sub(lambda half: f"\\u{ord(half[0]):04x}", line)
+    if line.isascii() or not NOT_UTF8.search(line):
+        return line
+    return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False)
 
 
 def _no_number(name: str) -> None:

@@ -64,8 +64,8 @@ def _is_no_name(name: str) -> bool:
 
 
 def from_json(text: str) -> str:
-    """A path as the system wants it, from a record: see `to_json`."""
-    if text.startswith(_SCHEME):
+    """A path as the system wants it, from a record: see `to_json`. A file of that very name comes first."""
+    if text.startswith(_SCHEME) and not os.path.lexists(text):
         from urllib.parse import unquote_to_bytes
 
         path = re.sub("^//[^/]*", "", text.removeprefix(_SCHEME))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sanactl.errors import InputError
-from sanactl.io.fields import FIELDS, REQUIRED, check_fields
+from sanactl.io.fields import FIELDS, REQUIRED, check_fields, with_paths
 from sanactl.io.jsonl import MAX_LINE, NOT_UTF8, dump_json, lines_of, open_lines, parse_json
 
 __all__ = [
@@ -92,7 +92,7 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
         check_fields(FIELDS[kind], record, REQUIRED[kind])
     except ValueError as error:
         raise InputError(f"{where}: {'an' if kind == 'image' else 'a'} {kind} record {error}") from None
-    return {"kind": kind, **record}
+    return {"kind": kind, **with_paths(FIELDS[kind], record)}
 
 
 def stream_records(

@@ -33,6 +33,7 @@ from sanactl.io.ckpt_plan import (
 )
 from sanactl.io.ckpt_resolve import INDEX_NAME, WEIGHTS_NAME
 from sanactl.io.json_values import brief
+from sanactl.io.paths import user_path
 from sanactl.io.progress import SILENT, Progress
 
 __all__ = [
@@ -220,7 +221,7 @@ def _split(tensors: Mapping[str, PlannedTensor], shard_size: int) -> list[dict[s
 
 def _checked(plan: Plan, target: str | os.PathLike[str], force: bool) -> Path:
     """The target's path, once it is clear that it can be written."""
-    kind, path = target_kind(target), Path(os.path.expanduser(os.fspath(target)))
+    kind, path = target_kind(target), user_path(target)
     if (kind == "native") != (plan.layout == "native"):
         raise UsageError(
             f"{path}: a {plan.layout} plan makes no {kind}", hint="sanactl convert changes the layout"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
+from sanactl.io.paths import user_path
 from sanactl.judging.dialogue import ANSWERS, conversation
 from sanactl.judging.tournament import Verdict
 
@@ -203,7 +204,7 @@ def _files_of(folder: Path) -> list[list[Any]]:
 
 def _place(source: str) -> str:
     """The folder or Hub id to load; fails at once for a missing folder, for which transformers would ask the Hub."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
