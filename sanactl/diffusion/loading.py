@@ -16,6 +16,7 @@ from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.ckpt_copy import Sources
 from sanactl.io.lfs import refuse_pointers
+from sanactl.io.paths import utf8_name
 
 __all__ = [
     "Companions",
@@ -153,7 +154,8 @@ def load_companions(
             )
         source, options = companion_source(checkpoint, entry)
         try:
-            setattr(found, part, _load_part(part, source, options, device, dtype))
+            with utf8_name(source) as place:
+                setattr(found, part, _load_part(part, place, options, device, dtype))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"{checkpoint.path}: its {part} ({source}) cannot be loaded: {first}") from error

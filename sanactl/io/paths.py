@@ -7,12 +7,14 @@ headers as a `file:` URI (RFC 8089; relative paths stay relative), in which such
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["from_json", "to_json", "user_path"]
+__all__ = ["from_json", "to_json", "user_path", "utf8_name"]
 
 _SCHEME = "file:"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -61,6 +63,21 @@ def _is_no_name(name: str) -> bool:
         return False
     except UnicodeEncodeError:
         return True
+
+
+@contextlib.contextmanager
+def utf8_name(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """A name of the folder that is UTF-8, for libraries that take no other: its own, else that of a link to it."""
+    name = os.fspath(folder)
+    if not _SURROGATE.search(name):
+        yield name
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="sanactl-") as place:
+        link = os.path.join(place, "link")
+        os.symlink(os.path.abspath(name), link)
+        yield link
 
 
 def from_json(text: str) -> str:

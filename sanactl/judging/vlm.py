@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.io.paths import user_path
+from sanactl.io.paths import user_path, utf8_name
 from sanactl.judging.dialogue import ANSWERS, conversation
 from sanactl.judging.tournament import Verdict
 
@@ -97,7 +97,8 @@ class VlmJudge:
         if not isinstance(kind, torch.dtype):
             raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
         try:
-            processor = AutoProcessor.from_pretrained(place, trust_remote_code=trust_remote_code)
+            with utf8_name(place) as folder:
+                processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
             with steady_files(place) as reading:
                 # a repository's own code may not know options of transformers
                 more = {"trust_remote_code": True} if trust_remote_code else reading

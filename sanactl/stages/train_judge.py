@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, TrainingError, UsageError
+from sanactl.io.paths import utf8_name
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.records import Record
 
@@ -168,7 +169,8 @@ def train_judge(
     figures = measure(network, held_sampled or held_rendered, own=held_sampled is not None, seed=seed)
     with atomic_dir(target, force=force) as folder:
         network.model.to(torch.bfloat16).save_pretrained(folder)
-        processor.save_pretrained(folder)
+        with utf8_name(folder) as place:
+            processor.save_pretrained(place)
         rewrite_weights(folder)
     state.clear()
     return figures
@@ -243,4 +245,5 @@ def _load(folder: Path) -> tuple[Any, Any]:
         )
     model = LlavaForConditionalGeneration.from_pretrained(str(folder), dtype=torch.float32)
     own_memory(model)
-    return model, AutoProcessor.from_pretrained(str(folder))
+    with utf8_name(folder) as place:
+        return model, AutoProcessor.from_pretrained(place)

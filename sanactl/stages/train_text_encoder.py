@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sanactl.io.paths import utf8_name
 from sanactl.io.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def train_text_encoder(
         for name, head in heads.items():
             right += (head(hidden[rows, end]).argmax(-1) == targets[name][rows, end]).sum().item()
             total += len(ids)
-    tokenizer.save_pretrained(target / "tokenizer")
+    with utf8_name(target) as place:
+        tokenizer.save_pretrained(f"{place}/tokenizer")
     model.save_pretrained(target / "text_encoder")
     rewrite_weights(target / "text_encoder")
     return {"facts_read": right / total}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sanactl.io.checkpoint import open_checkpoint
@@ -20,7 +20,11 @@ from tests.program import Program
 
 CAFE = os.fsdecode(b"caf\xe9")
 
+# A loaded machine is no fault.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+
+@CALM
 @given(st.binary(min_size=1).filter(lambda raw: b"\0" not in raw))
 def test_every_name_has_a_spelling_in_json(raw: bytes) -> None:
     name = os.fsdecode(raw)
@@ -59,7 +63,12 @@ def test_the_whole_pipeline_with_names_that_are_not_utf8(
     folder.mkdir()
     shutil.copy("tiny.st", folder / f"{CAFE}.st")
     monkeypatch.chdir(folder)
-    Path(f"p{CAFE}.txt").write_text("a photo of a red circle\n")
+    asked = {
+        "tag": "colors",
+        "include": [{"class": "circle", "count": 1, "color": "red"}],
+        "prompt": "a photo of a red circle",
+    }
+    Path(f"p{CAFE}.txt").write_text(json.dumps(asked) + "\n")
     source = f"{CAFE}.st"
     sanactl("init", "shapes", "-o", f"b{CAFE}.st")
     (seen,) = sanactl("inspect", source)
@@ -90,7 +99,7 @@ def test_the_whole_pipeline_with_names_that_are_not_utf8(
     journal = [json.loads(line) for line in Path(".sanactl/journal.jsonl").read_bytes().splitlines()]
     made = [run["command"] for run in journal]
     assert made == [
-        "init", "grow", "prune", "convert", "convert", "grow", "importance", "prune", "sample", "judge", "finetune",
+        "init", "grow", "prune", "convert", "convert", "grow", "importance", "prune", "sample", "judge", "filter", "finetune",
         "encode", "finetune", "report",
     ]  # fmt: skip
     sanactl("finetune", source, "--data", f"latents{CAFE}", "--steps", "1", "-b", "1", "-o", f"u{CAFE}.st")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sanactl as package
@@ -49,6 +49,11 @@ def check_shown(shown: str) -> None:
     assert "Traceback" not in shown
 
 
+# A loaded machine is no fault.
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@CALM
 @given(st.text())
 def test_safe_text_has_nothing_unsafe_and_is_safe_already(text: str) -> None:
     shown = safe(text)
@@ -64,6 +69,7 @@ def test_text_of_every_script_stays_as_it_is() -> None:
     assert safe("a\x1b[2J\nb\u202e") == r"a\x1b[2J\nb\u202e"
 
 
+@CALM
 @given(st.text())
 def test_json_on_a_terminal_is_the_same_json(text: str) -> None:
     for encoding in ("utf-8", "iso-8859-1", "ascii"):

@@ -197,7 +197,7 @@ def test_names_that_are_not_utf8_are_found_again(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.st")
     journal.append(made(tmp_path, name), 1.0)
     assert newest(journal, "checkpoint") == tmp_path / name
-    assert json.loads(journal.path.read_bytes().decode())["outputs"][0]["path"] == name
+    assert json.loads(journal.path.read_bytes().decode())["outputs"][0]["path"] == "file:caf%E9.st"
 
 
 def test_a_journal_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

@@ -137,9 +137,11 @@ def test_depth_is_bounded() -> None:
 def test_names_that_are_not_utf8_come_back() -> None:
     """They are paths, and nothing else may hold such bytes."""
     record = {**IMAGE, "path": os.fsdecode(b"caf\xe9.png")}
-    assert dumps(record).encode()
+    assert json.loads(dumps(record).encode())["path"] == "file:caf%E9.png"
     assert list(read_records([dumps(record)], "x")) == [record]
-    assert "'prompt'" in bad(dumps({**IMAGE, "prompt": os.fsdecode(b"caf\xe9")}))
+    for field in ("path", "prompt"):
+        assert "surrogate" in bad(json.dumps({**IMAGE, field: os.fsdecode(b"caf\xe9")}))
+    assert "'path'" in bad(json.dumps({**IMAGE, "path": "file:a%00b.png"}))
 
 
 def test_only_files_are_read(tmp_path: Path) -> None:
