@@ -33,7 +33,7 @@ def geneval(
     The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
     Stop it at any time: the same command goes on where it was.
     """
-    from sanactl.cli.render import show_scores
+    from sanactl.cli.render_scores import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_records
     from sanactl.metrics.geneval import get_detector

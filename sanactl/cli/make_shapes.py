@@ -27,13 +27,18 @@ def vae(
     force: Force = False,
 ) -> None:
     """Train the autoencoder (diffusers' AutoencoderDC, 64 pixels to 8 x 8 latents) into WORLD/vae."""
+    from sanactl.cli.render_scores import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.stages.train_vae import train_vae
 
     run = Invocation("make-shapes vae", seed=seed)
     world.mkdir(parents=True, exist_ok=True)
     scores = train_vae(world / "vae", steps=steps, seed=seed, force=force, progress=run.progress)
-    run.emit(({"kind": "score", "metric": f"vae_{k}", "overall": v} for k, v in scores.items()), owed=True)
+    run.emit(
+        ({"kind": "score", "metric": f"vae_{k}", "overall": v} for k, v in scores.items()),
+        show=show_scores,
+        owed=True,
+    )
     run.finish((world / "vae", "vae"))
 
 
@@ -45,6 +50,7 @@ def text(
     force: Force = False,
 ) -> None:
     """Train the text encoder and tokenizer (a small Gemma 2) into WORLD, and write the scheduler beside them."""
+    from sanactl.cli.render_scores import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.errors import OutputExistsError
     from sanactl.stages.train_text_encoder import train_text_encoder
@@ -56,7 +62,11 @@ def text(
     world.mkdir(parents=True, exist_ok=True)
     scores = train_text_encoder(world, steps=steps, seed=seed, progress=run.progress)
     write_scheduler(world / "scheduler")
-    run.emit(({"kind": "score", "metric": f"text_{k}", "overall": v} for k, v in scores.items()), owed=True)
+    run.emit(
+        ({"kind": "score", "metric": f"text_{k}", "overall": v} for k, v in scores.items()),
+        show=show_scores,
+        owed=True,
+    )
     run.finish((world / "text_encoder", "text_encoder"))
 
 

@@ -13,7 +13,6 @@ __all__ = [
     "show_blocks",
     "show_checkpoints",
     "show_images",
-    "show_scores",
 ]
 
 BAR_WIDTH = 40
@@ -74,23 +73,3 @@ def show_images(records: list[Record]) -> None:
             verdict.append(" ").append(*(("correct", "green") if r["correct"] else ("wrong", "red")))
         rows.append((data(r["path"]), data(r["prompt"], longest=60), verdict, data(r.get("rank", ""))))
     show_rows(PlainConsole(), ("image", "prompt", "verdict", "rank"), rows)
-
-
-def show_scores(records: list[Record]) -> None:
-    """A score record as a table of tasks with its confidence intervals; image records before it are counted only."""
-    console = PlainConsole()
-    for r in records:
-        if r["kind"] != "score" or "tasks" not in r:
-            continue
-        title = data(
-            f"{r['metric']} of {r.get('checkpoint') or 'these images'}, {r.get('images', '?')} images"
-        )
-        rows: list[tuple[Text | str, ...]] = []
-        for tag, task in r["tasks"].items():
-            low, high = task["ci"]
-            rows.append((data(tag), f"{task['score']:.3f}", f"{low:.3f} - {high:.3f}", str(task["images"])))
-        low, high = r["ci"]
-        rows.append(
-            (Text("overall", "bold"), Text(f"{r['overall']:.3f}", "bold"), f"{low:.3f} - {high:.3f}", "")
-        )
-        show_rows(console, ("task", "score", "95 % interval", "images"), rows, title=title)

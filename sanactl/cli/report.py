@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from sanactl.cli.options import Force, Output
+
+if TYPE_CHECKING:
+    from sanactl.io.journal import Journal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -32,30 +37,35 @@ def report(
     from sanactl.cli.outputs import check_file
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import note, stdin_is_piped, stdin_records
-    from sanactl.errors import UsageError
-    from sanactl.io.records import KINDS, load_records
+    from sanactl.io.records import KINDS, stream_records
     from sanactl.stages.report import build_report
 
     run = Invocation("report")
     target = output or Path("report.html")
     check_file(target, "a page", force=force)
-    if records:
-        found = [r for file in records for r in load_records(file)]
-    elif stdin_is_piped():
-        found = list(stdin_records(KINDS))
+    files = list(records or ())
+    if (not files and stdin_is_piped()) or [*map(str, files)] == ["-"]:
+        found = stdin_records(KINDS)
     else:
-        files: dict[str, None] = {}
-        for entry in run.journal.runs():
-            files.update(
-                (o["path"], None) for o in entry["outputs"] if str(o.get("path", "")).endswith(".jsonl")
-            )
-        present = [run.journal.folder / f for f in files if (run.journal.folder / f).exists()]
-        if not present:
-            raise UsageError(
-                "nothing to report on", hint="name files of records, or run in a folder with a journal"
-            )
-        note(f"using the {len(present)} files of records that this folder's journal knows")
-        found = [r for file in present for r in load_records(file)]
+        files = files or _remembered(run.journal)
+        found = itertools.chain.from_iterable(map(stream_records, files))
     build_report(found, run.journal, target, title=title, force=force)
     note(f"wrote {target}; open it in a browser")
     run.finish((target, "report"))
+
+
+def _remembered(journal: Journal) -> list[Path]:
+    """The files of records that a folder's journal knows and that are there."""
+    from sanactl.cli.streams import note
+    from sanactl.errors import UsageError
+
+    names = dict.fromkeys(
+        o["path"] for run in journal.runs() for o in run["outputs"] if o["path"].endswith(".jsonl")
+    )
+    present = [journal.folder / name for name in names if os.path.isfile(journal.folder / name)]
+    if not present:
+        raise UsageError(
+            "nothing to report on", hint="name files of records, or run in a folder with a journal"
+        )
+    note(f"using the {len(present)} files of records that this folder's journal knows")
+    return present

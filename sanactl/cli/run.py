@@ -25,6 +25,8 @@ from sanactl.io.records import Record, dumps, load_records
 
 __all__ = ["Invocation", "checkpoint_record"]
 
+MOST_SHOWN = 1000  # images in a table on a terminal
+
 
 def checkpoint_record(checkpoint: Checkpoint) -> Record:
     """A checkpoint as a record: enough for the next command and for a person."""
@@ -36,6 +38,17 @@ def checkpoint_record(checkpoint: Checkpoint) -> Record:
         "parameters": checkpoint.num_parameters,
         "bytes": checkpoint.nbytes,
     }
+
+
+def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
+    """The records to show on a terminal, and how many images were left out: nobody reads a table of a million."""
+    shown: list[Record] = []
+    images = 0
+    for record in records:
+        images += record["kind"] == "image"
+        if record["kind"] != "image" or images <= MOST_SHOWN:
+            shown.append(record)
+    return shown, max(images - MOST_SHOWN, 0)
 
 
 class Invocation:
@@ -110,11 +123,13 @@ class Invocation:
             SanactlError: stdout cannot be written, and nothing else is owed.
         """
         if show is not None and sys.stdout.isatty():
-            collected = list(records)
+            collected, more = _for_people(records)
             if self._progress is not None:
                 self._progress.close()
             if is_first_process():
                 show(collected)
+                if more:
+                    note(f"and {more:,} more images")
             return
         heard = True
         for record in records:

@@ -40,6 +40,7 @@ def train_judge(
     Prints its figures on held-out prompts as score records: balanced accuracy, AUC, best of n.
     """
     from sanactl.cli.outputs import check_folder
+    from sanactl.cli.render_scores import show_scores
     from sanactl.cli.run import Invocation
     from sanactl.cli.streams import find_records
     from sanactl.errors import UsageError
@@ -75,5 +76,5 @@ def train_judge(
     scores = (
         {"kind": "score", "metric": f"judge_{name}", "overall": value} for name, value in figures.items()
     )
-    run.emit(scores, owed=True)
+    run.emit(scores, show=show_scores, owed=True)
     run.finish((target, "judge"))

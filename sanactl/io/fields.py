@@ -78,6 +78,16 @@ INTERVAL = list_of(number(), "numbers", length=2)
 LOGARITHM = number(-math.inf, 1e-6)
 
 
+def _is_clause(value: Any) -> bool:
+    """A clause of GenEval's, as far as types go; what a detector knows is its own question."""
+    known = {"class": TEXT, "count": whole(1), "color": TEXT, "position": Field("", _is_position)}
+    return isinstance(value, dict) and _fault(known, value) is None
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and TEXT.fits(value[0]) and whole().fits(value[1])
+
+
 def _has_tasks(value: Any) -> bool:
     known = {"score": number(), "ci": INTERVAL, "images": whole()}
     return isinstance(value, dict) and all(
@@ -85,7 +95,8 @@ def _has_tasks(value: Any) -> bool:
     )
 
 
-_OF_A_PROMPT = {"tag": TEXT, "include": OBJECTS, "exclude": OBJECTS, "id": NAME}
+CLAUSES = list_of(Field("a clause", _is_clause), "objects with class, count, color and position")
+_OF_A_PROMPT = {"tag": TEXT, "include": CLAUSES, "exclude": CLAUSES, "id": NAME}
 _MEASURED = {"checkpoint": PATH, "digest": TEXT}
 
 # The fields without which a record of a kind is of no use.

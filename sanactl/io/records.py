@@ -62,8 +62,7 @@ def read_records(
                 f"{name}: more than {most >> 20:,} MiB of records, too many to hold at once",
                 hint="give a part of them, such as the first 100,000: head -n 100000",
             )
-        if number == 1:
-            line = line.removeprefix("\ufeff")
+        line = line.removeprefix("\ufeff")  # files that begin with a mark may have been put together by cat
         if not line.strip():
             continue
         record = _parse(line, f"{name}, line {number}", default_kind)

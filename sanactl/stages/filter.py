@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import heapq
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ __all__ = ["Condition", "filter_records"]
 
 Record = dict[str, Any]
 _LONGEST = 2000
+_DEEPEST = 50
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -25,6 +28,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.NotIn: lambda a, b: a not in b,
 }
 
+_ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+
 
 class _Missing(Exception):
     """A record lacks a field that a condition names."""
@@ -34,7 +39,7 @@ class Condition:
     """A condition on a record's fields: comparisons, `and`, `or`, `not`, as Python writes them, and nothing else.
 
     Names are fields, `a.b` is field b of a; values are numbers, "text", true, false, null and lists of these. A record
-    that lacks a field fails the comparison that names it. Nothing of the text is ever run as code.
+    that lacks a field, or has null there, fails the comparison that names it. Nothing of the text is ever run as code.
 
     Attributes:
         fields: those that it names.
@@ -48,7 +53,11 @@ class Condition:
         try:
             if len(text) > _LONGEST:
                 raise ValueError("too long")
-            self._tree = ast.parse(text.strip(), mode="eval").body
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd escapes in a text, which are the user's own
+                self._tree = ast.parse(text.strip(), mode="eval").body
+            if _depth(self._tree) > _DEEPEST:
+                raise ValueError("nested too deep")
             self.fields = sorted(_check(self._tree))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             what = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -67,6 +76,16 @@ class Condition:
             return bool(_truth(self._tree, record))
         except TypeError as error:
             raise InputError(f"{record.get('path')}: --where {self.text!r}: {error}") from None
+
+
+def _depth(tree: ast.AST) -> int:
+    """How deep an expression is nested."""
+    deepest, stack = 0, [(tree, 1)]
+    while stack:
+        node, depth = stack.pop()
+        deepest = max(deepest, depth)
+        stack += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
+    return deepest
 
 
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
@@ -110,6 +129,11 @@ def _truth(node: ast.expr, record: Record) -> Any:
         left = _value(node.left, record)
         for op, part in zip(node.ops, node.comparators, strict=True):
             right = _value(part, record)
+            # A field that is null is as good as none: nothing is larger or smaller, and nothing is in it.
+            if (left is None and isinstance(op, _ORDER)) or (
+                right is None and isinstance(op, (*_ORDER, ast.In))
+            ):
+                return False
             if not _COMPARE[type(op)](left, right):
                 return False
             left = right
@@ -156,7 +180,8 @@ def filter_records(
         conditions: all have to hold.
         correct: `correct` of `eval geneval` has to be true.
         per_prompt: at most so many of a prompt, the first that come (the paper's training set has 10, section 3.3).
-        top: the so many of a prompt with the largest `by`; the stream is read to its end first.
+        top: the so many of a prompt with the largest `by`, of equals the first; the stream is read to its end first, and
+            no more than these are held.
         by: a field that is a number.
         count: called with "read" for every record and "passed" for one that passes.
 
@@ -169,7 +194,7 @@ def filter_records(
     wanted = {field for condition in conditions for field in condition.fields}
     wanted |= ({"correct"} if correct else set()) | ({by} if top is not None else set())
     absent, read, kept = set(wanted), 0, Counter[tuple[str, str]]()
-    held: list[Record] = []
+    best = _Best(min(top, per_prompt or top), by) if top is not None else None
     for record in records:
         read += 1
         count("read")
@@ -178,8 +203,8 @@ def filter_records(
             continue
         if not all(condition(record) for condition in conditions):
             continue
-        if top is not None:
-            held.append(record)
+        if best is not None:
+            best.add(record)
             continue
         if per_prompt is not None and kept[_prompt(record)] >= per_prompt:
             continue
@@ -191,24 +216,36 @@ def filter_records(
             f"no record has the field {sorted(absent)[0]!r}",
             hint="sanactl eval geneval gives correct, sanactl judge --all gives judge_score",
         )
-    if top is not None:
-        for record in _best(held, min(top, per_prompt or top), by):
-            count("passed")
-            yield record
+    for record in best or ():
+        count("passed")
+        yield record
 
 
-def _best(records: list[Record], most: int, by: str) -> Iterator[Record]:
-    """The `most` records of each prompt with the largest `by`, in the order in which all came."""
-    groups: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for place, record in enumerate(records):
-        value = record.get(by)
+class _Best:
+    """The `most` records of each prompt with the largest `by`; iterates over them in the order in which they came."""
+
+    def __init__(self, most: int, by: str) -> None:
+        self._most, self._by, self._count = most, by, 0
+        # The worst first: the smallest value, of equals the last.
+        self._groups: dict[tuple[str, str], list[tuple[float, int, Record]]] = {}
+
+    def add(self, record: Record) -> None:
+        value = record.get(self._by)
+        self._count += 1
+        if value is None:
+            return
         if isinstance(value, bool) or not isinstance(value, int | float):
-            if value is None:
-                continue
-            raise InputError(f"{record.get('path')}: {by} is {value!r}, no number")
-        groups.setdefault(_prompt(record), []).append((-value, place))
-    chosen = {place for group in groups.values() for _, place in sorted(group)[:most]}
-    return (record for place, record in enumerate(records) if place in chosen)
+            raise InputError(f"{record.get('path')}: {self._by} is {str(value)[:60]!r}, no number")
+        group = self._groups.setdefault(_prompt(record), [])
+        entry = (value, -self._count, record)
+        if len(group) < self._most:
+            heapq.heappush(group, entry)
+        else:
+            heapq.heappushpop(group, entry)
+
+    def __iter__(self) -> Iterator[Record]:
+        chosen = [entry for group in self._groups.values() for entry in group]
+        return (record for _, _, record in sorted(chosen, key=lambda entry: -entry[1]))
 
 
 def _prompt(record: Record) -> tuple[str, str]:

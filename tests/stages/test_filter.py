@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,7 @@ def test_conditions(condition: str, which: str) -> None:
     [
         "", "a >", "a = 1", "open('x')", "__import__('os').system('x')", "a.b()", "[x for x in y] == a", "a + 1 > 2",
         "lambda: 1", "a[0] > 1", "(1).real > 0", "f'{a}' == 'x'", "a if b else c", "a > 1; b", "2 ** 99 > a",
-        "a is None", "~a == 1", "x" * 3000, "(" * 500 + "a" + ")" * 500, "b'x' == a",
+        "a is None", "~a == 1", "a" + ".a" * 900, "not " * 400 + "a", "a == [" + "[" * 100 + "]" * 100 + "]", "x" * 3000, "(" * 500 + "a" + ")" * 500, "b'x' == a",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused(text: str) -> None:
@@ -88,6 +90,32 @@ def test_fields_that_no_record_has() -> None:
         passed(top=1, by="tag")
     with pytest.raises(InputError, match=r"0\.png.*--where"):
         passed(conditions=[Condition("tag > 1")])
+
+
+def test_null_is_as_good_as_none() -> None:
+    records = [record(0, judge_score=None, tag=None), record(1, judge_score=0.5, tag="colors")]
+    for text in ("judge_score > 0.1", "0 < judge_score", "judge_score <= 9", "'col' in tag", "tag >= 'a'"):
+        assert list(filter_records(records, conditions=[Condition(text)])) == records[1:]
+    assert list(filter_records(records, conditions=[Condition("tag == null")])) == records[:1]
+    assert list(filter_records(records, top=2)) == records[1:]
+
+
+def test_the_best_of_many_are_found_without_holding_them() -> None:
+    """Against sorting; with equal values, and with whole numbers among them."""
+    rng = random.Random(1)
+    scores = [rng.choice([0.25, 0.5, 1, -3, 10**25, rng.random()]) for _ in range(3000)]
+    records = [record(i, judge_score=s, prompt_id=str(rng.randrange(7))) for i, s in enumerate(scores)]
+    for top in (1, 3, 1000):
+        groups: dict[tuple[str, str], list[int]] = {}
+        for i, r in enumerate(records):
+            groups.setdefault((r["prompt_id"], r["prompt"]), []).append(i)
+        best = sorted(i for g in groups.values() for i in sorted(g, key=lambda i: (-scores[i], i))[:top])
+        assert list(filter_records(iter(records), top=top)) == [records[i] for i in best]
+    many = (record(i, judge_score=i % 97, fill="x" * 50_000 + str(i)) for i in range(4000))
+    tracemalloc.start()
+    assert len(list(filter_records(many, top=2))) == 4
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
 
 
 def test_records_pass_as_they_come(place: Path, sanactl: Program) -> None:

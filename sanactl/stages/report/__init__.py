@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sanactl.io.journal import Journal
 from sanactl.stages.report.history import lineage_section, read_lineages, settings_section
 from sanactl.stages.report.page import Section, finite, number, page
 from sanactl.stages.report.plots import plot_importance
-from sanactl.stages.report.samples import merge_images, samples_section
+from sanactl.stages.report.samples import add_image, samples_section
 from sanactl.stages.report.sections import (
     importance_section,
     newest,
@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 
 def build_report(
-    records: Sequence[Record],
+    records: Iterable[Record],
     journal: Journal | None,
     target: Path,
     *,
@@ -40,7 +40,8 @@ def build_report(
     records do not tell is said in its section, and so is an image or a checkpoint that is not there any more.
 
     Args:
-        records: of any kinds, in order; of several about one image or one score the later count.
+        records: of any kinds, in order; of several about one image or one score the later count. They are read one by
+            one, and of each only what the page shows is held.
         journal: the folder's, for its lineage and commands; paths in the records are relative to its folder.
         target: the .html file.
 
@@ -49,10 +50,19 @@ def build_report(
     """
     check_target(target, force)
     folder = journal.folder if journal is not None else Path.cwd()
-    images = merge_images(records)
-    scores = [r for r in records if r["kind"] == "score"]
-    blocks = [r for r in records if r["kind"] == "block"]
-    lineages = read_lineages(records, journal)
+    merged: dict[str, Record] = {}
+    kinds: dict[str, list[Record]] = {"score": [], "block": [], "checkpoint": []}
+    names: dict[str, None] = {}
+    for record in records:
+        if record["kind"] == "image":
+            add_image(merged, record)
+        elif record["kind"] in kinds:
+            kinds[record["kind"]].append(record)
+        name = record["path"] if record["kind"] == "checkpoint" else record.get("checkpoint")
+        if isinstance(name, str):
+            names[name] = None
+    images, scores, blocks = list(merged.values()), kinds["score"], kinds["block"]
+    lineages = read_lineages(kinds["checkpoint"], names, journal)
     sections = [
         Section("scores", "Scores", scores_section(scores)),
         Section("scaling", "Best of n", scaling_section(scores)),

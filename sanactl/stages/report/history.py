@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ Record = dict[str, Any]
 MAX_LINES = 200
 MAX_CHECKPOINTS = 24
 MAX_RUNS = 100
+MAX_ROWS = 100
 # Not settings: what differs by nature from image to image, or is another section's.
 _OF_AN_IMAGE = {"kind", "path", "prompt", "prompt_id", "id", "tag", "seed", "index", "checkpoint", "digest"}
 _OF_AN_IMAGE |= {"correct", "reason", "rank", "judge_score", "verdict"}
@@ -35,21 +38,25 @@ class Lineages:
     faults: dict[str, str] = field(default_factory=dict)
 
 
-def read_lineages(records: Sequence[Record], journal: Journal | None) -> Lineages:
-    """The lineages of all checkpoints that the records or the journal name, from records, else headers."""
+def read_lineages(checkpoints: Iterable[Record], names: Iterable[str], journal: Journal | None) -> Lineages:
+    """The lineages of checkpoints, from their records, else from their headers.
+
+    Args:
+        checkpoints: checkpoint records.
+        names: of all checkpoints that any records name.
+        journal: names more of them.
+    """
     found = Lineages()
-    names: list[Any] = []
-    for record in records:
-        if record["kind"] == "checkpoint" and isinstance(record.get("lineage"), list):
-            found.entries[record["path"]] = [e for e in record["lineage"] if isinstance(e, dict)]
-            if isinstance(record.get("digest"), str):
+    for record in checkpoints:
+        if record.get("lineage") is not None:
+            found.entries[record["path"]] = record["lineage"]
+            if record.get("digest") is not None:
                 found.digests[record["path"]] = record["digest"]
-        names.append(record["path"] if record["kind"] == "checkpoint" else record.get("checkpoint"))
+    wanted = dict.fromkeys(names)
     for run in journal.runs() if journal is not None else ():
-        made = [o for o in run["outputs"] if isinstance(o, dict) and o.get("kind") == "checkpoint"]
-        names += [o.get("path") for o in made]
-    wanted = [n for n in dict.fromkeys(names) if isinstance(n, str) and n not in found.entries]
-    for name in wanted[-MAX_CHECKPOINTS:]:
+        wanted.update((o["path"], None) for o in run["outputs"] if o.get("kind") == "checkpoint")
+    unknown = [name for name in wanted if name not in found.entries]
+    for name in unknown[-MAX_CHECKPOINTS:]:
         _read_header(name, journal.folder if journal is not None else Path.cwd(), found)
     return found
 
@@ -59,7 +66,7 @@ def _read_header(name: str, folder: Path, found: Lineages) -> None:
 
     try:
         # What is not here may be a Hub's repository: a report downloads nothing.
-        if not (folder / name).exists():
+        if not os.path.exists(folder / name):
             found.faults[name] = "not here"
             return
         checkpoint = open_checkpoint(folder / name)
@@ -172,10 +179,10 @@ def settings_section(images: Sequence[Record], journal: Journal | None) -> str:
     groups: dict[str, list[Record]] = {}
     for record in images:
         groups.setdefault(str(record.get("checkpoint") or "no checkpoint named"), []).append(record)
-    rows = [[escape(name), _constants(group)] for name, group in groups.items()]
+    rows = [[escape(name), _constants(group)] for name, group in list(groups.items())[-MAX_ROWS:]]
     if rows:
         parts += ["<h3>Sampling</h3>", table(["checkpoint", "settings of its images"], rows)]
-    runs = list(journal.runs())[-MAX_RUNS:] if journal is not None else []
+    runs = list(deque(journal.runs(), MAX_RUNS)) if journal is not None else []
     if runs:
         cells = [
             [f"<code>{escape(command_line(run), 600)}</code>"]

@@ -66,6 +66,7 @@ STYLE: Any = {  # matplotlib's own type for it is a dict with 300 literal keys
     "ytick.color": INK,
 }
 MAX_POINTS = 400
+MAX_BLOCKS = 1000
 MAX_LABEL = 48
 
 
@@ -112,7 +113,7 @@ def importance_figure(records: Sequence[Record], kept: Mapping[str, Collection[i
             place = int(record["block"])
         except (KeyError, TypeError, ValueError, OverflowError):
             value, error, place = math.nan, 0.0, 0
-        if not (math.isfinite(value) and math.isfinite(error) and abs(place) < 10_000):
+        if not (math.isfinite(value) and math.isfinite(error) and 0 <= place < MAX_BLOCKS):
             raise InputError("a block record without a number for its block or importance")
         groups.setdefault(str(record["checkpoint"]), {})[place] = (value, error)
     if not groups:

@@ -13,7 +13,7 @@ from sanactl.io.images import read_image
 from sanactl.metrics.geneval import TASKS
 from sanactl.stages.report.page import absent, escape, finite, short_name
 
-__all__ = ["choose_prompts", "merge_images", "samples_section", "winners"]
+__all__ = ["add_image", "choose_prompts", "merge_images", "samples_section", "winners"]
 
 Record = dict[str, Any]
 
@@ -26,14 +26,23 @@ SMALL = 96  # px; an image of at most this size is embedded as it is, larger one
 THUMBNAIL = 224
 
 
+# What a page does not show of an image: a benchmark has tens of thousands of images with their boxes.
+_UNSHOWN = frozenset(("detections", "include", "exclude"))
+
+
 def merge_images(records: Iterable[Record]) -> list[Record]:
     """One record an image: what sampling, judging and scoring say of one path, put together."""
     merged: dict[str, Record] = {}
     for record in records:
         if record.get("kind") == "image":
-            known = merged.setdefault(str(record["path"]), {})
-            known.update({key: value for key, value in record.items() if value is not None})
+            add_image(merged, record)
     return list(merged.values())
+
+
+def add_image(merged: dict[str, Record], record: Record) -> None:
+    """Puts what a record says to what is known of its image; `merged` has images by their paths."""
+    known = merged.setdefault(str(record["path"]), {})
+    known.update({k: v for k, v in record.items() if v is not None and k not in _UNSHOWN})
 
 
 def winners(images: Sequence[Record]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -32,8 +33,11 @@ Record = dict[str, Any]
 # The fields of a score that its `ci` belongs to.
 _MAIN = ("overall", "score", "value")
 MAX_BARS = 16
+MAX_ROWS = 100
+MAX_TASKS = 24
 MAX_PANELS = 6
 MAX_CURVES = 8
+MAX_SIZES = 32  # of a scaling curve; 2^31 images are enough
 
 
 def _interval(value: object) -> tuple[float, float] | None:
@@ -50,11 +54,13 @@ def _distinct(records: Sequence[Record], fields: Sequence[str]) -> list[str]:
     """A label for each record: its checkpoint; on a second line, the fields in which the records differ."""
     differing = [f for f in fields if len({str(r.get(f)) for r in records}) > 1]
     labels: list[str] = []
+    times: Counter[str] = Counter()
     for record in records:
         details = ", ".join(str(record[f]) for f in differing if record.get(f) is not None)
         label = "\n".join(filter(None, (short_name(record.get("checkpoint")), details)))
+        times[label] += 1
         # The same label twice would put two bars into one place.
-        labels.append(label if label not in labels else f"{label} ({labels.count(label) + 1})")
+        labels.append(label if times[label] == 1 else f"{label} ({times[label]})")
     return labels
 
 
@@ -83,16 +89,18 @@ def scores_section(scores: Sequence[Record]) -> str:
 
 
 def _geneval(records: Sequence[Record]) -> str:
+    records = records[-MAX_ROWS:]
     labels = _distinct(records, ("selection", "detector"))
-    tags = [t for t in TASKS if any(t in _tasks(r) for r in records)]
-    tags += [t for r in records for t in _tasks(r) if t not in tags]
+    present = dict.fromkeys(t for r in records for t in _tasks(r))
+    tags = [t for t in TASKS if t in present] + [t for t in present if t not in TASKS]
+    tags = tags[:MAX_TASKS]
     shown, names = records[-MAX_BARS:], labels[-MAX_BARS:]
     panels: dict[str, list[tuple[str, float, tuple[float, float] | None]]] = {
         "overall": [
             (n, float(r["overall"]), _interval(r.get("ci"))) for n, r in zip(names, shown, strict=True)
         ]
     }
-    for tag in dict.fromkeys(tags):
+    for tag in tags:
         bars = [
             (name, value, _interval(_tasks(r)[tag].get("ci")))
             for name, r in zip(names, shown, strict=True)
@@ -128,7 +136,7 @@ def _tasks(record: Record) -> dict[str, dict[str, Any]]:
 def _other_scores(records: Sequence[Record]) -> str:
     known = ("kind", "metric", "checkpoint", "digest", "ci")
     rows = []
-    for record in records[-100:]:
+    for record in records[-MAX_ROWS:]:
         values = [
             f"{escape(key)} {with_interval(value, record.get('ci') if key in _MAIN else None)}"
             for key, value in record.items()
@@ -179,10 +187,11 @@ def _points(record: Record) -> list[Record]:
         for p in (points if isinstance(points, list) else [])
         if isinstance(p, dict)
         and type(p.get("n")) is int
-        and p["n"] >= 1
+        and 1 <= p["n"] <= 10**9
         and finite(p.get("oracle")) is not None
         and _interval(p.get("oracle_ci"))
     ]
+    good = good[:MAX_SIZES]
     judged = all(finite(p.get("judge")) is not None and _interval(p.get("judge_ci")) for p in good)
     return good if judged else [{**p, "judge": None} for p in good]
 
