@@ -22,7 +22,7 @@ from sanactl.cli.app import main
 from tests.program import stdin_of
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
-CASES = int(os.environ.get("FUZZ_CASES", "160"))
+CASES = int(os.environ.get("FUZZ_CASES", "130"))
 PATIENCE = 30  # seconds for one command, on a machine that does other work
 
 IMAGE = {
