@@ -21,6 +21,7 @@ def finetune(
     buckets: option.Buckets = False,
     streaming: option.Streaming = False,
     max_bad: option.MaxBad = 0,
+    workers: option.Workers = None,
     text_dropout: option.TextDropout = 0.1,
     flow_shift: option.FlowShift = 3.0,
     steps: option.Steps = 100,
@@ -117,6 +118,7 @@ def finetune(
         teacher_weight=teacher_weight,
         feature_weight=feature_weight,
         cache=cache,
+        workers=workers,
         save_every=save_every,
         keep_last=keep_last,
     )

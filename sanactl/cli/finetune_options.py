@@ -44,6 +44,16 @@ Streaming = Annotated[
 MaxBad = Annotated[
     int, _option(_DATA, "--max-bad", min=0, help="Damaged images that are named and passed over.")
 ]
+Workers = Annotated[
+    Optional[int],
+    _option(
+        _DATA,
+        "--workers",
+        min=0,
+        help="Processes that read images ahead, for each that trains. Default: up to 4 on a GPU, none on a CPU.",
+        show_default=False,
+    ),
+]
 TextDropout = Annotated[
     float, _option(_DATA, "--text-dropout", min=0, max=1, help="Share of captions left empty.")
 ]

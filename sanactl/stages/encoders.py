@@ -65,11 +65,13 @@ class Encoders:
                 hint="name the autoencoder that it was trained with",
             )
 
-    def latents(self, images: NDArray[np.uint8]) -> torch.Tensor:
+    def latents(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32, on the device."""
         import torch
 
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        # Out of pinned memory the copy waits for nobody.
+        pixels = torch.as_tensor(images).to(self.device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         with torch.no_grad():
             latents = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0].float()
         scaled: torch.Tensor = latents * self.vae.config.scaling_factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from sanactl.stages.data.streams import StreamTable
 from sanactl.stages.data.tables import Examples, RecordTable, ShapesTable, SizedExamples
 
 __all__ = [
-    "DatasetSource", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "fit",
+    "DatasetSource", "Fetched", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "fit",
     "multiple_of",
 ]  # fmt: skip
 
@@ -56,6 +56,17 @@ class ImageData(TrainingData, Protocol):
         """Images uint8 [B, height, width, 3] and B captions at these positions of the stream."""
 
 
+class Fetched(NamedTuple):
+    """An example: uint8 [height, width, 3], its caption, and (message, hint) of images that were passed over for it.
+
+    Without an image it was one too many that could not be read.
+    """
+
+    image: NDArray[np.uint8] | None
+    caption: str
+    skipped: list[tuple[str, str | None]]
+
+
 class TableSource:
     """Examples in an order, each image resized and cut to the size that the order gives it.
 
@@ -78,43 +89,68 @@ class TableSource:
         self.skipped = list(skipped)
         self._say: Callable[[str], None] = lambda line: None
         self._bad: set[int] = set()  # rows
-        self._named = set(self.skipped)
+        self._met = set(self.skipped)  # what this process has found to be unreadable
 
     def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
         return self.order.step(step, count)
 
     def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
+        return self.take(self.fetch(positions))
+
+    def fetch(self, positions: Sequence[int]) -> list[Fetched]:
+        """What stands at these positions. Nothing is counted or said: this may run in another process."""
         if isinstance(self.examples, StreamTable):
             self.examples.release(min(positions))
-        pairs = [self._pair(position) for position in positions]
-        return np.stack([image for image, _ in pairs]), [caption for _, caption in pairs]
+        return [self._fetch(position) for position in positions]
 
-    def _pair(self, position: int) -> tuple[NDArray[np.uint8], str]:
+    def take(self, fetched: Sequence[Fetched]) -> tuple[NDArray[np.uint8], list[str]]:
+        """What was fetched as a batch; images that were passed over on the way count from now on.
+
+        Raises:
+            InputError: these are too many.
+        """
+        for example in fetched:
+            self.count_skipped(example.skipped)
+        images = [example.image for example in fetched if example.image is not None]
+        assert len(images) == len(fetched), "what is not fetched is one bad image too many"
+        return np.stack(images), [example.caption for example in fetched]
+
+    def _fetch(self, position: int) -> Fetched:
         row = first = self.order.row(position)
         size = self.order.size(row)
+        skipped: list[tuple[str, str | None]] = []
         while True:
             if row not in self._bad:
                 try:
                     image = fit(self.examples.image(row), size)
                     break
                 except InputError as error:
-                    self._skip(row, error)
+                    self._bad.add(row)
+                    # By its message, which names the image: a stream's rows have no end, and every epoch brings the
+                    # image again.
+                    if error.message not in self._met:
+                        self._met.add(error.message)
+                        skipped.append((error.message, error.hint))
+                    if len(self._met) > self.max_bad:
+                        return Fetched(None, "", skipped)
             row = self.order.after(row)
             if row == first:
                 raise InputError(f"{self.name}: none of its images of {size[1]} x {size[0]} can be read")
         texts = self.examples.texts(row)
         column = self.examples.captions.pick([bool(t) for t in texts], self.seed, position)
-        return image, "" if column is None else texts[column]
+        return Fetched(image, "" if column is None else texts[column], skipped)
 
-    def _skip(self, row: int, error: InputError) -> None:
-        self._bad.add(row)
-        # By its message, which names the image: a stream's rows have no end, and every epoch brings the image again.
-        if error.message in self._named:
-            return
-        check_bad(len(self.skipped) + 1, self.max_bad, error)
-        self._named.add(error.message)
-        self.skipped.append(error.message)
-        self._say(f"skipped: {error.message}")
+    def count_skipped(self, skipped: Sequence[tuple[str, str | None]]) -> None:
+        """Notes images that were passed over, each once.
+
+        Raises:
+            InputError: these are too many.
+        """
+        for message, hint in skipped:
+            if message not in self.skipped:
+                check_bad(len(self.skipped) + 1, self.max_bad, InputError(message, hint=hint))
+                self.skipped.append(message)
+                self._say(f"skipped: {message}")
 
     def announce(self, say: Callable[[str], None]) -> None:
         for line in self.skipped:

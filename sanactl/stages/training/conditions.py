@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
@@ -14,14 +15,16 @@ from sanactl.stages.data.sources import ImageData
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from accelerate import Accelerator
     from numpy.typing import NDArray
 
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.data import TrainingData
+    from sanactl.stages.data.loader import ReadAhead
     from sanactl.stages.encoders import Encoders
     from sanactl.stages.finetune import FinetuneSettings
 
-__all__ = ["Conditions"]
+__all__ = ["Conditions", "parts"]
 
 
 class Conditions:
@@ -50,6 +53,7 @@ class Conditions:
         self.cached: dict[int, tuple[torch.Tensor, str]] = {}
         self.texts: dict[str, torch.Tensor] = {}
         self.cached_steps = 0
+        self.ahead: ReadAhead | None = None
         if isinstance(data, EncodedData):
             check_encoded(data, checkpoint, settings)
         else:
@@ -76,6 +80,36 @@ class Conditions:
                 f"{self.data.name}: images of {width} x {height} are no whole number of {self.name}'s latents"
             )
         return list(positions), (self.channels, height // self.factor, width // self.factor)
+
+    def read_ahead(self, first: int, accelerator: Accelerator) -> None:
+        """Lets other processes read the images of the steps from `first` on, `settings.workers` of them.
+
+        Data that are encoded already are read as they are wanted: from shards that is a copy out of the file.
+        """
+        from sanactl.stages.data.sources import TableSource
+
+        if self.encoders is None or not isinstance(self.data, TableSource):
+            return
+        from sanactl.stages.data.loader import ReadAhead, default_workers
+
+        rank, count, workers = accelerator.process_index, accelerator.num_processes, self.settings.workers
+        workers = default_workers(accelerator.device, count) if workers is None else workers
+        if not workers:
+            return
+
+        def plan() -> Iterator[list[int]]:
+            for step in range(first, self.settings.steps):
+                positions, _ = self.step(step)
+                for part in parts(len(positions), rank, count, self.settings.accumulate):
+                    yield [positions[i] for i in part]
+
+        self.ahead = ReadAhead(self.data, plan, workers=workers, pinned=accelerator.device.type == "cuda")
+
+    def close(self) -> None:
+        """Ends the processes that read images."""
+        if self.ahead is not None:
+            self.ahead.close()
+            self.ahead = None
 
     def fill_cache(self, progress: Progress) -> None:
         """Encodes the examples of the first steps, `settings.cache` of them or a few more, each process its share.
@@ -126,7 +160,9 @@ class Conditions:
         text, mask = padded(self._texts(captions), self.settings.max_sequence_length)
         return latents, text.to(self.device), mask.to(self.device)
 
-    def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8], list[str]]:
+    def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8] | torch.Tensor, list[str]]:
+        if self.ahead is not None:
+            return self.ahead.batch(positions)
         assert isinstance(self.data, ImageData), self.data
         return self.data.batch(positions)
 
@@ -139,6 +175,13 @@ class Conditions:
         else:
             embedded = iter(self.encoders.texts(full) if full else [])
         return [next(embedded) if c else self.empty for c in captions]
+
+
+def parts(count: int, rank: int, processes: int, accumulate: int) -> list[list[int]]:
+    """The places in a batch of `count` that are one process's, in the parts that it computes one after the other."""
+    mine = list(range(rank, count, processes))
+    size = max(1, -(-len(mine) // accumulate))
+    return [mine[start : start + size] for start in range(0, len(mine), size)]
 
 
 def check_encoded(data: EncodedData, checkpoint: Checkpoint, settings: FinetuneSettings) -> None:

@@ -87,6 +87,7 @@ class TrainingLoop:
         started = saved = time.monotonic()
         progress.start(settings.steps, "training", done=first)
         try:
+            self.conditions.read_ahead(first, self.accelerator)
             while self.done < settings.steps:
                 rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
                 found, norm, stopping = self._gradient(self.done, stop)
@@ -113,6 +114,7 @@ class TrainingLoop:
                     self.save()
                     saved = time.monotonic()
         finally:
+            self.conditions.close()
             progress.close()
         return True
 
@@ -131,6 +133,7 @@ class TrainingLoop:
         import torch
 
         from sanactl.diffusion.flow import sample_sigmas
+        from sanactl.stages.training.conditions import parts
 
         settings, accelerator = self.settings, self.accelerator
         count = settings.batch_size
@@ -140,13 +143,11 @@ class TrainingLoop:
         dropped = torch.rand(count, generator=generator) < settings.text_dropout
         positions, shape = self.conditions.step(step)
         noise = torch.randn((count, *shape), generator=generator)
-        mine = list(range(accelerator.process_index, count, accelerator.num_processes))
-        size = -(-len(mine) // settings.accumulate)
-        for start in range(0, len(mine), size):
-            part = mine[start : start + size]
+        mine = parts(count, accelerator.process_index, accelerator.num_processes, settings.accumulate)
+        for part in mine:
             latents, text, mask = self.conditions.batch([positions[i] for i in part], dropped[part].tolist())
             device = latents.device
-            last = start + size >= len(mine)
+            last = part is mine[-1]
             yield last, (latents, noise[part].to(device), sigma[part].to(device), text, mask)
 
     def _errors(

@@ -13,7 +13,7 @@ SCALINGS = ("none", "sqrt", "linear")
 _REFERENCE_BATCH = 256  # images a step for which the reference code's learning rates are meant
 
 # What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
-_FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every")
+_FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every", "workers")
 
 # Raised whenever the same settings give other steps than before: states and results of the old ones are not these.
 _ARITHMETIC = 2
@@ -38,6 +38,7 @@ class FinetuneSettings:
         teacher_weight: share of the loss that is the teacher's velocity in place of the data's, 0 to 1.
         feature_weight: of the kept blocks' distance to the teacher's, added to the loss.
         cache: examples that are encoded once before training, which then draws from these alone; 0: none.
+        workers: processes that read images beside each that trains; 0: none, None: `default_workers`.
         save_every: steps from one saved state to the next; 0 saves every ten minutes.
         keep_last: saved states that stay.
     """
@@ -68,6 +69,7 @@ class FinetuneSettings:
     teacher_weight: float = 0.5
     feature_weight: float = 1.0
     cache: int = 0
+    workers: int | None = None
     save_every: int = 0
     keep_last: int = 2
 
