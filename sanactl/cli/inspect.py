@@ -8,6 +8,8 @@ import typer
 
 from sanactl.cli.options import CheckpointArgument, Revision
 
+_AT_ONCE = 256 << 20  # bytes, read in a fraction of a second
+
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 
@@ -16,9 +18,16 @@ def inspect(
     checkpoint: CheckpointArgument = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on a terminal, too.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    digest: Annotated[
+        bool,
+        typer.Option(
+            "--digest",
+            help="Take the digest of a large checkpoint, too: it is read once. Default: where it is known, or small.",
+        ),
+    ] = False,
     revision: Revision = None,
 ) -> None:
-    """Show what is in a checkpoint: blocks, sizes, dtypes, config, companions, lineage. Reads headers only.
+    """Show what is in a checkpoint: model, blocks, sizes, dtypes, config, companions, lineage. Reads headers only.
 
     [bold]sanactl inspect base.st[/bold]
     [bold]sanactl inspect base.st --json | jq .blocks[/bold]
@@ -34,7 +43,7 @@ def inspect(
     for line in found.notes:
         note(line)
     record = {
-        **checkpoint_record(found),
+        **checkpoint_record(found, digest=digest or found.unread_bytes <= _AT_ONCE),
         "model": model_name(found.config),
         "format": found.kind,
         "dtypes": found.dtypes,

@@ -27,7 +27,7 @@ def show_inspection(record: dict[str, Any]) -> None:
         ("parameters", data(f"{human_count(record['parameters'])} ({record['parameters']:,})")),
         ("size", data(human_bytes(record["bytes"]))),
         ("dtypes", data(", ".join(f"{d} {human_count(n)}" for d, n in record["dtypes"].items()))),
-        ("digest", data(record["digest"])),
+        ("digest", data(record.get("digest") or "not taken (--digest takes it)")),
         ("config", data(", ".join(f"{k} {record['config'].get(k)}" for k in CONFIG_KEYS))),
     ]
     for part, entry in record["companions"].items():

@@ -17,7 +17,8 @@ from sanactl.cli.progress import open_progress
 from sanactl.cli.streams import is_first_process, note, write_line
 from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.io.atomic import atomic_path, check_target
-from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.checkpoint import Checkpoint, open_checkpoint
+from sanactl.io.content import files_digest
 from sanactl.io.journal import Journal, Run, run_key
 from sanactl.io.partial import Partial
 from sanactl.io.progress import SILENT, Progress
@@ -28,12 +29,16 @@ __all__ = ["Invocation", "checkpoint_record"]
 MOST_SHOWN = 1000  # images in a table on a terminal
 
 
-def checkpoint_record(checkpoint: Checkpoint) -> Record:
-    """A checkpoint as a record: enough for the next command and for a person."""
+def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
+    """A checkpoint as a record: enough for the next command and for a person.
+
+    Args:
+        digest: take the digest, for which a large checkpoint is read once.
+    """
     return {
         "kind": "checkpoint",
         "path": checkpoint.source,
-        "digest": checkpoint.digest,
+        **({"digest": checkpoint.digest} if digest else {}),
         "blocks": checkpoint.num_blocks,
         "parameters": checkpoint.num_parameters,
         "bytes": checkpoint.nbytes,
@@ -49,6 +54,31 @@ def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
         if record["kind"] != "image" or images <= MOST_SHOWN:
             shown.append(record)
     return shown, max(images - MOST_SHOWN, 0)
+
+
+_SMALL = 16 << 20  # bytes of another output whose content is noted in the journal
+
+
+def _small_digest(path: Path) -> str | None:
+    """The digest of a file of records, or None of what is no small file."""
+    try:
+        small = path.is_file() and path.stat().st_size <= _SMALL
+        return files_digest([path]) if small else None
+    except (OSError, InputError):
+        return None
+
+
+def _is_as_made(path: Path, made: Record) -> bool:
+    """Whether an output is what the journal says that its run wrote, as far as that is known."""
+    digest = made.get("digest")
+    if not isinstance(digest, str):
+        return True
+    if made.get("kind") != "checkpoint":
+        return _small_digest(path) == digest
+    try:
+        return open_checkpoint(path, native=True).digest == digest
+    except InputError:
+        return False
 
 
 class Invocation:
@@ -79,6 +109,7 @@ class Invocation:
         if isinstance(thing, Checkpoint):
             for line in thing.notes:
                 note(line)
+            thing.read_hashes(self.progress)
             # A pipeline is known by its own folder, under which it was written, not by the transformer's inside it.
             path = thing.source if thing.kind == "pipeline" else str(thing.path)
             self.run.inputs.append({"path": path, "digest": thing.digest})
@@ -94,10 +125,16 @@ class Invocation:
         """Whether `path` is there from the same run already, so that nothing is left to do.
 
         Raises:
-            OutputExistsError: it is there, but from something else, and `force` was not given.
+            OutputExistsError: it is there, but from something else or changed since, and `force` was not given.
             SanactlError: it could not be written anyway: no such folder.
         """
-        if not force and path.exists() and self.run.key and self.journal.made(path, self.run.key):
+        made = self.journal.made_as(path, self.run.key) if self.run.key and not force else None
+        if made is not None:
+            if not _is_as_made(path, made):
+                raise OutputExistsError(
+                    f"{path} was made from the same inputs and settings, but has changed since",
+                    hint="name another output with -o, or --force makes it again",
+                )
             note(f"{path} is there already, from the same inputs and settings; --force makes it again")
             return True
         check_target(path, force)
@@ -248,7 +285,8 @@ class Invocation:
             return
         self.run.inputs += self._piped_from()
         for path, kind, *digest in outputs:
-            known = {"digest": digest[0]} if digest else {}
+            known = {"digest": digest[0] if digest else facts.get("digest") or _small_digest(path)}
+            known = {key: value for key, value in known.items() if value}
             self.run.outputs.append(
                 {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}
             )

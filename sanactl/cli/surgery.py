@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,10 +75,13 @@ def execute(
             "--verify runs the checkpoint that is written, and --dry-run writes none", hint="leave one away"
         )
     run = Invocation(command, seed=seed)
-    run.uses(parent)
+    targets = [output or Path(job.name) for job in jobs]
+    # A plan that is only shown takes no digest, for which a large parent would have to be read.
+    keyed = not dry_run or any(os.path.lexists(target) for target in targets)
+    if keyed:
+        run.uses(parent)
     for path in inputs:
         run.uses(path)
-    targets = [output or Path(job.name) for job in jobs]
     if pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
         raise UsageError(
             f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix away"
@@ -87,7 +91,8 @@ def execute(
     left = []
     for job, target in zip(jobs, targets, strict=True):
         _check_name(command, job.plan, target)
-        _set_key(run, parent, job.plan, target, form)
+        if keyed:
+            _set_key(run, parent, job.plan, target, form)
         if not run.made_before(target, force=force):
             left.append((job.plan, target))
     parse_size(shard_size)
@@ -111,6 +116,8 @@ def execute(
     records = []
     for job, target in zip(jobs, targets, strict=True):
         child = open_checkpoint(target, native=True)
+        with run.watching() as progress:
+            child.read_hashes(progress, job.plan.known_hashes())
         record = {**checkpoint_record(child), **job.fields}
         _set_key(run, parent, job.plan, target, form)
         run.run.outputs.clear()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,58 +13,19 @@ from typing import Any
 from sanactl.errors import InputError
 from sanactl.io.ckpt_config import SanaConfig, check_config
 from sanactl.io.ckpt_decode import decode_metadata
+from sanactl.io.ckpt_digest import content_digest, hash_tensors, unread_bytes
 from sanactl.io.ckpt_kinds import describe_kind, guess_kind
-from sanactl.io.ckpt_metadata import compact_json, resolve_companions
+from sanactl.io.ckpt_metadata import resolve_companions
+from sanactl.io.ckpt_ref import Stamp, TensorRef
 from sanactl.io.ckpt_resolve import PICKLES, Located, local_path, locate
 from sanactl.io.ckpt_sana import BLOCK, check_tensors
+from sanactl.io.progress import SILENT, Progress
 from sanactl.io.safetensors import MAX_HEADER, Header, read_header
 
-__all__ = ["Checkpoint", "Stamp", "TensorRef", "fingerprint", "open_checkpoint"]
-
-_WINDOWS, _WINDOW = (
-    4096,
-    4096,
-)  # the fingerprint reads this many windows of this many bytes a file: at most 16 MiB
+__all__ = ["Checkpoint", "Stamp", "TensorRef", "open_checkpoint"]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """A tensor's bytes in a file (row-major, little-endian).
-
-    Attributes:
-        file: that holds them.
-        offset: of the first byte from the start of the file.
-        nbytes: how many.
-        dtype: safetensors' name ("BF16").
-        shape: dimensions.
-    """
-
-    file: Path
-    offset: int
-    nbytes: int
-    dtype: str
-    shape: tuple[int, ...]
-
-    def rows(self, start: int, stop: int) -> TensorRef:
-        """Rows `start` to `stop` of the first dimension: a narrower span of the same bytes."""
-        assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
-        row = self.nbytes // self.shape[0]
-        shape = (stop - start, *self.shape[1:])
-        return replace(self, offset=self.offset + start * row, nbytes=(stop - start) * row, shape=shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells whether a file was replaced or rewritten since it was opened."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, stat: os.stat_result) -> Stamp:
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+_LONG = 1_000_000_000  # bytes, whose reading is shown
 
 
 @dataclass(frozen=True)
@@ -165,39 +125,36 @@ class Checkpoint:
         return blocks
 
     @cached_property
+    def hashes(self) -> dict[str, bytes]:
+        """The hash of each tensor's bytes; see `sanactl.io.ckpt_digest`."""
+        return hash_tensors(self.tensors, self.stamps)
+
+    @cached_property
     def digest(self) -> str:
-        """A fingerprint of headers, config and sampled data ("sha256:..."), cheap at any size; see `fingerprint`."""
-        config = compact_json({key: value for key, value in self.config.items() if not key.startswith("_")})
-        return fingerprint(self.headers, config)
+        """What the checkpoint is known by ("sha256:..."): the same for the same tensors, config and metadata.
 
+        The files are read once, whole; a large one's hashes are remembered.
+        """
+        return content_digest(self.config, self.metadata, self.tensors, self.hashes)
 
-def fingerprint(headers: tuple[tuple[Path, int], ...], config: str = "") -> str:
-    """sha256 of each file's header bytes, its size, and 4,096 windows of 4 KiB spread evenly over its data.
-
-    Files of up to 16 MiB are read whole. It tells checkpoints apart at the cost of 16 MiB of reading a file; it is no
-    proof that two large files are equal, and no defence against someone who wants two to look equal.
-
-    Raises:
-        InputError: a file cannot be read, or changes while it is being read.
-    """
-    digest = hashlib.sha256(config.encode())
-    for path, start in headers:
+    def read_hashes(self, progress: Progress = SILENT, known: Mapping[str, bytes] | None = None) -> None:
+        """Take the hashes now, showing long reading to `progress`; those in `known` (by tensor) are not read."""
+        if "hashes" in self.__dict__:
+            return
+        left = min(
+            self.unread_bytes, sum(r.nbytes for n, r in self.tensors.items() if n not in (known or {}))
+        )
+        sink = progress if left >= _LONG else SILENT
+        sink.start(left, f"reading {self.name} once, to know it again")
         try:
-            with open(path, "rb") as file:
-                before = Stamp.of(os.fstat(file.fileno()))
-                size, data = before.size, before.size - start
-                digest.update(f"\0{size}\0".encode() + file.read(start))
-                if data <= _WINDOWS * _WINDOW:
-                    digest.update(file.read(max(data, 0)))
-                else:
-                    for window in range(_WINDOWS):
-                        at = start + (data - _WINDOW) * window // (_WINDOWS - 1)
-                        digest.update(os.pread(file.fileno(), _WINDOW, at))
-                if data < 0 or Stamp.of(os.fstat(file.fileno())) != before:
-                    raise InputError(f"{path} changed while it was being read", hint="run the command again")
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
-    return "sha256:" + digest.hexdigest()
+            self.__dict__["hashes"] = hash_tensors(self.tensors, self.stamps, known, sink)
+        finally:
+            sink.close()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that would have to be read for `digest`."""
+        return 0 if "hashes" in self.__dict__ else unread_bytes(self.tensors)
 
 
 def open_checkpoint(

@@ -1,4 +1,4 @@
-"""Moving bytes from file to file inside the kernel or through a small buffer, and threads that share such work."""
+"""Moving bytes from file to file inside the kernel or through a small buffer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sanactl.errors import InputError, SanactlError
 from sanactl.io.checkpoint import Stamp
 from sanactl.io.ckpt_plan import Bytes
 
-__all__ = ["Sources", "copy_folder", "copy_span", "in_threads", "pwrite_all"]
+__all__ = ["Sources", "copy_folder", "copy_span", "pwrite_all"]
 
 _CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
 _BUFFER = 1 << 20  # bytes of the last fallback's buffer
@@ -218,38 +218,3 @@ def pwrite_all(target: int, data: bytes | memoryview, at: int) -> None:
     while view:
         done = os.pwrite(target, view, at)
         view, at = view[done:], at + done
-
-
-def in_threads(jobs: Iterator[Callable[[], None]], workers: int) -> None:
-    """Run `jobs` in threads; the first error of any stops all and is raised, as is an interrupt of this thread.
-
-    Jobs are taken from the iterator one by one, so that a million of them cost no memory.
-    """
-    lock, stop, errors = threading.Lock(), threading.Event(), list[Exception]()
-
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                with lock:
-                    job = next(jobs, None)
-                if job is None:
-                    return
-                job()
-            except Exception as error:
-                errors.append(error)
-                stop.set()
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.2)  # a join without end would not let an interrupt through on every system
-    finally:
-        stop.set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
-    if errors:
-        raise errors[0]

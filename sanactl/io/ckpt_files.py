@@ -6,18 +6,20 @@ import heapq
 import mmap
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from sanactl.io import ckpt_direct
-from sanactl.io.ckpt_copy import Sources, copy_span, in_threads, pwrite_all
+from sanactl.io.ckpt_copy import Sources, copy_span, pwrite_all
 from sanactl.io.ckpt_direct import PAGE
 from sanactl.io.ckpt_extents import Computed, Copied, Extent, cut, extents_of, whole_pages, windows_of
 from sanactl.io.ckpt_plan import Bytes, PlannedTensor, Zeros
+from sanactl.io.passing import PassingHashes
 from sanactl.io.progress import Progress
 from sanactl.io.safetensors import DTYPE_BYTES, TensorInfo, encode_header, placement
+from sanactl.io.threads import in_threads
 
 __all__ = ["OutputFile", "create_file", "fill_files", "write_native"]
 
@@ -25,6 +27,7 @@ _CHUNK = 32 << 20  # bytes of a source that the kernel is asked to copy at a tim
 _SHARE = 1 << 30  # bytes that a file is made to share with its source at a time
 _SHARE_FROM = 64 << 10  # bytes; a smaller part is copied with its neighbours
 _PART = 1 << 20  # bytes held at a time by a thread where data pass through this process
+_Put = Callable[[Extent, memoryview], None]  # gives a buffer the bytes of an extent
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,14 @@ def create_file(path: Path, tensors: Mapping[str, PlannedTensor], metadata: Mapp
     return file
 
 
-def fill_files(files: Sequence[OutputFile], sources: Sources, progress: Progress, workers: int) -> None:
-    """Give every file its data, by `workers` threads.
+def fill_files(
+    files: Sequence[OutputFile],
+    sources: Sources,
+    progress: Progress,
+    workers: int,
+    passing: PassingHashes | None = None,
+) -> None:
+    """Give every file its data, by `workers` threads; `passing` takes the bytes of tensors that are computed, by their id.
 
     Each file is filled from front to back, and the files side by side in the order of the sources' bytes, so that a
     source of which several files want a part is read once from its disk.
@@ -93,18 +102,23 @@ def fill_files(files: Sequence[OutputFile], sources: Sources, progress: Progress
             local.buffer = memoryview(mmap.mmap(-1, _PART))  # begins at a page, as direct writes need
         return local.buffer
 
+    def put(extent: Extent, out: memoryview) -> None:
+        _put(extent, sources, out)
+        if passing is not None and isinstance(extent, Computed):
+            passing.add(id(extent.tensor), extent.tensor.nbytes, extent.offset, out)
+
     def fill(job: _Job) -> None:
         file, first = job.file, job.extents[0]
         if job.shared and _share(file, first, sources):
             advance(first.count)
         elif file.direct is not None and not job.shared:
-            _write_window(file, job.extents, sources, buffer())
+            _write_window(file, job.extents, put, buffer())
             advance(sum(extent.count for extent in job.extents))
         elif isinstance(first, Copied):
             for count in copy_span(sources, first.file, first.offset, file.descriptor, first.at, first.count):
                 advance(count)
         else:
-            _put(first, sources, buffer()[: first.count])
+            put(first, buffer()[: first.count])
             pwrite_all(file.descriptor, buffer()[: first.count], first.at)
             advance(first.count)
 
@@ -172,14 +186,14 @@ def _share(file: OutputFile, extent: Extent, sources: Sources) -> bool:
     )
 
 
-def _write_window(file: OutputFile, extents: Sequence[Extent], sources: Sources, buffer: memoryview) -> None:
+def _write_window(file: OutputFile, extents: Sequence[Extent], put: _Put, buffer: memoryview) -> None:
     """Assemble the pages that `extents` lie in and write them at once, past the page cache."""
     begin, end = extents[0].at // PAGE * PAGE, -(-(extents[-1].at + extents[-1].count) // PAGE) * PAGE
     done = begin
     for extent in extents:
         buffer[done - begin : extent.at - begin] = bytes(extent.at - done)
         done = extent.at + extent.count
-        _put(extent, sources, buffer[extent.at - begin : done - begin])
+        put(extent, buffer[extent.at - begin : done - begin])
     buffer[done - begin : end - begin] = bytes(end - done)
     # Of the file's last page only a part is there.
     high = min(end, file.size // PAGE * PAGE)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.io.ckpt_plan import Blend, Bytes, Normal, Ones, PlannedTensor
+from sanactl.io.float8 import FLOAT8_DTYPES, float8_values
 from sanactl.io.safetensors import DTYPE_BYTES
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ def from_bytes(data: bytes, dtype: str) -> NDArray[Any]:
     """Bytes of `dtype` as an array [count] of fp32 (fp64 stays fp64), without loss."""
     import numpy as np
 
+    if dtype in FLOAT8_DTYPES:
+        return float8_values(dtype)[np.frombuffer(data, np.uint8)]
     if dtype not in _NUMPY:
         raise InputError(
             f"cannot compute with values of dtype {dtype}", hint=f"use {', '.join(FLOAT_DTYPES)}"

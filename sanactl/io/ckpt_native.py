@@ -240,6 +240,8 @@ def open_native(path: Path, where: str, config: Mapping[str, Any] | None = None)
     full = check_config(known or implied_config(tensors, where), where)
     named, dropped = _in_diffusers(tensors, full, where, native)
     check_tensors({name: ref.shape for name, ref in named.items()}, full, where)
+    if sum(ref.nbytes for ref in named.values()) > stamp.size:  # a small file could describe endless work
+        raise InputError(f"{where} is damaged: its tensors share their bytes")
     return Checkpoint(
         ref=where,
         path=path,

@@ -17,6 +17,7 @@ from sanactl.io.ckpt_metadata import COMPANIONS, encode_metadata
 from sanactl.io.ckpt_plan import Plan
 from sanactl.io.ckpt_resolve import read_json
 from sanactl.io.lfs import refuse_pointers
+from sanactl.io.passing import PassingHashes
 from sanactl.io.paths import user_path
 from sanactl.io.progress import SILENT, Progress
 from sanactl.io.writer import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
@@ -66,11 +67,13 @@ def write_pipeline(
             raise SanactlError(f"{path} holds more than a pipeline ({strange[0]}) and is not replaced")
     folders = {name: companion_folder(name, plan.companions[name]) for name in COMPANIONS}
     index: dict[str, Any] = {
-        "_class_name": "SanaPipeline",
+        "_class_name": "SanaSprintPipeline" if plan.config["guidance_embeds"] else "SanaPipeline",
         "transformer": ["diffusers", "SanaTransformer2DModel"],
     }
     index |= {name: _class_of(name, folder, plan.companions[name]) for name, folder in folders.items()}
-    metadata = encode_metadata(plan.config, sampling=plan.sampling, lineage=plan.lineage, extra=plan.extra)
+    metadata = encode_metadata(
+        plan.config, sampling=plan.sampling, lineage=plan.signed_lineage(), extra=plan.extra
+    )
     progress.start(plan.nbytes, f"writing {path.name}")
     try:
         with atomic_dir(path, force) as folder, ExitStack() as opened:
@@ -81,7 +84,9 @@ def write_pipeline(
             for file in create_folder(folder / "transformer", plan, metadata, parse_size(shard_size)):
                 opened.callback(file.close)
                 files.append(file)
-            fill_files(files, sources, progress, default_workers())
+            passing = PassingHashes()
+            fill_files(files, sources, progress, default_workers(), passing)
+            plan.keep_hashes(passing)
             sources.check()
             opened.close()
             for name, source in folders.items():

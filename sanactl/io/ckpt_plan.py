@@ -9,6 +9,8 @@ from typing import Any
 
 from sanactl.io.checkpoint import Checkpoint, TensorRef
 from sanactl.io.ckpt_sana import forward_flops
+from sanactl.io.content import zeros_hash
+from sanactl.io.passing import PassingHashes
 from sanactl.io.safetensors import tensor_bytes
 
 __all__ = [
@@ -131,6 +133,7 @@ class Plan:
         extra: header strings to keep (the parent's modelspec keys).
         warnings: lines that a person should see before the plan is executed.
         layout: "diffusers", or "native" for a .pth.
+        made: hashes of tensors that were computed when the plan was written.
     """
 
     tensors: dict[str, PlannedTensor]
@@ -142,6 +145,45 @@ class Plan:
     extra: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     layout: str = "diffusers"
+    made: dict[str, bytes] = field(default_factory=dict)
+
+    def signed_lineage(self) -> list[dict[str, Any]]:
+        """The lineage as it is written: the parents of the last step, which the plan starts from, with their digest.
+
+        The digest takes a reading of the parent, which a plan that is only shown does without.
+        """
+        if self.before is None or not self.lineage:
+            return self.lineage
+        *earlier, last = self.lineage
+        parents = [
+            parent if "digest" in parent else {**parent, "digest": self.before.digest}
+            for parent in last.get("parents", [])
+        ]
+        return [*earlier, {**last, **({"parents": parents} if parents else {})}]
+
+    def keep_hashes(self, passing: PassingHashes) -> None:
+        """Keep the hashes of tensors that were computed while the plan was written; `passing` knows them by their id."""
+        for name, tensor in self.tensors.items():
+            if (found := passing.hash(id(tensor), tensor.nbytes)) is not None:
+                self.made[name] = found
+
+    def known_hashes(self) -> dict[str, bytes]:
+        """The hashes of those of its tensors that need no reading once it is written: copies, zeros, what was computed."""
+        before = self.before
+        if before is None:
+            return {}
+        if self.layout == "native":  # the same bytes under diffusers' names, where nothing is cast
+            copied = all(isinstance(tensor.source, Bytes) for tensor in self.tensors.values())
+            return dict(before.hashes) if copied else {}
+        places = {ref: before.hashes[name] for name, ref in before.tensors.items()}
+        known = dict(self.made)
+        for name, tensor in self.tensors.items():
+            if isinstance(tensor.source, Zeros):
+                known[name] = zeros_hash(tensor.nbytes)
+            elif isinstance(tensor.source, Bytes) and len(tensor.source.refs) == 1:
+                ref = tensor.source.refs[0]
+                known |= {name: places[ref]} if ref in places else {}
+        return known
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,7 @@ __all__ = [
 
 BLOCK = re.compile(r"transformer_blocks\.(0|[1-9][0-9]{0,8})\.(.+)\Z")
 Shape = tuple[int, ...]
+_SCALE = re.compile(r"(^|[._])(scaled?|absmax|zero_point|quant_\w+)([._]|$)")
 
 
 def block_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
@@ -130,7 +131,8 @@ def check_tensors(shapes: Mapping[str, Shape], config: Mapping[str, Any], where:
             )
     for name in shapes:
         if name not in expected:
-            raise InputError(f"{where} holds the unexpected tensor {shown(name)}")
+            hint = "scales of quantised weights are not applied" if _SCALE.search(name) else None
+            raise InputError(f"{where} holds the unexpected tensor {shown(name)}", hint=hint)
 
 
 def forward_flops(config: Mapping[str, Any], *, tokens: int | None = None, text_tokens: int = 300) -> int:

@@ -90,11 +90,16 @@ class Journal:
 
     def made(self, path: Path, key: str) -> bool:
         """Whether `path` is there and its newest run in the journal has this key."""
+        return self.made_as(path, key) is not None
+
+    def made_as(self, path: Path, key: str) -> dict[str, Any] | None:
+        """What the newest run that made `path` wrote of it, if `path` is there and the run has this key."""
         relative = self.relative(path)
         for run in self.newest_first():
-            if any(output["path"] == relative for output in run["outputs"]):
-                return path.exists() and run.get("key") == key
-        return False
+            for output in reversed(run["outputs"]):
+                if output["path"] == relative:
+                    return output if path.exists() and run.get("key") == key else None
+        return None
 
     def relative(self, path: Path | str) -> str:
         """A path as the journal writes it: relative to the folder where it lies inside."""

@@ -33,8 +33,10 @@ from sanactl.io.ckpt_plan import (
 )
 from sanactl.io.ckpt_resolve import INDEX_NAME, WEIGHTS_NAME
 from sanactl.io.json_values import brief
+from sanactl.io.passing import PassingHashes
 from sanactl.io.paths import user_path
 from sanactl.io.progress import SILENT, Progress
+from sanactl.io.threads import processors
 
 __all__ = [
     "SHARD_SIZE",
@@ -156,6 +158,7 @@ def write_checkpoints(
             sources = Sources(_stamps(plan for plan, _ in jobs))
             opened.callback(sources.close)
             files: list[OutputFile] = []
+            passing = PassingHashes()
             for (plan, _), path in zip(jobs, paths, strict=True):
                 kind = target_kind(path)
                 metadata = _metadata(plan, path, kind)
@@ -172,11 +175,13 @@ def write_checkpoints(
                     opened.callback(file.close)
                     files.append(file)
             if files:
-                fill_files(files, sources, progress, workers or default_workers())
+                fill_files(files, sources, progress, workers or default_workers(), passing)
             sources.check()
             opened.close()
     finally:
         progress.close()
+    for plan, _ in jobs:
+        plan.keep_hashes(passing)
     return paths
 
 
@@ -244,7 +249,7 @@ def _metadata(plan: Plan, path: Path, kind: str) -> dict[str, str]:
         plan.config,
         companions=portable_companions(plan.companions, beside),
         sampling=plan.sampling,
-        lineage=plan.lineage,
+        lineage=plan.signed_lineage(),
         extra=plan.extra,
     )
 
@@ -282,5 +287,4 @@ def _check_space(jobs: Sequence[tuple[Plan, str | os.PathLike[str]]], paths: Seq
 
 def default_workers() -> int:
     """Threads of a write: one a processor, but no more than four, which fill any disk in 60 MB of memory."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, here)
+    return min(4, processors())

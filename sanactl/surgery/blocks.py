@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sanactl.errors import InputError
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_generate import FLOAT_DTYPES
 from sanactl.io.ckpt_metadata import lineage_entry
 from sanactl.io.ckpt_sana import block_shapes
 from sanactl.io.writer import Ones, Plan, PlannedTensor, Zeros, copy_of
@@ -14,6 +16,7 @@ from sanactl.io.writer import Ones, Plan, PlannedTensor, Zeros, copy_of
 __all__ = [
     "OUTPUT_PROJECTIONS",
     "block_name",
+    "check_float",
     "child_plan",
     "copied_block",
     "is_attention_bias",
@@ -73,7 +76,7 @@ def child_plan(
     tensors = {name: copy_of(ref) for name, ref in checkpoint.outer_tensors().items()}
     for index, block in enumerate(blocks):
         tensors.update({block_name(index, name): tensor for name, tensor in block.items()})
-    parent = {"name": checkpoint.name, "digest": checkpoint.digest}
+    parent = {"name": checkpoint.name}  # its digest is taken when the plan is written
     entry = lineage_entry(command, arguments, parents=[parent], blocks=len(blocks), seed=seed)
     # a published title names a size ("SANA1.5 1.6B") that is no longer true; ours is made from the config
     extra = {key: value for key, value in checkpoint.metadata.items() if key != "modelspec.title"}
@@ -89,7 +92,18 @@ def child_plan(
     )
 
 
-def with_qk_norm(block: Mapping[str, PlannedTensor], config: Mapping[str, Any]) -> dict[str, PlannedTensor]:
+def check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
+    """Refuse to make weights of a dtype that is not computed with; `name` is the tensor's within its block."""
+    if dtype not in FLOAT_DTYPES:
+        raise InputError(
+            f"{checkpoint.ref}: cannot make new weights of dtype {dtype} ({name})",
+            hint="cast it first: sanactl convert --dtype bf16",
+        )
+
+
+def with_qk_norm(
+    checkpoint: Checkpoint, block: Mapping[str, PlannedTensor], config: Mapping[str, Any]
+) -> dict[str, PlannedTensor]:
     """The block with the QK norms that `config` asks for added, weights one, in the order of the class's tensors."""
     result = {}
     for name, shape in block_shapes(config).items():
@@ -99,5 +113,6 @@ def with_qk_norm(block: Mapping[str, PlannedTensor], config: Mapping[str, Any]) 
             assert is_qk_norm(name), name
             attention = name.split(".")[0]
             dtype = block[f"{attention}.to_q.weight"].dtype
+            check_float(checkpoint, name, dtype)
             result[name] = PlannedTensor(dtype, shape, Ones() if name.endswith(".weight") else Zeros())
     return result

@@ -10,6 +10,7 @@ from sanactl.io.checkpoint import Checkpoint, TensorRef
 from sanactl.io.ckpt_metadata import lineage_entry
 from sanactl.io.ckpt_native import native_names
 from sanactl.io.ckpt_sana import expected_tensors
+from sanactl.io.float8 import FLOAT8_DTYPES
 from sanactl.io.writer import Blend, Bytes, Plan, PlannedTensor, target_kind
 
 __all__ = ["DTYPES", "parse_dtype", "plan_convert"]
@@ -17,7 +18,7 @@ __all__ = ["DTYPES", "parse_dtype", "plan_convert"]
 DTYPES = {
     "bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "half": "F16", "fp32": "F32", "float32": "F32",
 }  # fmt: skip
-_FLOATS = ("F64", "F32", "F16", "BF16")
+_FLOATS = ("F64", "F32", "F16", "BF16", *FLOAT8_DTYPES)
 
 
 def parse_dtype(text: str) -> str:
@@ -38,14 +39,21 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
     Args:
         checkpoint: opened with `native=True` where it may be a .pth.
         target: its name decides the layout: .st, .safetensors, .pth (native) or a folder (diffusers).
-        dtype: "bf16", "fp16" or "fp32" to cast every floating-point tensor, rounding to nearest even. None keeps all
-            bytes, and the lineage as it is.
+        dtype: "bf16", "fp16" or "fp32" to cast every tensor, rounding to nearest even. None keeps all bytes, and the
+            lineage as it is.
 
     Raises:
         UsageError: unknown dtype, or a suffix that is not written.
-        InputError: names what the native layout cannot hold.
+        InputError: names what the native layout cannot hold, or a tensor of whole numbers, which no cast makes weights.
     """
     wanted = parse_dtype(dtype) if dtype is not None else None
+    quantised = next((name for name, ref in checkpoint.tensors.items() if ref.dtype not in _FLOATS), None)
+    if wanted is not None and quantised is not None:
+        raise InputError(
+            f"{checkpoint.ref} holds {checkpoint.tensors[quantised].dtype} tensors ({quantised}), which are no"
+            " floating-point numbers: a cast does not undo a quantisation",
+            hint="take the checkpoint that it was made of",
+        )
     # in the order of the class's state dict, so that the same tensors give the same file whatever layout they come from
     tensors = {
         name: _converted((checkpoint.tensors[name],), wanted) for name in expected_tensors(checkpoint.config)
@@ -55,7 +63,7 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
         tensors = _native(checkpoint, wanted)
     lineage = list(checkpoint.lineage)
     if wanted is not None and any(ref.dtype != wanted for ref in checkpoint.tensors.values()):
-        parent = {"name": checkpoint.name, "digest": checkpoint.digest}
+        parent = {"name": checkpoint.name}  # its digest is taken when the plan is written
         arguments: dict[str, Any] = {"dtype": wanted}
         lineage.append(lineage_entry("convert", arguments, parents=[parent], blocks=checkpoint.num_blocks))
     return Plan(
@@ -78,7 +86,7 @@ def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor
     if len(refs) > 1:
         shape = (sum(ref.shape[0] for ref in refs), *first.shape[1:])
     joined = Bytes(refs)
-    if wanted is None or first.dtype == wanted or first.dtype not in _FLOATS:
+    if wanted is None or first.dtype == wanted:
         return PlannedTensor(first.dtype, shape, joined)
     return PlannedTensor(wanted, shape, Blend(((joined, 1.0),)))
 
@@ -133,7 +141,8 @@ def _bf16_trap(checkpoint: Checkpoint) -> list[str]:
     known = "BF16" in checkpoint.ref.upper() or any(e.get("command") == "init" for e in checkpoint.lineage)
     if dtype == "BF16" or known:
         return []
+    kind = {"F32": "fp32"}.get(dtype, dtype)
     return [
-        f"{checkpoint.ref} has no QK norms (SANA-1.0), and its fp32 file does not tell whether it was trained in fp16:"
+        f"{checkpoint.ref} has no QK norms (SANA-1.0), and its {kind} file does not tell whether it was trained in fp16:"
         f" {broken}"
     ]

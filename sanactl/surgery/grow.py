@@ -181,7 +181,7 @@ def _normalised(
             hint="leave out --qk-norm",
         )
     config = {"qk_norm": QK_NORM}
-    return [with_qk_norm(block, {**checkpoint.config, **config}) for block in blocks], config
+    return [with_qk_norm(checkpoint, block, {**checkpoint.config, **config}) for block in blocks], config
 
 
 def _warnings(checkpoint: Checkpoint, init: str, qk_norm: bool) -> list[str]:

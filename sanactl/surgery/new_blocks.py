@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import UsageError
 from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.writer import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
-from sanactl.surgery.blocks import block_name, is_attention_bias, is_output_projection, is_qk_norm
+from sanactl.surgery.blocks import (
+    block_name,
+    check_float,
+    is_attention_bias,
+    is_output_projection,
+    is_qk_norm,
+)
 from sanactl.surgery.layout import Mixed
 
 __all__ = ["SIGMA", "SIGMA_DEPTHWISE", "SIGMA_NOISE", "Random", "mixed_block", "new_block"]
@@ -17,7 +23,6 @@ SIGMA = 0.02  # of a new block's weights; the paper leaves sigma open, this is t
 SIGMA_DEPTHWISE = 0.2  # of its depth-wise 3x3 convolution, whose fan-in is 9: also the reference code's
 SIGMA_NOISE = 0.01  # of the reference's init_progressive
 _DEPTHWISE = "ff.conv_depth."
-_FLOATS = ("BF16", "F16", "F32", "F64")
 _LARGEST = {"F16": 65504.0}  # of the others fp32's: their values are drawn in it, and bf16's is 0.4 % less
 _FP32_LARGEST = 3.38e38
 _REACH = 8.0  # standard deviations, which no value that is drawn exceeds: see sanactl.io.ckpt_generate
@@ -42,7 +47,7 @@ def new_block(checkpoint: Checkpoint, index: int, random: Random) -> dict[str, P
     """
     block = {}
     for name, ref in checkpoint.block_tensors(0).items():
-        _check_float(checkpoint, name, ref.dtype)
+        check_float(checkpoint, name, ref.dtype)
         source = _initial(name, index, random)
         if isinstance(source, Normal):
             option = "--sigma-depthwise" if name.startswith(_DEPTHWISE) else "--sigma"
@@ -69,7 +74,7 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
     lower, upper = checkpoint.block_tensors(slot.lower), checkpoint.block_tensors(slot.upper)
     block = {}
     for name, ref in lower.items():
-        _check_float(checkpoint, name, ref.dtype)
+        check_float(checkpoint, name, ref.dtype)
         terms = [(Bytes((ref,)), 1.0 - slot.alpha)] if slot.alpha else [(Bytes((ref,)), 1.0)]
         if slot.alpha:
             terms.append((Bytes((upper[name],)), slot.alpha))
@@ -80,11 +85,6 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
             noise = Normal(sigma, random.seed, block_name(index, name))
         block[name] = PlannedTensor(ref.dtype, ref.shape, Blend(tuple(terms), noise))
     return block
-
-
-def _check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
-    if dtype not in _FLOATS:
-        raise InputError(f"{checkpoint.ref}: cannot make new weights of dtype {dtype} ({name})")
 
 
 def _check_range(option: str, sigma: float, dtype: str, times: float = 1.0) -> None:

@@ -18,10 +18,11 @@ import pytest
 from sanactl.errors import InputError, SanactlError
 from sanactl.io import ckpt_copy, ckpt_direct, ckpt_files
 from sanactl.io.checkpoint import Stamp, TensorRef, open_checkpoint
-from sanactl.io.ckpt_copy import Sources, copy_span, in_threads
+from sanactl.io.ckpt_copy import Sources, copy_span
 from sanactl.io.ckpt_files import create_file, fill_files
 from sanactl.io.ckpt_plan import Bytes, Normal, PlannedTensor, Zeros
 from sanactl.io.progress import SILENT
+from sanactl.io.threads import in_threads
 from sanactl.io.writer import write_checkpoint
 from sanactl.surgery.bench import TINY, synthetic_checkpoint, synthetic_plan
 from sanactl.surgery.grow import plan_grow

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
-from sanactl.io.checkpoint import Checkpoint, fingerprint
+from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.content import files_digest
 
 __all__ = ["ENCODERS", "companion_identity", "differing"]
 
@@ -40,7 +41,7 @@ def companion_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
     if folder is not None:
         files = sorted(f for f in folder.iterdir() if f.name.endswith(_DATA) and f.is_file())
         if files:
-            known["digest"] = fingerprint(tuple((f, 0) for f in files), _scale(folder))
+            known["digest"] = files_digest(files, _scale(folder))
     return known
 
 
