@@ -72,7 +72,10 @@ def finetune(
     from sanactl.stages.data import open_training_data
     from sanactl.stages.finetune import FinetuneSettings, is_result, run_key
     from sanactl.stages.finetune import finetune as train
+    from sanactl.stages.processes import agree
+    from sanactl.stages.training.checks import check_run
     from sanactl.stages.training.figures import FiguresFile, figures_path
+    from sanactl.stages.training.outputs import check_outputs
     from sanactl.stages.training.settings import SCALINGS, SCHEDULES
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
@@ -122,7 +125,14 @@ def finetune(
         save_every=save_every,
         keep_last=keep_last,
     )
+    taught_by = open_checkpoint(teacher) if teacher else None
     target = output or Path(f"{found.name}-ft{steps}.st")
+
+    def check() -> None:
+        check_run(found, settings, taught_by)
+        check_outputs(target, force=force, tracker=tracker)
+
+    agree(check)
     source = open_training_data(
         None if images else data,
         seed=seed,
@@ -136,7 +146,6 @@ def finetune(
         multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
     )
     note(f"using {source.about}")
-    taught_by = open_checkpoint(teacher) if teacher else None
     run.uses(found)
     run.uses(source.name)
     if taught_by is not None:
@@ -147,21 +156,24 @@ def finetune(
         settings=settings.deciding(),
         **({"teacher": taught_by.digest} if taught_by else {}),
     )
-    try:
-        made_before = is_first_process() and run.made_before(target, force=force)
-    except OutputExistsError:
-        # Stopped between the checkpoint's last write and the journal's line: `train` finds that nothing is left to do.
-        if not is_result(target, run_key(found, settings, source, taught_by)):
-            raise
-        made_before = False
-    if made_before:
+
+    def made_before() -> bool:
+        try:
+            return run.made_before(target, force=force)
+        except OutputExistsError:
+            # Stopped between the checkpoint's last write and the journal's line: `train` finds nothing left to do.
+            if not is_result(target, run_key(found, settings, source, taught_by)):
+                raise
+            return False
+
+    if agree(made_before):
         run.emit([checkpoint_record(open_checkpoint(target))], show=show_checkpoints)
         return
     note(
         f"training {found.path} on {source.name}: {optimizer}, learning rate {settings.effective_learning_rate:g}"
         + ("" if scale_lr == "none" else f" ({settings.learning_rate:g}, scaled by {scale_lr})")
     )
-    figures = FiguresFile(figures_path(target), target)
+    figures = FiguresFile(figures_path(target), target, note)
     with figures:
         summary = train(
             found,
@@ -183,6 +195,7 @@ def finetune(
         raise typer.Exit(130)
     if not is_first_process():
         return
+    figures.finish()
     made = open_checkpoint(target)
     outputs: list[tuple[Any, ...]] = [(figures.path, "score")] if figures.path.exists() else []
     run.finish(*outputs, (target, "checkpoint"), digest=made.digest)

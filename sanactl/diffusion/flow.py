@@ -92,7 +92,7 @@ def squared_error(predicted: Tensor, wanted: Tensor) -> Tensor:
 
 
 def transformer_timestep_scale(transformer: torch.nn.Module) -> float:
-    """The factor that a checkpoint's config puts on timesteps (SANA-Sprint has 0.001); 1 if it names none."""
+    """The factor that a checkpoint's config puts on timesteps; 1 if it names none."""
     config = getattr(transformer, "config", None) or getattr(
         getattr(transformer, "module", None), "config", None
     )

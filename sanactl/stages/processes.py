@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from sanactl.errors import UsageError
+from sanactl.errors import SanactlError, TrainingError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
-__all__ = ["broadcast", "open_accelerator", "open_processes"]
+__all__ = ["agree", "broadcast", "one_falls_all_fall", "open_accelerator", "open_processes"]
 
 T = TypeVar("T")
 
 # A process may have to wait for the slowest as long as a night's sampling differs between two machines.
 _PATIENCE = timedelta(hours=12)
+# In training they wait for each other in every step, and longest while one writes a state.
+_TRAINING_PATIENCE = timedelta(minutes=30)
+# How the libraries below torch speak of a process that is gone.
+_OF_PEERS = ("/gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Socket Timeout")
 
 
 def open_processes() -> PartialState:
@@ -61,12 +67,20 @@ def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
     if device is not None:
         _choose_device(device)
     open_processes()
+    _wait_no_longer_than(_TRAINING_PATIENCE)
     accelerator = Accelerator(mixed_precision=precision)
     if device is None:
         return accelerator
     PartialState._reset_state()  # the choice is this run's alone
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     return accelerator
+
+
+def _wait_no_longer_than(patience: timedelta) -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.distributed_c10d._set_pg_timeout(patience, dist.group.WORLD)  # type: ignore[attr-defined, unused-ignore]
 
 
 def _choose_device(device: str) -> None:
@@ -106,3 +120,48 @@ def broadcast(thing: T) -> T:
     open_processes()
     shared: list[T] = broadcast_object_list([thing])
     return shared[0]
+
+
+def agree(decide: Callable[[], T]) -> T:
+    """What the first process decides, on every process.
+
+    Where it raises a `SanactlError`, all end with its exit code, and the first alone says why.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return decide()
+    found: tuple[T | None, SanactlError | None] = (None, None)
+    first = open_processes().is_main_process
+    if first:
+        try:
+            found = (decide(), None)
+        except SanactlError as error:
+            found = (None, error)
+    decided, fault = broadcast(found)
+    if fault is not None:
+        raise found[1] if first and found[1] is not None else SystemExit(fault.exit_code)
+    return decided  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def one_falls_all_fall() -> Iterator[None]:
+    """Turns what a process sees when another of its run is gone into one line.
+
+    Raises:
+        TrainingError: another process ended or no longer answers.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _is_of_a_peer(error):
+            raise
+        raise TrainingError(
+            "another process of this run ended, and this one cannot go on without it",
+            hint="that process says why; the same command goes on from the last saved state",
+        ) from error
+
+
+def _is_of_a_peer(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
+    known = getattr(dist, "DistError", ())
+    return isinstance(error, known) or any(sign in str(error) for sign in _OF_PEERS)

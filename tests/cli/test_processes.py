@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -88,6 +89,37 @@ def test_two_processes_train_as_one(place: Path, sanactl: Program) -> None:
     assert not list(place.glob(".*.training"))
 
 
+def test_a_finished_run_asked_for_again_ends_on_every_process(place: Path, sanactl: Program) -> None:
+    few = ("finetune", "tiny.st", "--steps", "2", "-b", "2", "-o", "out.st")
+    (record,) = sanactl(*few)
+    again = two(*few)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["digest"] == record["digest"]
+    assert again.stderr.count("is there already") == 1
+
+
+def test_a_process_that_dies_ends_the_others_with_one_line(place: Path, sanactl: Program) -> None:
+    few = ("finetune", "tiny.st", "--steps", "400", "-b", "4", "--save-every", "2", "-o", "out.st")
+    process = subprocess.Popen(
+        [*TORCHRUN, *few], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while not list(place.glob(".out.st.training/step-00000002")) and time.monotonic() < until:
+        time.sleep(0.01)
+    (second,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
+    second.kill()
+    killed = time.monotonic()
+    out, said = process.communicate(timeout=100)
+    assert time.monotonic() - killed < 60
+    assert process.returncode == 1
+    assert out == ""
+    assert said.count("another process of this run ended") == 1, said
+    assert "unexpected" not in said
+    assert "exitcode  : 1" in said
+    assert "the same command goes on from there" in said  # what was done is not lost
+
+
 @pytest.mark.parametrize("first", [2, 1], ids=["2 then 1", "1 then 2"])
 def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Program, first: int) -> None:
     """Terminated on the way, as a scheduler does it, and finished by another number of processes."""
@@ -147,5 +179,7 @@ def test_sharding_is_refused(place: Path, sanactl: Program, monkeypatch: pytest.
 def test_a_batch_that_cannot_be_shared(place: Path) -> None:
     done = two("finetune", "tiny.st", "--steps", "1", "-b", "1", "-o", "x.st")
     assert done.returncode != 0
-    assert "cannot be shared by 2 processes" in done.stderr
+    # One line, from the first process, and the same exit code of all.
+    assert done.stderr.count("cannot be shared by 2 processes") == 1, done.stderr
+    assert "exitcode  : 2" in done.stderr and "(process 1)" not in done.stderr
     assert not (place / "x.st").exists()

@@ -209,7 +209,8 @@ def test_student_and_teacher_see_the_same_whole_timesteps(
         return model
 
     sanactl("prune", "tiny.st", "--blocks", "0,2", "-o", "two.st")
-    monkeypatch.setattr("sanactl.diffusion.loading.load_transformer", watched)
+    monkeypatch.setattr("sanactl.stages.training.models.load_transformer", watched)  # the student's
+    monkeypatch.setattr("sanactl.diffusion.loading.load_transformer", watched)  # the teacher's
     sanactl("finetune", "two.st", *SHORT, "--teacher", "tiny.st", "-o", "out.st")
     ours, theirs = (torch.cat(seen[blocks]) for blocks in (2, 3))
     assert torch.equal(ours, theirs)

@@ -81,7 +81,7 @@ def test_the_parameter_of_a_bad_gradient_is_named(
         )
         return model
 
-    monkeypatch.setattr("sanactl.diffusion.loading.load_transformer", poisoned)
+    monkeypatch.setattr("sanactl.stages.training.models.load_transformer", poisoned)
     with pytest.raises(TrainingError, match=f"step 1.*first not finite: the gradient of {name};"):
         train("out.st", replace(SETTINGS, clip=clip))
 

@@ -138,7 +138,7 @@ class TrainingLoop:
         settings, accelerator = self.settings, self.accelerator
         count = settings.batch_size
         # Drawn for the whole batch on every process, then divided: the same steps for any number of processes.
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
         sigma = sample_sigmas(count, settings.flow_shift, generator)
         dropped = torch.rand(count, generator=generator) < settings.text_dropout
         positions, shape = self.conditions.step(step)

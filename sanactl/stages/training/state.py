@@ -1,9 +1,14 @@
-"""What a training run leaves behind when it is stopped: weights, optimizer, average and step, written whole."""
+"""What a training run leaves behind when it is stopped: weights, optimizer, average and step, written whole.
+
+One that was damaged since (`sanactl.stages.training.saved`) is never loaded and never counted among those that stay.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sanactl.errors import InputError
 from sanactl.io.atomic import atomic_dir
+from sanactl.stages.training.saved import Saved, checksum, list_saved, set_aside
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainingState", "identity_key"]
+__all__ = ["TrainingState", "identity_key", "state_folder"]
 
 
 def identity_key(identity: dict[str, Any]) -> str:
@@ -49,13 +55,13 @@ class TrainingState:
         target: the file that the run will write.
         key: of the run, see `identity_key`. State of another key is never loaded.
         header: of the saved weights' file; with a checkpoint's (`header_of`) they are one that sanactl can open.
-        keep_last: saved states that stay.
+        keep_last: saved states that stay. Only good ones count.
 
     Nothing in a state depends on the number of processes: any number goes on from it.
 
     Attributes:
         history: one entry a step, whatever the caller appends; saved and loaded with the rest.
-        damaged: a line about each saved state that `load` could not read.
+        damaged: a line about each saved state that was found damaged and set aside.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class TrainingState:
         *,
         keep_last: int = 2,
     ) -> None:
-        self.folder = target.with_name(f".{target.name}.training")
+        self.folder = state_folder(target)
         self.key, self.header, self.keep_last = key, header, keep_last
         self.history: list[dict[str, Any]] = []
         self.damaged: list[str] = []
@@ -76,12 +82,12 @@ class TrainingState:
         return self.folder / f"step-{step:08d}" / "model.safetensors"
 
     def newest(self) -> Path | None:
-        """The weights of the newest saved state of this run."""
-        saved = [f for f in self._saved() if self._key_of(f) == self.key]
-        return saved[-1] / "model.safetensors" if saved else None
+        """The weights of the newest good saved state of this run."""
+        good = self._good()
+        return self.weights(good[-1].step) if good else None
 
     def save(self, step: int, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> None:
-        """Writes the state after `step` steps, whole or not at all, and drops all but the last `keep_last`.
+        """Writes the state after `step` steps, whole or not at all, and drops all but the last `keep_last` good ones.
 
         What a `HasExtra` model has besides its `state_dict` is saved with it.
         """
@@ -90,9 +96,11 @@ class TrainingState:
         from sanactl.diffusion.saving import write_tensors
 
         self.folder.mkdir(exist_ok=True)
-        target = self.weights(step).parent
-        if self._key_of(target) == self.key:
+        if any(saved.step == step for saved in self._good()):
             return
+        target = self.weights(step).parent
+        if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
+            set_aside(target)  # a stranger's file under a state's name
         with atomic_dir(target, force=True) as folder:
             write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
             extra = model.extra() if isinstance(model, HasExtra) else {}
@@ -103,58 +111,109 @@ class TrainingState:
                 torch.save(average.state_dict(), folder / "average.pt")
             if self.history:
                 (folder / "history.json").write_text(json.dumps(self.history))
-            (folder / "state.json").write_text(json.dumps({"step": step, "key": self.key}))
-        for old in [f for f in self._saved() if self._key_of(f) == self.key][: -self.keep_last]:
-            shutil.rmtree(old, ignore_errors=True)
+            files = {path.name: [path.stat().st_size, checksum(path)] for path in sorted(folder.iterdir())}
+            about = {"step": step, "key": self.key, "files": files}
+            (folder / "state.json").write_text(json.dumps(about))
+        for old in self._good()[: -self.keep_last]:
+            shutil.rmtree(old.folder, ignore_errors=True)
 
-    def load(self, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> int:
-        """Loads the newest state of this identity that can be read into its arguments; the number of steps done, or 0.
+    def find(self) -> int:
+        """The step of the newest good saved state of this run, every byte of it checked; 0 where there is none.
+
+        Damaged ones that are newer are set aside, under a name by which no state is looked for, and noted in `damaged`.
 
         Raises:
-            InputError: there are states, and none can be read.
+            InputError: there are states, and all are damaged. They stay where they are.
+        """
+        bad: list[tuple[Saved, str]] = []
+        for saved in reversed(list_saved(self.folder)):
+            if saved.key not in (self.key, None):
+                continue
+            fault = saved.fault(whole=True)
+            if fault is None:
+                for each, what in bad:
+                    aside = set_aside(each.folder)
+                    self.damaged.append(
+                        f"{each.folder} is damaged ({what}) and was set aside as {aside.name}"
+                    )
+                return saved.step
+            bad.append((saved, fault))
+        if bad:
+            saved, fault = bad[0]
+            raise InputError(
+                f"{saved.folder}: the saved state is damaged ({fault})",
+                hint="no other is there; start again with --restart",
+            )
+        return 0
+
+    def load(
+        self, model: Stateful, optimizer: torch.optim.Optimizer, average: Any, step: int | None = None
+    ) -> int:
+        """Loads a saved state into its arguments; the number of steps done, or 0.
+
+        Args:
+            step: of the state, as `find` gave it, which is asked by default; 0 loads none.
+
+        Raises:
+            InputError: as of `find`; or the state does not fit its arguments.
         """
         import torch
 
-        from sanactl.diffusion.tensors import read_tensors
+        step = self.find() if step is None else step
+        if not step:
+            return 0
+        folder = self.weights(step).parent
+        try:
+            device = str(next(model.parameters()).device)
+            self._load(folder, model, optimizer, average, device)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(
+                f"{folder}: the saved state does not fit this run ({first})",
+                hint="start again with --restart",
+            ) from error
+        return step
 
-        for folder in reversed(self._saved()):
-            if self._key_of(folder) != self.key:
-                continue
-            try:
-                step = int(json.loads((folder / "state.json").read_text())["step"])
-                device = str(next(model.parameters()).device)
-                model.load_state_dict(read_tensors(folder / "model.safetensors", device))
-                if (folder / "extra.safetensors").exists():
-                    assert isinstance(model, HasExtra), model
-                    model.load_extra(read_tensors(folder / "extra.safetensors", device))
-                optimizer.load_state_dict(
-                    torch.load(folder / "optimizer.pt", weights_only=True, map_location=device)
-                )
-                if average is not None:
-                    average.load_state_dict(
-                        torch.load(folder / "average.pt", weights_only=True, map_location=device)
-                    )
-                if (folder / "history.json").exists():
-                    self.history = json.loads((folder / "history.json").read_text())
-            except Exception as error:  # a damaged file fails in many ways; all mean the same to the user
-                first = next(iter(str(error).splitlines()), type(error).__name__)
-                self.damaged.append(f"{folder}: the saved state cannot be read ({first})")
-                continue
-            return step
-        if self.damaged:
-            raise InputError(self.damaged[0], hint="no other is there; start again with --restart")
-        return 0
+    def _load(
+        self, folder: Path, model: Stateful, optimizer: torch.optim.Optimizer, average: Any, device: str
+    ) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(folder / "model.safetensors", device=device))
+        if (folder / "extra.safetensors").exists():
+            assert isinstance(model, HasExtra), model
+            model.load_extra(load_file(folder / "extra.safetensors", device=device))
+        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location=device))
+        if average is not None:
+            average.load_state_dict(torch.load(folder / "average.pt", weights_only=True, map_location=device))
+        if (folder / "history.json").exists():
+            self.history = json.loads((folder / "history.json").read_text())
 
     def clear(self) -> None:
-        """Removes every saved state."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes every saved state and whatever else is in the folder.
 
-    def _key_of(self, folder: Path) -> str | None:
-        """The identity of a saved state, or None where there is no whole one."""
-        try:
-            return str(json.loads((folder / "state.json").read_text())["key"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        The folder itself stays for `TargetLock`, which has it locked and removes it at the end.
+        """
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(self.folder)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
 
-    def _saved(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+    def _good(self) -> list[Saved]:
+        """The states of this run whose files are there in full length, oldest first."""
+        return [
+            saved
+            for saved in list_saved(self.folder)
+            if saved.key == self.key and saved.fault(whole=False) is None
+        ]
+
+
+def state_folder(target: Path) -> Path:
+    """Where the state of the run that makes `target` lies until it is done."""
+    return target.with_name(f".{target.name}.training")

@@ -9,18 +9,18 @@ text-to-image models BK-SDM, arXiv 2305.15798, with the same two terms).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sanactl.errors import UsageError
-
 if TYPE_CHECKING:
     from sanactl.io.checkpoint import Checkpoint
+    from sanactl.stages.training.settings import FinetuneSettings
+    from sanactl.stages.training.trainable import Trainable
 
-__all__ = ["Errors", "Teacher", "check_teacher", "matching_blocks"]
+__all__ = ["Errors", "Teacher", "matching_blocks", "open_teacher"]
 
 
 class Errors(NamedTuple):
@@ -47,17 +47,6 @@ def matching_blocks(kept: Sequence[int], teacher_blocks: int) -> list[int]:
         teacher_blocks: how many blocks the teacher has.
     """
     return [following - 1 for following in [*kept[1:], teacher_blocks]]
-
-
-def check_teacher(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Raises UsageError where the teacher reads or writes something else than the student."""
-    for key in ("in_channels", "out_channels", "caption_channels", "patch_size", "timestep_scale"):
-        ours, theirs = student.config.get(key), teacher.config.get(key)
-        if ours != theirs:
-            raise UsageError(
-                f"{teacher.path} cannot teach {student.path}: its {key} is {theirs}, not {ours}",
-                hint="the teacher is the checkpoint that was pruned",
-            )
 
 
 class Teacher:
@@ -100,6 +89,33 @@ class Teacher:
             squared_error(predicted, taught),
             torch.stack(distances).mean(0) if distances else torch.zeros_like(sigma),
         )
+
+
+def open_teacher(
+    teacher: Checkpoint,
+    student: Checkpoint,
+    trained: Trainable,
+    settings: FinetuneSettings,
+    note: Callable[[str], None],
+) -> Teacher:
+    """The teacher on the student's device, in bf16 where the student computes in it.
+
+    Args:
+        note: takes a line for people where velocities alone can be compared.
+    """
+    from sanactl.diffusion.loading import load_transformer
+    from sanactl.stages.training.ancestry import Unknown, trace_blocks
+    from sanactl.stages.training.precision import keep_attention_fp32
+
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    model = load_transformer(teacher, device=next(trained.parameters()).device, dtype=dtype)
+    keep_attention_fp32(model)
+    try:
+        kept: list[int] | None = trace_blocks(student, teacher)
+    except Unknown as why:
+        kept = None
+        note(f"{why}: velocities alone are compared")
+    return Teacher(model, trained.model, kept)
 
 
 def _distance(feature: Tensor, wanted: Tensor) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import UsageError
 from sanactl.stages.training.figures import figures_path
 
-__all__ = ["TRACKERS", "check_tracker", "open_tracker"]
+__all__ = ["TRACKERS", "check_tracker", "open_tracker", "tracker_path", "watching"]
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
@@ -21,6 +23,15 @@ def check_tracker(name: str) -> None:
         raise UsageError(f"--tracker {name}: choose one of {', '.join(TRACKERS)}")
     if name not in [str(getattr(known, "value", known)) for known in get_available_trackers()]:
         raise UsageError(f"--tracker {name}: the package is not installed", hint=f"pip install {name}")
+
+
+def tracker_path(name: str, target: Path) -> Path | None:
+    """The folder beside the target that a tracker writes to; None for those that write elsewhere."""
+    return target.with_name(f"{_stem(target)}.tensorboard") if name == "tensorboard" else None
+
+
+def _stem(target: Path) -> str:
+    return figures_path(target).name.removesuffix(".train.jsonl")
 
 
 def open_tracker(name: str, target: Path, settings: dict[str, Any], *, key: str, first: int) -> Any:
@@ -36,7 +47,7 @@ def open_tracker(name: str, target: Path, settings: dict[str, Any], *, key: str,
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    stem = figures_path(target).name.removesuffix(".train.jsonl")
+    stem = _stem(target)
     known: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         "tensorboard": ((f"{stem}.tensorboard", str(target.parent)), {"purge_step": first + 1}),
         "wandb": (("sanactl",), {"name": stem, "id": key[:16], "resume": "allow"}),
@@ -48,3 +59,29 @@ def open_tracker(name: str, target: Path, settings: dict[str, Any], *, key: str,
     if name != "tensorboard":  # it would make a run of its own for them
         tracker.store_init_configuration(settings)
     return tracker
+
+
+@contextlib.contextmanager
+def watching(
+    name: str | None,
+    on_step: Callable[[dict[str, Any]], None] | None,
+    target: Path,
+    key: str,
+    first: int,
+) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """`on_step`, with the steps after `first` going to the tracker called `name`, too; None is no tracker."""
+    if name is None:
+        yield on_step
+        return
+    opened = open_tracker(name, target, {"first_step": first}, key=key, first=first)
+
+    def log(point: dict[str, Any]) -> None:
+        if point["step"] > first:
+            opened.log({key: value for key, value in point.items() if key != "step"}, step=point["step"])
+        if on_step is not None:
+            on_step(point)
+
+    try:
+        yield log
+    finally:
+        opened.finish()
