@@ -98,7 +98,7 @@ def test_no_silly_value_is_a_bug(
     silly: Path, command: str, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there = sorted(silly.iterdir())
-    wrong = []
+    wrong: list[tuple[object, ...]] = []
     for value in SILLY:
         base = list(BASE.get(command, []))
         if not option:  # the argument itself, which comes first in every base
