@@ -69,7 +69,7 @@ JUNK = [
     '[{"class": "star", "count": 1, "position": ["above", 5]}]', '[{"class": ["star"], "count": 1}]', '["above", 0]',
     '[{"class": "circle", "count": 1, "color": "mauve"}]', '{"x": {"score": 1, "ci": [0, 1]}}', '{"x": {"score": null}}',
     "[" * 100 + "]" * 100, "[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, '"/dev/zero"', '"fifo"', '"~"', '"."', '"/"',
-    '"image"', '"checkpoint"', '"score"', '"geneval"', '"scaling"', '"train_loss"', "-9223372036854775809", "4294967296",
+    '"file:caf%E9.png"', '"file:%00"', '"file:///dev/zero"', '"image"', '"checkpoint"', '"score"', '"geneval"', '"scaling"', '"train_loss"', "-9223372036854775809", "4294967296",
 ]  # fmt: skip
 LINES = [
     b"", b"\n", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[1]", b"null", b'"x"', b"{}", b'{"kind": 5}', b'{"kind": "thing"}',
