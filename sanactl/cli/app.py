@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "prompts": ("prompts", "Scores", "Write prompt files of the built-in world."),
     "report": ("report", "Scores", "Write one HTML page about a run."),
     "log": ("log", "Scores", "Show what was made from what in this folder."),
-    "bench": ("bench", "Scores", "Measure speed and memory: surgery, optimizers."),
+    "bench": ("bench", "Scores", "Measure speed and memory: surgery, optimizers, other work beside."),
     "make-shapes": (
         "make_shapes",
         "Scores",

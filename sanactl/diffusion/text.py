@@ -7,6 +7,7 @@ The prompt may be preceded by SANA's "complex human instruction". Kept are the f
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction"]
 
 # Prompts whose tokens are counted at once.
 _CHUNK = 1024
+# A tokenizer keeps how it pads and cuts, so it works for one thread at a time.
+_tokenizing = threading.Lock()
 
 
 def human_instruction() -> list[str]:
@@ -47,16 +50,17 @@ def encode_prompts(
         embeddings [B, T, D] in the encoder's dtype and the mask [B, T], 1 for a token and 0 for padding. Padding is
         masked in every attention, so an embedding does not depend on its neighbours in the batch.
     """
-    texts, length = _texts(tokenizer, prompts, max_sequence_length, instruction)
-    tokenizer.padding_side = "right"
-    tokens = tokenizer(
-        texts,
-        padding="max_length",
-        max_length=length,
-        truncation=True,
-        add_special_tokens=True,
-        return_tensors="pt",
-    )
+    with _tokenizing:
+        texts, length = _texts(tokenizer, prompts, max_sequence_length, instruction)
+        tokenizer.padding_side = "right"
+        tokens = tokenizer(
+            texts,
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            add_special_tokens=True,
+            return_tensors="pt",
+        )
     device = next(text_encoder.parameters()).device
     mask = tokens["attention_mask"].to(device)
     hidden = text_encoder(tokens["input_ids"].to(device), attention_mask=mask)[0]

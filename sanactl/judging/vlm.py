@@ -13,11 +13,13 @@ from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 __all__ = ["VlmJudge", "answer_tokens"]
+
+# Pairs that a thread of a CPU computes together where the judge is small.
+PART = 8
 
 
 class VlmJudge:
@@ -36,6 +38,10 @@ class VlmJudge:
         import torch
         import transformers
 
+        from sanactl.diffusion.cpu import keep_freed_memory, one_thread_each
+
+        if model.device.type == "cpu":
+            keep_freed_memory()
         self.model: Any = model.eval()
         self.processor: Any = processor
         self.name = name
@@ -58,6 +64,8 @@ class VlmJudge:
         self.bos = tokenizer.bos_token or ""
         self.image_token = str(getattr(processor, "image_token", None) or "<image>")
         self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
+        parameters = sum(p.numel() for p in model.parameters())
+        self._one_thread_each = one_thread_each(model.device, parameters)
 
     @classmethod
     def load(
@@ -126,27 +134,25 @@ class VlmJudge:
         Returns:
             One verdict a pair. `yes_logprob` is the log-probability that the answer's first token is one of those
             that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Neighbours in the
-            batch do not matter beyond the rounding of the dtype.
+            batch do not matter beyond the rounding of the dtype, nor do threads at all where the judge is small.
 
         Raises:
             InputError: the model gives NaN.
         """
-        import torch
+        from sanactl.diffusion.cpu import Workers
 
-        if not images:
-            return []
-        with torch.inference_mode():
-            logits = self._next_token_logits(images, prompts)
-            # Float64: a sure judge's log-probabilities differ only far behind the point.
-            logprobs = torch.log_softmax(logits.double(), dim=-1)
-            yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
-            no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
-        if any(v != v for v in (*yes, *no)):
-            raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
-        return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
+        size = PART if self._one_thread_each else max(1, len(images))
+        parts = (
+            self._inputs(images[first : first + size], prompts[first : first + size])
+            for first in range(0, len(images), size)
+        )
+        if not self._one_thread_each:
+            return [verdict for part in parts for verdict in self._verdicts(part)]
+        with Workers() as workers:
+            return [verdict for found in workers.map(self._verdicts, parts) for verdict in found]
 
-    def _next_token_logits(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> torch.Tensor:
-        """Logits [B, vocabulary] of the answer's first token."""
+    def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
+        """What the model is given for these pairs."""
         import torch
         from PIL import Image
 
@@ -170,14 +176,25 @@ class VlmJudge:
             return_tensors="pt",
         )
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
-        inputs = {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-        # generate() and not a plain forward: only it derives the position ids that each architecture wants from
-        # the padding mask.
-        output = self.model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
-        )
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        return {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+    def _verdicts(self, inputs: dict[str, Any]) -> list[Verdict]:
+        """The verdicts on the pairs of `_inputs`, by the answer's first token."""
+        import torch
+
+        with torch.inference_mode():
+            # generate() and not a plain forward: only it derives the position ids that each architecture wants from
+            # the padding mask.
+            output = self.model.generate(
+                **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+            # Float64: a sure judge's log-probabilities differ only far behind the point.
+            logprobs = torch.log_softmax(output.logits[0].double(), dim=-1)
+            yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
+            no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
+        if any(v != v for v in (*yes, *no)):
+            raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
+        return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:

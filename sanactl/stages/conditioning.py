@@ -7,7 +7,7 @@ small models on the CPU one lot a thread. Measured in fp32 on a CPU, single imag
 latents 2e-5 apart without lots, and one pixel value in 50,000 differed; in lots every PNG is the same.
 
 What may still differ between two runs is the hardware and the version of torch; and for models too large for one
-thread (`ONE_THREAD_PARAMETERS`), on a CPU, the number of threads.
+thread (`sanactl.diffusion.cpu.ONE_THREAD_PARAMETERS`), on a CPU, the number of threads.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +35,9 @@ if TYPE_CHECKING:
     from sanactl.diffusion.sampler import Guidance
     from sanactl.io.checkpoint import Checkpoint
 
-__all__ = ["SamplingSettings", "Sana", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings"]
-
-# Below this a CPU computes several lots at once, each on one thread, rather than one on all.
-ONE_THREAD_PARAMETERS = 100_000_000
+__all__ = [
+    "SamplingSettings", "Sana", "filled", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings",
+]  # fmt: skip
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -83,7 +80,7 @@ class Sana:
         dtype: torch.dtype,
         decode: bool = True,
     ) -> None:
-        from sanactl.diffusion.cpu import keep_freed_memory
+        from sanactl.diffusion.cpu import keep_freed_memory, one_thread_each
         from sanactl.diffusion.loading import load_companions, load_transformer, prepared_scheduler
 
         if device.type == "cpu":
@@ -97,7 +94,7 @@ class Sana:
         self.companions.scheduler = prepared_scheduler(
             self.companions.scheduler, flow_shift=settings.flow_shift, sprint=self.sprint
         )
-        self._one_thread_each = device.type == "cpu" and checkpoint.num_parameters < ONE_THREAD_PARAMETERS
+        self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
         self._factor = pixels_per_latent(checkpoint)
         vae = self.companions.vae
         if vae is not None and 2 ** (len(vae.config.encoder_block_out_channels) - 1) != self._factor:
@@ -152,22 +149,18 @@ class Sana:
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Draws one image for each prompt and seed, lot by lot in order: uint8 [lot or fewer, height, width, 3]."""
-        from sanactl.diffusion.cpu import single_threaded
+        from sanactl.diffusion.cpu import Workers
 
-        with ExitStack() as stack:
-            threads = stack.enter_context(single_threaded()) if self._one_thread_each else 1
-            # Encoded here and not by the workers: a tokenizer is not for several threads.
-            lots = [
-                (self.guidance(_filled(prompts[i : i + self.lot], self.lot)), seeds[i : i + self.lot])
-                for i in range(0, len(seeds), self.lot)
-            ]
-            workers = min(threads, len(lots))
-            if workers < 2:
-                yield from itertools.starmap(self._draw_lot, lots)
-                return
-            pool = ThreadPoolExecutor(workers)
-            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-            yield from pool.map(self._draw_lot, *zip(*lots, strict=True))
+        # Encoded as they are taken, in this thread.
+        lots = (
+            (self.guidance(filled(prompts[i : i + self.lot], self.lot)), seeds[i : i + self.lot])
+            for i in range(0, len(seeds), self.lot)
+        )
+        if not self.one_thread_each:
+            yield from itertools.starmap(self._draw_lot, lots)
+            return
+        with Workers() as workers:
+            yield from workers.map(lambda lot: self._draw_lot(*lot), lots)
 
     def denoise(
         self,
@@ -205,7 +198,7 @@ class Sana:
     def _draw_lot(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
         from sanactl.diffusion.sampler import decode_latents
 
-        latents = self.denoise(guidance, _filled(seeds, self.lot))
+        latents = self.denoise(guidance, filled(seeds, self.lot))
         pixels: NDArray[np.uint8] = decode_latents(self.companions.vae, latents).numpy()
         return pixels[: len(seeds)]
 
@@ -219,6 +212,6 @@ def _instruction(settings: SamplingSettings) -> list[str] | None:
     return human_instruction() if settings.instruction is None else settings.instruction.split("\n")
 
 
-def _filled(things: Sequence[Any], size: int) -> list[Any]:
+def filled(things: Sequence[Any], size: int) -> list[Any]:
     """The things, and copies of the last one up to `size`."""
     return [*things, *[things[-1]] * (size - len(things))]

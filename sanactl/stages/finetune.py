@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+    from sanactl.diffusion.cpu import Workers
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.data import TrainingData
     from sanactl.stages.training.memory_plan import MemoryPlan
@@ -139,6 +140,7 @@ class _Run:
         from sanactl.diffusion.saving import header_of, save_transformer
         from sanactl.stages.training.ancestry import new_blocks
         from sanactl.stages.training.conditions import Conditions
+        from sanactl.stages.training.gradient import BatchGradient
         from sanactl.stages.training.models import open_models
         from sanactl.stages.training.state import TrainingState
         from sanactl.stages.training.teacher import open_teacher
@@ -170,33 +172,35 @@ class _Run:
         accelerator.wait_for_everyone()
         if not resume and accelerator.is_main_process:
             state.clear()
-        conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device)
-        self.data.announce(progress.note)
-        if settings.cache and first < settings.steps:
-            conditions.fill_cache(progress)
-        taught = None
-        if self.teacher is not None:
-            taught = open_teacher(self.teacher, self.checkpoint, trained, settings, progress.note)
-        loop = TrainingLoop(accelerator, trained, optimizer, average, conditions, settings, state, taught)
-        finished = True
-        watcher = tracker if accelerator.is_main_process else None
-        with StopRequest() as stop, watching(watcher, on_step, self.target, self.key, first) as watched:
-            try:
-                finished = loop.run(first, stop, progress, watched)
-                if accelerator.is_main_process and finished:
-                    with _averaged(trained, average):
-                        save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
-            except BaseException as error:
-                # A second Ctrl-C is not kept waiting, and weights in the middle of an update are no step's.
-                if (
-                    accelerator.is_main_process
-                    and loop.done
-                    and loop.whole
-                    and loop.sound
-                    and not stop.insisted
-                ):
-                    _keep(loop, error, progress)
-                raise
+        with self._workers() as workers:
+            conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
+            self.data.announce(progress.note)
+            if settings.cache and first < settings.steps:
+                conditions.fill_cache(progress)
+            taught = None
+            if self.teacher is not None:
+                taught = open_teacher(self.teacher, self.checkpoint, trained, settings, progress.note)
+            gradient = BatchGradient(accelerator, trained, conditions, settings, taught)
+            loop = TrainingLoop(accelerator, trained, optimizer, average, gradient, settings, state)
+            finished = True
+            watcher = tracker if accelerator.is_main_process else None
+            with StopRequest() as stop, watching(watcher, on_step, self.target, self.key, first) as watched:
+                try:
+                    finished = loop.run(first, stop, progress, watched)
+                    if accelerator.is_main_process and finished:
+                        with _averaged(trained, average):
+                            save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
+                except BaseException as error:
+                    # A second Ctrl-C is not kept waiting, and weights in the middle of an update are no step's.
+                    if (
+                        accelerator.is_main_process
+                        and loop.done
+                        and loop.whole
+                        and loop.sound
+                        and not stop.insisted
+                    ):
+                        _keep(loop, error, progress)
+                    raise
         if not finished:
             if accelerator.is_main_process:
                 loop.save()
@@ -219,6 +223,15 @@ class _Run:
             "optimizer_bytes": _state_bytes(optimizer),
             **({"skipped": skipped} if skipped else {}),
         }
+
+    def _workers(self) -> contextlib.AbstractContextManager[Workers | None]:
+        """Threads for the parts of a batch, where these are computed side by side."""
+        from sanactl.diffusion.cpu import Workers
+        from sanactl.stages.training.parts import side_by_side
+
+        share = self.settings.batch_size // self.accelerator.num_processes
+        in_parts = side_by_side(self.accelerator.device, self.checkpoint.num_parameters, share)
+        return Workers() if in_parts else contextlib.nullcontext()
 
     def _plan(self, blocks: list[int] | None) -> MemoryPlan:
         from sanactl.stages.data import EncodedData

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sanactl.io.progress import SILENT, Progress
-from sanactl.stages.conditioning import SamplingSettings, Sana
+from sanactl.stages.conditioning import SamplingSettings, Sana, filled
 
 if TYPE_CHECKING:
     import torch
@@ -16,48 +19,55 @@ if TYPE_CHECKING:
 __all__ = ["block_importance"]
 
 
-class SimilarityHooks:
-    """Running sums of cos(X_i, X_{i+1}) on the device: no activation is kept.
+@dataclass
+class _Similarities:
+    """What the blocks did to one batch of prompts, of which the first `count` are counted and the rest fill it up.
 
     The cosine is taken token by token and averaged over the tokens of an image, as Minitron does, which the paper
-    follows. With guidance the batch holds the negative prompt's half first; only the prompts' half is counted.
+    follows. Sums are kept on the device; no activation is.
+
+    Attributes:
+        images: of each block and prompt, summed over the steps, float64 [blocks, count].
+        steps: of each block and step, summed over the prompts, float64 [blocks, steps].
+        step: of the sampler, now.
     """
 
-    def __init__(self, blocks: Sequence[torch.nn.Module], steps: int, device: Any) -> None:
-        import torch
+    size: int
+    count: int
+    images: torch.Tensor
+    steps: torch.Tensor
+    step: int = 0
 
-        self.by_timestep = torch.zeros(len(blocks), steps, dtype=torch.float64, device=_fp64_device(device))
-        self.by_image: list[torch.Tensor] = []
-        self.batch, self.step = 0, 0
-        self._images: torch.Tensor | None = None
-        self.handles = [block.register_forward_hook(self._hook(i)) for i, block in enumerate(blocks)]
-
-    def _hook(self, block: int) -> Any:
-        import torch
+    def add(self, block: int, before: torch.Tensor, after: torch.Tensor) -> None:
+        """A block's input and output, [B, N, D]. With guidance the batch holds the negative prompt's half first."""
         from torch.nn import functional as F
 
+        x, y = (t[-self.size :][: self.count].float() for t in (before, after))
+        # A block whose output has no direction (all zeros) changes everything: cosine_similarity gives 0.
+        similarity = F.cosine_similarity(x, y, dim=-1).mean(1).to(self.images)
+        self.images[block] += similarity
+        self.steps[block, self.step] += similarity.sum()
+
+
+class _Watched:
+    """Blocks whose inputs and outputs go to the `_Similarities` of the thread that runs them."""
+
+    def __init__(self, blocks: Sequence[torch.nn.Module]) -> None:
+        self._here = threading.local()
+        self._handles = [block.register_forward_hook(self._hook(i)) for i, block in enumerate(blocks)]
+
+    def _hook(self, block: int) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            before, after = inputs[0][-self.batch :].float(), output[-self.batch :].float()
-            similarity = F.cosine_similarity(before, after, dim=-1).mean(1).to(self.by_timestep)
-            # A block whose output has no direction (all zeros) changes everything: cosine_similarity gives 0.
-            assert self._images is not None
-            self._images[block] += similarity
-            self.by_timestep[block, self.step] += torch.sum(similarity)
+            self._here.similarities.add(block, inputs[0], output)
 
         return hook
 
-    def begin(self, batch: int) -> None:
-        """A new batch of images of the calibration set."""
-        import torch
-
-        self.batch = batch
-        self._images = torch.zeros(
-            len(self.handles), batch, dtype=torch.float64, device=self.by_timestep.device
-        )
-        self.by_image.append(self._images)
+    def begin(self, similarities: _Similarities) -> None:
+        """Where those of this thread's forward passes go from now on."""
+        self._here.similarities = similarities
 
     def remove(self) -> None:
-        for handle in self.handles:
+        for handle in self._handles:
             handle.remove()
 
 
@@ -82,6 +92,7 @@ def block_importance(
     Args:
         prompts: the calibration set; the paper uses 100 diverse prompts.
         settings: of the sampling run.
+        batch_size: prompts at once; small models on a CPU take fixed batches, several side by side.
 
     Yields:
         a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
@@ -89,29 +100,51 @@ def block_importance(
     """
     import torch
 
-    from sanactl.diffusion.sampler import image_seed
+    from sanactl.diffusion.cpu import Workers
+    from sanactl.diffusion.sampler import Guidance, image_seed
 
     sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
     if line := sana.cut_note(prompts):
         progress.note(line)
-    hooks = SimilarityHooks(list(sana.transformer.transformer_blocks), settings.steps, device)
+    blocks = list(sana.transformer.transformer_blocks)
+    watched, place = _Watched(blocks), _fp64_device(device)
     timesteps: list[float] = [0.0] * settings.steps
+    # Always as many at once where each batch is one thread's, and else as many as is asked for.
+    size = sana.lot if sana.one_thread_each else batch_size
 
-    def on_step(index: int, timestep: float) -> None:
-        hooks.step, timesteps[index] = index, timestep
+    def batches() -> Iterator[tuple[list[str], int, Guidance]]:
+        for start in range(0, len(prompts), size):
+            chunk = list(prompts[start : start + size])
+            whole = filled(chunk, size) if sana.one_thread_each else chunk
+            yield whole, len(chunk), sana.guidance(whole)
+
+    def measure(batch: tuple[list[str], int, Guidance]) -> _Similarities:
+        chunk, count, guidance = batch
+        images, steps = (
+            torch.zeros(len(blocks), columns, dtype=torch.float64, device=place)
+            for columns in (count, settings.steps)
+        )
+        found = _Similarities(len(chunk), count, images, steps)
+
+        def on_step(index: int, timestep: float) -> None:
+            found.step, timesteps[index] = index, timestep
+
+        watched.begin(found)
+        sana.denoise(guidance, [image_seed(seed, p, 0) for p in chunk], on_step)
+        return found
 
     progress.start(len(prompts), "measuring blocks")
+    measured: list[_Similarities] = []
     try:
-        for start in range(0, len(prompts), batch_size):
-            chunk = prompts[start : start + batch_size]
-            hooks.begin(len(chunk))
-            sana.denoise(sana.guidance(chunk), [image_seed(seed, p, 0) for p in chunk], on_step)
-            progress.advance(len(chunk))
+        with Workers() if sana.one_thread_each else nullcontext() as workers:
+            for found in map(measure, batches()) if workers is None else workers.map(measure, batches()):
+                measured.append(found)
+                progress.advance(found.count)
     finally:
-        hooks.remove()
+        watched.remove()
         progress.close()
-    images = 1 - torch.cat([t.cpu() for t in hooks.by_image], 1) / settings.steps
-    by_timestep = 1 - hooks.by_timestep.cpu() / len(prompts)
+    images = 1 - torch.cat([found.images.cpu() for found in measured], 1) / settings.steps
+    by_timestep = 1 - sum(found.steps.cpu() for found in measured) / len(prompts)
     for block in range(checkpoint.num_blocks):
         values = images[block]
         yield {

@@ -85,6 +85,24 @@ def test_neighbours_in_the_batch_do_not_matter(judge: VlmJudge, images: list[np.
     assert len({round(v.yes_logprob, 4) for v in together}) == len(PROMPTS)
 
 
+def test_a_small_judge_says_the_same_on_any_number_of_threads(judge: VlmJudge) -> None:
+    """Twenty pairs are two parts and a half."""
+    pictures, records = batch(range(20))
+    prompts, before = [record["prompt"] for record in records], torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(judge.score(list(pictures), prompts))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+    alone = [judge.score(list(pictures[n : n + 1]), prompts[n : n + 1])[0] for n in (0, 9, 19)]
+    for verdict, n in zip(alone, (0, 9, 19), strict=True):
+        assert found[0][n].yes_logprob == pytest.approx(verdict.yes_logprob, rel=1e-4)
+
+
 def test_other_sizes_are_resized(judge: VlmJudge, images: list[np.ndarray]) -> None:
     large = np.repeat(np.repeat(images[0], 2, axis=0), 2, axis=1)
     a, b = judge.score([images[0], large], [PROMPTS[0]] * 2)

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 
 from sanactl.io.checkpoint import open_checkpoint
 from sanactl.stages.finetune import FinetuneSettings
+from sanactl.stages.training.activations import activation_bytes, saved_for_backward
 from sanactl.stages.training.ancestry import new_blocks
-from sanactl.stages.training.memory_plan import activation_bytes, plan_memory, saved_for_backward
+from sanactl.stages.training.memory_plan import plan_memory
 from tests.program import Program
 from tests.stages.test_finetune import Stopper, train
 
@@ -149,6 +150,9 @@ def test_the_plan_says_what_would_help(
     assert plan(1, optimizer="adamw").parts["optimizer"] == 2 * whole.parts["weights"]
     assert whole.parts["weights"] == 4 * open_checkpoint("tiny.st").num_parameters
     assert "buckets" not in whole.parts
+    # Four images a part on one thread: one part's gradients are on their way while another's are computed.
+    assert whole.parts["part gradients"] == 2 * whole.parts["gradients"]
+    assert plan(10**12, accumulate=8).parts["part gradients"] == whole.parts["gradients"]
 
 
 def test_what_cannot_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program) -> None:

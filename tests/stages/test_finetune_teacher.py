@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,24 @@ def test_a_model_misses_nothing_of_itself(place: Path) -> None:
     errors = Teacher(model, student, [0, 1, 2]).errors(student, *inputs())
     assert errors.velocity.tolist() == errors.features.tolist() == [0, 0]
     assert (errors.data > 0).all()
-    assert not any(m._forward_hooks for m in (*student.modules(), *model.modules()))
+
+
+def test_each_thread_finds_the_hidden_states_of_its_own_part(place: Path) -> None:
+    """And a forward pass that nobody asked about leaves none behind."""
+    student, model = (
+        load_transformer(open_checkpoint("tiny.st")),
+        load_transformer(open_checkpoint(asset("base.st"))),
+    )
+    teacher = Teacher(model, student, [0, 4, 9])
+    batches = [tuple(t[n : n + 1] for t in inputs()) for n in range(2)]
+    with torch.no_grad():
+        wanted = [teacher.errors(student, *batch) for batch in batches]
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda n: teacher.errors(student, *batches[n % 2]), range(8)))
+        student(batches[0][0], batches[0][3], batches[0][2])
+    assert wanted[0].features != wanted[1].features
+    assert all(errors == wanted[n % 2] for n, errors in enumerate(found))
+    assert not vars(teacher._features._asked).get("found")
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -47,6 +47,30 @@ def by_hand(checkpoint: Any, settings: Any) -> tuple[list[list[float]], list[lis
     return values.mean(2).T.tolist(), values.mean(0).tolist()
 
 
+def test_neither_threads_nor_the_batch_change_a_bit(place: Path) -> None:
+    """Eleven prompts are a fixed batch of eight and one that is filled up."""
+    tiny, before = open_checkpoint("tiny.st"), torch.get_num_threads()
+    settings = sampling_settings(tiny, steps=2)
+    prompts = [
+        *PROMPTS,
+        *(f"a photo of {n} hearts" for n in ("two", "three", "four", "five")),
+        *PROMPTS,
+        "a star",
+    ]
+    found = []
+    try:
+        for threads, batch_size in ((1, 1), (2, 4), (3, 25)):
+            torch.set_num_threads(threads)
+            found.append(list(block_importance(tiny, prompts, settings, batch_size=batch_size, **CPU)))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+    # The same prompts, whoever is beside them.
+    alone = list(block_importance(tiny, PROMPTS, settings, **CPU))
+    thrice = list(block_importance(tiny, [*PROMPTS] * 3, settings, **CPU))
+    assert [r["importance"] for r in alone] == pytest.approx([r["importance"] for r in thrice], rel=1e-6)
+
+
 def test_equation_3(place: Path) -> None:
     tiny = open_checkpoint("tiny.st")
     settings = sampling_settings(tiny, steps=3)

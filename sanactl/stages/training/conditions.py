@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sanactl.errors import InputError
 from sanactl.io.progress import Progress
@@ -11,6 +12,7 @@ from sanactl.stages.conditioning import pixels_per_latent
 from sanactl.stages.data.companions import ENCODERS, companion_identity, differing
 from sanactl.stages.data.encoded import EncodedData, padded
 from sanactl.stages.data.sources import ImageData
+from sanactl.stages.training.parts import process_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,20 +20,21 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from numpy.typing import NDArray
 
+    from sanactl.diffusion.cpu import Workers
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.data import TrainingData
     from sanactl.stages.data.loader import ReadAhead
     from sanactl.stages.encoders import Encoders
     from sanactl.stages.finetune import FinetuneSettings
 
-__all__ = ["Conditions", "parts"]
+__all__ = ["Conditions"]
 
 
 class Conditions:
     """Turns positions of the data stream into latents, text embeddings and masks, on the training device.
 
     Autoencoder and text encoder are loaded for images only: `EncodedData` needs neither, and a filled cache lets them
-    go.
+    go. With `workers` the parts of a batch are for these, see `sanactl.stages.training.parts`.
 
     Raises:
         InputError: the data were encoded for another checkpoint.
@@ -43,7 +46,9 @@ class Conditions:
         data: TrainingData,
         settings: FinetuneSettings,
         device: Any,
+        workers: Workers | None = None,
     ) -> None:
+        self.workers = workers
         self.data, self.settings, self.device, self.name = data, settings, device, str(checkpoint.path)
         self.channels, self.factor = int(checkpoint.config["in_channels"]), pixels_per_latent(checkpoint)
         self.patch = int(checkpoint.config.get("patch_size", 1))
@@ -81,6 +86,17 @@ class Conditions:
             )
         return list(positions), (self.channels, height // self.factor, width // self.factor)
 
+    def parts(self, positions: list[int], shape: tuple[int, int, int], state: Any) -> list[list[int]]:
+        """The places in a batch that are one process's, in the parts that it computes.
+
+        Args:
+            positions, shape: as `step` gives them.
+            state: who this process is: `process_index` and `num_processes`.
+        """
+        tokens = None if self.workers is None else shape[1] * shape[2] // self.patch**2
+        mine = range(state.process_index, len(positions), state.num_processes)
+        return process_parts(mine, self.settings.accumulate, tokens)
+
     def read_ahead(self, first: int, accelerator: Accelerator) -> None:
         """Lets other processes read the images of the steps from `first` on, `settings.workers` of them.
 
@@ -92,15 +108,16 @@ class Conditions:
             return
         from sanactl.stages.data.loader import ReadAhead, default_workers
 
-        rank, count, workers = accelerator.process_index, accelerator.num_processes, self.settings.workers
-        workers = default_workers(accelerator.device, count) if workers is None else workers
+        workers = self.settings.workers
+        if workers is None:
+            workers = default_workers(accelerator.device, accelerator.num_processes)
         if not workers:
             return
 
         def plan() -> Iterator[list[int]]:
             for step in range(first, self.settings.steps):
-                positions, _ = self.step(step)
-                for part in parts(len(positions), rank, count, self.settings.accumulate):
+                positions, shape = self.step(step)
+                for part in self.parts(positions, shape, accelerator):
                     yield [positions[i] for i in part]
 
         self.ahead = ReadAhead(self.data, plan, workers=workers, pinned=accelerator.device.type == "cuda")
@@ -124,15 +141,20 @@ class Conditions:
             return
         processes, batch = open_processes(), self.settings.batch_size
         steps = -(-self.settings.cache // batch)
+        known = {""}
+
+        def read() -> Iterator[_Uncached]:
+            for step in range(steps):
+                positions = list(self.step(step)[0])[processes.process_index :: processes.num_processes]
+                images, captions = self._images(positions)
+                yield _Uncached(positions, images, captions, sorted(set(captions) - known))
+                known.update(captions)
+
         progress.start(steps * batch, "encoding images")
-        for step in range(steps):
-            positions = list(self.step(step)[0])[processes.process_index :: processes.num_processes]
-            images, captions = self._images(positions)
-            latents = self.encoders.latents(images).cpu()
-            new = sorted(set(captions) - self.texts.keys() - {""})
-            embedded = self.encoders.texts(new) if new else []
-            self.texts.update((c, t.cpu()) for c, t in zip(new, embedded, strict=True))
-            self.cached.update(zip(positions, zip(latents, captions, strict=True), strict=True))
+        encode, run = partial(_encode, self.encoders), map if self.workers is None else self.workers.map
+        for some, latents, texts in run(encode, read()):
+            self.texts.update(zip(some.new, texts, strict=True))
+            self.cached.update(zip(some.positions, zip(latents, some.captions, strict=True), strict=True))
             progress.advance(batch)
         progress.close()
         self.cached_steps, self.encoders = steps, None
@@ -143,22 +165,33 @@ class Conditions:
         self, positions: list[int], dropped: list[bool]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents [B, C, h, w], text [B, T, D] and mask [B, T]; a dropped caption is the empty prompt."""
+        return self.read(positions, dropped)()
+
+    def read(
+        self, positions: list[int], dropped: list[bool]
+    ) -> Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Reads what `batch` needs, in this thread; what is returned computes it, in any thread."""
         import torch
 
         if isinstance(self.data, EncodedData):
-            latents, text, mask = self.data.encoded(positions, dropped)
-            return latents.to(self.device), text.to(self.device), mask.to(self.device)
-        assert self.empty is not None
+            held = self.data.encoded(positions, dropped)
+            return lambda: (held[0].to(self.device), held[1].to(self.device), held[2].to(self.device))
+        images: NDArray[np.uint8] | torch.Tensor | None = None
         if self.encoders is None:
-            held = [self.cached[p] for p in positions]
-            latents = torch.stack([latent for latent, _ in held]).to(self.device)
-            captions = [caption for _, caption in held]
+            captions = [self.cached[p][1] for p in positions]
         else:
             images, captions = self._images(positions)
-            latents = self.encoders.latents(images)
         captions = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
-        text, mask = padded(self._texts(captions), self.settings.max_sequence_length)
-        return latents, text.to(self.device), mask.to(self.device)
+
+        def compute() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            if images is None or self.encoders is None:
+                latents = torch.stack([self.cached[p][0] for p in positions]).to(self.device)
+            else:
+                latents = self.encoders.latents(images)
+            text, mask = padded(self._texts(captions), self.settings.max_sequence_length)
+            return latents, text.to(self.device), mask.to(self.device)
+
+        return compute
 
     def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8] | torch.Tensor, list[str]]:
         if self.ahead is not None:
@@ -177,11 +210,19 @@ class Conditions:
         return [next(embedded) if c else self.empty for c in captions]
 
 
-def parts(count: int, rank: int, processes: int, accumulate: int) -> list[list[int]]:
-    """The places in a batch of `count` that are one process's, in the parts that it computes one after the other."""
-    mine = list(range(rank, count, processes))
-    size = max(1, -(-len(mine) // accumulate))
-    return [mine[start : start + size] for start in range(0, len(mine), size)]
+class _Uncached(NamedTuple):
+    """A step's examples: their positions, images and captions, and those captions that are met for the first time."""
+
+    positions: list[int]
+    images: NDArray[np.uint8] | torch.Tensor
+    captions: list[str]
+    new: list[str]
+
+
+def _encode(encoders: Encoders, some: _Uncached) -> tuple[_Uncached, torch.Tensor, list[torch.Tensor]]:
+    """Latents of the images and embeddings of the new captions, on the CPU."""
+    texts = encoders.texts(some.new) if some.new else []
+    return some, encoders.latents(some.images).cpu(), [text.cpu() for text in texts]
 
 
 def check_encoded(data: EncodedData, checkpoint: Checkpoint, settings: FinetuneSettings) -> None:

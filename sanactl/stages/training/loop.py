@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import TrainingError
 from sanactl.io.progress import Progress
-from sanactl.stages.training.health import Divergence, bad_gradient, bad_weight, first_bad_layer
+from sanactl.stages.training.health import Divergence, bad_gradient, bad_weight
 from sanactl.stages.training.settings import learning_rate_factor
 from sanactl.stages.training.stopping import StopRequest
 
@@ -19,10 +17,9 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from sanactl.stages.training.conditions import Conditions
+    from sanactl.stages.training.gradient import BatchGradient
     from sanactl.stages.training.settings import FinetuneSettings
     from sanactl.stages.training.state import TrainingState
-    from sanactl.stages.training.teacher import Errors, Teacher
     from sanactl.stages.training.trainable import Trainable
 
 __all__ = ["TrainingLoop"]
@@ -47,10 +44,9 @@ class TrainingLoop:
         trained: Trainable,
         optimizer: torch.optim.Optimizer,
         average: Any,
-        conditions: Conditions,
+        gradient: BatchGradient,
         settings: FinetuneSettings,
         state: TrainingState,
-        teacher: Teacher | None = None,
     ) -> None:
         self.accelerator, self.trained, self.optimizer, self.average = (
             accelerator,
@@ -58,8 +54,7 @@ class TrainingLoop:
             optimizer,
             average,
         )
-        self.conditions, self.settings, self.state, self.teacher = conditions, settings, state, teacher
-        self.wrapped = accelerator.prepare_model(trained.model)
+        self.gradient, self.settings, self.state = gradient, settings, state
         self.divergence = Divergence(point["loss"] for point in state.history)
         self.done, self.whole, self.sound, self.speed = 0, True, True, 0.0
 
@@ -87,7 +82,7 @@ class TrainingLoop:
         started = saved = time.monotonic()
         progress.start(settings.steps, "training", done=first)
         try:
-            self.conditions.read_ahead(first, self.accelerator)
+            self.gradient.conditions.read_ahead(first, self.accelerator)
             while self.done < settings.steps:
                 rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
                 found, norm, stopping = self._gradient(self.done, stop)
@@ -114,7 +109,7 @@ class TrainingLoop:
                     self.save()
                     saved = time.monotonic()
         finally:
-            self.conditions.close()
+            self.gradient.conditions.close()
             progress.close()
         return True
 
@@ -128,42 +123,6 @@ class TrainingLoop:
         every = self.settings.save_every
         return self.done % every == 0 if every else time.monotonic() - saved > SAVE_AFTER
 
-    def _parts(self, step: int) -> Iterator[tuple[bool, tuple[torch.Tensor, ...]]]:
-        """This process's share of a step in parts: whether one is the last, and (latents, noise, sigma, text, mask)."""
-        import torch
-
-        from sanactl.diffusion.flow import sample_sigmas
-        from sanactl.stages.training.conditions import parts
-
-        settings, accelerator = self.settings, self.accelerator
-        count = settings.batch_size
-        # Drawn for the whole batch on every process, then divided: the same steps for any number of processes.
-        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
-        sigma = sample_sigmas(count, settings.flow_shift, generator)
-        dropped = torch.rand(count, generator=generator) < settings.text_dropout
-        positions, shape = self.conditions.step(step)
-        noise = torch.randn((count, *shape), generator=generator)
-        mine = parts(count, accelerator.process_index, accelerator.num_processes, settings.accumulate)
-        for part in mine:
-            latents, text, mask = self.conditions.batch([positions[i] for i in part], dropped[part].tolist())
-            device = latents.device
-            last = part is mine[-1]
-            yield last, (latents, noise[part].to(device), sigma[part].to(device), text, mask)
-
-    def _errors(
-        self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, Errors | None]:
-        """Of each example [B]: the loss to descend, and what it is made of where there is a teacher."""
-        from sanactl.diffusion.flow import velocity_loss
-
-        with self.accelerator.autocast():
-            if self.teacher is None:
-                return velocity_loss(model, *inputs), None
-            errors = self.teacher.errors(model, *inputs)
-        share = self.settings.teacher_weight
-        objective = (1 - share) * errors.data + share * errors.velocity
-        return objective + self.settings.feature_weight * errors.features, errors
-
     def _gradient(self, step: int, stop: StopRequest) -> tuple[dict[str, float], float, set[str]]:
         """Leaves the gradient of the batch's mean loss in the parameters, clipped.
 
@@ -173,21 +132,13 @@ class TrainingLoop:
         """
         import torch
 
-        accelerator, count = self.accelerator, self.settings.batch_size
-        total = torch.zeros(5, device=accelerator.device)
-        for last, inputs in self._parts(step):
-            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                objective, errors = self._errors(self.wrapped, inputs)
-                # Gradients are averaged over processes; what is wanted is the sum of their shares of the mean.
-                accelerator.backward(objective.sum() / count * accelerator.num_processes)
-            sums = [objective] if errors is None else [errors.data, errors.velocity, errors.features]
-            for place, values in enumerate(sums):
-                total[place] += values.detach().sum() / count
+        total = torch.zeros(5, device=self.accelerator.device)
+        self.gradient.leave(step, total)
         total[3], total[4] = stop.interrupted, stop.terminated
         # Asked of all at once, so that all stop after the same step.
-        loss, velocity, features, interrupted, terminated = accelerator.reduce(total, "sum").tolist()
+        loss, velocity, features, interrupted, terminated = self.accelerator.reduce(total, "sum").tolist()
         found = {"loss": loss}
-        if self.teacher is not None:
+        if self.gradient.teacher is not None:
             found |= {"teacher_loss": velocity, "feature_loss": features}
         asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
         parameters = [p for p in self.trained.parameters() if p.grad is not None]
@@ -215,11 +166,7 @@ class TrainingLoop:
         """The first layer that was not finite, on whichever process it was."""
         from accelerate.utils import gather_object
 
-        model = self.trained.model
-        found = None
-        for _, inputs in self._parts(self.done):
-            found = found or first_bad_layer(model, partial(self._errors, model, inputs))
-        every = [f for f in gather_object([found]) if f]
+        every = [f for f in gather_object([self.gradient.first_bad_layer(self.done)]) if f]
         if every:
             return str(every[0])
         gradient = bad_gradient(self.trained.named)

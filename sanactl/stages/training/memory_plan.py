@@ -7,14 +7,14 @@ what autograd keeps for the backward pass; that is linear in blocks and images, 
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sanactl.errors import UsageError
+from sanactl.stages.training.activations import activation_bytes
 from sanactl.surgery.memory import training_memory
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sanactl.io.checkpoint import Checkpoint
     from sanactl.stages.training.settings import FinetuneSettings
 
-__all__ = ["MemoryPlan", "activation_bytes", "plan_memory", "saved_for_backward"]
+__all__ = ["MemoryPlan", "plan_memory"]
 
 _FP32, _BF16 = 4, 2
 
@@ -33,7 +33,8 @@ class MemoryPlan:
     """What a run takes on one device, in bytes.
 
     Attributes:
-        parts: weights, gradients, optimizer, average, buckets (of DDP), teacher, activations, encoders; none of 0.
+        parts: weights, gradients, optimizer, average, buckets (to share gradients), part gradients (of the batch's parts
+            that are computed side by side), teacher, activations, encoders; none of 0.
         available: free on the device now.
         capacity: of the device.
         savers: options that save memory, by what the run would take with each and those before it.
@@ -109,6 +110,7 @@ def plan_memory(
             "optimizer": kept["optimizer"],
             "average": kept["ema"],
             "buckets": kept["gradients"] if processes > 1 else 0,
+            "part gradients": kept["gradients"] * _parts_at_once(checkpoint, chosen, device, processes),
             "teacher": 0 if teacher is None else teacher.num_parameters * _teacher_bytes(chosen),
             "activations": _activations(checkpoint, chosen, processes, blocks),
             "encoders": encoders,
@@ -132,103 +134,36 @@ def plan_memory(
     return MemoryPlan(parts(settings), free, capacity, savers, tuple(unknown))
 
 
-def activation_bytes(
-    config: Mapping[str, Any],
-    shape: tuple[int, int, int],
-    tokens: int,
-    images: int,
-    *,
-    blocks: int,
-    bf16: bool = False,
-    checkpointing: bool = False,
+def _parts_at_once(
+    checkpoint: Checkpoint, settings: FinetuneSettings, device: torch.device, processes: int
 ) -> int:
-    """What autograd keeps for the backward pass of one forward pass; with gradient checkpointing, at its worst.
-
-    Args:
-        config: of the `SanaTransformer2DModel`.
-        shape: latents of an image, [C, h, w].
-        tokens: text tokens of an image.
-        images: that go through at once.
-        blocks: through which gradients flow.
-        bf16: under autocast; then the weights' bf16 copies count, which are kept from the forward to the backward pass.
-    """
-    counted = {
-        (depth, batch): saved_for_backward(_frozen(config), depth, batch, shape, tokens, bf16)
-        for depth in (1, 2)
-        for batch in (2, 3)
-    }
-    a, b, c, d = counted[1, 2], counted[1, 3], counted[2, 2], counted[2, 3]
-    block_image = (d - c) - (b - a)  # of one block and one image
-    image = (b - a) - block_image  # of one image outside the blocks
-    block = (c - a) - 2 * block_image  # of one block, whatever the images
-    rest = a - block - 2 * image - 2 * block_image
-    if not checkpointing:
-        return rest + blocks * block + images * (image + blocks * block_image)
-    patch = int(config.get("patch_size") or 1)
-    width = int(config["num_attention_heads"]) * int(config["attention_head_dim"])
-    border = (
-        shape[1] // patch * (shape[2] // patch) * width * _FP32
-    )  # a block's input, which is all that stays of it
-    return rest + blocks * block + images * (image + block_image + blocks * border)
-
-
-@lru_cache(maxsize=64)
-def saved_for_backward(
-    config: tuple[tuple[str, Any], ...],
-    blocks: int,
-    images: int,
-    shape: tuple[int, int, int],
-    tokens: int,
-    bf16: bool,
-    fake: bool = True,
-) -> int:
-    """Bytes of all tensors that autograd saves in one forward pass, parameters not counted.
-
-    Args:
-        fake: run it without memory and arithmetic; False is for tests.
-    """
+    """How many parts of a batch have gradients of their own at one time (`sanactl.stages.training.gradient`)."""
     import torch
-    from diffusers import SanaTransformer2DModel
-    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from sanactl.stages.training.precision import keep_attention_fp32
+    from sanactl.stages.training.parts import at_once, cut, side_by_side
 
-    saved: list[torch.Tensor] = []  # kept alive, or a later storage may be taken for one of these
+    if not side_by_side(device, checkpoint.num_parameters, settings.batch_size // processes):
+        return 0
+    _, height, width = _latent_shape(checkpoint, settings)
+    tokens = height * width // int(checkpoint.config.get("patch_size") or 1) ** 2
+    parts = cut(-(-settings.batch_size // processes), tokens, settings.accumulate)
+    return min(at_once(len(parts), settings.accumulate), torch.get_num_threads() + 1)
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        saved.append(tensor)
-        return tensor
 
-    options: dict[str, Any] = {**dict(config), "num_layers": blocks}
-    with FakeTensorMode() if fake else contextlib.nullcontext():
-        model = SanaTransformer2DModel(**options).train()
-        keep_attention_fp32(model)
-        inputs: dict[str, Any] = {
-            "hidden_states": torch.zeros(images, *shape),
-            "encoder_hidden_states": torch.zeros(images, tokens, options["caption_channels"]),
-            "encoder_attention_mask": torch.ones(images, tokens),
-            "timestep": torch.zeros(images),
-        }
-        with (
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-            torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-        ):
-            model(**inputs)
-        own = {p.untyped_storage()._cdata for p in model.parameters()}
-        sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in saved}
-    return sum(size for key, size in sizes.items() if key not in own)
+def _latent_shape(checkpoint: Checkpoint, settings: FinetuneSettings) -> tuple[int, int, int]:
+    from sanactl.stages.conditioning import pixels_per_latent
+
+    factor = pixels_per_latent(checkpoint)
+    return int(checkpoint.config["in_channels"]), settings.height // factor, settings.width // factor
 
 
 def _activations(
     checkpoint: Checkpoint, settings: FinetuneSettings, processes: int, trained: list[int] | None
 ) -> int:
-    from sanactl.stages.conditioning import pixels_per_latent
-
-    factor = pixels_per_latent(checkpoint)
     share = -(-settings.batch_size // processes)
     return activation_bytes(
         checkpoint.config,
-        (int(checkpoint.config["in_channels"]), settings.height // factor, settings.width // factor),
+        _latent_shape(checkpoint, settings),
         settings.max_sequence_length,
         -(-share // settings.accumulate),
         # Before the first block that is trained nothing is kept.
@@ -300,12 +235,6 @@ def _device_memory(device: torch.device) -> tuple[int, int]:
     memory = psutil.virtual_memory()
     share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return memory.available // share, memory.total // share
-
-
-def _frozen(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """A config as a key of a cache, without what the class does not take."""
-    plain = {k: v for k, v in config.items() if not k.startswith("_") and not isinstance(v, list | dict)}
-    return tuple(sorted((k, v) for k, v in plain.items() if k != "num_layers"))
 
 
 def _human(size: int) -> str:

@@ -9,7 +9,8 @@ text-to-image models BK-SDM, arXiv 2305.15798, with the same two terms).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -66,6 +67,7 @@ class Teacher:
         )
         if kept is not None and same_width:
             self.matches = dict(enumerate(matching_blocks(kept, len(model.transformer_blocks))))
+        self._wanted, self._features = _Outputs(model, self.matches.values()), _Outputs(student, self.matches)
 
     def errors(
         self, wrapped: Any, latents: Tensor, noise: Tensor, sigma: Tensor, text: Tensor, text_mask: Tensor
@@ -79,9 +81,9 @@ class Teacher:
 
         noisy, velocity = interpolate(latents, noise, sigma)
         inputs = (noisy, sigma, text, text_mask)
-        with torch.no_grad(), _outputs(self.model, self.matches.values()) as wanted:
+        with torch.no_grad(), self._wanted.here() as wanted:
             taught = predict_velocity(self.model, *inputs)
-        with _outputs(self.student, self.matches) as features:
+        with self._features.here() as features:
             predicted = predict_velocity(wrapped, *inputs)
         distances = [_distance(features[ours], wanted[theirs]) for ours, theirs in self.matches.items()]
         return Errors(
@@ -128,20 +130,31 @@ def _distance(feature: Tensor, wanted: Tensor) -> Tensor:
     return (feature.float() - wanted).square().flatten(1).mean(1) / square
 
 
-@contextlib.contextmanager
-def _outputs(model: Any, blocks: Mapping[int, int] | Any) -> Iterator[dict[int, Tensor]]:
-    """The outputs of some blocks of the forward pass within, by number.
+class _Outputs:
+    """Keeps the outputs of some of a model's blocks, by number, for the thread that asks for them.
 
-    The hooks are gone before the backward pass, in which gradient checkpointing calls the blocks once more.
+    Several threads may run the model at once, each with its part of a batch.
     """
-    found: dict[int, Tensor] = {}
 
-    def keeper(number: int) -> Any:
-        return lambda module, inputs, output: found.__setitem__(number, output)
+    def __init__(self, model: Any, blocks: Iterable[int]) -> None:
+        self._asked = threading.local()
+        for number in set(blocks):
+            model.transformer_blocks[number].register_forward_hook(self._keeper(number))
 
-    hooks = [model.transformer_blocks[n].register_forward_hook(keeper(n)) for n in set(blocks)]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+    def _keeper(self, number: int) -> Any:
+        def keep(module: Any, inputs: Any, output: Tensor) -> None:
+            found = getattr(self._asked, "found", None)
+            if found is not None:
+                found[number] = output
+
+        return keep
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[dict[int, Tensor]]:
+        """Outputs of the forward pass within; not of the backward pass later, where checkpointing calls blocks again."""
+        found: dict[int, Tensor] = {}
+        self._asked.found = found
+        try:
+            yield found
+        finally:
+            self._asked.found = None

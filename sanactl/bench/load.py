@@ -1,0 +1,197 @@
+"""How fast the program is on a CPU while other work keeps every core busy, beside how fast it is alone.
+
+Idle and busy phases take turns while one command goes on, so that both meet the same machine.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import UsageError
+from sanactl.io.builtin import asset
+from sanactl.io.checkpoint import open_checkpoint
+
+__all__ = ["TASKS", "Phases", "measure_load"]
+
+# Seconds: a busy process ends by itself after so many, whatever becomes of its parent; and a phase ends after so many.
+_LONGEST = 120.0
+_BUSY = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass\n"
+# Units of work that a phase has at least: the first began in the phase before, and is not counted.
+_UNITS = 3
+
+
+class _Done(Exception):
+    """Every phase is over."""
+
+
+class Phases:
+    """Told of each unit of work when it is done, starts and stops the busy processes, and raises when all is measured.
+
+    Args:
+        busy: processes that compute without end in every second phase.
+        seconds: of a phase, at least.
+        rounds: idle and busy phases, each so many.
+
+    Attributes:
+        speeds: images a second in the idle phases, and in the busy ones.
+    """
+
+    def __init__(self, busy: int, seconds: float, rounds: int) -> None:
+        self._busy, self._seconds, self._left = busy, seconds, 2 * rounds
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._times: list[float] = []
+        self._images: list[int] = []
+        self.speeds: tuple[list[float], list[float]] = ([], [])
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop()
+
+    def done(self, images: int) -> None:
+        """A unit of work of so many images is done."""
+        self._times.append(time.monotonic())
+        self._images.append(images)
+        gone = self._times[-1] - self._times[0]
+        if not (gone >= self._seconds and len(self._times) > _UNITS) and gone < _LONGEST:
+            return
+        phase = self._left % 2  # 0 idle, 1 busy
+        self.speeds[phase].append(sum(self._images[1:]) / gone)
+        self._times, self._images = [], []
+        self._left -= 1
+        if not self._left:
+            raise _Done
+        self._stop()
+        if phase == 0:
+            command = [sys.executable, "-S", "-c", _BUSY.format(seconds=2 * _LONGEST)]
+            self._running = [subprocess.Popen(command) for _ in range(self._busy)]
+
+    def _stop(self) -> None:
+        for process in self._running:
+            process.kill()
+        for process in self._running:
+            process.wait()
+        self._running = []
+
+
+def measure_load(
+    tasks: list[str] | None = None, *, busy: int | None = None, seconds: float = 10.0, rounds: int = 3
+) -> Iterator[dict[str, Any]]:
+    """Measures commands on the built-in world with its base, alone and beside busy processes.
+
+    Args:
+        tasks: some of `TASKS`; all by default.
+        busy: busy processes; by default one a core.
+        seconds: of each phase, at least.
+        rounds: idle and busy phases of each task.
+
+    Yields:
+        for each task a row: `task`, `cores`, `threads`, `busy`, `load_before` (the system's load average over the last
+        minute), `idle` and `loaded` (images a second, the median of the phases) and `ratio`, of the one to the other.
+
+    Raises:
+        UsageError: no such task.
+    """
+    names = list(TASKS) if tasks is None else tasks
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        raise UsageError(f"nothing to measure called {unknown[0]!r}", hint=f"use some of {', '.join(TASKS)}")
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = cores if busy is None else busy
+    for name in names:
+        before = os.getloadavg()[0]
+        with Phases(busy, seconds, rounds) as phases:
+            try:
+                TASKS[name](phases)
+            except _Done:
+                idle, loaded = (statistics.median(speeds) for speeds in phases.speeds)
+        yield {
+            "task": name,
+            "cores": cores,
+            "threads": torch.get_num_threads(),
+            "busy": busy,
+            "load_before": round(before, 2),
+            "idle": round(idle, 2),
+            "loaded": round(loaded, 2),
+            "ratio": round(loaded / idle, 3),
+        }
+
+
+def _finetune(phases: Phases, batch: int = 8) -> None:
+    from sanactl.stages.data import ShapesSource
+    from sanactl.stages.finetune import FinetuneSettings, finetune
+
+    settings = FinetuneSettings(
+        steps=10**6,
+        batch_size=batch,
+        max_sequence_length=16,
+        complex_human_instruction=False,
+        cache=8 * batch,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        finetune(
+            open_checkpoint(asset("base.st")),
+            Path(folder) / "trained.st",
+            settings,
+            data=ShapesSource(0),
+            device="cpu",
+            on_step=lambda point: phases.done(batch),
+        )
+
+
+def _sample(phases: Phases) -> None:
+    import torch
+
+    from sanactl.stages.conditioning import Sana, sampling_settings
+
+    base = open_checkpoint(asset("base.st"))
+    sana = Sana(base, sampling_settings(base, steps=5), device=torch.device("cpu"), dtype=torch.float32)
+    prompts, seeds = ["a photo of a red star"] * 32, list(range(32))
+    while True:
+        for images in sana.draw(prompts, seeds):
+            phases.done(len(images))
+
+
+def _judge(phases: Phases) -> None:
+    from sanactl.judging.judge import open_judge
+    from sanactl.shapes.dataset import batch
+
+    judge = open_judge(device="cpu")
+    images, records = batch(range(16))
+    while True:
+        judge.judge(list(images), records)
+        phases.done(len(images))
+
+
+def _importance(phases: Phases) -> None:
+    import torch
+
+    from sanactl.stages.conditioning import sampling_settings
+    from sanactl.stages.importance import block_importance
+
+    base = open_checkpoint(asset("base.st"))
+    settings = sampling_settings(base, steps=3)
+    prompts = [f"a photo of {count} red stars" for count in ("two", "three", "four", "five")] * 4
+    while True:
+        list(block_importance(base, prompts, settings, device=torch.device("cpu"), dtype=torch.float32))
+        phases.done(len(prompts))
+
+
+# Each does its work over and over, and tells the phases of it.
+TASKS: Mapping[str, Callable[[Phases], None]] = {
+    "finetune": _finetune,
+    "sample": _sample,
+    "judge": _judge,
+    "importance": _importance,
+}

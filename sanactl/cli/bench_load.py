@@ -1,0 +1,67 @@
+"""`sanactl bench load`: the program beside other work."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.io.records import Record
+
+__all__ = ["load"]
+
+
+def load(
+    task: Annotated[
+        Optional[str],
+        typer.Option(
+            "--task",
+            help="Some of finetune, sample, judge, importance, separated by commas; default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    busy: Annotated[
+        Optional[int],
+        typer.Option(
+            "--busy",
+            min=0,
+            help="Processes that keep the cores busy; default: one a core.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of each phase, at least.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Idle and busy phases of each task.")] = 3,
+) -> None:
+    """Measure how fast commands are beside busy processes, and alone: the built-in base on this CPU.
+
+    [bold]sanactl bench load[/bold]                     all, four to eight minutes; nothing else should run
+    [bold]sanactl bench load --task finetune --busy 4 | jq .ratio[/bold]
+
+    It starts and ends the busy processes itself. In a pipe: a score record each.
+    """
+    from sanactl.bench.load import measure_load
+    from sanactl.cli.run import Invocation
+
+    run = Invocation("bench load")
+    names = None if task is None else [name.strip() for name in task.split(",") if name.strip()]
+    rows = measure_load(names, busy=busy, seconds=seconds, rounds=rounds)
+    records = ({"kind": "score", "metric": "beside_other_work", **row} for row in rows)
+    run.emit(records, show=_show)
+
+
+def _show(records: list[Record]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = records[0]
+    table = Table(
+        title=f"{first['cores']} cores, {first['busy']} busy processes, load before: {first['load_before']}",
+        caption="images a second",
+        box=None,
+    )
+    table.add_column("task", no_wrap=True)
+    for heading in ("idle", "loaded", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in records:
+        table.add_row(row["task"], f"{row['idle']:.1f}", f"{row['loaded']:.1f}", f"{row['ratio']:.2f}")
+    Console().print(table)
