@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from sanactl import __version__
+from sanactl.cli.as_made import is_as_made, small_digest
 from sanactl.cli.outputs import check_file, free_names
 from sanactl.cli.progress import open_progress
 from sanactl.cli.streams import is_first_process, note, write_line
 from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.io.atomic import atomic_path, check_target
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
-from sanactl.io.content import files_digest
+from sanactl.io.checkpoint import Checkpoint
 from sanactl.io.journal import Journal, Run, run_key
 from sanactl.io.partial import Partial
 from sanactl.io.progress import SILENT, Progress
@@ -54,31 +54,6 @@ def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
         if record["kind"] != "image" or images <= MOST_SHOWN:
             shown.append(record)
     return shown, max(images - MOST_SHOWN, 0)
-
-
-_SMALL = 16 << 20  # bytes of another output whose content is noted in the journal
-
-
-def _small_digest(path: Path) -> str | None:
-    """The digest of a file of records, or None of what is no small file."""
-    try:
-        small = path.is_file() and path.stat().st_size <= _SMALL
-        return files_digest([path]) if small else None
-    except (OSError, InputError):
-        return None
-
-
-def _is_as_made(path: Path, made: Record) -> bool:
-    """Whether an output is what the journal says that its run wrote, as far as that is known."""
-    digest = made.get("digest")
-    if not isinstance(digest, str):
-        return True
-    if made.get("kind") != "checkpoint":
-        return _small_digest(path) == digest
-    try:
-        return open_checkpoint(path, native=True).digest == digest
-    except InputError:
-        return False
 
 
 class Invocation:
@@ -130,7 +105,7 @@ class Invocation:
         """
         made = self.journal.made_as(path, self.run.key) if self.run.key and not force else None
         if made is not None:
-            if not _is_as_made(path, made):
+            if not is_as_made(path, made):
                 raise OutputExistsError(
                     f"{path} was made from the same inputs and settings, but has changed since",
                     hint="name another output with -o, or --force makes it again",
@@ -285,7 +260,7 @@ class Invocation:
             return
         self.run.inputs += self._piped_from()
         for path, kind, *digest in outputs:
-            known = {"digest": digest[0] if digest else facts.get("digest") or _small_digest(path)}
+            known = {"digest": digest[0] if digest else facts.get("digest") or small_digest(path)}
             known = {key: value for key, value in known.items() if value}
             self.run.outputs.append(
                 {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}

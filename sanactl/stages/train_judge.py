@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, TrainingError, UsageError
+from sanactl.io.content import files_digest
 from sanactl.io.paths import utf8_name
 from sanactl.io.progress import SILENT, Progress
-from sanactl.io.records import Record
+from sanactl.io.records import Record, dumps
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,8 @@ SAMPLED_SHARE = 0.6
 # Weight of an image's own prompt among its questions once images are sampled: it is what the judge will be asked.
 OWN_WEIGHT = 3.0
 WARMUP_RATIO = 0.03  # the paper's, appendix B
+# Raised whenever the same settings give other steps than before: saved states of the old ones are not these.
+_ARITHMETIC = 2
 
 
 def new_judge(seed: int = 0, **sizes: int) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
@@ -95,11 +98,12 @@ def train_judge(
         TrainingError: the loss became NaN.
         UsageError: a number makes no sense.
         OutputExistsError: the target is there and `force` is false.
+        InputError: another run makes the same target right now, or all saved states are damaged.
     """
     from sanactl.io.atomic import atomic_dir, check_target
 
     counts = (batch_size, questions, pool_size, save_every)
-    if min(counts) < 1 or min(warmup_steps, steps) < 0 or learning_rate <= 0:
+    if min(counts) < 1 or min(warmup_steps, steps) < 0 or not 0 < learning_rate < math.inf:
         raise UsageError("sizes, steps and the learning rate of train-judge must be positive")
     check_target(target, force)
     import torch
@@ -107,73 +111,78 @@ def train_judge(
     from sanactl.diffusion.saving import rewrite_weights
     from sanactl.stages.judge_network import JudgeNetwork
     from sanactl.stages.judge_pool import flawed_pool, record_pool
+    from sanactl.stages.training.lock import TargetLock
     from sanactl.stages.training.state import TrainingState, identity_key
 
-    model, processor = new_judge(seed, **sizes) if start is None else _load(start)
-    sampled = None if records is None else record_pool(records, progress)
-    rendered = flawed_pool(pool_size + _HELD_OUT_RENDERED, seed, progress)
-    held_rendered = rendered.part(range(pool_size, len(rendered)))
-    rendered = rendered.part(range(pool_size))
-    held_sampled = None
-    if sampled is not None:
-        held = [i for i, r in enumerate(sampled.records) if _held_out(r)]
-        kept = [i for i, r in enumerate(sampled.records) if not _held_out(r)]
-        if not held or not kept:
-            raise InputError(
-                "too few prompts among the image records to keep some from training", hint="sample more"
-            )
-        sampled, held_sampled = sampled.part(kept), sampled.part(held)
+    with TargetLock(target):
+        check_target(target, force)
+        model, processor = new_judge(seed, **sizes) if start is None else _load(start)
+        sampled = None if records is None else record_pool(records, progress)
+        images = None if sampled is None else _pool_digest(sampled)
+        rendered = flawed_pool(pool_size + _HELD_OUT_RENDERED, seed, progress)
+        held_rendered = rendered.part(range(pool_size, len(rendered)))
+        rendered = rendered.part(range(pool_size))
+        held_sampled = None
+        if sampled is not None:
+            held = [i for i, r in enumerate(sampled.records) if _held_out(r)]
+            kept = [i for i, r in enumerate(sampled.records) if not _held_out(r)]
+            if not held or not kept:
+                raise InputError(
+                    "too few prompts among the image records to keep some from training", hint="sample more"
+                )
+            sampled, held_sampled = sampled.part(kept), sampled.part(held)
 
-    network = JudgeNetwork(model, processor.tokenizer)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    state = TrainingState(
-        target,
-        identity_key({
-            "warmup": warmup_steps, "steps": steps, "batch": batch_size, "questions": questions, "lr": learning_rate,
-            "pool": pool_size, "seed": seed, "sizes": sizes, "start": str(start), "records": _digest(records),
-        }),
-    )  # fmt: skip
-    if restart:
-        state.clear()
-    done = state.load(network, optimizer, None)
-    total = warmup_steps + steps
-    progress.start(total, "judge", done=done)
-    network.train()
-    for step in range(done, total):
-        warm = step < warmup_steps
-        at, length = (step, warmup_steps) if warm else (step - warmup_steps, steps)
-        rate = learning_rate * _schedule(at, length)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss, fields = _step_loss(
-            network, rendered, sampled, step, seed, batch_size, 0 if warm else questions
+        network = JudgeNetwork(model, processor.tokenizer)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
-        if not math.isfinite(loss.item()):
-            raise TrainingError(
-                f"the judge's loss is {loss.item()} at step {step}", hint="lower the learning rate"
+        identity = {
+            "warmup": warmup_steps, "steps": steps, "batch": batch_size, "questions": questions, "lr": learning_rate,
+            "pool": pool_size, "seed": seed, "sizes": sizes, "start": start and _content(start), "images": images,
+            "arithmetic": _ARITHMETIC,
+        }  # fmt: skip
+        state = TrainingState(target, identity_key(identity))
+        if restart:
+            state.clear()
+        done = state.load(network, optimizer, None)
+        for line in state.damaged:
+            progress.note(f"{line}; that after step {done} is used")
+        total = warmup_steps + steps
+        progress.start(total, "judge", done=done)
+        network.train()
+        for step in range(done, total):
+            warm = step < warmup_steps
+            at, length = (step, warmup_steps) if warm else (step - warmup_steps, steps)
+            rate = learning_rate * _schedule(at, length)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, fields = _step_loss(
+                network, rendered, sampled, step, seed, batch_size, 0 if warm else questions
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        progress.advance(1, loss=f"{loss.item():.3f}", **fields)
-        if (step + 1) % save_every == 0 and step + 1 < total:
-            state.save(step + 1, network, optimizer, None)
-    progress.close()
+            if not math.isfinite(loss.item()):
+                raise TrainingError(
+                    f"the judge's loss is {loss.item()} at step {step}", hint="lower the learning rate"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            progress.advance(1, loss=f"{loss.item():.3f}", **fields)
+            if (step + 1) % save_every == 0 or step + 1 == total:
+                state.save(step + 1, network, optimizer, None)
+        progress.close()
 
-    from sanactl.stages.judge_measure import measure
+        from sanactl.stages.judge_measure import measure
 
-    network.eval()
-    figures = measure(network, held_sampled or held_rendered, own=held_sampled is not None, seed=seed)
-    with atomic_dir(target, force=force) as folder:
-        network.model.to(torch.bfloat16).save_pretrained(folder)
-        with utf8_name(folder) as place:
-            processor.save_pretrained(place)
-        rewrite_weights(folder)
-    state.clear()
-    return figures
+        network.eval()
+        figures = measure(network, held_sampled or held_rendered, own=held_sampled is not None, seed=seed)
+        with atomic_dir(target, force=force) as folder:
+            network.model.to(torch.bfloat16).save_pretrained(folder)
+            with utf8_name(folder) as place:
+                processor.save_pretrained(place)
+            rewrite_weights(folder)
+        state.clear()
+        return figures
 
 
 _HELD_OUT_RENDERED = 1000
@@ -225,11 +234,19 @@ def _held_out(record: Record) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT
 
 
-def _digest(records: Sequence[Record] | None) -> str | None:
-    if records is None:
-        return None
-    text = "\n".join(f"{r['path']}\t{r['prompt']}" for r in records)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _pool_digest(pool: Pool) -> str:
+    """What images and prompts a run learns from, wherever their files lie."""
+    digest = hashlib.sha256(pool.images.tobytes())
+    for record in pool.records:
+        known = {key: value for key, value in record.items() if key not in ("path", "checkpoint")}
+        digest.update(dumps(known).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _content(folder: Path) -> str:
+    """What the files of a judge to start from hold, wherever it lies."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return files_digest(files, "\n".join(path.name for path in files))
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

@@ -298,7 +298,7 @@ def test_a_source_that_is_rewritten_is_noticed_and_one_that_is_replaced_does_no_
     path = synthetic_checkpoint(tmp_path / "base.st")
     plan = plan_prune(open_checkpoint(path), [0, 1])
     synthetic_checkpoint(path, seed=1, force=True)
-    with pytest.raises(InputError, match="changed while it was being read"):
+    with pytest.raises(InputError, match="changed since it was opened"):
         write_checkpoint(plan, tmp_path / "x.st")
     plan = plan_prune(open_checkpoint(path), [0, 1])
     with open(path, "r+b") as file:

@@ -20,7 +20,8 @@ from sanactl.stages.judge_measure import agreement, auc, selection
 from sanactl.stages.judge_network import JudgeNetwork, pixels
 from sanactl.stages.judge_pool import flawed_pool
 from sanactl.stages.judge_questions import own_question
-from sanactl.stages.train_judge import new_judge, train_judge
+from sanactl.stages.train_judge import _schedule, new_judge, train_judge
+from sanactl.stages.training.lock import TargetLock
 
 SMALL: dict[str, Any] = {"width": 32, "vision_layers": 1, "text_layers": 2}
 SHORT: dict[str, Any] = {
@@ -100,6 +101,57 @@ def test_from_labelled_samples_and_on_from_a_judge(tmp_path):
     judge = VlmJudge.load(str(tmp_path / "second"), device="cpu")
     assert judge.model.dtype == torch.float32
     assert weights(tmp_path / "second") != weights(tmp_path / "first")
+
+
+class Told(Stop):
+    """Keeps at which step the training began."""
+
+    begun: int | None = None
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        super().start(total, what, done=done)
+        self.begun = done if what == "judge" else self.begun
+
+
+def test_a_stopped_run_is_known_by_its_images_and_not_by_their_places(tmp_path):
+    """Moved, they are the same images; of other content under the same name, they are not. So with a judge to start from."""
+    (tmp_path / "images").mkdir()
+    records = sampled_records(tmp_path / "images", prompts=30, each=2)
+    train_judge(None, tmp_path / "first", **SHORT, **SMALL)
+
+    def began(records: list[dict], start: Path) -> int | None:
+        told = Told(2)
+        with pytest.raises(KeyboardInterrupt):
+            train_judge(records, tmp_path / "judge", start=start, progress=told, **{**SHORT, "steps": 9})
+        return told.begun
+
+    assert began(records, tmp_path / "first") == 0
+    (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "first").rename(tmp_path / "begin")
+    moved = [{**r, "path": r["path"].replace("/images/", "/moved/")} for r in records]
+    assert began(moved, tmp_path / "begin") == 2
+    write_png(np.full((64, 64, 3), 7, np.uint8), Path(moved[3]["path"]))
+    assert began(moved, tmp_path / "begin") == 0
+    assert began(moved, tmp_path / "begin") == 2
+    config = tmp_path / "begin" / "processor_config.json"
+    config.write_text(config.read_text() + " ")
+    assert began(moved, tmp_path / "begin") == 0
+
+
+def test_one_run_at_a_time_and_a_learning_rate(tmp_path):
+    with TargetLock(tmp_path / "judge"), pytest.raises(InputError, match="another run is making it"):
+        train_judge(None, tmp_path / "judge", **SHORT, **SMALL)
+    for rate in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(UsageError, match="positive"):
+            train_judge(None, tmp_path / "judge", learning_rate=rate, **SHORT, **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [1, 2, 50, 10_000])
+def test_the_learning_rate_ends_at_zero(length):
+    rates = [_schedule(step, length) for step in range(length)]
+    assert max(rates) == 1
+    assert length == 1 or rates[-1] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_network_answers_as_the_judge_that_it_becomes():

@@ -12,7 +12,7 @@ from sanactl.stages.training.figures import figures_path, is_figures
 from sanactl.stages.training.state import state_folder
 from sanactl.stages.training.tracking import check_tracker, tracker_path
 
-__all__ = ["check_judge_output", "check_outputs"]
+__all__ = ["check_outputs"]
 
 
 def check_outputs(target: Path, *, force: bool = False, tracker: str | None = None) -> None:
@@ -51,24 +51,6 @@ def check_outputs(target: Path, *, force: bool = False, tracker: str | None = No
         logs = tracker_path(tracker, target)
         if logs is not None and os.path.lexists(logs) and not (logs.is_dir() and os.access(logs, os.W_OK)):
             raise SanactlError(f"{logs}, where {tracker}'s files go, is no folder to write in")
-
-
-def check_judge_output(target: Path) -> None:
-    """Refuses what could not be written at the end of `train-judge`, which writes a folder.
-
-    Raises:
-        UsageError: the name is a file's.
-        SanactlError: no such folder, no permission, a read-only disk.
-    """
-    try:
-        is_folder = target_kind(target) == "folder"
-    except UsageError:
-        is_folder = False
-    if not is_folder or (os.path.lexists(target) and not target.is_dir()):
-        raise UsageError(
-            f"train-judge writes a folder, and {target} names a file", hint="name a folder with -o"
-        )
-    check_target(target, force=True)
 
 
 def _check_own_file(path: Path) -> None:
