@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 
-from sanactl.diffusion.tensors import own_memory, read_tensor, steady_files
+from sanactl.diffusion.components import load_text_encoder, load_tokenizer, load_vae
+from sanactl.diffusion.schedulers import load_scheduler
+from sanactl.diffusion.tensors import read_tensor
 from sanactl.errors import InputError, UsageError
 from sanactl.io.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_config import CONFIG_DEFAULTS
 from sanactl.io.ckpt_copy import Sources
 from sanactl.io.lfs import refuse_pointers
 from sanactl.io.paths import utf8_name
@@ -25,11 +28,11 @@ __all__ = [
     "dtype_warning",
     "load_companions",
     "load_transformer",
-    "prepared_scheduler",
     "quiet_libraries",
     "resolve_dtype",
 ]
 
+_NAMES = {"text_encoder": "text encoder", "vae": "VAE"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -106,7 +109,8 @@ def load_transformer(
     from diffusers import SanaTransformer2DModel
 
     quiet_libraries()
-    config = {k: v for k, v in checkpoint.config.items() if not k.startswith("_")}
+    # Settings of a later diffusers are left out, as diffusers does; that the tensors fit was checked.
+    config = {key: checkpoint.config[key] for key in CONFIG_DEFAULTS}
     with torch.device("meta"):
         model = SanaTransformer2DModel(**config)
     state: dict[str, torch.Tensor] = {}
@@ -156,9 +160,17 @@ def load_companions(
         try:
             with utf8_name(source) as place:
                 setattr(found, part, _load_part(part, place, options, device, dtype))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"{checkpoint.path}: its {part} ({source}) cannot be loaded: {first}") from error
+        except InputError as error:
+            raise InputError(
+                f"{checkpoint.path}: its {_NAMES.get(part, part)}: {error.message}", hint=error.hint
+            ) from error
+    channels = checkpoint.config.in_channels
+    if found.vae is not None and found.vae.config.latent_channels != channels:
+        raise InputError(
+            f"{checkpoint.path}: its VAE makes latents of {found.vae.config.latent_channels} channels, and the transformer"
+            f" takes {channels}",
+            hint="name the VAE that it was trained with",
+        )
     return found
 
 
@@ -189,67 +201,10 @@ def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str
     return source, options
 
 
-def prepared_scheduler(scheduler: Any, *, flow_shift: float | None, sprint: bool) -> Any:
-    """A checkpoint's scheduler with another flow shift, and seen to be one for this transformer.
-
-    Args:
-        flow_shift: the new one, or None for the scheduler's own.
-        sprint: whether the transformer is SANA-Sprint's.
-
-    Raises:
-        InputError: it is of the other family of models.
-        UsageError: it has no flow shift.
-    """
-    name = type(scheduler).__name__
-    if sprint != (scheduler.config.get("prediction_type") == "trigflow"):
-        family, wanted = ("SANA-Sprint", "SCMScheduler") if sprint else ("SANA", "a flow scheduler")
-        raise InputError(
-            f"the checkpoint is {family}'s and its scheduler is {name}", hint=f"it needs {wanted}"
-        )
-    if flow_shift is None:
-        return scheduler
-    key = next((k for k in ("flow_shift", "shift") if k in scheduler.config), None)
-    if key is None:
-        raise UsageError(f"--flow-shift has no effect: {name} has none")
-    return type(scheduler).from_config(scheduler.config, **{key: flow_shift})
-
-
 def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:
     if part == "tokenizer":
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(source, **options)
+        return load_tokenizer(source, options)
     if part == "scheduler":
-        return _load_scheduler(source, options)
-    if part == "vae":
-        from diffusers import AutoencoderDC
-
-        with steady_files(source) as reading:
-            vae = AutoencoderDC.from_pretrained(source, torch_dtype=dtype, **options, **reading)
-        return _placed(vae, device)
-    from transformers import AutoModel
-
-    with steady_files(source) as reading:
-        model = AutoModel.from_pretrained(source, dtype=dtype, **options, **reading)
-    # A text encoder saved with its language-model head is wanted without it.
-    model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
-    return _placed(model, device)
-
-
-def _placed(model: Any, device: Any) -> Any:
-    model = model.to(device).eval().requires_grad_(False)
-    own_memory(model)
-    return model
-
-
-def _load_scheduler(source: str, options: dict[str, Any]) -> Any:
-    from diffusers import ConfigMixin, schedulers
-
-    class AnyScheduler(ConfigMixin):
-        config_name = "scheduler_config.json"
-
-    config = AnyScheduler.load_config(source, **options)
-    cls = getattr(schedulers, config["_class_name"], None)
-    if cls is None:
-        raise ValueError(f"unknown scheduler class {config['_class_name']}")
-    return cls.from_config(config)
+        return load_scheduler(source, options)
+    load = load_vae if part == "vae" else load_text_encoder
+    return load(source, options, device=device, dtype=dtype)

@@ -17,10 +17,27 @@ from torch import Tensor
 
 from sanactl.diffusion.sampler import Guidance, step_options
 
-__all__ = ["INTERMEDIATE_TIMESTEP", "MAX_TIMESTEP", "denoise_sprint", "sprint_guidance"]
+__all__ = [
+    "INTERMEDIATE_TIMESTEP",
+    "MAX_TIMESTEP",
+    "denoise_sprint",
+    "set_sprint_timesteps",
+    "sprint_guidance",
+]
 
 # SanaSprintPipeline's defaults; the second is that of two steps, other numbers of steps are evenly spaced.
 MAX_TIMESTEP, INTERMEDIATE_TIMESTEP = 1.57080, 1.3
+
+
+def set_sprint_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
+    """Sets an `SCMScheduler` to the beginning of so many steps; its last timestep, 0, is none of them."""
+    scheduler.set_timesteps(
+        steps,
+        device=device,
+        max_timesteps=MAX_TIMESTEP,
+        intermediate_timesteps=INTERMEDIATE_TIMESTEP if steps == 2 else None,
+    )
+    scheduler.set_begin_index(0)
 
 
 def sprint_guidance(transformer: Any, scale: float, text: Tensor) -> Tensor:
@@ -56,13 +73,7 @@ def denoise_sprint(
     """
     parameter = next(transformer.parameters())
     device, dtype = parameter.device, parameter.dtype
-    scheduler.set_timesteps(
-        steps,
-        device=device,
-        max_timesteps=MAX_TIMESTEP,
-        intermediate_timesteps=INTERMEDIATE_TIMESTEP if steps == 2 else None,
-    )
-    scheduler.set_begin_index(0)
+    set_sprint_timesteps(scheduler, steps, device)
     spread = scheduler.config.sigma_data
     scale = sprint_guidance(transformer, guidance.scale, guidance.text.to(device))
     text, mask = guidance.text.to(device, dtype), guidance.mask.to(device)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanactl.errors import InputError
+
 __all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction"]
 
 # Prompts whose tokens are counted at once.
@@ -49,6 +51,9 @@ def encode_prompts(
     Returns:
         embeddings [B, T, D] in the encoder's dtype and the mask [B, T], 1 for a token and 0 for padding. Padding is
         masked in every attention, so an embedding does not depend on its neighbours in the batch.
+
+    Raises:
+        InputError: tokenizer and text encoder are of different models.
     """
     with _tokenizing:
         texts, length = _texts(tokenizer, prompts, max_sequence_length, instruction)
@@ -61,11 +66,23 @@ def encode_prompts(
             add_special_tokens=True,
             return_tensors="pt",
         )
+    rows, most = _embeddings(text_encoder), int(tokens["input_ids"].max())
+    if rows is not None and most >= rows:
+        raise InputError(
+            f"the tokenizer gives the token {most:,}, and the text encoder knows {rows:,}",
+            hint="they are not of one model",
+        )
     device = next(text_encoder.parameters()).device
     mask = tokens["attention_mask"].to(device)
     hidden = text_encoder(tokens["input_ids"].to(device), attention_mask=mask)[0]
     select = [0, *range(-max_sequence_length + 1, 0)]
     return hidden[:, select], mask[:, select]
+
+
+def _embeddings(text_encoder: Any) -> int | None:
+    """How many tokens a text encoder knows, or None where it does not tell."""
+    find = getattr(text_encoder, "get_input_embeddings", None)
+    return getattr(find() if find else None, "num_embeddings", None)
 
 
 def _texts(

@@ -14,7 +14,15 @@ from sanactl.errors import InputError
 from sanactl.io.json_values import brief, parse_json, shown
 from sanactl.io.lfs import is_pointer, pointer_error
 
-__all__ = ["INDEX_NAME", "WEIGHTS_NAME", "Located", "choose_weights", "read_json", "transformer_folder"]
+__all__ = [
+    "INDEX_NAME",
+    "WEIGHTS_NAME",
+    "Located",
+    "choose_weights",
+    "read_index",
+    "read_json",
+    "transformer_folder",
+]
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
@@ -86,7 +94,7 @@ def transformer_folder(path: Path, variant: str | None) -> Located:
     whole = WEIGHTS_NAME.replace(".", f".{variant}.") if variant else WEIGHTS_NAME
     both = (path / whole).is_file()
     try:
-        index = _read_index(path / chosen)
+        index = read_index(path / chosen)
     except InputError as error:
         if both:
             raise InputError(
@@ -141,7 +149,7 @@ def choose_weights(names: Iterable[str], variant: str | None, where: str) -> str
     raise InputError(f"{where} holds no {WEIGHTS_NAME}")
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
     """The weight_map of an index.json, whose shards are plain names of files beside it."""
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):

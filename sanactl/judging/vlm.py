@@ -88,14 +88,12 @@ class VlmJudge:
             InputError: the folder does not exist or holds no such model, or the Hub has none.
         """
         place = _place(source)
+        import numpy as np
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-        from transformers.utils import logging
 
-        from sanactl.diffusion.tensors import own_memory, steady_files
+        from sanactl.diffusion.guard import reading
+        from sanactl.judging.vlm_load import load_vlm
 
-        if Path(place).is_dir():
-            logging.disable_progress_bar()  # it is for downloads; a folder loads at once
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -104,19 +102,14 @@ class VlmJudge:
         )
         if not isinstance(kind, torch.dtype):
             raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
-        try:
-            with utf8_name(place) as folder:
-                processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-            with steady_files(place) as reading:
-                # a repository's own code may not know options of transformers
-                more = {"trust_remote_code": True} if trust_remote_code else reading
-                model = AutoModelForImageTextToText.from_pretrained(place, dtype=kind, **more)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(f"{source}: cannot be loaded as a judge: {reason}") from error
-        model = model.to(device)
-        own_memory(model)
-        judge = cls(model, processor, source)
+        with utf8_name(place) as folder:
+            model, processor = load_vlm(
+                folder, device=device, dtype=kind, trust_remote_code=trust_remote_code
+            )
+        with reading(f"{source} as a judge"):
+            judge = cls(model, processor, source)
+            # Some models load and cannot answer the dialogue: better said now than at the first image.
+            judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
         judge.identity["files"] = _files_of(Path(place))
         return judge
 

@@ -81,7 +81,8 @@ class Sana:
         decode: bool = True,
     ) -> None:
         from sanactl.diffusion.cpu import keep_freed_memory, one_thread_each
-        from sanactl.diffusion.loading import load_companions, load_transformer, prepared_scheduler
+        from sanactl.diffusion.loading import load_companions, load_transformer
+        from sanactl.diffusion.schedulers import prepared_scheduler
 
         if device.type == "cpu":
             keep_freed_memory()
@@ -92,14 +93,17 @@ class Sana:
         self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
         self.sprint = is_sprint(checkpoint)
         self.companions.scheduler = prepared_scheduler(
-            self.companions.scheduler, flow_shift=settings.flow_shift, sprint=self.sprint
+            self.companions.scheduler,
+            flow_shift=settings.flow_shift,
+            sprint=self.sprint,
+            steps=settings.steps,
         )
         self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
         self._factor = pixels_per_latent(checkpoint)
         vae = self.companions.vae
         if vae is not None and 2 ** (len(vae.config.encoder_block_out_channels) - 1) != self._factor:
             raise InputError(
-                f"{checkpoint.path}: its autoencoder does not make {self._factor} pixels of a latent",
+                f"{checkpoint.path}: its VAE does not make {self._factor} pixels of a latent",
                 hint="name the autoencoder that it was trained with",
             )
         self.instruction = _instruction(settings)
@@ -139,13 +143,20 @@ class Sana:
         """One prompt, by itself, so that its embedding does not depend on others: [1, T, D] and [1, T]."""
         from sanactl.diffusion.text import encode_prompts
 
-        return encode_prompts(
+        text, mask = encode_prompts(
             self.companions.tokenizer,
             self.companions.text_encoder,
             [prompt],
             max_sequence_length=self.settings.max_sequence_length,
             instruction=None if negative else self.instruction,
         )
+        wanted = int(self.transformer.config.caption_channels)
+        if text.shape[2] != wanted:
+            raise InputError(
+                f"{self.name}: its text encoder gives {text.shape[2]} numbers a token, and the transformer takes {wanted}",
+                hint="name the text encoder that it was trained with",
+            )
+        return text, mask
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Draws one image for each prompt and seed, lot by lot in order: uint8 [lot or fewer, height, width, 3]."""

@@ -11,6 +11,7 @@ from sanactl.errors import InputError
 from sanactl.io.atomic import atomic_path
 from sanactl.io.builtin import asset
 from sanactl.io.checkpoint import Checkpoint
+from sanactl.io.ckpt_config import CONFIG_DEFAULTS
 from sanactl.io.ckpt_metadata import encode_metadata, lineage_entry, portable_companions
 
 __all__ = ["SHAPES_CONFIG", "SHAPES_SAMPLING", "init_like", "init_shapes"]
@@ -101,7 +102,7 @@ def _write_random(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = SanaTransformer2DModel(**config)
+        model = SanaTransformer2DModel(**{k: v for k, v in config.items() if k in CONFIG_DEFAULTS})
         # Zero output: the first steps then learn the mean velocity and not to undo noise of their own.
         torch.nn.init.zeros_(model.proj_out.weight)
         torch.nn.init.zeros_(model.proj_out.bias)

@@ -126,7 +126,7 @@ def test_companions_are_found_where_the_header_says(place: Path) -> None:
         ({}, "names no vae"),
         ({"vae": {"source": "./gone", "subfolder": "vae"}}, "./gone is not there"),
         ({"vae": {"source": "builtin:moon", "subfolder": "vae"}}, "builtin:moon"),
-        ({"vae": {"source": "broken"}}, "its vae"),
+        ({"vae": {"source": "broken"}}, "its VAE: broken holds no diffusion_pytorch_model.safetensors"),
     ],
 )
 def test_companions_that_are_not_there(place: Path, companions: dict, said: str) -> None:
@@ -147,7 +147,7 @@ def test_an_autoencoder_of_another_scale_is_refused(place: Path) -> None:
     AutoencoderDC.from_config(config).save_pretrained(place / "world/vae")
     tiny = open_checkpoint("tiny.st")
     other = replace(tiny, companions={**tiny.companions, "vae": {"source": "world", "subfolder": "vae"}})
-    with pytest.raises(InputError, match="does not make 8 pixels of a latent"):
+    with pytest.raises(InputError, match="VAE does not make 8 pixels of a latent"):
         Sana(other, sampling_settings(other), device=torch.device("cpu"), dtype=torch.float32)
 
 
