@@ -109,7 +109,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     ),
     "far too wide": (
         "text_encoder/config.json",
-        lambda p: edit(p, hidden_size=3 * 2**18),
+        lambda p: edit(p, hidden_size=96 * 2**14),
         "describes a model of",
     ),
     "of an unknown class": ("text_encoder/config.json", lambda p: edit(p, model_type="moon"), "moon"),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import shutil
+import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sanactl.errors import InputError
+from sanactl.io.builtin import asset
 from sanactl.judging.judge import open_judge
 from sanactl.judging.vlm import VlmJudge, answer_tokens
 from sanactl.shapes.dataset import batch
@@ -144,6 +152,79 @@ def test_what_is_no_judge_is_refused(tmp_path: Path, judge_folder: Path) -> None
         open_judge(str(tmp_path))
     with pytest.raises(InputError, match="no type of numbers"):
         open_judge(str(judge_folder), dtype="float12")
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 50_000)
+
+
+def without_a_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state[next(name for name in sorted(state) if name.endswith("layers.0.mlp.up_proj.weight"))]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_short, "model.safetensors is truncated"),
+        (without_a_tensor, "lacks the tensor"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "as a judge cannot be used"),
+        (lambda folder: (folder / "chat_template.jinja").unlink(), "no chat template"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{"), "as a judge cannot be used"),
+        (lambda folder: edit(folder, text_config={"model_type": "qwen2"}), "describes a model of"),
+        (lambda folder: edit(folder, image_seq_length=10**30), "image_seq_length is"),
+        (lambda folder: edit(folder, model_type="moon"), "moon"),
+    ],
+)
+def test_damaged_judges_give_one_line(
+    tmp_path: Path, judge_folder: Path, damage: Callable[[Path], Any], said: str
+) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(judge_folder, folder)
+    damage(folder)
+    with pytest.raises(InputError, match=said) as caught:
+        open_judge(str(folder), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "vae", "tokenizer"])
+def test_models_that_are_no_judge_are_refused(tmp_path: Path, part: str) -> None:
+    """A language model, an autoencoder, a folder without a model."""
+    shutil.copytree(asset(part), tmp_path / part)
+    with pytest.raises(InputError) as caught:
+        open_judge(str(tmp_path / part), device="cpu")
+    assert str(tmp_path / part) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_judges_config_cannot_have_anything_fetched_or_run(
+    tmp_path: Path, judge_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("something was asked of the network")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    folder = tmp_path / "judge"
+    shutil.copytree(judge_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, config["vision_config"], config["text_config"]):
+        part["_attn_implementation"] = "kernels-community/flash-attn"
+    config["auto_map"] = {"AutoModelForImageTextToText": "evil.Evil", "AutoConfig": "evil.Evil"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    judge = open_judge(str(folder), device="cpu")
+    assert isinstance(judge, VlmJudge)
+    assert judge.model.config._attn_implementation in ("sdpa", "eager")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_spellings_of_an_answer() -> None:
