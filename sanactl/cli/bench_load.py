@@ -50,8 +50,9 @@ def load(
 
 
 def _show(records: list[Record]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from sanactl.cli.console import PlainConsole
 
     first = records[0]
     table = Table(
@@ -64,4 +65,4 @@ def _show(records: list[Record]) -> None:
         table.add_column(heading, justify="right")
     for row in records:
         table.add_row(row["task"], f"{row['idle']:.1f}", f"{row['loaded']:.1f}", f"{row['ratio']:.2f}")
-    Console().print(table)
+    PlainConsole().print(table)

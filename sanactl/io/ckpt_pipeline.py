@@ -93,7 +93,7 @@ def write_pipeline(
                 if copy:
                     copy_folder(source, folder / name)
                 else:
-                    (folder / name).symlink_to(source.resolve(), target_is_directory=True)
+                    (folder / name).symlink_to(os.path.realpath(source), target_is_directory=True)
             write_json(folder / "model_index.json", index)
     finally:
         progress.close()

@@ -104,7 +104,8 @@ class Journal:
     def relative(self, path: Path | str) -> str:
         """A path as the journal writes it: relative to the folder where it lies inside."""
         try:
-            return str(Path(path).resolve().relative_to(self.folder.resolve()))
+            # Unlike `Path.resolve`, `realpath` takes a link that leads to itself.
+            return str(Path(os.path.realpath(path)).relative_to(os.path.realpath(self.folder)))
         except ValueError:
             return str(path)
 

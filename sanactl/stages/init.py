@@ -69,7 +69,7 @@ def init_scratch(
         seed: of the weights.
     """
     config = {**SHAPES_CONFIG, **({"num_layers": blocks} if blocks else {})}
-    source = "builtin:shapes" if world is None else str(world.resolve())
+    source = "builtin:shapes" if world is None else os.path.realpath(world)
     companions = {name: {"source": source, "subfolder": name} for name in COMPANIONS}
     _write_random(target, config, companions, SHAPES_SAMPLING, [], None, seed, force)
 
