@@ -150,7 +150,7 @@ def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Pr
     (record,) = [json.loads(line) for line in out.splitlines()]
     assert (record["kind"], record["metric"], record["of"]) == ("score", "train_state", 14), said
     assert 2 <= record["step"] < 14
-    assert process.returncode == 0 or first == 2  # torchrun has an exit code of its own
+    assert process.returncode == 130 or first == 2  # torchrun has an exit code of its own
     assert not Path("parts.st").exists()
     # What comes behind in a pipe does not take it for the result.
     assert "no checkpoint" in sanactl.fails("inspect", "-", stdin=out)
