@@ -7,4 +7,5 @@ cd "$root"
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest "$@"
+# One worker a processor, four at most: many tests start processes of their own.
+exec python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal "$@"

@@ -99,8 +99,15 @@ def _settled(status: os.stat_result) -> bool:
 
 
 def _bound(folder: Path) -> None:
-    """Remove the oldest entries past `MAX_ENTRIES`, and temporaries that a killed run left among them."""
+    """Remove the oldest entries past `MAX_ENTRIES`, and temporaries that a killed run left among them.
+
+    Another run may remove the same entries at the same time, so each may be gone already.
+    """
+    found: list[tuple[int, str]] = []
     with os.scandir(folder) as entries:
-        found = sorted((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries)
-    for _, path in found[: max(0, len(found) - MAX_ENTRIES)]:
-        os.unlink(path)
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path))
+    for _, path in sorted(found)[: max(0, len(found) - MAX_ENTRIES)]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
