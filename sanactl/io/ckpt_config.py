@@ -15,7 +15,7 @@ from sanactl.io.json_values import brief, shown
 __all__ = ["CONFIG_DEFAULTS", "MAX_BLOCKS", "QK_NORMS", "SanaConfig", "check_config"]
 
 # The deepest published SANA has 60. At this depth what is done block by block ends in a second.
-MAX_BLOCKS = 1024
+MAX_BLOCKS = 4096
 _MAX_SIZE = 1 << 24  # of a width, a number of heads, of channels or of latents a side
 _MAX_FACTOR = 1e6  # of a setting that something is multiplied by
 
