@@ -14,7 +14,7 @@ mkdir -p "$world" && cd "$world"
 say() { printf '\n== %s\n' "$*" >&2; }
 
 say "prompts: the held-out evaluation set and the calibration set, by a fixed seed"
-python -m sanactl.shapes.make_assets
+python -m sanactl.world.make_assets
 
 say "autoencoder: diffusers' AutoencoderDC, 64 x 64 pixels to 8 latents of 8 x 8 (prints dB on unseen scenes)"
 [ -d vae ] || sanactl make-shapes vae --world .

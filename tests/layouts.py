@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from sanactl.stages.data import TableSource, open_training_data
+from sanactl.data import TableSource, open_training_data
 
 Build = Callable[[], object]
 TWO = ["text 0", "text 1"]

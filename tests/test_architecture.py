@@ -17,16 +17,22 @@ ROOT = Path(sanactl.__file__).parent
 # A layer may import those below it; layers of one height do not import each other.
 HEIGHT = {
     "errors": 0,
-    "io": 1,
-    "diffusion": 2,
-    "surgery": 2,
-    "optim": 2,
-    "shapes": 2,
-    "metrics": 3,
-    "judging": 4,
-    "stages": 5,
-    "bench": 6,
-    "cli": 7,
+    "files": 1,
+    "records": 2,
+    "checkpoint": 3,
+    "surgery": 4,
+    "optim": 4,
+    "shapes": 4,
+    "model": 5,
+    "data": 6,
+    "scoring": 6,
+    "judging": 7,
+    "sampling": 8,
+    "training": 8,
+    "report": 9,
+    "world": 9,
+    "bench": 10,
+    "cli": 11,
 }
 
 

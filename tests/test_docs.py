@@ -25,9 +25,9 @@ from typing import Any
 import pytest
 import typer
 
+from sanactl.checkpoint.builtin import asset
 from sanactl.cli.app import COMMANDS, main
-from sanactl.io.builtin import asset
-from sanactl.io.records import read_records
+from sanactl.records.records import read_records
 
 ROOT = Path(__file__).parent.parent
 PAGES = [p for p in (ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "CHANGELOG")) if p.exists()]
@@ -234,15 +234,15 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     import torch
     from PIL import Image
 
-    from sanactl.cli.run import checkpoint_record
-    from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.io.journal import Journal, Run
-    from sanactl.judging.oracle import OracleJudge
+    from sanactl.checkpoint.open import open_checkpoint
+    from sanactl.cli.frame.run import checkpoint_record
+    from sanactl.judging.backends.oracle import OracleJudge
+    from sanactl.judging.select import judge_stream
+    from sanactl.model.conditioning import SamplingSettings
+    from sanactl.records.journal import Journal, Run
+    from sanactl.sampling.sample_folder import SampleFolder, folder_settings
+    from sanactl.scoring.geneval.evaluate import evaluate_geneval
     from sanactl.shapes.dataset import batch
-    from sanactl.stages.conditioning import SamplingSettings
-    from sanactl.stages.eval import evaluate_geneval
-    from sanactl.stages.judge import judge_stream
-    from sanactl.stages.sample_folder import SampleFolder, folder_settings
     from sanactl.surgery.describe import describe
     from sanactl.surgery.grow import plan_grow
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+from sanactl.bench.synthetic import synthetic_checkpoint, synthetic_plan
+from sanactl.checkpoint.metadata import lineage_entry
+from sanactl.checkpoint.write import write_checkpoint
 from sanactl.cli.app import main
-from sanactl.io.ckpt_metadata import lineage_entry
-from sanactl.io.safetensors import read_header
-from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import synthetic_checkpoint, synthetic_plan
+from sanactl.files.safetensors import read_header
 
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 CASES = int(os.environ.get("FUZZ_CASES", "90"))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sanactl.bench.machine import time_calls
+from sanactl.bench.optim_cost import copy_bandwidth
 from sanactl.bench.rows import Rows
 from sanactl.optim import tiled, triton_kernels
-from sanactl.optim.bench_cost import copy_bandwidth
 from sanactl.optim.blockwise import CODES, Code, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import part_of

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.open import open_checkpoint
 from sanactl.errors import UsageError
-from sanactl.io.builtin import asset
-from sanactl.io.checkpoint import open_checkpoint
 
 __all__ = ["TASKS", "Phases", "measure_load"]
 
@@ -129,8 +129,8 @@ def measure_load(
 
 
 def _finetune(phases: Phases, batch: int = 8) -> None:
-    from sanactl.stages.data import ShapesSource
-    from sanactl.stages.finetune import FinetuneSettings, finetune
+    from sanactl.data import ShapesSource
+    from sanactl.training.finetune import FinetuneSettings, finetune
 
     settings = FinetuneSettings(
         steps=10**6,
@@ -153,7 +153,7 @@ def _finetune(phases: Phases, batch: int = 8) -> None:
 def _sample(phases: Phases) -> None:
     import torch
 
-    from sanactl.stages.conditioning import Sana, sampling_settings
+    from sanactl.model.conditioning import Sana, sampling_settings
 
     base = open_checkpoint(asset("base.st"))
     sana = Sana(base, sampling_settings(base, steps=5), device=torch.device("cpu"), dtype=torch.float32)
@@ -177,8 +177,8 @@ def _judge(phases: Phases) -> None:
 def _importance(phases: Phases) -> None:
     import torch
 
-    from sanactl.stages.conditioning import sampling_settings
-    from sanactl.stages.importance import block_importance
+    from sanactl.model.conditioning import sampling_settings
+    from sanactl.sampling.importance import block_importance
 
     base = open_checkpoint(asset("base.st"))
     settings = sampling_settings(base, steps=3)

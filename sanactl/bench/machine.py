@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from sanactl.bench.optim_cost import Timer, copy_bandwidth, free_memory
 from sanactl.bench.rows import Rows
-from sanactl.optim.bench_cost import Timer, copy_bandwidth, free_memory
 
 __all__ = ["device_name", "measure_machine", "time_calls"]
 

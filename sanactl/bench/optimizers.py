@@ -1,11 +1,11 @@
-"""Optimizers on the parameters of whole models: `sanactl.optim.bench` with its rows on the disk as they come."""
+"""Optimizers on the parameters of whole models: `sanactl.bench.optim` with its rows on the disk as they come."""
 
 from __future__ import annotations
 
 import torch
 
+from sanactl.bench import optim as bench
 from sanactl.bench.rows import Rows
-from sanactl.optim import bench
 
 __all__ = ["measure_optimizers"]
 
@@ -27,7 +27,7 @@ def measure_optimizers(
     """Adds a row for each optimizer to the table "a step of an optimizer", for all of a model's blocks.
 
     Args:
-        model: one of `sanactl.optim.bench.MODELS`.
+        model: one of `sanactl.bench.optim.MODELS`.
         dtype: of parameters and gradients.
         blocks: of the model; all of them by default.
         steps: timed, after one that makes the state.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sanactl.io.ckpt_sana import CONFIG_DEFAULTS
+from sanactl.checkpoint.sana import CONFIG_DEFAULTS
 
 __all__ = ["CONFIGS", "Models", "make_transformer"]
 

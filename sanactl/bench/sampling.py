@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from sanactl.bench.optim_cost import Timer, peak_memory, reset_peak
 from sanactl.bench.random_models import Models, make_transformer
 from sanactl.bench.rows import Rows
-from sanactl.diffusion.sampler import Guidance, decode_latents, denoise, initial_noise
-from sanactl.diffusion.text import encode_prompts, human_instruction
-from sanactl.optim.bench_cost import Timer, peak_memory, reset_peak
+from sanactl.model.sampler import Guidance, decode_latents, denoise, initial_noise
+from sanactl.model.text import encode_prompts, human_instruction
 
 __all__ = ["measure_sampling"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from sanactl.bench.optim_cost import Timer, peak_memory, reset_peak, state_bytes
 from sanactl.bench.random_models import CONFIGS, make_transformer
 from sanactl.bench.rows import Rows
-from sanactl.diffusion.flow import sample_sigmas, velocity_loss
 from sanactl.errors import UsageError
+from sanactl.model.flow import sample_sigmas, velocity_loss
 from sanactl.optim import build_optimizer
-from sanactl.optim.bench_cost import Timer, peak_memory, reset_peak, state_bytes
-from sanactl.stages.training.precision import keep_attention_fp32
+from sanactl.training.precision import keep_attention_fp32
 
 __all__ = ["measure_training"]
 

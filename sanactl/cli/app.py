@@ -16,12 +16,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl import __version__
-from sanactl.cli.process import Interrupts
-from sanactl.cli.startup import commands_help, lighten
-from sanactl.cli.stdout import reader_left, silence_stdout
-from sanactl.cli.terminal import drawable, is_first_process, quiet_end, say
-from sanactl.cli.trouble import say_traceback, told
-from sanactl.cli.usage import no_such_command
+from sanactl.cli.frame.process import Interrupts
+from sanactl.cli.frame.startup import commands_help, lighten
+from sanactl.cli.frame.stdout import reader_left, silence_stdout
+from sanactl.cli.frame.terminal import drawable, is_first_process, quiet_end, say
+from sanactl.cli.frame.trouble import say_traceback, told
+from sanactl.cli.frame.usage import no_such_command
 
 __all__ = ["COMMANDS", "app", "main"]
 

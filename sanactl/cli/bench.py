@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli.bench_load import load
 from sanactl.cli.bench_optim import optim
-from sanactl.io.records import Record
+from sanactl.records.records import Record
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -51,10 +51,10 @@ def surgery(
     The contenders take turns. Times end when the output is on the disk, but for the rows "not flushed". On a terminal:
     a table; in a pipe: a score record a contender.
     """
-    from sanactl.cli.run import Invocation
+    from sanactl.bench.surgery import bench_surgery
+    from sanactl.bench.synthetic import SANA_1_6B, TINY
+    from sanactl.cli.frame.run import Invocation
     from sanactl.errors import UsageError
-    from sanactl.surgery.bench import SANA_1_6B, TINY
-    from sanactl.surgery.bench_surgery import bench_surgery
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="name one on the disk to be measured")
@@ -69,8 +69,8 @@ def _show(records: list[Record]) -> None:
     """A table a task and size, times of the first contender as 1."""
     from rich.text import Text
 
-    from sanactl.cli.console import PlainConsole, data, show_rows
-    from sanactl.cli.render import human_bytes
+    from sanactl.cli.frame.console import PlainConsole, data, show_rows
+    from sanactl.cli.frame.render import human_bytes
 
     console = PlainConsole()
     tables: dict[tuple[str, int], list[Record]] = {}

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.io.records import Record
+from sanactl.records.records import Record
 
 __all__ = ["load"]
 
@@ -40,7 +40,7 @@ def load(
     It starts and ends the busy processes itself. In a pipe: a score record each.
     """
     from sanactl.bench.load import measure_load
-    from sanactl.cli.run import Invocation
+    from sanactl.cli.frame.run import Invocation
 
     run = Invocation("bench load")
     names = None if task is None else [name.strip() for name in task.split(",") if name.strip()]
@@ -52,7 +52,7 @@ def load(
 def _show(records: list[Record]) -> None:
     from rich.table import Table
 
-    from sanactl.cli.console import PlainConsole
+    from sanactl.cli.frame.console import PlainConsole
 
     first = records[0]
     table = Table(

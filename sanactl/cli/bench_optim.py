@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.options import Device, Dtype
+from sanactl.cli.frame.options import Device, Dtype
 
 __all__ = ["optim"]
 
@@ -51,11 +51,11 @@ def optim(
     They take turns, each with new state, so that a busy machine disturbs all alike. One that cannot run here has a
     row with the reason. In a pipe: a score record each.
     """
-    from sanactl.cli.streams import is_first_process, note, write_line
-    from sanactl.diffusion.loading import resolve_dtype
-    from sanactl.io.records import dumps
-    from sanactl.optim import bench
-    from sanactl.stages.conditioning import pick_device
+    from sanactl.bench import optim as bench
+    from sanactl.cli.frame.streams import is_first_process, note, write_line
+    from sanactl.model.conditioning import pick_device
+    from sanactl.model.loading import resolve_dtype
+    from sanactl.records.records import dumps
 
     place = pick_device(device)
     kind = resolve_dtype(dtype, place)
@@ -71,7 +71,7 @@ def optim(
     if sys.stdout.isatty():
         from rich.live import Live
 
-        from sanactl.cli.console import PlainConsole
+        from sanactl.cli.frame.console import PlainConsole
 
         with Live(console=PlainConsole(), auto_refresh=False) as live:
             for table in tables:
@@ -86,8 +86,8 @@ def show(rows: list[dict[str, Any]]) -> Any:
     """The rows as a table for a terminal."""
     from rich.table import Table
 
-    from sanactl.cli.console import data
-    from sanactl.cli.render import human_count
+    from sanactl.cli.frame.console import data
+    from sanactl.cli.frame.render import human_count
 
     first = rows[0]
     speed = next((f", copies {row['copy_gb_s']:.3g} GB/s" for row in rows if "copy_gb_s" in row), "")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import (
+from sanactl.cli.frame.options import (
     CheckpointArgument,
     Copy,
     DryRun,
@@ -68,11 +68,11 @@ def convert(
 
     Between formats no value is computed: there and back is the same file, byte for byte.
     """
-    from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import Job, execute, natural_name
+    from sanactl.checkpoint.locate import read_json
+    from sanactl.checkpoint.open import open_checkpoint
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
-    from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.io.ckpt_resolve import read_json
     from sanactl.surgery.convert import parse_dtype, plan_convert
 
     if dtype is not None:

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import BatchSize, CheckpointArgument, Device, Force, Output, Revision, Seed
+from sanactl.cli.frame.options import BatchSize, CheckpointArgument, Device, Force, Output, Revision, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -63,16 +63,16 @@ def encode(
 
     Writes a folder of safetensors shards; a stopped run goes on where it was. The checkpoint's record goes to stdout.
     """
-    from sanactl.cli.outputs import check_folder
-    from sanactl.cli.render import human_bytes, show_checkpoints
-    from sanactl.cli.run import Invocation, checkpoint_record
-    from sanactl.cli.streams import find_checkpoint, note
+    from sanactl.checkpoint.write import parse_size
+    from sanactl.cli.frame.outputs import check_folder
+    from sanactl.cli.frame.render import human_bytes, show_checkpoints
+    from sanactl.cli.frame.run import Invocation, checkpoint_record
+    from sanactl.cli.frame.streams import find_checkpoint, note
+    from sanactl.data import open_examples
+    from sanactl.data.encode import EncodeSettings
+    from sanactl.data.encode import encode as write
     from sanactl.errors import InputError
-    from sanactl.io.writer import parse_size
-    from sanactl.stages.conditioning import pick_device, sampling_settings
-    from sanactl.stages.data import open_examples
-    from sanactl.stages.encode import EncodeSettings
-    from sanactl.stages.encode import encode as write
+    from sanactl.model.conditioning import pick_device, sampling_settings
 
     run = Invocation("encode", seed=seed)
     if output is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sanactl.cli.options import Force, Output, RecordsArgument
+from sanactl.cli.frame.options import Force, Output, RecordsArgument
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -33,11 +33,11 @@ def geneval(
     The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
     Stop it at any time: the same command goes on where it was.
     """
-    from sanactl.cli.render_scores import show_scores
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_records
-    from sanactl.metrics.geneval import get_detector
-    from sanactl.stages.eval import evaluate_geneval
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.scoring.geneval.evaluate import evaluate_geneval
+    from sanactl.scoring.geneval.rules import get_detector
 
     run = Invocation("eval geneval")
     target = run.records_file(output, "geneval", force=force)

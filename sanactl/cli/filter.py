@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import Force, Output, RecordsArgument
+from sanactl.cli.frame.options import Force, Output, RecordsArgument
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -46,11 +46,11 @@ def filter_(
 
     Records go to stdout and to filter.jsonl.
     """
-    from sanactl.cli.render import show_images
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_records, note
+    from sanactl.cli.frame.render import show_images
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_records, note
     from sanactl.errors import UsageError
-    from sanactl.stages.filter import Condition, filter_records
+    from sanactl.scoring.filter import Condition, filter_records
 
     if not (correct or where or per_prompt or top):
         raise UsageError("filter by what?", hint="give --correct, --where, --per-prompt or --top")

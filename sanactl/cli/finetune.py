@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from sanactl.cli import finetune_options as option
-from sanactl.cli.options import CheckpointArgument, Force, Output, Revision, Seed
+from sanactl.cli.frame.options import CheckpointArgument, Force, Output, Revision, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -62,21 +62,21 @@ def finetune(
 
     The loss of every step goes to NAME.train.jsonl.
     """
-    from sanactl.cli.render import show_checkpoints
-    from sanactl.cli.run import Invocation, checkpoint_record
-    from sanactl.cli.streams import find_checkpoint, is_first_process, note
+    from sanactl.checkpoint.open import open_checkpoint
+    from sanactl.cli.frame.render import show_checkpoints
+    from sanactl.cli.frame.run import Invocation, checkpoint_record
+    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.data import open_training_data
     from sanactl.errors import InputError, OutputExistsError
-    from sanactl.io.checkpoint import open_checkpoint
+    from sanactl.model.conditioning import pixels_per_latent, sampling_settings
+    from sanactl.model.processes import agree
     from sanactl.optim.blockwise import CODES
-    from sanactl.stages.conditioning import pixels_per_latent, sampling_settings
-    from sanactl.stages.data import open_training_data
-    from sanactl.stages.finetune import FinetuneSettings, is_result, run_key
-    from sanactl.stages.finetune import finetune as train
-    from sanactl.stages.processes import agree
-    from sanactl.stages.training.checks import check_run
-    from sanactl.stages.training.figures import FiguresFile, figures_path
-    from sanactl.stages.training.outputs import check_outputs
-    from sanactl.stages.training.settings import SCALINGS, SCHEDULES
+    from sanactl.training.checks import check_run
+    from sanactl.training.figures import FiguresFile, figures_path
+    from sanactl.training.finetune import FinetuneSettings, is_result, run_key
+    from sanactl.training.finetune import finetune as train
+    from sanactl.training.outputs import check_outputs
+    from sanactl.training.settings import SCALINGS, SCHEDULES
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
     _check_choice("--schedule", schedule, SCHEDULES)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import (
+from sanactl.cli.frame.options import (
     CheckpointArgument,
     Copy,
     DryRun,
@@ -126,8 +126,8 @@ def grow(
     """
     import re
 
-    from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import Job, execute, natural_name
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
     from sanactl.surgery.grow import plan_grow, plan_qk_norm
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import (
+from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
     Device,
@@ -50,16 +50,16 @@ def importance(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts, instruction_settings, prompts_wanted
-    from sanactl.cli.outputs import check_file
-    from sanactl.cli.render import show_blocks
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_checkpoint, is_first_process, note
-    from sanactl.diffusion.loading import dtype_warning, resolve_dtype
+    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted
+    from sanactl.cli.frame.outputs import check_file
+    from sanactl.cli.frame.render import show_blocks
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.errors import UsageError
-    from sanactl.io.atomic import check_target
-    from sanactl.stages.conditioning import pick_device, sampling_settings
-    from sanactl.stages.importance import block_importance
+    from sanactl.files.atomic import check_target
+    from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.sampling.importance import block_importance
 
     if plot is not None:
         if plot.suffix.lower() not in (".png", ".svg"):
@@ -104,7 +104,7 @@ def importance(
     run.emit(kept, show=show_blocks, owed=True)
     try:
         if plot is not None and is_first_process():
-            from sanactl.stages.report.plots import plot_importance
+            from sanactl.report.plots import plot_importance
 
             plot_importance(kept, plot, force=force)
     finally:

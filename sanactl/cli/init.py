@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import Force, Output, Seed
+from sanactl.cli.frame.options import Force, Output, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -41,12 +41,12 @@ def init(
     """
     from functools import partial
 
-    from sanactl.cli.render import show_checkpoints
-    from sanactl.cli.run import Invocation, checkpoint_record
+    from sanactl.checkpoint.builtin import asset
+    from sanactl.checkpoint.open import open_checkpoint
+    from sanactl.cli.frame.render import show_checkpoints
+    from sanactl.cli.frame.run import Invocation, checkpoint_record
     from sanactl.errors import UsageError
-    from sanactl.io.builtin import asset
-    from sanactl.io.checkpoint import open_checkpoint
-    from sanactl.stages.init import init_like, init_scratch, init_shapes
+    from sanactl.world.init import init_like, init_scratch, init_shapes
 
     if output is not None:
         _check_name(output)
@@ -80,8 +80,8 @@ def init(
 
 def _check_name(output: Path) -> None:
     """Refuses a name that would promise another format than the one file that is written."""
+    from sanactl.checkpoint.write import target_kind
     from sanactl.errors import UsageError
-    from sanactl.io.writer import target_kind
 
     try:
         kind = target_kind(output)

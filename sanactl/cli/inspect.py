@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sanactl.cli.options import CheckpointArgument, Revision
+from sanactl.cli.frame.options import CheckpointArgument, Revision
 
 _AT_ONCE = 256 << 20  # bytes, read in a fraction of a second
 
@@ -34,10 +34,10 @@ def inspect(
     """
     import sys
 
-    from sanactl.cli.run import checkpoint_record
-    from sanactl.cli.streams import find_checkpoint, note, write_line
-    from sanactl.io.ckpt_kinds import model_name
-    from sanactl.io.records import dumps
+    from sanactl.checkpoint.kinds import model_name
+    from sanactl.cli.frame.run import checkpoint_record
+    from sanactl.cli.frame.streams import find_checkpoint, note, write_line
+    from sanactl.records.records import dumps
 
     found, _ = find_checkpoint(checkpoint, revision=revision, native=True)
     for line in found.notes:

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument
+from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -47,12 +47,12 @@ def judge(
 
     Winners' records go to stdout and to judge.jsonl. Stop it at any time: the same command goes on where it was.
     """
-    from sanactl.cli.render import show_images
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_records
+    from sanactl.cli.frame.render import show_images
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.judging.judge import open_judge
-    from sanactl.stages.judge import judge_stream
+    from sanactl.judging.select import judge_stream
 
     if keep is not None and all_images:
         raise UsageError("--keep and --all exclude each other")

@@ -25,14 +25,14 @@ def log(
     [bold]sanactl log[/bold]                   this folder's journal
     [bold]sanactl log base-d60.st[/bold]       one checkpoint's own lineage, no journal needed
     """
-    from sanactl.cli.stdout import write_text
-    from sanactl.cli.streams import note, write_line
-    from sanactl.io.journal import Journal
-    from sanactl.io.records import dumps
-    from sanactl.stages.lineage import journal_tree, lineage_tree, outline
+    from sanactl.cli.frame.stdout import write_text
+    from sanactl.cli.frame.streams import note, write_line
+    from sanactl.records.journal import Journal
+    from sanactl.records.records import dumps
+    from sanactl.report.lineage import journal_tree, lineage_tree, outline
 
     if checkpoint is not None:
-        from sanactl.io.checkpoint import open_checkpoint
+        from sanactl.checkpoint.open import open_checkpoint
 
         found = open_checkpoint(checkpoint, native=True)
         if as_json:

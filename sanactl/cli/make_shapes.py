@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sanactl.cli.options import Force, Seed
+from sanactl.cli.frame.options import Force, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -27,9 +27,9 @@ def vae(
     force: Force = False,
 ) -> None:
     """Train the autoencoder (diffusers' AutoencoderDC, 64 pixels to 8 x 8 latents) into WORLD/vae."""
-    from sanactl.cli.render_scores import show_scores
-    from sanactl.cli.run import Invocation
-    from sanactl.stages.train_vae import train_vae
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.world.train_vae import train_vae
 
     run = Invocation("make-shapes vae", seed=seed)
     world.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ def text(
     force: Force = False,
 ) -> None:
     """Train the text encoder and tokenizer (a small Gemma 2) into WORLD, and write the scheduler beside them."""
-    from sanactl.cli.render_scores import show_scores
-    from sanactl.cli.run import Invocation
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.run import Invocation
     from sanactl.errors import OutputExistsError
-    from sanactl.stages.train_text_encoder import train_text_encoder
-    from sanactl.stages.world import write_scheduler
+    from sanactl.world.pack import write_scheduler
+    from sanactl.world.train_text_encoder import train_text_encoder
 
     run = Invocation("make-shapes text", seed=seed)
     if (world / "text_encoder").exists() and not force:
@@ -78,8 +78,8 @@ def pack(
     ),
 ) -> None:
     """Write WORLD's parts in fp16 as they ship with sanactl."""
-    from sanactl.cli.run import Invocation
-    from sanactl.stages.world import pack_world
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.world.pack import pack_world
 
     run = Invocation("make-shapes pack")
     pack_world(world, output)

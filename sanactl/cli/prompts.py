@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import Seed
+from sanactl.cli.frame.options import Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def shapes(
     """
     import numpy as np
 
-    from sanactl.cli.run import Invocation
+    from sanactl.cli.frame.run import Invocation
     from sanactl.errors import UsageError
     from sanactl.shapes.prompts import SPLITS, Record, load_eval_prompts, sample_prompt
     from sanactl.shapes.vocabulary import TASKS

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import (
+from sanactl.cli.frame.options import (
     CheckpointArgument,
     Copy,
     DryRun,
@@ -113,9 +113,9 @@ def prune(
 
     -o names a .st or .safetensors file, or a folder; sanactl convert makes a .pth of it.
     """
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.surgery import Job, execute, natural_name
     from sanactl.cli.prune_choice import choose, tell
-    from sanactl.cli.streams import find_checkpoint
-    from sanactl.cli.surgery import Job, execute, natural_name
     from sanactl.errors import UsageError
     from sanactl.surgery.prune import plan_prune
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanactl.cli.streams import note
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.cli.frame.streams import note
 from sanactl.errors import InputError, UsageError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.journal import Journal
-from sanactl.io.json_values import brief, shown
-from sanactl.io.records import Record, load_records
+from sanactl.files.json_values import brief, shown
+from sanactl.records.journal import Journal
+from sanactl.records.records import Record, load_records
 from sanactl.surgery.prune import choose_blocks, choose_span
 from sanactl.surgery.select import (
     blocks_for_bytes,

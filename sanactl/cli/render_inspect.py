@@ -7,8 +7,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from sanactl.cli.console import PlainConsole, data, show_rows
-from sanactl.cli.render import human_bytes, human_count
+from sanactl.cli.frame.console import PlainConsole, data, show_rows
+from sanactl.cli.frame.render import human_bytes, human_count
 
 __all__ = ["show_inspection"]
 

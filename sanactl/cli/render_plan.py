@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sanactl.cli.console import PlainConsole, data, show_rows
-from sanactl.cli.render import human_bytes, human_count
-from sanactl.io.records import Record
+from sanactl.cli.frame.console import PlainConsole, data, show_rows
+from sanactl.cli.frame.render import human_bytes, human_count
+from sanactl.records.records import Record
 from sanactl.surgery.select import format_blocks
 
 __all__ = ["show_plan"]

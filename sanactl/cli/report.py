@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import Force, Output
+from sanactl.cli.frame.options import Force, Output
 
 if TYPE_CHECKING:
-    from sanactl.io.journal import Journal
+    from sanactl.records.journal import Journal
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -34,11 +34,11 @@ def report(
 
     [bold]sanactl report -o report.html[/bold]
     """
-    from sanactl.cli.outputs import check_file
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import note, stdin_is_piped, stdin_records
-    from sanactl.io.records import KINDS, stream_records
-    from sanactl.stages.report import build_report
+    from sanactl.cli.frame.outputs import check_file
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import note, stdin_is_piped, stdin_records
+    from sanactl.records.records import KINDS, stream_records
+    from sanactl.report import build_report
 
     run = Invocation("report")
     target = output or Path("report.html")
@@ -56,7 +56,7 @@ def report(
 
 def _remembered(journal: Journal) -> list[Path]:
     """The files of records that a folder's journal knows and that are there."""
-    from sanactl.cli.streams import note
+    from sanactl.cli.frame.streams import note
     from sanactl.errors import UsageError
 
     names = dict.fromkeys(

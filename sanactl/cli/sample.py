@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import (
+from sanactl.cli.frame.options import (
     CheckpointArgument,
     Device,
     Dtype,
@@ -20,7 +20,7 @@ from sanactl.cli.options import (
     Revision,
     Seed,
 )
-from sanactl.io.records import Record
+from sanactl.records.records import Record
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -61,17 +61,17 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from sanactl.cli.inputs import choose_prompts, instruction_settings, prompts_wanted, spread
-    from sanactl.cli.outputs import check_folder
-    from sanactl.cli.render import show_images
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_checkpoint, is_first_process, note
-    from sanactl.diffusion.loading import dtype_warning, resolve_dtype
-    from sanactl.io.records import write_records
-    from sanactl.stages.conditioning import pick_device, sampling_settings
-    from sanactl.stages.processes import broadcast
-    from sanactl.stages.sample import sample_images
-    from sanactl.stages.sample_folder import LISTING, folder_settings, opened_folder
+    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted, spread
+    from sanactl.cli.frame.outputs import check_folder
+    from sanactl.cli.frame.render import show_images
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.model.processes import broadcast
+    from sanactl.records.records import write_records
+    from sanactl.sampling.sample import sample_images
+    from sanactl.sampling.sample_folder import LISTING, folder_settings, opened_folder
 
     run = Invocation("sample", seed=seed)
     if output is not None:

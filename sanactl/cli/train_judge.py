@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.options import BatchSize, Force, Output, RecordsArgument, Seed
+from sanactl.cli.frame.options import BatchSize, Force, Output, RecordsArgument, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -39,13 +39,13 @@ def train_judge(
 
     Prints its figures on held-out prompts as score records: balanced accuracy, AUC, best of n.
     """
-    from sanactl.cli.outputs import check_folder
-    from sanactl.cli.render_scores import show_scores
-    from sanactl.cli.run import Invocation
-    from sanactl.cli.streams import find_records
+    from sanactl.cli.frame.outputs import check_folder
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
-    from sanactl.io.atomic import check_target
-    from sanactl.stages.train_judge import train_judge as train
+    from sanactl.files.atomic import check_target
+    from sanactl.world.train_judge import train_judge as train
 
     if rendered and records is not None:
         raise UsageError("--rendered takes no records")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sanactl.checkpoint.builtin import asset
 from sanactl.errors import InputError
-from sanactl.io.builtin import asset
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def open_judge(
         InputError: there is no such judge, or it cannot be loaded.
     """
     if reference == "oracle":
-        from sanactl.judging.oracle import OracleJudge
+        from sanactl.judging.backends.oracle import OracleJudge
 
         return OracleJudge()
-    from sanactl.judging.vlm import VlmJudge
+    from sanactl.judging.backends.vlm import VlmJudge
 
     if reference is None or reference == BUILTIN_JUDGE:
         folder = asset("judge")

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sanactl.checkpoint.generate import FLOAT_DTYPES
+from sanactl.checkpoint.metadata import lineage_entry
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.sana import block_shapes
+from sanactl.checkpoint.write import Ones, Plan, PlannedTensor, Zeros, copy_of
 from sanactl.errors import InputError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.ckpt_generate import FLOAT_DTYPES
-from sanactl.io.ckpt_metadata import lineage_entry
-from sanactl.io.ckpt_sana import block_shapes
-from sanactl.io.writer import Ones, Plan, PlannedTensor, Zeros, copy_of
 
 __all__ = [
     "OUTPUT_PROJECTIONS",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from sanactl.checkpoint.layouts.native import native_names
+from sanactl.checkpoint.metadata import lineage_entry
+from sanactl.checkpoint.open import Checkpoint, TensorRef
+from sanactl.checkpoint.sana import expected_tensors
+from sanactl.checkpoint.write import Blend, Bytes, Plan, PlannedTensor, target_kind
 from sanactl.errors import InputError, UsageError
-from sanactl.io.checkpoint import Checkpoint, TensorRef
-from sanactl.io.ckpt_metadata import lineage_entry
-from sanactl.io.ckpt_native import native_names
-from sanactl.io.ckpt_sana import expected_tensors
-from sanactl.io.float8 import FLOAT8_DTYPES
-from sanactl.io.writer import Blend, Bytes, Plan, PlannedTensor, target_kind
+from sanactl.files.float8 import FLOAT8_DTYPES
 
 __all__ = ["DTYPES", "parse_dtype", "plan_convert"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sanactl.io.ckpt_metadata import encode_metadata
-from sanactl.io.ckpt_sana import expected_tensors
-from sanactl.io.writer import Plan
+from sanactl.checkpoint.metadata import encode_metadata
+from sanactl.checkpoint.sana import expected_tensors
+from sanactl.checkpoint.write import Plan
 from sanactl.surgery.memory import OPTIMIZERS, training_memory
 
 __all__ = ["describe"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sanactl.checkpoint.config import MAX_BLOCKS
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.write import Plan, PlannedTensor, Zeros
 from sanactl.errors import UsageError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.ckpt_config import MAX_BLOCKS
-from sanactl.io.json_values import brief
-from sanactl.io.writer import Plan, PlannedTensor, Zeros
+from sanactl.files.json_values import brief
 from sanactl.surgery.blocks import child_plan, copied_block, is_output_projection, with_qk_norm
 from sanactl.surgery.layout import INITS, Mixed, New, Slot, layout
 from sanactl.surgery.new_blocks import SIGMA, SIGMA_DEPTHWISE, SIGMA_NOISE, Random, mixed_block, new_block

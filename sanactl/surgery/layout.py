@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sanactl.errors import UsageError
-from sanactl.io.json_values import brief
+from sanactl.files.json_values import brief
 
 __all__ = ["INITS", "Mixed", "New", "Slot", "layout"]
 

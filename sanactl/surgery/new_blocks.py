@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.write import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
 from sanactl.errors import UsageError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.writer import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
 from sanactl.surgery.blocks import (
     block_name,
     check_float,
@@ -25,7 +25,7 @@ SIGMA_NOISE = 0.01  # of the reference's init_progressive
 _DEPTHWISE = "ff.conv_depth."
 _LARGEST = {"F16": 65504.0}  # of the others fp32's: their values are drawn in it, and bf16's is 0.4 % less
 _FP32_LARGEST = 3.38e38
-_REACH = 8.0  # standard deviations, which no value that is drawn exceeds: see sanactl.io.ckpt_generate
+_REACH = 8.0  # standard deviations, which no value that is drawn exceeds: see sanactl.checkpoint.generate
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.write import Plan
 from sanactl.errors import InputError, UsageError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.writer import Plan
 from sanactl.surgery.blocks import child_plan, copied_block
 
 __all__ = ["choose_blocks", "choose_span", "plan_prune"]

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.write import parse_size
 from sanactl.errors import UsageError
-from sanactl.io.checkpoint import Checkpoint
-from sanactl.io.json_values import brief
-from sanactl.io.writer import parse_size
+from sanactl.files.json_values import brief
 
 __all__ = [
     "blocks_for_bytes",

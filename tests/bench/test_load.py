@@ -64,7 +64,7 @@ def test_an_unknown_task_is_named(sanactl: Program) -> None:
 )
 def test_threads_spin_briefly_unless_the_user_says_otherwise(given: dict[str, str], spins: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    code = "import os; from sanactl.cli.process import prepare; prepare(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os; from sanactl.cli.frame.process import prepare; prepare(); print(os.environ.get('GOMP_SPINCOUNT'))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**environment, **given}, capture_output=True, text=True, check=True
     )

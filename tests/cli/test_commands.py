@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from sanactl import __version__
+from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.open import open_checkpoint
 from sanactl.cli.app import COMMANDS, main
-from sanactl.io.builtin import asset
-from sanactl.io.checkpoint import open_checkpoint
 from tests.program import Program, snapshot
 
 SANACTL = f"{sys.executable} -m sanactl"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sanactl.cli.app import main
-from sanactl.io.images import write_png
+from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 from tests.program import Program, heed_interrupts

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.paths import from_json, to_json, user_path
-from sanactl.io.records import load_records
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.files.paths import from_json, to_json, user_path
+from sanactl.records.records import load_records
 from tests.program import Program
 
 CAFE = os.fsdecode(b"caf\xe9")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sanactl.cli.run import Invocation
+from sanactl.cli.frame.run import Invocation
 from sanactl.errors import OutputExistsError, SanactlError
 from tests.program import Program
 

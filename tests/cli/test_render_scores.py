@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sanactl.cli.render_scores import show_scores
+from sanactl.cli.frame.render_scores import show_scores
 
 TASKS = {
     "kind": "score", "metric": "geneval", "overall": 0.75, "ci": [0.5, 1.0], "images": 8, "checkpoint": "base.st",

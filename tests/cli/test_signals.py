@@ -38,7 +38,7 @@ sys.argv[1:] = {arguments!r}
 from sanactl.__main__ import run
 run()
 """
-LINEAGE = "sanactl.stages.lineage"  # which `log` imports
+LINEAGE = "sanactl.report.lineage"  # which `log` imports
 
 
 def driver(happening: str, module: str = LINEAGE, arguments: tuple[str, ...] = ("log",)) -> str:
@@ -167,7 +167,7 @@ ENDS = {
 @pytest.mark.parametrize("code", ENDS)
 def test_a_bar_gives_the_cursor_back(tmp_path: Path, code: int) -> None:
     happening = f"""
-        from sanactl.cli.progress import open_progress
+        from sanactl.cli.frame.progress import open_progress
         progress = open_progress()
         progress.start(10, "working")
         progress.advance()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from sanactl.bench.synthetic import SANA_1_6B, TINY, synthetic_checkpoint, synthetic_plan
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.write import write_checkpoint
 from sanactl.cli.app import main
 from sanactl.cli.render_plan import show_plan
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import SANA_1_6B, TINY, synthetic_checkpoint, synthetic_plan
 from sanactl.surgery.convert import plan_convert
 from sanactl.surgery.describe import describe
 from sanactl.surgery.memory import OPTIMIZERS
@@ -228,7 +228,7 @@ def test_sana_1_5_may_be_cast_to_bf16(deep: Path, sanactl: Program) -> None:
 def test_a_verification_cut_short_is_taken_up_again(
     deep: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sanactl.stages import verify
+    from sanactl.sampling import verify
 
     def interrupted(*_: object) -> float:
         raise KeyboardInterrupt

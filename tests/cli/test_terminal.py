@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import sanactl as package
 from sanactl.cli.app import COMMANDS
-from sanactl.cli.terminal import drawable, json_for_terminal, one_line, safe
+from sanactl.cli.frame.terminal import drawable, json_for_terminal, one_line, safe
 from tests.program import Program, on_terminal
 
 ROOT = Path(package.__file__).parent
@@ -275,7 +275,7 @@ def test_another_pipe_that_breaks_is_a_failure(place: Path) -> None:
     driver = (
         "import sys, sanactl.surgery.grow\n"
         "def broken(*a, **k): raise BrokenPipeError(32, 'Broken pipe')\n"
-        "import sanactl.io.checkpoint as c; c.open_checkpoint = broken\n"
+        "import sanactl.checkpoint.open as c; c.open_checkpoint = broken\n"
         "from sanactl.cli.app import main; sys.exit(main(['log', 'tiny.st']))\n"
     )
     done = bash(f"{sys.executable} -c {shlex.quote(driver)}", place)

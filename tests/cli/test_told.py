@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from sanactl.cli.trouble import told
+from sanactl.cli.frame.trouble import told
 from sanactl.errors import InputError, UsageError
 
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from sanactl.checkpoint.builtin import asset
 from sanactl.cli.app import main
-from sanactl.io.builtin import asset
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from sanactl.diffusion.flow import sample_sigmas, velocity_loss
-from sanactl.diffusion.loading import load_companions, load_transformer
-from sanactl.io.builtin import asset
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
+from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.model.conditioning import Sana, sampling_settings
+from sanactl.model.flow import sample_sigmas, velocity_loss
+from sanactl.model.loading import load_companions, load_transformer
 from sanactl.optim import CAME8bit
+from sanactl.sampling.importance import block_importance
 from sanactl.shapes.dataset import batch
-from sanactl.stages.conditioning import Sana, sampling_settings
-from sanactl.stages.importance import block_importance
 
 pytestmark = pytest.mark.gpu
 PROMPTS = ["a photo of a star", "a photo of two blue circles", "a photo of a red square and a green cross"]
@@ -155,7 +155,7 @@ def test_importance(base: Checkpoint, gpu: torch.device) -> None:
 
 
 def test_the_judge(gpu: torch.device) -> None:
-    from sanactl.judging.vlm import VlmJudge
+    from sanactl.judging.backends.vlm import VlmJudge
 
     pictures, records = batch(range(4))
     images, prompts = list(pictures), [record["prompt"] for record in records]
@@ -171,8 +171,8 @@ def test_the_judge(gpu: torch.device) -> None:
 
 def test_a_short_run_of_finetune(base: Checkpoint, gpu: torch.device, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    from sanactl.stages.data import ShapesSource
-    from sanactl.stages.finetune import FinetuneSettings, finetune
+    from sanactl.data import ShapesSource
+    from sanactl.training.finetune import FinetuneSettings, finetune
 
     settings = FinetuneSettings(
         steps=4, batch_size=4, clip=1.0, warmup=2, max_sequence_length=16, complex_human_instruction=False

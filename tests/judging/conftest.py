@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sanactl.stages.train_judge import new_judge
+    from sanactl.world.train_judge import new_judge
 
     folder = tmp_path_factory.mktemp("judges") / "small"
     model, processor = new_judge(seed=3, width=32, vision_layers=1, text_layers=2)

@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sanactl.checkpoint.builtin import asset
 from sanactl.errors import InputError
-from sanactl.io.builtin import asset
+from sanactl.judging.backends.vlm import VlmJudge, answer_tokens
 from sanactl.judging.judge import open_judge
-from sanactl.judging.vlm import VlmJudge, answer_tokens
 from sanactl.shapes.dataset import batch
 
 PROMPTS = [

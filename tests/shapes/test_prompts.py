@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sanactl.shapes.make_assets import ASSETS, write
 from sanactl.shapes.prompts import (
     SPLITS,
     all_prompts,
@@ -23,6 +22,7 @@ from sanactl.shapes.prompts import (
 )
 from sanactl.shapes.scene import GAP, Item, Scene
 from sanactl.shapes.vocabulary import COLORS, RELATIONS, SHAPES, TASKS
+from sanactl.world.make_assets import ASSETS, write
 
 
 def relations_between(a: tuple[float, ...], b: tuple[float, ...]) -> set[str]:

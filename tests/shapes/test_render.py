@@ -89,7 +89,7 @@ def test_it_is_a_dataset() -> None:
 
 def test_the_world_needs_no_torch() -> None:
     code = (
-        "import sys, sanactl.shapes.detector, sanactl.shapes.dataset, sanactl.shapes.make_assets; "
+        "import sys, sanactl.shapes.detector, sanactl.shapes.dataset, sanactl.world.make_assets; "
         "sys.exit(bool({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

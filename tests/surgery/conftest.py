@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
-from sanactl.surgery.bench import synthetic_checkpoint
+from sanactl.bench.synthetic import synthetic_checkpoint
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from diffusers import SanaTransformer2DModel
 from safetensors.torch import load_file
 
-from sanactl.io.checkpoint import open_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
 
 
 def load(path: Path) -> SanaTransformer2DModel:

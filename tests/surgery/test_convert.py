@@ -16,10 +16,10 @@ from diffusers import SanaTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_sana_transformer_to_diffusers
 from safetensors.torch import load_file, save_file
 
+from sanactl.bench.synthetic import TINY, synthetic_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.write import write_checkpoint
 from sanactl.errors import InputError, UsageError
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from sanactl.surgery.convert import plan_convert
 
 LAYOUTS = {"st": "x.st", "folder": "x", "pth": "x.pth"}

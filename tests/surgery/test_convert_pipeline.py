@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from diffusers import SanaPipeline
 
+from sanactl.bench.synthetic import synthetic_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.pipeline import write_pipeline
 from sanactl.errors import InputError, OutputExistsError, SanactlError
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.ckpt_pipeline import write_pipeline
-from sanactl.surgery.bench import synthetic_checkpoint
 from sanactl.surgery.convert import plan_convert
 from sanactl.surgery.grow import plan_grow
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sanactl.bench.synthetic import synthetic_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
 from sanactl.errors import InputError
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.float8 import FLOAT8_DTYPES, float8_values
-from sanactl.io.safetensors import read_header
-from sanactl.surgery.bench import synthetic_checkpoint
+from sanactl.files.float8 import FLOAT8_DTYPES, float8_values
+from sanactl.files.safetensors import read_header
 from sanactl.surgery.convert import plan_convert
 from tests.program import Program
 

@@ -10,8 +10,8 @@ from diffusers import SanaTransformer2DModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sanactl.io.ckpt_sana import check_config, forward_flops
-from sanactl.surgery.bench import SANA_1_6B, TINY
+from sanactl.bench.synthetic import SANA_1_6B, TINY
+from sanactl.checkpoint.sana import check_config, forward_flops
 
 
 def counted(config: dict[str, Any], text_tokens: int) -> int:

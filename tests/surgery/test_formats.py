@@ -12,8 +12,8 @@ import torch
 from diffusers import SanaPipeline, SanaTransformer2DModel
 from safetensors.torch import load_file
 
+from sanactl.checkpoint.open import open_checkpoint
 from sanactl.cli.app import main
-from sanactl.io.checkpoint import open_checkpoint
 
 # name to (options, output); the last has the transformer's part in a folder of its own
 FORMATS: dict[str, tuple[list[str], str]] = {

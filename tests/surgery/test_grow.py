@@ -13,11 +13,11 @@ import torch
 from diffusers import SanaTransformer2DModel
 from safetensors.torch import load_file
 
+from sanactl.bench.synthetic import TINY, synthetic_checkpoint
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.checkpoint.sana import expected_tensors
+from sanactl.checkpoint.write import write_checkpoint
 from sanactl.errors import UsageError
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
-from sanactl.io.ckpt_sana import expected_tensors
-from sanactl.io.writer import write_checkpoint
-from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from sanactl.surgery.grow import plan_grow, plan_qk_norm
 from sanactl.surgery.layout import Mixed, New, layout
 from tests.surgery.models import load, output
@@ -252,8 +252,8 @@ def test_expected_tensors_are_those_of_the_class(change: dict[str, Any]) -> None
 def test_surgery_imports_no_torch(base: Checkpoint, tmp_path: Path) -> None:
     code = f"""
 import sys
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.writer import write_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.write import write_checkpoint
 from sanactl.surgery.grow import plan_grow
 from sanactl.surgery.prune import plan_prune
 base = open_checkpoint({str(base.path)!r})

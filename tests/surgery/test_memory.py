@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import SanaTransformer2DModel
 
+from sanactl.bench.synthetic import SANA_1_6B, TINY
+from sanactl.checkpoint.sana import expected_tensors
 from sanactl.errors import UsageError
-from sanactl.io.ckpt_sana import expected_tensors
 from sanactl.optim import OPTIMIZERS as REAL
 from sanactl.optim import build_optimizer
-from sanactl.surgery.bench import SANA_1_6B, TINY
 from sanactl.surgery.memory import OPTIMIZERS, training_memory
 
 # Matrices on both sides of 16,384 values, tensors on both sides of 4,096, and blocks that do not come out even.

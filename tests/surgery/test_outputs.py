@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import SanaTransformer2DModel
 
+from sanactl.bench.synthetic import TINY, synthetic_checkpoint
 from sanactl.cli.app import main
-from sanactl.surgery.bench import TINY, synthetic_checkpoint
 from tests.program import Program
 
 

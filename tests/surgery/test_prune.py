@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sanactl.checkpoint import copy as copy_module
+from sanactl.checkpoint import fill
+from sanactl.checkpoint.copy import Sources
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.checkpoint.write import write_checkpoint, write_checkpoints
 from sanactl.errors import InputError, UsageError
-from sanactl.io import ckpt_copy, ckpt_direct, ckpt_files
-from sanactl.io.checkpoint import Checkpoint, open_checkpoint
-from sanactl.io.ckpt_copy import Sources
-from sanactl.io.writer import write_checkpoint, write_checkpoints
+from sanactl.files import direct_io
 from sanactl.surgery.grow import plan_grow
 from sanactl.surgery.prune import choose_blocks, choose_span, plan_prune
 from tests.surgery.models import load
@@ -101,11 +103,11 @@ def test_several_depths_read_the_source_once(
     base: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
 ) -> None:
     """Whoever wants the same part of the source gets it before the next is touched, whatever the way of writing."""
-    monkeypatch.setattr(ckpt_files, "_PART", 8192)
-    monkeypatch.setattr(ckpt_files, "_CHUNK", 8192)
-    monkeypatch.setattr(ckpt_direct, "DIRECT_FROM", 0 if direct else 1 << 62)
+    monkeypatch.setattr(fill, "_PART", 8192)
+    monkeypatch.setattr(fill, "_CHUNK", 8192)
+    monkeypatch.setattr(direct_io, "DIRECT_FROM", 0 if direct else 1 << 62)
     offsets: list[int] = []
-    read_into, copy = Sources.read_into, ckpt_copy._by_copy_file_range
+    read_into, copy = Sources.read_into, copy_module._by_copy_file_range
 
     def reading(self: Sources, file: Path, offset: int, out: memoryview) -> None:
         offsets.append(offset)
@@ -116,7 +118,7 @@ def test_several_depths_read_the_source_once(
         return copy(source, target, offset, at, count)
 
     monkeypatch.setattr(Sources, "read_into", reading)
-    monkeypatch.setattr(ckpt_copy, "_by_copy_file_range", copying)
+    monkeypatch.setattr(copy_module, "_by_copy_file_range", copying)
     plans = [plan_prune(base, range(depth)) for depth in (1, 2, 3)]
     write_checkpoints([(plan, tmp_path / f"{n}.st") for n, plan in enumerate(plans)], workers=1)
     assert len(offsets) > 20

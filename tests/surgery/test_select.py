@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sanactl.bench.synthetic import SANA_1_6B, TINY, synthetic_checkpoint
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.sana import expected_tensors
+from sanactl.checkpoint.write import parse_size, write_checkpoint
 from sanactl.errors import UsageError
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.ckpt_sana import expected_tensors
-from sanactl.io.writer import parse_size, write_checkpoint
-from sanactl.surgery.bench import SANA_1_6B, TINY, synthetic_checkpoint
 from sanactl.surgery.prune import plan_prune
 from sanactl.surgery.select import (
     blocks_for_bytes,

@@ -10,11 +10,11 @@ import torch
 from diffusers import SanaTransformer2DModel
 from safetensors.torch import load_file
 
-from sanactl.io.checkpoint import open_checkpoint
-from sanactl.io.ckpt_config import check_config
-from sanactl.io.ckpt_native import implied_config, native_names
-from sanactl.io.ckpt_pth import read_pth
-from sanactl.surgery.bench import SANA_1_6B, TINY, synthetic_checkpoint
+from sanactl.bench.synthetic import SANA_1_6B, TINY, synthetic_checkpoint
+from sanactl.checkpoint.config import check_config
+from sanactl.checkpoint.layouts.native import implied_config, native_names
+from sanactl.checkpoint.layouts.pth import read_pth
+from sanactl.checkpoint.open import open_checkpoint
 from tests.program import Program
 
 SPRINT = {**TINY, "guidance_embeds": True}

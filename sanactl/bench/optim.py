@@ -1,0 +1,274 @@
+"""Optimizers side by side, in one run, on parameters shaped like SANA's blocks: time, state, peak memory.
+
+In rounds: each optimizer in turn makes its state anew and takes its steps, so that what disturbs the machine for a
+while disturbs all, ratios are between neighbours in time, and only one state is in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from sanactl.bench.optim_cost import (
+    Timer,
+    copy_bandwidth,
+    free_memory,
+    moved_bytes,
+    peak_memory,
+    reset_peak,
+    state_bytes,
+)
+from sanactl.errors import UsageError
+from sanactl.optim.came import CAME, CAME8bit
+from sanactl.optim.listwise import ListwiseCAME8bit
+
+__all__ = ["BASELINE", "CONTENDERS", "MODELS", "block_shapes", "fitting_blocks", "run"]
+
+# Width, with or without query-key norms, blocks. The last two are SANA 1.6B and SANA-1.5 4.8B.
+MODELS = {
+    "tiny": (192, True, 10),
+    "0.6b": (1152, False, 28),
+    "1.6b": (2240, False, 20),
+    "4.8b": (2240, True, 60),
+}
+BASELINE = "came8bit-public"
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def _imported(module: str, name: str, **options: Any) -> Make:
+    """An optimizer of another package; ImportError when it is made."""
+
+    def make(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        built: torch.optim.Optimizer = getattr(import_module(module), name)(params, **options)
+        return built
+
+    return make
+
+
+LR = 1e-5
+# Name: the algorithm, for the bytes that it must move, and who makes it.
+CONTENDERS: dict[str, tuple[str, Make]] = {
+    "adamw": ("adam", partial(torch.optim.AdamW, lr=LR, fused=False)),
+    "adamw-fused": ("adam", partial(torch.optim.AdamW, lr=LR, fused=True)),
+    "adamw8bit-bitsandbytes": ("adam", _imported("bitsandbytes.optim", "AdamW8bit", lr=LR)),
+    "adamw8bit-torchao": ("adam", _imported("torchao.optim", "AdamW8bit", lr=LR)),
+    "came-pytorch": ("came", _imported("came_pytorch", "CAME", lr=LR)),
+    "came": ("came", partial(CAME, lr=LR)),
+    BASELINE: ("came8bit", partial(ListwiseCAME8bit, lr=LR)),
+    "came8bit-linear": ("came8bit", partial(CAME8bit, lr=LR, code="linear")),
+    "came8bit-dynamic": ("came8bit", partial(CAME8bit, lr=LR, code="dynamic")),
+    "came8bit": ("came8bit", partial(CAME8bit, lr=LR)),
+}
+
+# What the hungriest contender was seen to need over parameters and gradients, in bytes a parameter (came-pytorch).
+HUNGRIEST = 16
+
+
+@dataclass
+class _Found:
+    """What the rounds so far found of one optimizer: a list of steps for each round."""
+
+    wall: list[list[float]] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)  # of the copy bandwidth, a number a round
+    state: int = 0
+    moved: int = 0
+    peak: int | None = None
+    error: str | None = None
+
+
+def run(
+    model: str = "tiny",
+    blocks: int | None = None,
+    *,
+    rounds: int = 3,
+    steps: int | None = None,
+    optimizers: list[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Iterator[list[dict[str, Any]]]:
+    """Measure optimizers in turn, round by round, on the same parameters and gradients.
+
+    Args:
+        model: one of `MODELS`; which blocks to take the shapes from.
+        blocks: how many; by default `fitting_blocks`. Two of SANA 1.6B are 156 million parameters.
+        rounds: how often each optimizer has its turn.
+        steps: timed steps in a turn, after one that sets up the state; by default 1 on a CPU and 10 elsewhere.
+        optimizers: names from `CONTENDERS`; all of them by default.
+        dtype: of parameters and gradients.
+        device: where they are.
+
+    Yields:
+        The whole table after every turn, a row for each optimizer that had one; the last table is the result. A row:
+        `optimizer`, `model`, `blocks`, `parameters`, `dtype`, `device`, `threads`, `rounds` and
+
+        - `step_ms`, `step_ms_min`: median and least over all timed steps;
+        - `step_cpu_ms_min`: processor time over all threads, what other work on the machine disturbs least (CPU only);
+        - `ratio`: to `BASELINE`, the median over rounds of the ratio of the two medians of that round;
+        - `moved_bytes_per_parameter`: what the step has to move at least (`bench_cost.moved_bytes`);
+        - `copy_share`: that, a second, as a share of the copy bandwidth that was measured beside it;
+        - `copy_gb_s`: this bandwidth, read and written bytes, best of all rounds;
+        - `state_bytes_per_parameter`; `peak_bytes_per_parameter`, the most memory over what parameters and
+          gradients take: state and temporaries.
+
+        What is not known is None. An optimizer that does not run here has an `error` in place of the numbers.
+
+    Raises:
+        UsageError: no such model or optimizer; blocks, rounds or steps below 1; not one block fits.
+    """
+    names = list(CONTENDERS) if optimizers is None else list(dict.fromkeys(optimizers))
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise UsageError(f"unknown optimizer {unknown[0]!r}", hint=f"use some of {', '.join(CONTENDERS)}")
+    device = torch.device(device)
+    shapes = block_shapes(model)
+    blocks = fitting_blocks(model, dtype, device) if blocks is None else blocks
+    steps = (1 if device.type == "cpu" else 10) if steps is None else steps
+    for name, value in (("blocks", blocks), ("rounds", rounds), ("steps", steps)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}", hint="use 1 or more")
+
+    generator = torch.Generator(device).manual_seed(0)
+    params = [nn.Parameter(_random(shape, generator, 0.02, dtype)) for shape in shapes * blocks]
+    for p in params:
+        p.grad = _random(tuple(p.shape), generator, 1e-3, dtype)
+    common: dict[str, Any] = {
+        "model": model,
+        "blocks": blocks,
+        "parameters": sum(p.numel() for p in params),
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+    }
+    found = {name: _Found(error=_fault(name, device, dtype)) for name in names}
+    bandwidth = 0.0
+
+    def table() -> list[dict[str, Any]]:
+        return [_row(n, f, found, common, bandwidth) for n, f in found.items() if f.wall or f.error]
+
+    if table():
+        yield table()  # those that do not run here
+    copied = min(1 << 28, max(1 << 24, 2 * common["parameters"] * dtype.itemsize))
+    for _ in range(rounds):
+        for name in names:
+            if found[name].error is None:
+                beside = copy_bandwidth(device, copied)
+                bandwidth = max(bandwidth, beside)
+                _turn(name, found[name], params, steps, device, beside)
+                yield table()
+
+
+def block_shapes(model: str) -> list[tuple[int, ...]]:
+    """The shapes of one transformer block's parameters, as `SanaTransformer2DModel` has them."""
+    if model not in MODELS:
+        raise UsageError(f"unknown model {model!r}", hint=f"use one of {', '.join(MODELS)}")
+    w, norms, _ = MODELS[model]
+    hidden = int(2.5 * w)
+    attention: list[tuple[int, ...]] = [(w, w)] * 3 + [(w, w), (w,)]  # q, k, v; output with a bias
+    cross: list[tuple[int, ...]] = [(w, w), (w,)] * 4
+    feed_forward: list[tuple[int, ...]] = [
+        (2 * hidden, w, 1, 1), (2 * hidden,), (2 * hidden, 1, 3, 3), (2 * hidden,), (w, hidden, 1, 1),
+    ]  # fmt: skip
+    return attention + cross + feed_forward + [(6, w)] + [(w,)] * (4 if norms else 0)
+
+
+def fitting_blocks(model: str, dtype: torch.dtype, device: torch.device) -> int:
+    """How many of the model's blocks fit into 80 % of the free memory with the hungriest optimizer; all at most.
+
+    Raises:
+        UsageError: not one fits.
+    """
+    shapes, free = block_shapes(model), free_memory(device)
+    everything = MODELS[model][2]
+    if free is None:
+        return 1
+    one = sum(math.prod(shape) for shape in shapes) * (2 * dtype.itemsize + HUNGRIEST)
+    fit = min(everything, int(0.8 * free // one))
+    if fit < 1:
+        raise UsageError(
+            f"one block of {model} takes {one / 1e9:.1f} GB with its optimizer, and {free / 1e9:.1f} GB are free",
+            hint="use a smaller model, such as tiny, or name blocks and optimizers",
+        )
+    return fit
+
+
+def _fault(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why an optimizer does not run here; None where it does. What it imports at its first step is then imported."""
+    p = nn.Parameter(torch.ones(2, 2, device=device, dtype=dtype))
+    p.grad = torch.ones_like(p)
+    try:
+        CONTENDERS[name][1]([p]).step()
+    except Exception as e:  # another package's fault is a row of the table, whatever it is
+        return _line(e)
+    return None
+
+
+def _turn(
+    name: str, found: _Found, params: list[nn.Parameter], steps: int, device: torch.device, bandwidth: float
+) -> None:
+    """One optimizer's turn: new state, one step to set it up, then the timed ones."""
+    kind, make = CONTENDERS[name]
+    wall = []
+    try:
+        before = reset_peak(device)
+        optimizer = make(params)
+        optimizer.step()
+        for _ in range(steps):
+            timer = Timer(device)
+            optimizer.step()
+            ms, cpu_ms = timer.stop()
+            wall.append(ms)
+            found.cpu += [] if cpu_ms is None else [cpu_ms]
+        peak = peak_memory(device)
+    except Exception as e:  # out of memory, say
+        found.error = _line(e)
+        return
+    if peak is not None and before is not None:
+        found.peak = max(found.peak or 0, peak - before)
+    found.state = state_bytes(list(optimizer.state.values()))
+    found.moved = moved_bytes(kind, params, found.state)
+    found.wall.append(wall)
+    found.shares.append(found.moved / (statistics.median(wall) / 1000) / bandwidth)
+
+
+def _row(
+    name: str, found: _Found, every: dict[str, _Found], common: dict[str, Any], bandwidth: float
+) -> dict[str, Any]:
+    row = {"optimizer": name, **common}
+    if found.error is not None:
+        return {**row, "error": found.error}
+    size, steps = common["parameters"], [ms for wall in found.wall for ms in wall]
+    base = every[BASELINE].wall if BASELINE in every else []
+    ratios = [statistics.median(a) / statistics.median(b) for a, b in zip(found.wall, base, strict=False)]
+    return {
+        **row,
+        "rounds": len(found.wall),
+        "step_ms": round(statistics.median(steps), 3),
+        "step_ms_min": round(min(steps), 3),
+        "step_cpu_ms_min": round(min(found.cpu), 3) if found.cpu else None,
+        "ratio": round(statistics.median(ratios), 4) if ratios else None,
+        "moved_bytes_per_parameter": round(found.moved / size, 3),
+        "copy_share": round(statistics.median(found.shares), 4),
+        "copy_gb_s": round(bandwidth / 1e9, 2),
+        "state_bytes_per_parameter": round(found.state / size, 4),
+        "peak_bytes_per_parameter": None if found.peak is None else round(found.peak / size, 2),
+    }
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _random(
+    shape: tuple[int, ...], generator: torch.Generator, size: float, dtype: torch.dtype
+) -> torch.Tensor:
+    return (torch.randn(shape, generator=generator, device=generator.device) * size).to(dtype)

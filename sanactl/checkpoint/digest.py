@@ -1,0 +1,89 @@
+"""What a checkpoint is known by: a hash of its config, its metadata, and each tensor's dtype, shape and bytes.
+
+Since tensors are hashed one by one, under diffusers' names and in no order of a file, the same content has the same
+digest in every layout, and a tensor that was copied from a checkpoint whose hashes are known is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.metadata import compact_json
+from sanactl.checkpoint.table import Stamp, TensorRef
+from sanactl.errors import InputError
+from sanactl.files.content import Span, known_hashes, span_hashes
+from sanactl.files.progress import SILENT, Progress
+
+__all__ = ["content_digest", "hash_tensors", "unread_bytes"]
+
+# What a file's form decides, and the config, which may lie in config.json.
+_OF_THE_FORM = ("format", "config", "sanactl.dropped")
+
+
+def content_digest(
+    config: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    tensors: Mapping[str, TensorRef],
+    hashes: Mapping[str, bytes],
+) -> str:
+    """ "sha256:..." of a checkpoint's content; `hashes` as of `hash_tensors`."""
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    said = {key: value for key, value in metadata.items() if key not in _OF_THE_FORM}
+    digest = hashlib.sha256(f"sanactl 2\n{compact_json(known)}\n{compact_json(said)}\n".encode())
+    for name, ref in sorted(tensors.items()):
+        digest.update(f"{name} {ref.dtype} {list(ref.shape)} {hashes[name].hex()}\n".encode())
+    return "sha256:" + digest.hexdigest()
+
+
+def hash_tensors(
+    tensors: Mapping[str, TensorRef],
+    stamps: Mapping[Path, Stamp],
+    known: Mapping[str, bytes] | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, bytes]:
+    """The hash of each tensor's bytes.
+
+    Args:
+        tensors: name to place.
+        stamps: state of each file when the places were read.
+        known: hashes by tensor that need no reading.
+        progress: told the bytes as they are read.
+
+    Raises:
+        InputError: a file cannot be read, or changed since it was opened.
+    """
+    given = known or {}
+    hashes: dict[str, bytes] = {}
+    for file, names in _by_file(tensors).items():
+        spans = {name: _span(tensors[name]) for name in names}
+        found = span_hashes(
+            file, list(spans.values()), {spans[n]: given[n] for n in names if n in given}, progress
+        )
+        if file in stamps and Stamp.of(os.stat(file)) != stamps[file]:
+            raise InputError(f"{file} changed since it was opened", hint="run the command again")
+        hashes |= {name: found[span] for name, span in spans.items()}
+    return hashes
+
+
+def unread_bytes(tensors: Mapping[str, TensorRef]) -> int:
+    """Bytes that `hash_tensors` would read."""
+    total = 0
+    for file, names in _by_file(tensors).items():
+        spans = [_span(tensors[name]) for name in names]
+        total += 0 if known_hashes(file, spans) else sum(count for _, count in spans)
+    return total
+
+
+def _by_file(tensors: Mapping[str, TensorRef]) -> dict[Path, list[str]]:
+    files: dict[Path, list[str]] = {}
+    for name, ref in tensors.items():
+        files.setdefault(ref.file, []).append(name)
+    return files
+
+
+def _span(ref: TensorRef) -> Span:
+    return ref.offset, ref.nbytes

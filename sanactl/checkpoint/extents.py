@@ -1,0 +1,113 @@
+"""What a planned file consists of: extents that are copied or computed, cut into the pieces that are done at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sanactl.checkpoint.plan import Blend, Bytes, Normal, Ones, PlannedTensor
+from sanactl.files.direct_io import PAGE
+from sanactl.files.safetensors import TensorInfo
+
+__all__ = ["Computed", "Copied", "Extent", "cut", "extents_of", "whole_pages", "windows_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """`count` bytes of the target from byte `at` that are those of `file` from `offset`."""
+
+    at: int
+    count: int
+    file: Path
+    offset: int
+
+    def cut(self, at: int, count: int) -> Copied:
+        return replace(self, at=at, count=count, offset=self.offset + at - self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """`count` bytes of the target from byte `at` that are those of `tensor` from byte `offset`."""
+
+    at: int
+    count: int
+    tensor: PlannedTensor
+    offset: int
+
+    def cut(self, at: int, count: int) -> Computed:
+        return replace(self, at=at, count=count, offset=self.offset + at - self.at)
+
+
+Extent = Copied | Computed
+
+
+def extents_of(
+    tensors: Sequence[tuple[str, PlannedTensor]], places: Mapping[str, TensorInfo]
+) -> Iterator[Extent]:
+    """Everything but zeros in the order of the target's bytes; copies of neighbours that stay neighbours are one."""
+    pending: Copied | None = None
+    for name, tensor in tensors:
+        at = places[name].offset
+        if isinstance(tensor.source, Bytes):
+            for ref in tensor.source.refs:
+                new = Copied(at, ref.nbytes, ref.file, ref.offset)
+                if (
+                    pending is not None
+                    and pending.cut(at, ref.nbytes) == new
+                    and pending.at + pending.count == at
+                ):
+                    pending = replace(pending, count=pending.count + ref.nbytes)
+                else:
+                    if pending is not None:
+                        yield pending
+                    pending = new
+                at += ref.nbytes
+        elif isinstance(tensor.source, Ones | Normal | Blend) and tensor.nbytes:
+            if pending is not None:
+                yield pending
+            pending = None
+            yield Computed(at, tensor.nbytes, tensor, 0)
+    if pending is not None:
+        yield pending
+
+
+def cut(extent: Extent, step: int, phase: int) -> Iterator[Extent]:
+    """An extent in parts of at most `step` bytes, which end where the target's byte plus `phase` is a multiple of it."""
+    at, end = extent.at, extent.at + extent.count
+    while at < end:
+        count = min(end - at, step - (at + phase) % step)
+        yield extent.cut(at, count)
+        at += count
+
+
+def windows_of(extents: Iterable[Extent], size: int) -> Iterator[list[Extent]]:
+    """Extents by windows of the file of `size` bytes, and apart where whole pages of zeros lie between them.
+
+    So every page of the file belongs to one window, and what a window's pages hold beside its extents is zero.
+    """
+    window: list[Extent] = []
+    for extent in extents:
+        for part in cut(extent, size, 0):
+            if window:
+                last = window[-1].at + window[-1].count - 1
+                if part.at // size != last // size or part.at // PAGE > last // PAGE + 1:
+                    yield window
+                    window = []
+            window.append(part)
+    if window:
+        yield window
+
+
+def whole_pages(extent: Copied) -> tuple[Copied, list[Copied]] | None:
+    """An extent's whole pages and what lies around them; None where pages of source and target do not fall together."""
+    first = -(-extent.at // PAGE) * PAGE
+    last = (extent.at + extent.count) // PAGE * PAGE
+    if (extent.at - extent.offset) % PAGE or last <= first:
+        return None
+    around = [
+        extent.cut(at, end - at)
+        for at, end in ((extent.at, first), (last, extent.at + extent.count))
+        if end > at
+    ]
+    return extent.cut(first, last - first), around

@@ -1,0 +1,237 @@
+"""PyTorch's zip checkpoints (.pth) without torch: a table of tensors out of one.
+
+Such a file is an uncompressed zip archive: `data.pkl` is a pickle in which every tensor refers to a storage by number,
+and `data/<number>` holds that storage's raw bytes. So a tensor can be copied by offset like one of a safetensors file.
+The pickle is read as data (`sanactl.checkpoint.layouts.pickles`): what it names is never imported or called.
+
+Source: torch `serialization.py`, `_save` and `_load`; `_utils.py`, `_rebuild_tensor_v2` and `_rebuild_tensor_v3`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.layouts.pickles import INERT, PickleError, load
+from sanactl.checkpoint.layouts.zip_archive import read_archive
+from sanactl.checkpoint.open import TensorRef
+from sanactl.errors import InputError
+from sanactl.files.json_values import shown
+from sanactl.files.safetensors import DTYPE_BYTES, tensor_bytes
+
+__all__ = ["DTYPES", "STORAGES", "StateDict", "read_pth"]
+
+STORAGES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
+    "BoolStorage": "BOOL", "UntypedStorage": "U8",
+}  # fmt: skip
+# torch's dtypes that have no storage of their own: their tensors lie in bytes and name the dtype.
+DTYPES = {
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "uint16": "U16", "uint32": "U32", "uint64": "U64",
+}  # fmt: skip
+_INERT_PACKAGES = ("numpy", "torch")  # their objects lie beside a state dict in training checkpoints
+_PLAIN = ("set", "frozenset", "bytearray", "complex", "range", "slice")
+_INERT_NAMES = {
+    *((module, name) for module in ("builtins", "__builtin__") for name in _PLAIN),
+    ("_codecs", "encode"), ("argparse", "Namespace"), ("collections", "defaultdict"), ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"), ("datetime", "datetime"), ("datetime", "timedelta"),
+}  # fmt: skip
+_UNKNOWN = "?"  # a dtype that has no name in safetensors: refused where such a tensor is wanted
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "transformer")
+_AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """What is wanted of a .pth.
+
+    Attributes:
+        tensors: name, as the file has it, to the place in the file.
+        strings: the header strings that sanactl keeps beside them.
+        notes: what a person should know of the choice.
+    """
+
+    tensors: dict[str, TensorRef]
+    strings: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    key: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Dtype:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor as the pickle tells it: a strided view of a storage. Offset and strides count elements."""
+
+    key: str
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 48:
+        raise ValueError("an impossible number")
+    return value
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or len(value) > 64:
+        raise ValueError("no list of sizes")
+    return tuple(map(_whole, value))
+
+
+def _size(value: Any = ()) -> tuple[int, ...]:
+    """`torch.Size` of a list."""
+    return _sizes(value)
+
+
+def _ordered_dict() -> dict[str, Any]:
+    """`collections.OrderedDict` of nothing, as Python 3 pickles it; items follow."""
+    return {}
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
+    if not isinstance(storage, _Storage):
+        return INERT
+    return _Stored(storage.key, storage.dtype, _whole(offset), _sizes(size), _sizes(stride))
+
+
+def _rebuild_tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, grad: Any, hooks: Any, dtype: Any, *rest: Any
+) -> Any:
+    if not isinstance(storage, _Storage):
+        return INERT
+    name = dtype.name if isinstance(dtype, _Dtype) else _UNKNOWN
+    return _Stored(storage.key, name, _whole(offset), _sizes(size), _sizes(stride))
+
+
+def _rebuild_parameter(data: Any, *rest: Any) -> Any:
+    return data
+
+
+def _rebuild_from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    if function not in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
+        return INERT
+    return function(*arguments)
+
+
+_CALLS: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+}
+
+
+def _storage(parts: Any) -> _Storage:
+    """A persistent id: ("storage", type, key, device, number of elements)."""
+    kind, dtype, key, _, _ = parts
+    if kind != "storage" or not isinstance(key, str) or len(key) > 64:
+        raise ValueError("an unknown kind of reference")
+    return _Storage(key, dtype.name if isinstance(dtype, _Dtype) else _UNKNOWN)
+
+
+def read_pth(path: Path) -> StateDict:
+    """The state dict of a .pth file as places in that file.
+
+    Raises:
+        InputError: no such file, not torch's zip format, damaged, or a pickle that wants to run code.
+    """
+
+    def find(module: str, name: str) -> Any:
+        if (module, name) in _CALLS:
+            return _CALLS[module, name]
+        if module in ("torch", "torch.storage") and name in STORAGES:
+            return _Dtype(STORAGES[name])
+        if module == "torch" and name in DTYPES:
+            return _Dtype(DTYPES[name])
+        if module.split(".")[0] in _INERT_PACKAGES or (module, name) in _INERT_NAMES:
+            return INERT
+        raise InputError(
+            f"{path} asks to run {shown(module)}.{shown(name)}, which no checkpoint needs: not loaded",
+            hint="do not load it with other tools either unless you trust who made it",
+        )
+
+    data, places = read_archive(path)
+    try:
+        root = load(data, find, _storage)
+    except PickleError as error:
+        raise InputError(f"{path} is damaged: its data.pkl cannot be read ({error})") from error
+    state, notes = _state_dict(root, path)
+    strings = root.get("sanactl", {})
+    strings = strings if isinstance(strings, dict) else {}
+    return StateDict(
+        {
+            name: _place(path, name, stored, places)
+            for name, stored in state.items()
+            if isinstance(stored, _Stored) and isinstance(name, str)
+        },
+        {k: v for k, v in strings.items() if isinstance(k, str) and isinstance(v, str)},
+        notes,
+    )
+
+
+def _state_dict(root: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """The dict of tensors: under one of the names that training programs use, or the whole."""
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, dict) and any(isinstance(item, _Stored) for item in value.values())
+
+    if isinstance(root, dict):
+        average = next((name for name in _AVERAGES if holds(root.get(name))), None)
+        for name in _WEIGHTS:
+            if holds(root.get(name)):
+                left = (
+                    f"{path} holds an average of the weights too ({average}), which is left"
+                    if average
+                    else ""
+                )
+                return root[name], (left,) if left else ()
+        if average is not None and not holds(root):
+            note = f"{path} holds no weights but their average ({average}), which is taken"
+            return root[average], (note,)
+        if holds(root):
+            return root, ()
+    raise InputError(f"{path} holds no state dict of tensors")
+
+
+def _place(path: Path, name: str, stored: _Stored, places: Mapping[str, tuple[int, int]]) -> TensorRef:
+    what = f"{path}: tensor {shown(name)}"
+    if stored.dtype not in DTYPE_BYTES:
+        raise InputError(f"{what} has a dtype that no SANA has")
+    if len(stored.shape) != len(stored.stride):
+        raise InputError(f"{what} is described by impossible numbers")
+    step = 1 if 0 not in stored.shape else 0  # without elements any strides will do
+    for size, stride in zip(reversed(stored.shape), reversed(stored.stride), strict=True):
+        if step and size != 1 and stride != step:
+            raise InputError(f"{what} is not contiguous", hint="save it again with .contiguous()")
+        step *= size
+    nbytes, offset = tensor_bytes(stored.dtype, stored.shape), stored.offset * DTYPE_BYTES[stored.dtype]
+    if stored.key not in places:
+        raise InputError(
+            f"{what} lies in the storage {shown(stored.key)}, which is missing",
+            hint="copy or download it again",
+        )
+    start, size = places[stored.key]
+    if offset + nbytes > size:
+        raise InputError(f"{what} is larger than its storage of {size:,} bytes")
+    return TensorRef(path, start + offset, nbytes, stored.dtype, stored.shape)

@@ -1,0 +1,188 @@
+"""What a self-describing checkpoint says in its safetensors header: config, companions, sampling defaults, lineage.
+
+Values are strings, as safetensors wants; the structured ones are JSON with sorted keys, and nothing holds a time or a
+host, so that the same command gives the same bytes. docs/checkpoints.md lists the keys.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.builtin import BUILTIN_PREFIX
+from sanactl.checkpoint.decode import MAX_STEPS
+from sanactl.files.paths import from_json, to_json
+
+__all__ = [
+    "COMPANIONS",
+    "compact_json",
+    "encode_metadata",
+    "lineage_entry",
+    "portable_companions",
+    "resolve_companions",
+    "sanactl_version",
+]
+
+COMPANIONS = ("text_encoder", "tokenizer", "vae", "scheduler")
+_IMPLEMENTATION = "https://github.com/huggingface/diffusers"
+_LATENT_PIXELS = 32  # image pixels a side of one latent of DC-AE f32, the autoencoder of every published SANA
+
+
+def compact_json(value: Any) -> str:
+    """JSON on one line with sorted keys: equal values give equal text."""
+    return json.dumps(
+        to_json(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+
+
+def sanactl_version() -> str:
+    """The version that a lineage entry carries."""
+    import sanactl
+
+    version = getattr(sanactl, "__version__", None)
+    if version is None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("sanactl")
+        except metadata.PackageNotFoundError:
+            version = "0"
+    return str(version)
+
+
+def lineage_entry(
+    command: str,
+    arguments: Mapping[str, Any],
+    *,
+    parents: Sequence[Mapping[str, str]],
+    blocks: int,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """One step of a checkpoint's lineage.
+
+    Args:
+        command: the verb ("grow").
+        arguments: what decided the result; paths of outputs do not belong here.
+        parents: {"name", "digest"} of each checkpoint that went in.
+        blocks: transformer blocks of the result.
+        seed: of its random numbers, None where there are none.
+    """
+    return {
+        "command": command,
+        "arguments": _plain(dict(arguments)),
+        "version": sanactl_version(),
+        "seed": seed,
+        "parents": [dict(parent) for parent in parents],
+        "blocks": blocks,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: no key but text, and an infinity (a clip of inf switches it off) as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def encode_metadata(
+    config: Mapping[str, Any],
+    *,
+    companions: Mapping[str, Any] | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    lineage: Sequence[Mapping[str, Any]] = (),
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The `__metadata__` of a checkpoint that sanactl writes.
+
+    Args:
+        config: of the `SanaTransformer2DModel`.
+        companions: text_encoder, tokenizer, vae, scheduler: each {"source": ..., "subfolder": ...}.
+        sampling: default sampling settings.
+        lineage: entries, oldest first; of more than `MAX_STEPS` the newest are written.
+        extra: further strings, such as a parent's own modelspec keys; what sanactl itself writes wins.
+    """
+    full = {**dict(config), "_class_name": "SanaTransformer2DModel"}
+    metadata = {
+        key: value
+        for key, value in (extra or {}).items()
+        if not key.startswith("sanactl.") and key not in _STALE
+    }
+    metadata |= {
+        "format": "pt",
+        "config": compact_json(full),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "sana",
+        "modelspec.implementation": _IMPLEMENTATION,
+        "modelspec.title": (extra or {}).get("modelspec.title") or f"SANA, {full.get('num_layers')} blocks",
+    }
+    resolution = _resolution(full, sampling or {})
+    if resolution:
+        metadata["modelspec.resolution"] = resolution
+    if companions:
+        metadata["sanactl.companions"] = compact_json(companions)
+    if sampling:
+        metadata["sanactl.sampling"] = compact_json(sampling)
+    if lineage:
+        metadata["sanactl.lineage"] = compact_json(list(lineage)[-MAX_STEPS:])
+        parents = [str(parent.get("name")) for entry in lineage for parent in entry.get("parents", [])]
+        if len(lineage[-1].get("parents", [])) > 1:
+            metadata["modelspec.merged_from"] = ", ".join(parents)
+    return dict(sorted(metadata.items()))
+
+
+# keys that describe one file's bytes or making, so a child must not inherit them
+_STALE = frozenset(
+    {"modelspec.hash_sha256", "modelspec.date", "modelspec.merged_from", "modelspec.resolution", "format"}
+)
+
+
+def _resolution(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> str | None:
+    width, height = sampling.get("width"), sampling.get("height")
+    if width and height:
+        return f"{width}x{height}"
+    if config.get("in_channels") == 32 and config.get("sample_size"):
+        side = config["sample_size"] * _LATENT_PIXELS
+        return f"{side}x{side}"
+    return None
+
+
+def resolve_companions(
+    companions: Mapping[str, Mapping[str, Any]], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Companions with every local path made absolute; `folder` is the one that the checkpoint lies in."""
+    return {
+        name: {**entry, "source": _resolve(entry["source"], folder)} for name, entry in companions.items()
+    }
+
+
+def _resolve(source: str, folder: Path) -> str:
+    source = from_json(source)
+    if source.startswith(BUILTIN_PREFIX) or os.path.isabs(source):
+        return source
+    path = os.path.abspath(folder / source)
+    if source.startswith("."):
+        return path
+    return path if os.path.exists(path) else source  # else a Hub id
+
+
+def portable_companions(
+    companions: Mapping[str, Mapping[str, Any]], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Companions as they are written: a path below the checkpoint's `folder` becomes relative to it ("./vae").
+
+    A folder that holds a checkpoint and its companions can then be moved as a whole; a path elsewhere stays absolute.
+    """
+    base = os.path.abspath(folder)
+    result = {}
+    for name, entry in companions.items():
+        source = entry["source"]
+        if os.path.isabs(source) and os.path.commonpath([base, source]) == base:
+            source = "./" + os.path.relpath(source, base).replace(os.sep, "/")
+        result[name] = {**entry, "source": source}
+    return result

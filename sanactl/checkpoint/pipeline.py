@@ -1,0 +1,163 @@
+"""A whole diffusers pipeline folder: the transformer written, its companions linked or copied beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
+from sanactl.checkpoint.copy import Sources, copy_folder
+from sanactl.checkpoint.fill import fill_files
+from sanactl.checkpoint.locate import read_json
+from sanactl.checkpoint.metadata import COMPANIONS, encode_metadata
+from sanactl.checkpoint.plan import Plan
+from sanactl.checkpoint.write import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
+from sanactl.errors import InputError, SanactlError, UsageError
+from sanactl.files.atomic import atomic_dir, check_target
+from sanactl.files.lfs import refuse_pointers
+from sanactl.files.passing import PassingHashes
+from sanactl.files.paths import user_path
+from sanactl.files.progress import SILENT, Progress
+
+__all__ = ["companion_folder", "write_pipeline"]
+
+_OURS = {"model_index.json", "transformer", *COMPANIONS}
+
+
+def write_pipeline(
+    plan: Plan,
+    target: str | os.PathLike[str],
+    force: bool = False,
+    *,
+    copy: bool = False,
+    shard_size: str | int = SHARD_SIZE,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write a folder that `SanaPipeline.from_pretrained` loads.
+
+    Args:
+        plan: of the transformer, in the diffusers layout, with its companions.
+        target: the folder.
+        force: replace it, if it holds nothing but a pipeline.
+        copy: copy the companions, so that the folder can be moved to another machine; else they are symbolic links to
+            where they lie.
+        shard_size: of the transformer.
+        progress: told the bytes of the transformer.
+
+    Raises:
+        InputError: a companion is missing, named.
+        SanactlError: as `write_checkpoint`.
+    """
+    path = user_path(target)
+    if plan.layout != "diffusers":
+        raise UsageError(f"{path}: a pipeline folder takes no native checkpoint")
+    missing = [name for name in COMPANIONS if name not in plan.companions]
+    if missing:
+        raise InputError(
+            f"a pipeline needs a {' and a '.join(missing)}, and the checkpoint names none",
+            hint="convert from a pipeline folder, or write the transformer alone",
+        )
+    check_target(path, force)
+    if force and path.is_dir():
+        strange = sorted(item.name for item in path.iterdir() if item.name not in _OURS)
+        if strange:
+            raise SanactlError(f"{path} holds more than a pipeline ({strange[0]}) and is not replaced")
+    folders = {name: companion_folder(name, plan.companions[name]) for name in COMPANIONS}
+    index: dict[str, Any] = {
+        "_class_name": "SanaSprintPipeline" if plan.config["guidance_embeds"] else "SanaPipeline",
+        "transformer": ["diffusers", "SanaTransformer2DModel"],
+    }
+    index |= {name: _class_of(name, folder, plan.companions[name]) for name, folder in folders.items()}
+    metadata = encode_metadata(
+        plan.config, sampling=plan.sampling, lineage=plan.signed_lineage(), extra=plan.extra
+    )
+    progress.start(plan.nbytes, f"writing {path.name}")
+    try:
+        with atomic_dir(path, force) as folder, ExitStack() as opened:
+            (folder / "transformer").mkdir()
+            sources = Sources(plan.before.stamps if plan.before else {})
+            opened.callback(sources.close)
+            files = []
+            for file in create_folder(folder / "transformer", plan, metadata, parse_size(shard_size)):
+                opened.callback(file.close)
+                files.append(file)
+            passing = PassingHashes()
+            fill_files(files, sources, progress, default_workers(), passing)
+            plan.keep_hashes(passing)
+            sources.check()
+            opened.close()
+            for name, source in folders.items():
+                if copy:
+                    copy_folder(source, folder / name)
+                else:
+                    (folder / name).symlink_to(os.path.realpath(source), target_is_directory=True)
+            write_json(folder / "model_index.json", index)
+    finally:
+        progress.close()
+    return path
+
+
+def companion_folder(name: str, entry: Mapping[str, Any]) -> Path:
+    """The local folder of a companion, downloading that part of a Hub repository where it is not cached.
+
+    Args:
+        name: "vae", "text_encoder", "tokenizer" or "scheduler".
+        entry: {"source", "subfolder", "revision"} as in `Checkpoint.companions`.
+
+    Raises:
+        InputError: it is nowhere.
+    """
+    source, subfolder = entry["source"], entry.get("subfolder") or ""
+    if source.startswith(BUILTIN_PREFIX):
+        folder = builtin_folder(source) / subfolder
+    elif os.path.isabs(source):
+        folder = Path(source) / subfolder
+    else:
+        folder = _from_hub(source, subfolder, entry.get("revision"))
+    if not folder.is_dir():
+        raise InputError(f"the checkpoint's {name} should lie in {folder}, which does not exist")
+    refuse_pointers(folder)
+    return folder
+
+
+def _from_hub(source: str, subfolder: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [f"{subfolder}/*" if subfolder else "*"]
+    for local in (True, False):
+        try:
+            root = snapshot_download(
+                source, revision=revision, allow_patterns=patterns, local_files_only=local
+            )
+        except Exception as error:  # huggingface_hub and its HTTP library raise many kinds
+            if not local:
+                raise InputError(
+                    f"cannot get {source} from the Hub: {error}", hint="check the network"
+                ) from error
+        else:
+            if any((Path(root) / subfolder).glob("*.json")):
+                break
+    return Path(root) / subfolder
+
+
+def _class_of(name: str, folder: Path, entry: Mapping[str, Any]) -> list[str]:
+    """[library, class] of a companion for model_index.json: what its pipeline says, else what its own config says."""
+    listed = folder.parent / "model_index.json"
+    if entry.get("subfolder") == name and listed.is_file():
+        known = read_json(listed).get(name)
+        if isinstance(known, list) and len(known) == 2 and all(isinstance(part, str) for part in known):
+            return known
+    for file, key, library in (
+        ("scheduler_config.json", "_class_name", "diffusers"),
+        ("tokenizer_config.json", "tokenizer_class", "transformers"),
+        ("config.json", "_class_name", "diffusers"),
+        ("config.json", "architectures", "transformers"),
+    ):
+        value = read_json(folder / file, constants=True).get(key) if (folder / file).is_file() else None
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, str):
+            return [library, value]
+    raise InputError(f"{folder} does not say which class the {name} is", hint="it needs its config.json")

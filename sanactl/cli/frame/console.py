@@ -1,0 +1,108 @@
+"""A rich console for data: text is never read as markup, and no control character reaches the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from sanactl.cli.frame.terminal import safe
+
+__all__ = ["PlainConsole", "data", "figure", "show_rows"]
+
+# Columns of a terminal below which a table that does not fit in one piece is written as lines of its own.
+NARROW = 60
+# As narrow as drawings get: a terminal of one column shows nothing that could be read.
+NARROWEST = 20
+
+
+class PlainConsole(Console):
+    """Prints to stdout, or to stderr.
+
+    Text is data: `[bold]` in it is seven characters. Whatever is drawn, what leaves has no control characters but
+    rich's own, so that a forgotten call of `data` is no hole.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        # The stream for libraries lets no escape codes through; rich's go to the one below it.
+        file = getattr(sys.stderr, "uncleaned", None) if stderr else None
+        super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
+        if self.width < NARROWEST:
+            self.width = NARROWEST
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(safe(text, lines=True), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=safe(segment.text, lines=True))
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program with exit code 1."""
+        raise BrokenPipeError
+
+
+def data(value: object, style: str = "", *, longest: int | None = None) -> Text:
+    """Text from a file as rich's Text: safe, in one line, cut after `longest` characters."""
+    text = safe(value)
+    if longest is not None and len(text) > longest:
+        text = text[: longest - 3] + "..."
+    return Text(text, style=style, overflow="fold")
+
+
+def figure(value: object, form: str) -> str:
+    """A number from a record in a format of Python's; anything else as it is, for `data`."""
+    return (
+        format(value, form) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    )
+
+
+def show_rows(
+    console: Console,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Text | str]],
+    *,
+    right: Sequence[int] = (),
+    title: Text | None = None,
+) -> None:
+    """A table without a frame; on a terminal too narrow for it each row becomes lines of `heading value`.
+
+    Args:
+        headings: all empty where the rows are names and values.
+        right: columns that are aligned to the right.
+        title: above it.
+    """
+    listed = [list(row) for row in rows]
+    table = Table(box=None, title=title, show_header=any(headings))
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place in right else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*row)
+    # A column of prose may be folded, but not one of numbers; names and values get along with less.
+    enough = NARROW if any(headings) else NARROW * 2 // 3
+    if console.width >= enough or _natural_width(console, table) <= console.width:
+        console.print(table)
+        return
+    if title is not None:
+        console.print(title)
+    for row in listed:
+        if not any(headings):
+            console.print(Text(" ").join(Text(c) if isinstance(c, str) else c for c in row), overflow="fold")
+            continue
+        for heading, cell in zip(headings, row, strict=True):
+            if str(cell):
+                console.print(
+                    Text.assemble((f"{heading} " if heading else "", "bold"), cell), overflow="fold"
+                )
+        console.print()
+
+
+def _natural_width(console: Console, table: Table) -> int:
+    """Columns of a terminal in which no cell of the table is folded."""
+    return Measurement.get(console, console.options.update_width(10_000), table).maximum

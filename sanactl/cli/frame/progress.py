@@ -1,0 +1,118 @@
+"""Progress for people: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from sanactl.cli.frame.streams import note
+from sanactl.cli.frame.terminal import at_end, one_line, safe
+from sanactl.files.progress import Progress
+
+__all__ = ["open_progress"]
+
+# Off a terminal a line is written at most this often (seconds), so that a log stays short.
+LINE_EVERY = 15.0
+
+
+class BarProgress(Progress):
+    """A rich progress bar with the fields that the stage gives beside it."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        from sanactl.cli.frame.console import PlainConsole
+
+        self.close()
+        console = PlainConsole(stderr=True)
+        count = "{task.completed:,.0f}" + ("/{task.total:,.0f}" if total is not None else "")
+        columns = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=_bar_width(console.width)),
+        ]
+        columns += [TextColumn(count, markup=False), TimeRemainingColumn()]
+        columns.append(TextColumn("{task.fields[shown]}", markup=False))
+        if console.encoding.startswith("utf"):
+            columns.insert(0, SpinnerColumn())
+        self._bar = Bar(
+            *columns,
+            console=console,
+            transient=False,
+            # Records may be on their way to a pipe while the bar is shown: rich must not take stdout for itself.
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        at_end(self.close)  # whatever ends the command: the bar hides the cursor
+        self._bar.start()
+        self._task = self._bar.add_task(safe(what), total=total, completed=done, shown="")
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        if self._bar is not None:
+            shown = safe("  ".join(f"{k} {v}" for k, v in fields.items()))
+            self._bar.update(self._task, advance=count, **({"shown": shown} if shown else {}))
+
+    def note(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(f"sanactl: {one_line(line)}", overflow="fold")
+        else:
+            note(line)
+
+    def close(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
+
+
+def _bar_width(columns: int) -> int:
+    """As wide as leaves room for what stands beside the bar."""
+    return max(min(40, columns - 60), 5)
+
+
+class LineProgress(Progress):
+    """A line every `LINE_EVERY` seconds, and one at the end of what took longer than a second."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        self.close()
+        self._total, self._what, self._done = total, what, done
+        self._fields: dict[str, str] = {}
+        self._started = self._last = time.monotonic()
+        self._printed = done
+        self._open = True
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._done += count
+        self._fields = fields or self._fields
+        if self._open and time.monotonic() - self._last >= LINE_EVERY:
+            self._last = time.monotonic()
+            self._print()
+
+    def _print(self) -> None:
+        self._printed = self._done
+        of = f"/{self._total:,}" if self._total is not None else ""
+        shown = "  ".join(f"{k} {v}" for k, v in self._fields.items())
+        seconds = time.monotonic() - self._started
+        self.note(f"{self._what}: {self._done:,}{of}  {seconds:.0f} s  {shown}".rstrip())
+
+    def note(self, line: str) -> None:
+        note(line)
+
+    def close(self) -> None:
+        if self._open and self._done > self._printed and time.monotonic() - self._started > 1:
+            self._print()
+        self._open = False
+
+
+def open_progress() -> Progress:
+    """A bar if stderr is a terminal that can move its cursor, else lines."""
+    drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return BarProgress() if drawn else LineProgress()

@@ -1,0 +1,289 @@
+"""One run of a command: its notes, its progress, its records to stdout and to a file, its line in the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from sanactl import __version__
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.cli.frame.as_made import is_as_made, small_digest
+from sanactl.cli.frame.outputs import check_file, free_names
+from sanactl.cli.frame.progress import open_progress
+from sanactl.cli.frame.streams import is_first_process, note, write_line
+from sanactl.errors import InputError, OutputExistsError, SanactlError
+from sanactl.files.atomic import atomic_path, check_target
+from sanactl.files.progress import SILENT, Progress
+from sanactl.records.journal import Journal, Run, run_key
+from sanactl.records.partial import Partial
+from sanactl.records.records import Record, dumps, load_records
+
+__all__ = ["Invocation", "checkpoint_record"]
+
+MOST_SHOWN = 1000  # images in a table on a terminal
+
+
+def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
+    """A checkpoint as a record: enough for the next command and for a person.
+
+    Args:
+        digest: take the digest, for which a large checkpoint is read once.
+    """
+    return {
+        "kind": "checkpoint",
+        "path": checkpoint.source,
+        **({"digest": checkpoint.digest} if digest else {}),
+        "blocks": checkpoint.num_blocks,
+        "parameters": checkpoint.num_parameters,
+        "bytes": checkpoint.nbytes,
+    }
+
+
+def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
+    """The records to show on a terminal, and how many images were left out: nobody reads a table of a million."""
+    shown: list[Record] = []
+    images = 0
+    for record in records:
+        images += record["kind"] == "image"
+        if record["kind"] != "image" or images <= MOST_SHOWN:
+            shown.append(record)
+    return shown, max(images - MOST_SHOWN, 0)
+
+
+class Invocation:
+    """What a command does around its one call into the library.
+
+    Under several processes only the first writes: records, files, the journal and what is for people.
+    """
+
+    def __init__(self, command: str, *, seed: int | None = None) -> None:
+        self.journal = Journal()
+        self.run = Run(command=command, argv=sys.argv[1:], version=__version__, seed=seed)
+        self.started = time.monotonic()
+        self._progress: Progress | None = None
+        self._example: Record | None = None
+        self._fault: SanactlError | None = None
+        self._renamed: dict[Path, Path] = {}
+        self._natural: set[Path] = set()
+
+    @property
+    def progress(self) -> Progress:
+        """The sink to give to a stage."""
+        if self._progress is None:
+            self._progress = open_progress() if is_first_process() else SILENT
+        return self._progress
+
+    def uses(self, thing: Checkpoint | Path | str) -> None:
+        """Notes an input for the journal, and says what a person should know of how it was opened."""
+        if isinstance(thing, Checkpoint):
+            for line in thing.notes:
+                note(line)
+            thing.read_hashes(self.progress)
+            # A pipeline is known by its own folder, under which it was written, not by the transformer's inside it.
+            path = thing.source if thing.kind == "pipeline" else str(thing.path)
+            self.run.inputs.append({"path": path, "digest": thing.digest})
+        else:
+            self.run.inputs.append({"path": str(thing)})
+
+    def key(self, **settings: Any) -> str:
+        """Sets what the output is a function of."""
+        self.run.key = run_key(self.run.command, version=__version__, **settings)
+        return self.run.key
+
+    def made_before(self, path: Path, *, force: bool) -> bool:
+        """Whether `path` is there from the same run already, so that nothing is left to do.
+
+        Raises:
+            OutputExistsError: it is there, but from something else or changed since, and `force` was not given.
+            SanactlError: it could not be written anyway: no such folder.
+        """
+        made = self.journal.made_as(path, self.run.key) if self.run.key and not force else None
+        if made is not None:
+            if not is_as_made(path, made):
+                raise OutputExistsError(
+                    f"{path} was made from the same inputs and settings, but has changed since",
+                    hint="name another output with -o, or --force makes it again",
+                )
+            note(f"{path} is there already, from the same inputs and settings; --force makes it again")
+            return True
+        check_target(path, force)
+        return False
+
+    def emit(
+        self,
+        records: Iterable[Record],
+        *,
+        show: Callable[[list[Record]], None] | None = None,
+        owed: bool = False,
+    ) -> None:
+        """Writes records to stdout as they come; on a terminal, collects them and shows them for people.
+
+        Args:
+            show: what shows them on a terminal.
+            owed: whether the records serve for more than stdout: a file is written from them while they pass. Then all
+                of them are taken even when stdout's reader leaves (`| head -1`, which is no failure) or stdout cannot
+                be written (which `finish` raises, once everything else is in its place).
+
+        Raises:
+            BrokenPipeError: nobody reads stdout any more, and nothing else is owed.
+            SanactlError: stdout cannot be written, and nothing else is owed.
+        """
+        if show is not None and sys.stdout.isatty():
+            collected, more = _for_people(records)
+            if self._progress is not None:
+                self._progress.close()
+            if is_first_process():
+                show(collected)
+                if more:
+                    note(f"and {more:,} more images")
+            return
+        heard = True
+        for record in records:
+            try:
+                if heard:
+                    write_line(dumps(record))
+            except (BrokenPipeError, SanactlError) as error:
+                if not owed:
+                    raise
+                heard = False
+                self._fault = error if isinstance(error, SanactlError) else None
+
+    def records_file(self, named: Path | None, stem: str, *, force: bool) -> Path:
+        """The file of records to write, checked before any work: the one named, else STEM.jsonl, STEM-2.jsonl, ...
+
+        Raises:
+            SanactlError: it could not be written at the end; see `check_file`.
+        """
+        path = named
+        if path is None:
+            path = Path(f"{stem}.jsonl")
+            if os.path.lexists(path) and not force:
+                path = next(free_names(path))
+            self._natural.add(path)
+        if is_first_process():
+            check_file(path, "records", force=force)
+        return path
+
+    @contextlib.contextmanager
+    def keeping(self, target: Path, **identity: Any) -> Iterator[Partial]:
+        """Results that are kept beside `target` while the command works, for the same command after a stop.
+
+        They are removed at the end of the body: the records are in their place then.
+
+        Args:
+            identity: whatever all results depend on.
+        """
+        command = self.run.command.replace(" ", "-")
+        kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=self.progress.note)
+        try:
+            yield kept
+            kept.done()
+        except KeyboardInterrupt:
+            self.progress.note("stopped; what was found out is kept, and the same command goes on from there")
+            raise
+        finally:
+            kept.close()
+
+    def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
+        """Passes records on and raises if there was none: an empty pipe is a failure before it, not a result."""
+        for record in records:
+            self._example = self._example or record
+            yield record
+        if self._example is None:
+            raise InputError(f"no {what} came in", hint="the command before may have failed")
+
+    def tee(self, records: Iterable[Record], path: Path | None, *, force: bool) -> Iterator[Record]:
+        """Passes records on while they are written to `path` (whole or not at all); None writes nothing.
+
+        Should another process have taken the name meanwhile, the records go to the next free one. `finish` puts that
+        into the journal, and fails where the name was asked for.
+        """
+        if path is None or not is_first_process():
+            yield from records
+            return
+        stream: IO[str] | None = None
+        complete = False
+        try:
+            with atomic_path(path, force=force) as temporary:
+                stream = temporary.open("w+", encoding="utf-8")
+                for record in records:
+                    stream.write(dumps(record) + "\n")
+                    yield record
+                stream.flush()
+                complete = True
+        except OutputExistsError:
+            if stream is None or not complete:
+                raise
+            self._rename(path, stream)
+        finally:
+            if stream is not None:
+                # What a full disk has refused once, it refuses again.
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _rename(self, path: Path, written: IO[str]) -> None:
+        """Gives what was written for `path` the next free name."""
+        for candidate in free_names(path):
+            written.seek(0)
+            # Another process may be a moment faster again.
+            with contextlib.suppress(OutputExistsError):
+                with atomic_path(candidate) as temporary, temporary.open("w", encoding="utf-8") as stream:
+                    shutil.copyfileobj(written, stream)
+                self._renamed[path] = candidate
+                line = f"{path} was made by another process meanwhile; the records of this run are in {candidate}"
+                if path in self._natural:
+                    note(line)
+                else:
+                    self._fault = self._fault or OutputExistsError(line)
+                return
+
+    def again(self, path: Path) -> Iterator[Record]:
+        """The records of an earlier, identical run."""
+        return iter(load_records(path))
+
+    def finish(self, *outputs: tuple[Path, str] | tuple[Path, str, str], **facts: Any) -> None:
+        """Writes the journal's line: outputs as (path, kind) or (path, kind, digest), and facts about all of them.
+
+        Raises:
+            SanactlError: stdout could not be written, or a name that was asked for was taken meanwhile (see `emit` and
+                `tee`); the outputs are in their places.
+        """
+        if self._progress is not None:
+            self._progress.close()
+        if not is_first_process():
+            return
+        self.run.inputs += self._piped_from()
+        for path, kind, *digest in outputs:
+            known = {"digest": digest[0] if digest else facts.get("digest") or small_digest(path)}
+            known = {key: value for key, value in known.items() if value}
+            self.run.outputs.append(
+                {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}
+            )
+        self.journal.append(self.run, time.monotonic() - self.started)
+        if self._fault is not None:
+            raise self._fault
+
+    def _piped_from(self) -> list[dict[str, Any]]:
+        """What records that came through a pipe were made from: `sample`'s listing of them, else their checkpoint."""
+        record = self._example
+        if record is None or not any(i["path"] == "stdin" for i in self.run.inputs):
+            return []
+        folders = Path(str(record.get("path"))).parents
+        if len(folders) > 2 and (folders[2] / "images.jsonl").exists():
+            return [{"path": str(folders[2] / "images.jsonl")}]
+        known = {"path": record.get("checkpoint"), "digest": record.get("digest")}
+        return [known] if isinstance(known["path"], str) else []
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Progress]:
+        """The progress sink, closed at the end whatever happens."""
+        try:
+            yield self.progress
+        finally:
+            self.progress.close()

@@ -1,0 +1,236 @@
+"""Where a command's input comes from, and how its output leaves: streams, files, the journal.
+
+First that applies: the argument (or `-`), a pipe on stdin, the newest fitting artifact in the folder's journal, the
+built-in world. Which one it was is said on stderr.
+
+Under several processes (`torchrun`, `accelerate launch`) the first reads stdin for all of them, and it alone writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.cli.frame.stdout import silence_stdout, write_line
+from sanactl.cli.frame.terminal import is_first_process, say
+from sanactl.errors import InputError, UsageError
+from sanactl.records.journal import Journal
+from sanactl.records.jsonl import is_open_already
+from sanactl.records.prompts import load_prompts, parse_prompts
+from sanactl.records.records import MAX_HELD, Record, load_records, read_records, stream_records
+
+__all__ = [
+    "find_checkpoint", "find_records", "is_first_process", "is_stdin", "note", "prompts_of", "silence_stdout",
+    "stdin_is_piped", "stdin_prompts", "stdin_records", "write_line",
+]  # fmt: skip
+
+# Seconds of silence on a pipe after which a person is told what is being waited for.
+ANNOUNCE_AFTER = 60.0
+
+
+def note(line: str) -> None:
+    """One line for people, on stderr."""
+    if is_first_process():
+        say(line)
+
+
+def stdin_is_piped() -> bool:
+    """Whether stdin is a pipe or a file, from which records may come (a terminal or /dev/null is neither)."""
+    try:
+        mode = os.fstat(0).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def is_stdin(argument: str | None) -> bool:
+    """Whether an argument names stdin: `-`, or one of the system's names for it."""
+    return argument in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
+def stdin_records(
+    kinds: tuple[str, ...], default_kind: str | None = None, *, most: int | None = None
+) -> Iterator[Record]:
+    """Records from stdin as they arrive; says so once if nothing comes for some seconds.
+
+    Args:
+        kinds: those that are wanted.
+        default_kind: of an object without one.
+        most: characters at most, for a reader that holds them all.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return iter(_shared(lambda: list(_own_records(kinds, default_kind, MAX_HELD))))
+    return _own_records(kinds, default_kind, most)
+
+
+def stdin_prompts() -> list[Record]:
+    """All of stdin as a prompt file: plain text or JSONL."""
+
+    def read() -> list[Record]:
+        with _patience("stdin"), _open_stdin() as stream:
+            return parse_prompts(stream, "stdin")
+
+    return _shared(read)
+
+
+def prompts_of(path: str) -> list[Record]:
+    """The prompts of a file, or of what the shell has opened under a name (`<(command)`)."""
+    with _patience(path) if is_open_already(path) else contextlib.nullcontext():
+        return load_prompts(Path(path))
+
+
+def _open_stdin() -> IO[str]:
+    return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+
+
+def _own_records(kinds: tuple[str, ...], default_kind: str | None, most: int | None) -> Iterator[Record]:
+    with _open_stdin() as stream:
+        yield from _announced(
+            read_records(stream, "stdin", kinds=kinds, default_kind=default_kind, most=most), "stdin"
+        )
+
+
+def _announced(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """The records of a pipe; says so once if the first is long in coming."""
+    with _patience(name) as timer:
+        for record in records:
+            timer.cancel()
+            yield record
+
+
+@contextlib.contextmanager
+def _patience(name: str) -> Iterator[threading.Timer]:
+    """Tells a person, after a while, what is being waited for."""
+    line = f"waiting for {'records on stdin (a pipe); </dev/null if none will come' if name == 'stdin' else name}"
+    timer = threading.Timer(ANNOUNCE_AFTER, note, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def _shared(read: Callable[[], list[Record]]) -> list[Record]:
+    """What `read` takes from stdin, for every process: they share one stdin, and each would get a part of it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return read()
+    from sanactl.model.processes import broadcast
+
+    return broadcast(read() if is_first_process() else [])
+
+
+def _checkpoint_of(record: Record) -> str:
+    """The checkpoint that a record speaks of."""
+    return str(record["path"] if record["kind"] == "checkpoint" else record["checkpoint"])
+
+
+def find_checkpoint(
+    argument: str | None,
+    *,
+    revision: str | None = None,
+    also: tuple[str, ...] = (),
+    native: bool = False,
+) -> tuple[Checkpoint, list[Record]]:
+    """The checkpoint to work on, and the records that came with it through the pipe.
+
+    A checkpoint record names it; block records name theirs. With kinds in `also` (prompts for `sample`, images for
+    `finetune`) the pipe may bring those instead, and is read for them when the checkpoint is named, too; so a command
+    whose options name them already passes none, and leaves stdin alone.
+
+    Args:
+        argument: the command line's, or None.
+        revision: of a Hub id.
+        also: kinds of records that are wanted besides.
+        native: whether files in SANA's native layout will do.
+
+    Raises:
+        InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
+    """
+    # A line of GenEval's metadata has no kind, and is a prompt as it stands.
+    untold = "prompt" if "prompt" in also else None
+    if argument is not None and not is_stdin(argument):
+        found = open_checkpoint(argument, revision=revision, native=native)
+        return found, list(stdin_records(also, untold, most=MAX_HELD)) if also and stdin_is_piped() else []
+    if argument is not None or stdin_is_piped():
+        records = list(stdin_records(("checkpoint", "block", *also), untold, most=MAX_HELD))
+        if not records:
+            raise InputError(
+                f"stdin brought no {' or '.join(('checkpoint', *also))} record",
+                hint="the command before may have failed; else name a checkpoint",
+            )
+        named = [r for r in records if r["kind"] in ("checkpoint", "block")]
+        if named:
+            return open_checkpoint(_checkpoint_of(named[-1]), revision=revision, native=native), records
+        return _remembered_checkpoint()[0], records
+    return _remembered_checkpoint()
+
+
+def _remembered_checkpoint() -> tuple[Checkpoint, list[Record]]:
+    """The newest checkpoint or importance of the folder's journal, else the built-in base."""
+    journal = Journal()
+    newest = journal.newest("checkpoint", "block")
+    if newest is not None:
+        path = journal.relative(newest["path"])
+        if newest["kind"] == "block":
+            records = load_records(Path(path), kinds=("block",))
+            if records:
+                found = open_checkpoint(_checkpoint_of(records[0]))
+                note(f"using {found.path} with {path}, the newest in this folder's journal")
+                return found, records
+        else:
+            note(f"using {path}, the newest checkpoint in this folder's journal")
+            return open_checkpoint(path), []
+    note("using the built-in shapes base")
+    return open_checkpoint(asset("base.st")), []
+
+
+def find_records(
+    argument: str | None, kinds: tuple[str, ...], *, what: str, checked: bool = True
+) -> tuple[Iterator[Record], str]:
+    """A stream of records and its name.
+
+    Args:
+        argument: a JSONL file, a folder of images in GenEval's layout, `-`, or None.
+        kinds: what is wanted, the first being what the journal is asked for.
+        what: how to call them in an error ("images to judge").
+        checked: read a file to its end first, so that a bad line is told before long work on those above it.
+
+    Raises:
+        UsageError: there is no input at all.
+        InputError: the input cannot be read.
+    """
+    if argument is not None and not is_stdin(argument):
+        if "image" in kinds and os.path.isdir(argument):
+            from sanactl.records.geneval_folder import read_geneval_folder
+
+            return read_geneval_folder(Path(argument)), argument
+        if is_open_already(argument):
+            # Its name means nothing once this process has ended.
+            return _announced(stream_records(Path(argument), kinds=kinds), argument), "stdin"
+        return _of_file(Path(argument), kinds, checked), argument
+    if argument is not None or stdin_is_piped():
+        return stdin_records(kinds), "stdin"
+    journal = Journal()
+    newest = journal.newest(kinds[0])
+    if newest is None:
+        raise UsageError(
+            f"no {what}", hint="name a file of records, or pipe them in: sanactl sample | sanactl judge"
+        )
+    path = journal.relative(newest["path"])
+    note(f"using {path}, the newest {kinds[0]} records in this folder's journal")
+    return _of_file(Path(path), kinds, checked), path
+
+
+def _of_file(path: Path, kinds: tuple[str, ...], checked: bool) -> Iterator[Record]:
+    if checked:
+        for _ in stream_records(path, kinds=kinds):
+            pass
+    return stream_records(path, kinds=kinds)

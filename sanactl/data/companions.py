@@ -1,0 +1,80 @@
+"""Which autoencoder and text encoder latents and embeddings were made with, and whether a checkpoint's are the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.errors import InputError
+from sanactl.files.content import files_digest
+
+__all__ = ["ENCODERS", "companion_identity", "differing"]
+
+ENCODERS = ("vae", "text_encoder", "tokenizer")
+# What a companion computes follows from these of its files; its config.json also tells versions and paths.
+_DATA = (".safetensors", ".bin", ".model", "tokenizer.json")
+
+
+def companion_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
+    """What a companion is known by.
+
+    Args:
+        checkpoint: it names the companion.
+        part: one of `ENCODERS`.
+
+    Returns:
+        {"source", "subfolder", "revision", "digest"}, those that are known; the digest is that of its weights (for an
+        autoencoder, its scale too), and missing where its files are not on this machine.
+
+    Raises:
+        InputError: the checkpoint names none.
+    """
+    entry = checkpoint.companions.get(part)
+    if entry is None:
+        raise InputError(f"{checkpoint.path}: names no {part}", hint="give a whole pipeline folder")
+    known = {key: str(entry[key]) for key in ("source", "subfolder", "revision") if entry.get(key)}
+    folder = _folder(checkpoint, entry)
+    if folder is not None:
+        files = sorted(f for f in folder.iterdir() if f.name.endswith(_DATA) and f.is_file())
+        if files:
+            known["digest"] = files_digest(files, _scale(folder))
+    return known
+
+
+def differing(a: dict[str, str], b: dict[str, str]) -> bool:
+    """Whether two identities are of different companions: by digest where both have one, else by name."""
+    if a.get("digest") and b.get("digest"):
+        return a["digest"] != b["digest"]
+    return any(a.get(key) != b.get(key) for key in ("source", "subfolder", "revision"))
+
+
+def _folder(checkpoint: Checkpoint, entry: dict[str, Any]) -> Path | None:
+    """Where its files lie: a folder, or the Hub's cache; nothing is downloaded."""
+    from sanactl.model.loading import companion_source
+
+    source, options = companion_source(checkpoint, entry)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    with contextlib.suppress(Exception):  # not in the cache: then the name has to do
+        root = snapshot_download(source, revision=options.get("revision"), local_files_only=True)
+        folder = Path(root) / str(options.get("subfolder") or "")
+        return folder if folder.is_dir() else None
+    return None
+
+
+def _scale(folder: Path) -> str:
+    """The factor that latents are multiplied by, of an autoencoder's config; "" for others."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("scaling_factor", ""))
+    return ""
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """A fingerprint of settings, the same for any order of their keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,207 @@
+"""The metadata files of a folder of images: `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, a row an image."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sanactl.errors import InputError
+from sanactl.files.regular import open_regular
+
+__all__ = ["METADATA", "ImageNames", "Row", "has_file_names", "read_metadata"]
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+FILE_NAMES = ("file_name", "image_file_name")
+MAX_BYTES = 4 * 2**30
+MAX_LINE = 4 * 2**20
+_HINT = 'a line is {"file_name": "0001.png", "text": "..."}'
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a metadata file says of an image: the `where` for errors, the image's name beside it, its other columns."""
+
+    where: str
+    file_name: str
+    cells: dict[str, Any]
+
+
+def read_metadata(path: Path) -> Iterator[Row]:
+    """The rows of a metadata file.
+
+    Raises:
+        InputError: it is not UTF-8 or otherwise damaged, has no rows, or a row has no file name.
+    """
+    reader = {".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _json_rows)
+    empty = True
+    with open_regular(path, most=MAX_BYTES) as stream:
+        for where, cells in reader(stream, path):
+            empty = False
+            column = next((c for c in FILE_NAMES if cells.get(c)), None)
+            if column is None:
+                raise InputError(f"{where}: has no file_name", hint=_HINT)
+            name = cells.pop(column)
+            if not isinstance(name, str):
+                raise InputError(f"{where}: its file_name is a {type(name).__name__}, not text", hint=_HINT)
+            yield Row(where, name, cells)
+    if empty:
+        raise InputError(f"{path}: holds no rows", hint=_HINT)
+
+
+def has_file_names(path: Path) -> bool:
+    """Whether a Parquet file is a table of file names, and not one with the images inside.
+
+    Raises:
+        InputError: it is no Parquet file.
+    """
+    with open_regular(path) as stream:
+        return any(c in FILE_NAMES for c in _parquet(stream, path).schema_arrow.names)
+
+
+def _lines(stream: IO[bytes], path: Path) -> Iterator[str]:
+    """Lines of UTF-8 text with their ends."""
+    number = 0
+    while line := stream.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise InputError(f"{path}, line {number}: longer than {MAX_LINE >> 20} MiB")
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            raise InputError(
+                f"{path}, line {number}: not UTF-8 text (byte 0x{byte:02x})",
+                hint="save it as UTF-8, for instance with iconv -f latin1 -t utf-8",
+            ) from None
+
+
+def _json_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_lines(stream, path), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            cells = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error})", hint=_HINT) from None
+        if not isinstance(cells, dict):
+            raise InputError(f"{where}: a JSON {type(cells).__name__}, not an object", hint=_HINT)
+        yield where, cells
+
+
+def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(_lines(stream, path), strict=True)
+    header: list[str] | None = None
+    try:
+        for values in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not values:
+                continue
+            if header is None:
+                header = values
+                if not set(FILE_NAMES) & set(header):
+                    raise InputError(
+                        f"{where}: no column file_name; it has {', '.join(header)[:200]}",
+                        hint="the first line names the columns, with commas between them: file_name,text",
+                    )
+            elif len(values) != len(header):
+                raise InputError(
+                    f"{where}: {len(values)} cells, where the first line names {len(header)} columns",
+                    hint='a cell with a comma in it stands in quotes: "red, round"',
+                )
+            else:
+                yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _parquet(stream: IO[bytes], path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.ParquetFile(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow as pa
+
+    file = _parquet(stream, path)
+    if file.metadata.num_rows and not set(FILE_NAMES) & set(file.schema_arrow.names):
+        raise InputError(f"{path}: no column file_name; it has {', '.join(file.schema_arrow.names)[:200]}")
+    size = sum(file.metadata.row_group(g).total_byte_size for g in range(file.metadata.num_row_groups))
+    if size > MAX_BYTES:
+        raise InputError(f"{path}: larger than {MAX_BYTES >> 30} GiB when it is unpacked")
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=1000):
+            for cells in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", cells
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read past row {number} ({str(error).splitlines()[0]})") from None
+
+
+class ImageNames:
+    """Which file of a folder a metadata row names.
+
+    Args:
+        root: the folder.
+        files: those in it, as `list_folder` gives them.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str]) -> None:
+        self.root, self.files = root, frozenset(files)
+        self._by_form: dict[str, list[str]] | None = None
+
+    def find(self, row: Row, folder: str) -> str | None:
+        """The file's path below the root; None where there is no such file.
+
+        "./a.png", "x/../a.png" and, where a file is called so, "x\\a.png" name a file like any other spelling. One
+        that is written in Unicode's other normal form (as macOS writes names) is found, too.
+
+        Args:
+            folder: where the metadata file lies, below the root; names are relative to it.
+
+        Raises:
+            InputError: the name leads out of the root, or is none.
+        """
+        name = row.file_name
+        if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+            raise InputError(f"{row.where}: its file_name is not Unicode text")
+        for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
+            path = posixpath.normpath(posixpath.join(folder, spelled))
+            if spelled.startswith("/") or path == ".." or path.startswith("../"):
+                raise InputError(
+                    f"{row.where}: file_name {name!r} leads out of {self.root}",
+                    hint="names are relative to the metadata file's folder, and stay in the folder that --data names",
+                )
+            if path == "." or "\0" in path:
+                raise InputError(f"{row.where}: file_name {name!r} names no file")
+            if path in self.files or os.path.lexists(self.root / path):
+                return path
+            if (other := self._in_other_form(path)) is not None:
+                return other
+        return None
+
+    def _in_other_form(self, path: str) -> str | None:
+        if path.isascii():
+            return None
+        if self._by_form is None:
+            self._by_form = {}
+            for file in self.files:
+                if not file.isascii():
+                    self._by_form.setdefault(unicodedata.normalize("NFC", file), []).append(file)
+        found = self._by_form.get(unicodedata.normalize("NFC", path), [])
+        return found[0] if len(found) == 1 else None

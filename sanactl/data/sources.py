@@ -1,0 +1,243 @@
+"""Training data for `finetune`: examples in an order, addressed by position so that any process can draw any part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanactl.data.bad import check_bad
+from sanactl.data.buckets import bucket_sizes, nearest_buckets
+from sanactl.data.listing import digest_of
+from sanactl.data.order import BucketOrder, Order, SequentialOrder, ShuffledOrder
+from sanactl.data.sizes import image_sizes
+from sanactl.data.streams import StreamTable
+from sanactl.data.tables import Examples, RecordTable, ShapesTable, SizedExamples
+from sanactl.errors import InputError
+
+__all__ = [
+    "DatasetSource", "Fetched", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "fit",
+    "multiple_of",
+]  # fmt: skip
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+class TrainingData(Protocol):
+    """Pairs of image and caption: as images (`ImageData`), or as latents and embeddings (`EncodedData`).
+
+    Attributes:
+        name: what a person calls it.
+        about: for people: how many examples, from where, and what was left out.
+        identity: a text that is another one where the pairs are, so that a run is not continued on other data.
+        skipped: a line for each image that this process could not read and replaced, in the order it met them; one
+            line for an image however often it comes.
+    """
+
+    name: str
+    about: str
+    identity: str
+    skipped: list[str]
+
+    def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
+        """Positions of the `count` examples of a step, and the (height, width) that all of them have."""
+
+    def announce(self, say: Callable[[str], None]) -> None:
+        """From now on `say` is told of each image that is passed over; first of those that are already."""
+
+
+@runtime_checkable
+class ImageData(TrainingData, Protocol):
+    """Pairs as pixels and text."""
+
+    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
+        """Images uint8 [B, height, width, 3] and B captions at these positions of the stream."""
+
+
+class Fetched(NamedTuple):
+    """An example: uint8 [height, width, 3], its caption, and (message, hint) of images that were passed over for it.
+
+    Without an image it was one too many that could not be read.
+    """
+
+    image: NDArray[np.uint8] | None
+    caption: str
+    skipped: list[tuple[str, str | None]]
+
+
+class TableSource:
+    """Examples in an order, each image resized and cut to the size that the order gives it.
+
+    An image that cannot be read is replaced, with its caption, by the next readable row, so that every process and a
+    resumed run train on the same pairs.
+
+    Args:
+        examples: images with captions.
+        order: of their rows in the stream.
+        seed: of the choice among several captions.
+        max_bad: how many different images may be unreadable, of those that this process meets.
+        skipped: lines about images that the order has left out already; they count.
+    """
+
+    def __init__(
+        self, examples: Examples, order: Order, seed: int, *, max_bad: int = 0, skipped: Sequence[str] = ()
+    ) -> None:
+        self.examples, self.order, self.seed, self.max_bad = examples, order, seed, max_bad
+        self.name, self.about, self.identity = examples.name, examples.about, examples.identity
+        self.skipped = list(skipped)
+        self._say: Callable[[str], None] = lambda line: None
+        self._bad: set[int] = set()  # rows
+        self._met = set(self.skipped)  # what this process has found to be unreadable
+
+    def step(self, step: int, count: int) -> tuple[Sequence[int], Size]:
+        return self.order.step(step, count)
+
+    def batch(self, positions: Sequence[int]) -> tuple[NDArray[np.uint8], list[str]]:
+        return self.take(self.fetch(positions))
+
+    def fetch(self, positions: Sequence[int]) -> list[Fetched]:
+        """What stands at these positions. Nothing is counted or said: this may run in another process."""
+        if isinstance(self.examples, StreamTable):
+            self.examples.release(min(positions))
+        return [self._fetch(position) for position in positions]
+
+    def take(self, fetched: Sequence[Fetched]) -> tuple[NDArray[np.uint8], list[str]]:
+        """What was fetched as a batch; images that were passed over on the way count from now on.
+
+        Raises:
+            InputError: these are too many.
+        """
+        for example in fetched:
+            self.count_skipped(example.skipped)
+        images = [example.image for example in fetched if example.image is not None]
+        assert len(images) == len(fetched), "what is not fetched is one bad image too many"
+        return np.stack(images), [example.caption for example in fetched]
+
+    def _fetch(self, position: int) -> Fetched:
+        row = first = self.order.row(position)
+        size = self.order.size(row)
+        skipped: list[tuple[str, str | None]] = []
+        while True:
+            if row not in self._bad:
+                try:
+                    image = fit(self.examples.image(row), size)
+                    break
+                except InputError as error:
+                    self._bad.add(row)
+                    # By its message, which names the image: a stream's rows have no end, and every epoch brings the
+                    # image again.
+                    if error.message not in self._met:
+                        self._met.add(error.message)
+                        skipped.append((error.message, error.hint))
+                    if len(self._met) > self.max_bad:
+                        return Fetched(None, "", skipped)
+            row = self.order.after(row)
+            if row == first:
+                raise InputError(f"{self.name}: none of its images of {size[1]} x {size[0]} can be read")
+        texts = self.examples.texts(row)
+        column = self.examples.captions.pick([bool(t) for t in texts], self.seed, position)
+        return Fetched(image, "" if column is None else texts[column], skipped)
+
+    def count_skipped(self, skipped: Sequence[tuple[str, str | None]]) -> None:
+        """Notes images that were passed over, each once.
+
+        Raises:
+            InputError: these are too many.
+        """
+        for message, hint in skipped:
+            if message not in self.skipped:
+                check_bad(len(self.skipped) + 1, self.max_bad, InputError(message, hint=hint))
+                self.skipped.append(message)
+                self._say(f"skipped: {message}")
+
+    def announce(self, say: Callable[[str], None]) -> None:
+        for line in self.skipped:
+            say(f"skipped: {line}")
+        self._say = say
+
+
+class RecordSource(TableSource):
+    """`image` records, from a pipe or a file, all brought to one size."""
+
+    def __init__(
+        self,
+        records: Sequence[dict[str, Any]],
+        seed: int,
+        height: int,
+        width: int,
+        *,
+        captions: str | None = None,
+        max_bad: int = 0,
+    ) -> None:
+        table = RecordTable(records, captions)
+        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
+        self.records = table.records
+
+
+class DatasetSource(TableSource):
+    """Anything that `open_examples` reads and whose length is known, all brought to one size."""
+
+    def __init__(
+        self,
+        reference: str,
+        seed: int,
+        height: int,
+        width: int,
+        *,
+        captions: str | None = None,
+        max_bad: int = 0,
+    ) -> None:
+        from sanactl.data.examples import open_examples
+
+        table = open_examples(
+            reference, seed=seed, side=max(height, width), captions=captions, max_bad=max_bad
+        )
+        if table.count is None:
+            raise InputError(f"{reference}: has no end")
+        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
+
+
+class ShapesSource(TableSource):
+    """The built-in world's training stream, without end."""
+
+    def __init__(self, seed: int, size: int = 64) -> None:
+        super().__init__(ShapesTable(seed, size), SequentialOrder((size, size)), seed)
+
+
+def bucketed(
+    table: SizedExamples, seed: int, height: int, width: int, multiple: int, max_bad: int
+) -> TableSource:
+    """Rows in aspect-ratio buckets; the size of each image is read from its header, once, here."""
+    images = image_sizes(table)
+    sizes = bucket_sizes(height, width, multiple)
+    chosen = nearest_buckets(images, sizes)
+    skipped: dict[str, None] = {}
+    for row in np.flatnonzero(chosen < 0):
+        try:
+            table.image(int(row))
+        except InputError as error:
+            skipped[error.message] = None
+            check_bad(len(skipped), max_bad, error)
+    if (chosen < 0).all():
+        raise InputError(f"{table.name}: none of its images can be read")
+    source = TableSource(
+        table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=list(skipped)
+    )
+    source.identity = digest_of([table.identity, f"buckets {sizes}"])
+    return source
+
+
+def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resizes the shorter side and crops the centre, to (height, width); uint8 [height, width, 3]."""
+    if image.shape[:2] == size:
+        return image
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.LANCZOS))
+
+
+def multiple_of(height: int, width: int) -> int:
+    """Pixels that a bucket's sides are multiples of where nobody says: SANA's 32, the built-in world's 8 below 256."""
+    return 32 if min(height, width) >= 256 else 8

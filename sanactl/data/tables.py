@@ -1,0 +1,151 @@
+"""Examples by number: what all tables have, image records, the built-in world. An image is decoded when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanactl.data.caption_columns import CaptionColumns
+from sanactl.data.captions import CaptionChoice
+from sanactl.data.listing import identity_of_files
+from sanactl.errors import InputError
+from sanactl.files.images import image_size, read_image
+
+__all__ = ["Examples", "RecordTable", "ShapesTable", "SizedExamples", "described", "header_size"]
+
+
+class Examples(Protocol):
+    """Images with captions, by number.
+
+    Attributes:
+        name: what a person calls them.
+        identity: a text that is another one where the pairs are.
+        captions: the columns to take captions from.
+        about: for people: how many, from where, and what was left out.
+    """
+
+    name: str
+    identity: str
+    captions: CaptionChoice
+    about: str
+
+    @property
+    def count(self) -> int | None:
+        """How many there are, None where they have no end or no known one."""
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3], as large as it is stored.
+
+        Raises:
+            InputError: it cannot be read; the message names it.
+            EndOfExamples: there are no so many.
+        """
+
+    def texts(self, row: int) -> list[str]:
+        """The row's caption in each of the columns, "" where it has none."""
+
+
+@runtime_checkable
+class SizedExamples(Examples, Protocol):
+    """Examples of which there is a known number."""
+
+    @property
+    def count(self) -> int: ...
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """(height, width) of each row's image from its header, (0, 0) where there is no readable one."""
+
+
+class RecordTable:
+    """`image` records: the image at `path` with the prompt that it was made for, or other fields as captions.
+
+    Args:
+        records: the records.
+        captions: what `--captions` says, or None.
+        origin: where they come from, for people.
+
+    Raises:
+        InputError: there are none, or none has a caption.
+    """
+
+    def __init__(
+        self, records: Sequence[dict[str, Any]], captions: str | None = None, *, origin: str = "the pipe"
+    ) -> None:
+        if not records:
+            raise InputError("no image records to train on")
+        self.records, self.count = list(records), len(records)
+        self.name = f"{len(records)} image records"
+        columns = CaptionColumns(captions, self.name, default=("prompt",))
+        for record in self.records:
+            columns.add(record, f"the record of {record['path']}")
+        self._captions = columns.choose()
+        self.captions = self._captions.choice
+        self.about = described(self.count, origin, "image records", [], self._captions.empty)
+        paths = [os.path.abspath(record["path"]) for record in self.records]
+        folder = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        names = [os.path.relpath(path, folder) for path in paths]
+        self.identity = identity_of_files(folder, names, str(self.captions), *self._captions.all())
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        return read_image(Path(self.records[row]["path"]))
+
+    def texts(self, row: int) -> list[str]:
+        return self._captions.of(row)
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        return (header_size(Path(r["path"])) for r in self.records)
+
+
+class ShapesTable:
+    """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
+
+    name = identity = "builtin:shapes"
+    about = "the built-in world's endless stream"
+    captions = CaptionChoice(("prompt",), (1.0,))
+    count = None
+
+    def __init__(self, seed: int, size: int = 64) -> None:
+        self.seed, self.side = seed, size
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        from sanactl.shapes.dataset import batch
+
+        image: NDArray[np.uint8] = batch([row], seed=self.seed, size=self.side)[0][0]
+        return image
+
+    def texts(self, row: int) -> list[str]:
+        from sanactl.shapes.dataset import scene_and_prompt
+
+        return [scene_and_prompt(row, self.seed)[1]["prompt"]]
+
+
+def described(count: int | None, name: str, what: str, left_out: Sequence[str], empty: int = 0) -> str:
+    """One line about a table.
+
+    Args:
+        count: of its rows; None where nobody knows.
+        name: what the user called it.
+        what: the kind of thing ("a webdataset of 3 .tar files").
+        left_out: what is not used, and why.
+        empty: rows without a caption.
+    """
+    number = "examples" if count is None else f"{count:,} example{'s' if count != 1 else ''}"
+    line = f"{number} of {name} ({what})"
+    if left_out:
+        line += f"; left out: {', '.join(left_out)}"
+    if empty:
+        line += f"; {empty:,} without a caption, trained with the empty prompt"
+    return line
+
+
+def header_size(source: Path | IO[bytes]) -> tuple[int, int]:
+    """(height, width) of an image as it is read; (0, 0) where it is none or too large to be."""
+    try:
+        return image_size(source)
+    except InputError:
+        return 0, 0

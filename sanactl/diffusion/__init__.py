@@ -1,1 +1,0 @@
-"""Flow matching, sampling, and loading SANA with its companions."""

@@ -1,0 +1,275 @@
+"""All-or-nothing writes: a temporary beside the target, flushed, then renamed.
+
+A reader never sees half a file. A killed process leaves at most a hidden temporary, which the next write into the same
+folder removes (`sanactl.files.temporaries`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from sanactl.errors import OutputExistsError, SanactlError, UsageError
+from sanactl.files.temporaries import make_file, make_folder, reclaim, set_aside
+
+__all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder"]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# what is the target's fault wherever it comes from in a write
+_TARGETS = _NO_SPACE | {errno.EROFS, errno.EIO, errno.ESTALE}
+# What a file system answers that has no permissions (FAT, CIFS) or cannot flush (some network and object stores)
+_REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
+    """Write a file all at once: yields a temporary path beside `target` and renames it when the body is done.
+
+    Args:
+        target: the file to make. A symbolic link is replaced, never written through.
+        force: replace what is there.
+
+    Yields:
+        an existing, empty file in the target's folder, with the permissions of a new file.
+
+    Raises:
+        OutputExistsError: the target exists (checked before the body and again, atomically, after it).
+        SanactlError: no such folder, no permission, read-only or full disk.
+    """
+    target = Path(target)
+    check_target(target, force)
+    with _explained(target):
+        temporary = make_file(target)
+    try:
+        with _explained(target, only=_TARGETS):
+            yield temporary.path
+        with _explained(target):
+            # a library may have replaced the file by one of its own that only its owner can read
+            _permit(temporary.path, temporary.mode)
+            _sync(temporary.path)
+            _publish(temporary.path, target, force)
+    finally:
+        temporary.remove()
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
+    """Like `atomic_path` for a folder: yields an empty temporary folder that becomes `target`.
+
+    With `force` the folder that was there is swapped out in one step where the system can (Linux), else set aside and
+    put back by the next write should the process die between the two renames.
+    """
+    target = Path(target)
+    check_target(target, force)
+    with _explained(target):
+        temporary = make_folder(target)
+    try:
+        with _explained(target, only=_TARGETS):
+            yield temporary.path
+        with _explained(target):
+            for path in (*sorted(temporary.path.rglob("*")), temporary.path):
+                if not path.is_symlink() and (path.is_dir() or path.is_file()):
+                    _sync(path)
+            _publish_folder(temporary.path, target, force)
+    finally:
+        temporary.remove()
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(name: str | os.PathLike[str]) -> Iterator[Path]:
+    """A hidden folder for the body alone, called after `name` and beside it; the next write there removes what a kill left.
+
+    Raises:
+        SanactlError: it cannot be made.
+    """
+    name = Path(name)
+    with _explained(name):
+        _check_folder(name)
+        reclaim(name.parent)
+        folder = make_folder(name)
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
+
+
+def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
+    """Refuse early what `atomic_path` would refuse at the end, and remove the temporaries of dead processes.
+
+    Raises:
+        OutputExistsError: the target exists and `force` is false.
+        SanactlError: the target's folder is missing or is not a folder.
+    """
+    target = Path(target)
+    if target.name in ("", ".", ".."):
+        raise UsageError(f"{target} is no name for an output", hint="name a file with -o")
+    with _explained(target):
+        _check_folder(target)
+    if os.path.lexists(target) and not force:
+        raise OutputExistsError(
+            f"{target} already exists", hint="name another with -o, or replace it with --force"
+        )
+    reclaim(target.parent)
+
+
+def _check_folder(target: Path) -> None:
+    """Raises SanactlError or OSError if nothing can be made in the target's folder, or not under the target's name."""
+    folder = target.parent
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SanactlError(
+            f"cannot write {target}: {folder} does not exist", hint=f"mkdir -p {folder}"
+        ) from None
+    if not is_folder:
+        raise SanactlError(
+            f"cannot write {target}: {folder} is not a folder", hint="name another place with -o"
+        )
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(target)  # a name that is too long fails here
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        code = errno.EROFS if read_only else errno.EACCES
+        raise OSError(code, os.strerror(code))
+
+
+def _publish(temporary: Path, target: Path, force: bool) -> None:
+    """Give the finished file its name; without `force` never over another, whoever made it meanwhile."""
+    if force:
+        if target.is_dir() and not target.is_symlink():
+            raise SanactlError(f"{target} is a folder", hint="name a file with -o")
+        os.replace(temporary, target)
+        return
+    try:
+        if _renameat2(temporary, target, _RENAME_NOREPLACE):
+            return
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here (FAT, some network disks): the check before the body has to do
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            os.rename(temporary, target)
+    except FileExistsError:
+        raise OutputExistsError(
+            f"{target} was made by another process meanwhile",
+            hint="name another with -o, or replace it with --force",
+        ) from None
+
+
+def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
+    if not os.path.lexists(target) or not force:
+        try:
+            if not _renameat2(temporary, target, _RENAME_NOREPLACE):
+                if os.path.lexists(target):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.rename(temporary, target)
+        except FileExistsError:
+            raise OutputExistsError(
+                f"{target} was made by another process meanwhile", hint="name another with -o, or use --force"
+            ) from None
+    elif target.is_symlink() or not target.is_dir():
+        raise SanactlError(f"{target} is not a folder", hint="name a folder with -o")
+    elif not _renameat2(temporary, target, _RENAME_EXCHANGE):
+        aside = set_aside(target)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            os.rename(aside.path, target)
+            raise
+        finally:
+            aside.remove()
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
+    """Linux's rename with flags (man 2 renameat2). False where the system or the file system has none."""
+    import ctypes
+
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here = -100  # AT_FDCWD
+    if call(here, os.fsencode(source), here, os.fsencode(target), ctypes.c_uint(flags)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), os.fspath(target))
+
+
+def _permit(path: Path, mode: int) -> None:
+    """Gives a file these permissions, unless its file system refuses to."""
+    try:
+        if path.stat().st_mode & 0o777 != mode & 0o777:
+            path.chmod(mode & 0o777)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file or folder to its disk, unless its file system cannot.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable; where that fails the write is finished all the same."""
+    with contextlib.suppress(OSError):
+        _sync(folder)
+
+
+@contextlib.contextmanager
+def _explained(target: Path, only: set[int] | None = None) -> Iterator[None]:
+    """Turn the operating system's errors about the output into one line; with `only`, just those error numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (only is not None and error.errno not in only):
+            raise
+        raise SanactlError(
+            f"cannot write {target}: {_reason(error, target.parent)}", hint=_hint(error)
+        ) from error
+
+
+def _reason(error: OSError, folder: Path) -> str:
+    if error.errno == errno.EFBIG:
+        return "the file grew past a limit on file sizes"
+    if error.errno in _NO_SPACE:
+        return f"no space left in {folder}"
+    if error.errno == errno.EROFS:
+        return f"{folder} is on a read-only file system"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission to write in {folder}"
+    if error.errno == errno.ENOENT:
+        return "another program removed its unfinished file"
+    return os.strerror(error.errno or 0).lower()
+
+
+def _hint(error: OSError) -> str:
+    if error.errno == errno.EFBIG:
+        return "raise the limit (ulimit -f), or write a folder of shards on this disk"
+    if error.errno in _NO_SPACE:
+        return "free some, or name another disk with -o"
+    if error.errno in (errno.EIO, errno.ESTALE):
+        return "check the disk, or name another with -o"
+    return "name another place with -o"

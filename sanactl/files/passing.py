@@ -1,0 +1,69 @@
+"""Hashes of bytes that pass on their way to a file, so that the file need not be read for them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from sanactl.files.content import LEAF, joined
+
+__all__ = ["PassingHashes"]
+
+
+@dataclass
+class _Leaf:
+    """A part of `LEAF` bytes of which pieces have come; those that came early wait for the ones before them."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    hash: Any = field(default_factory=hashlib.sha256)
+    next: int = 0
+    waiting: dict[int, bytes] = field(default_factory=dict)
+
+
+class PassingHashes:
+    """Takes the pieces of spans from several threads, each span's in nearly its order, and has its hash at the end.
+
+    Few pieces wait: as many as there are threads that are ahead of the slowest.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[tuple[int, int], _Leaf] = {}
+        self._done: dict[int, dict[int, bytes]] = {}
+
+    def add(self, span: int, total: int, offset: int, data: memoryview) -> None:
+        """A piece of the span known by the number `span`, of `total` bytes in all, from byte `offset` of it."""
+        while data:
+            number, start = divmod(offset, LEAF)
+            count = min(len(data), LEAF - start)
+            self._feed(span, number, min(LEAF, total - number * LEAF), start, data[:count])
+            data, offset = data[count:], offset + count
+
+    def hash(self, span: int, total: int) -> bytes | None:
+        """The hash of a span as `span_hashes` has it, or None if not all of it has passed."""
+        leaves = self._done.get(span, {})
+        if len(leaves) < -(-total // LEAF) or not total:
+            return None
+        return leaves[0] if total <= LEAF else joined([leaves[n] for n in range(len(leaves))])
+
+    def _feed(self, span: int, number: int, size: int, start: int, data: memoryview) -> None:
+        with self._lock:
+            if number in self._done.setdefault(span, {}):
+                return
+            leaf = self._open.setdefault((span, number), _Leaf())
+        with leaf.lock:
+            if start != leaf.next:
+                leaf.waiting[start] = bytes(data)
+                return
+            leaf.hash.update(data)
+            leaf.next += len(data)
+            while (piece := leaf.waiting.pop(leaf.next, None)) is not None:
+                leaf.hash.update(piece)
+                leaf.next += len(piece)
+            if leaf.next < size:
+                return
+        with self._lock:
+            self._done[span][number] = leaf.hash.digest()
+            self._open.pop((span, number), None)

@@ -1,0 +1,227 @@
+"""A judge from any image-text-to-text model of transformers: how likely its next word is yes, how likely no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError
+from sanactl.files.paths import user_path, utf8_name
+from sanactl.judging.dialogue import ANSWERS, conversation
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+
+__all__ = ["VlmJudge", "answer_tokens"]
+
+# Pairs that a thread of a CPU computes together where the judge is small.
+PART = 8
+
+
+class VlmJudge:
+    """A vision-language model that answers SaVILA's dialogue.
+
+    Args:
+        model: an image-text-to-text model with `generate`.
+        processor: its processor, with a tokenizer and a chat template.
+        name: what records call this judge.
+
+    Raises:
+        InputError: the processor has no chat template, or its tokenizer cannot tell yes from no.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+        import torch
+        import transformers
+
+        from sanactl.model.cpu import keep_freed_memory, one_thread_each
+
+        if model.device.type == "cpu":
+            keep_freed_memory()
+        self.model: Any = model.eval()
+        self.processor: Any = processor
+        self.name = name
+        self.identity: dict[str, Any] = {
+            "name": name,
+            "commit": getattr(model.config, "_commit_hash", None),
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            "versions": [torch.__version__, transformers.__version__],
+        }
+        tokenizer: Any = getattr(processor, "tokenizer", None)
+        if tokenizer is None or not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
+            raise InputError(
+                f"{name}: its processor has no chat template", hint="take an instruction-tuned model"
+            )
+        # The next token comes after the last column, so that padding has to stand on the left.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self.bos = tokenizer.bos_token or ""
+        self.image_token = str(getattr(processor, "image_token", None) or "<image>")
+        self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
+        parameters = sum(p.numel() for p in model.parameters())
+        self._one_thread_each = one_thread_each(model.device, parameters)
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        device: str | None = None,
+        dtype: str | None = None,
+        *,
+        trust_remote_code: bool = False,
+    ) -> VlmJudge:
+        """Loads a model and its processor.
+
+        Args:
+            source: a folder, or a Hub id `owner/name`.
+            device: "cpu", "cuda", "cuda:1"...; by default the GPU if there is one.
+            dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU and float32 on a CPU.
+            trust_remote_code: run the repository's own code.
+
+        Raises:
+            InputError: the folder does not exist or holds no such model, or the Hub has none.
+        """
+        place = _place(source)
+        import numpy as np
+        import torch
+
+        from sanactl.judging.backends.vlm_load import load_vlm
+        from sanactl.model.guard import reading
+
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+        kind = getattr(
+            torch, names.get(str(dtype), dtype or ("float32" if device == "cpu" else "bfloat16")), None
+        )
+        if not isinstance(kind, torch.dtype):
+            raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
+        with utf8_name(place) as folder:
+            model, processor = load_vlm(
+                folder, device=device, dtype=kind, trust_remote_code=trust_remote_code
+            )
+        with reading(f"{source} as a judge"):
+            judge = cls(model, processor, source)
+            # Some models load and cannot answer the dialogue: better said now than at the first image.
+            judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
+        judge.identity["files"] = _files_of(Path(place))
+        return judge
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """`score` with the records' prompts."""
+        return self.score(images, [r["prompt"] for r in records])
+
+    def score(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Verdict]:
+        """Asks the dialogue's question of all pairs at once.
+
+        Args:
+            images: uint8 [height, width, 3], RGB; sizes may differ.
+            prompts: one for each image.
+
+        Returns:
+            One verdict a pair. `yes_logprob` is the log-probability that the answer's first token is one of those
+            that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Neighbours in the
+            batch do not matter beyond the rounding of the dtype, nor do threads at all where the judge is small.
+
+        Raises:
+            InputError: the model gives NaN.
+        """
+        from sanactl.model.cpu import Workers
+
+        size = PART if self._one_thread_each else max(1, len(images))
+        parts = (
+            self._inputs(images[first : first + size], prompts[first : first + size])
+            for first in range(0, len(images), size)
+        )
+        if not self._one_thread_each:
+            return [verdict for part in parts for verdict in self._verdicts(part)]
+        with Workers() as workers:
+            return [verdict for found in workers.map(self._verdicts, parts) for verdict in found]
+
+    def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
+        """What the model is given for these pairs."""
+        import torch
+        from PIL import Image
+
+        from sanactl.model.tensors import aligned
+
+        texts = [
+            self.processor.apply_chat_template(
+                # A prompt that spells the image's token would claim an image of its own.
+                conversation(p.replace(self.image_token, " ")),
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for p in prompts
+        ]
+        inputs = self.processor(
+            text=texts,
+            images=[[Image.fromarray(image)] for image in images],
+            # A template that writes <bos> itself must not get a second one.
+            add_special_tokens=not (self.bos and texts[0].startswith(self.bos)),
+            padding=True,
+            return_tensors="pt",
+        )
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        return {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+    def _verdicts(self, inputs: dict[str, Any]) -> list[Verdict]:
+        """The verdicts on the pairs of `_inputs`, by the answer's first token."""
+        import torch
+
+        with torch.inference_mode():
+            # generate() and not a plain forward: only it derives the position ids that each architecture wants from
+            # the padding mask.
+            output = self.model.generate(
+                **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+            # Float64: a sure judge's log-probabilities differ only far behind the point.
+            logprobs = torch.log_softmax(output.logits[0].double(), dim=-1)
+            yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
+            no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
+        if any(v != v for v in (*yes, *no)):
+            raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
+        return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:
+    """The ids with which an answer can begin: its spellings that are one token, with and without a space.
+
+    Raises:
+        InputError: no spelling is a token of its own.
+    """
+    ids = set()
+    for word in (answer, answer.capitalize(), answer.upper()):
+        for text in (word, f" {word}"):
+            encoded = tokenizer.encode(text, add_special_tokens=False)
+            if len(encoded) == 1 and encoded[0] != tokenizer.unk_token_id:
+                ids.add(int(encoded[0]))
+    if not ids:
+        raise InputError(f"{name}: its tokenizer has no token for {answer!r}", hint="take another model")
+    return sorted(ids)
+
+
+def _files_of(folder: Path) -> list[list[Any]]:
+    """Which files a folder holds, with sizes and times; nothing for a Hub id, whose commit is known."""
+    found = ((p, p.stat()) for p in sorted(folder.glob("*")) if p.is_file())
+    return [[p.name, status.st_size, status.st_mtime_ns] for p, status in found]
+
+
+def _place(source: str) -> str:
+    """The folder or Hub id to load; fails at once for a missing folder, for which transformers would ask the Hub."""
+    path = user_path(source)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{source}: no model in this folder (no config.json)")
+        return str(path)
+    if path.exists():
+        raise InputError(f"{source}: a file; a judge is a folder with config.json and a processor")
+    if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
+        raise InputError(f"{source}: no such folder", hint="give a folder, a Hub id owner/name, or 'oracle'")
+    return source

@@ -1,0 +1,94 @@
+"""An image-text-to-text model and its processor from a folder or the Hub, checked while they are loaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanactl.files.lfs import refuse_pointers
+from sanactl.model.guard import (
+    check_loaded,
+    check_size,
+    offline,
+    pin_attention,
+    read_config,
+    reading,
+    weight_files,
+)
+from sanactl.model.tensors import own_memory, steady_files
+
+__all__ = ["load_vlm"]
+
+
+def load_vlm(
+    place: str, *, device: str, dtype: torch.dtype, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """Loads a model and its processor.
+
+    Args:
+        place: a folder with a config.json, or a Hub id.
+        device, dtype: where and in what the model runs.
+        trust_remote_code: run the repository's own code, which may do and fetch what it likes.
+
+    Returns:
+        The model and the processor.
+
+    Raises:
+        InputError: they cannot be loaded, or the weights are not those of the config.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    folder = Path(place) if Path(place).is_dir() else None
+    if folder is not None:
+        logging.disable_progress_bar()  # it is for downloads; a folder loads at once
+        refuse_pointers(folder)
+    logging.set_verbosity_error()
+    what = f"{place} as a judge"
+    if trust_remote_code:
+        with reading(what):
+            processor = AutoProcessor.from_pretrained(place, trust_remote_code=True)
+            # The repository's own class may not know options of transformers.
+            model = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype, trust_remote_code=True)
+            return _placed(model, device), processor
+    with offline(folder), reading(what):
+        model = _model(place, folder, dtype)
+        processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
+        return _placed(model, device), processor
+
+
+def _model(place: str, folder: Path | None, dtype: torch.dtype) -> Any:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    weights = None
+    if folder is not None:
+        read_config(folder)
+        if any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin")):
+            weights = weight_files(folder, "model")
+    config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    pin_attention(config)
+    if weights is not None:
+        with torch.device("meta"):
+            built = AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
+        check_size(built, weights, f"{place}/config.json")
+    with steady_files(place) as mapped:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # `check_loaded` names the tensor
+            output_loading_info=True,
+            **mapped,
+        )
+    check_loaded(info, place)
+    return model
+
+
+def _placed(model: Any, device: str) -> Any:
+    model = model.to(device)
+    own_memory(model)
+    return model

@@ -1,0 +1,181 @@
+"""`judge`: a stream of images in, the best of each prompt out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import InputError, UsageError
+from sanactl.files.images import read_image
+from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.judge import Judge
+from sanactl.judging.tournament import Verdict, keep_best
+from sanactl.records.fields import LOGARITHM
+from sanactl.records.partial import Partial, image_key
+from sanactl.records.records import Record
+
+__all__ = ["judge_stream"]
+
+
+@dataclass
+class _Group:
+    """The images of one prompt: their records, and their verdicts as far as they are there."""
+
+    size: int | None
+    records: list[Record] = field(default_factory=list)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        return self.size is not None and len(self.records) >= self.size
+
+    @property
+    def judged(self) -> bool:
+        return len(self.verdicts) == len(self.records)
+
+
+def judge_stream(
+    records: Iterator[Record],
+    judge: Judge,
+    *,
+    keep: int | None = None,
+    batch_size: int = 16,
+    kept: Partial | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[Record]:
+    """Judges images and passes on the best of each prompt.
+
+    A prompt's winners are passed on as soon as as many of its images have come as its records' `samples` say; where
+    records carry no `samples`, at the end of the stream. So a long stream needs little memory (`batch_size` images,
+    and the records of the prompts under way), and images of several prompts may come in any order.
+
+    Args:
+        records: `image` records with `path`, `prompt` and, from `sample`, `prompt_id` and `samples`. Images without
+            a `prompt_id` belong together if their prompts are the same text.
+        judge: see `open_judge`.
+        keep: how many of a prompt's images are passed on (the paper: 4); None for all.
+        batch_size: images scored at once.
+        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is asked for anew unless all of
+            its verdicts are there, so that the same records and batch size give the same verdicts to the last digit.
+
+    Yields:
+        The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
+        `judge_score` and `rank` (0 the best), a prompt's best first, prompts in the order in which they were complete.
+
+    Raises:
+        InputError: an image cannot be read, or a record's `samples` is no number of images.
+        UsageError: `keep` or `batch_size` is less than one.
+    """
+    if batch_size < 1 or (keep is not None and keep < 1):
+        raise UsageError(f"keep and batch size must be at least 1, got {keep} and {batch_size}")
+    open_groups: dict[str, _Group] = {}
+    closed: deque[_Group] = deque()
+    waiting: list[tuple[_Group, int]] = []
+    finished: set[str] = set()
+    bench = _Bench(judge, kept, progress)
+    progress.start(None, f"judging with {judge.name}")
+    for record in records:
+        key = _key(record)
+        group = open_groups.get(key)
+        if group is None:
+            if key in finished:
+                progress.note(
+                    f"prompt {key}: more images than its `samples`; they are ranked apart from the first"
+                )
+            group = open_groups[key] = _Group(_samples(record))
+        waiting.append((group, len(group.records)))
+        group.records.append(record)
+        if group.full:
+            closed.append(open_groups.pop(key))
+            finished.add(key)
+        if len(waiting) == batch_size:
+            bench.score(waiting)
+        while closed and closed[0].judged:
+            yield from _winners(closed.popleft(), judge.name, keep)
+    bench.score(waiting)
+    bench.tell()
+    closed.extend(open_groups.values())
+    for group in closed:
+        yield from _winners(group, judge.name, keep)
+    progress.close()
+
+
+def _key(record: Record) -> str:
+    return f"id {record['prompt_id']}" if "prompt_id" in record else f"text {record['prompt']}"
+
+
+def _samples(record: Record) -> int | None:
+    value: Any = record.get("samples")
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise InputError(f"{record['path']}: its record's 'samples' is {value!r}, not a number of images")
+    return value
+
+
+class _Bench:
+    """A judge with the verdicts that an earlier run has kept."""
+
+    def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
+        self._judge, self._kept, self._progress = judge, kept, progress
+        self._taken = 0
+
+    def score(self, waiting: list[tuple[_Group, int]]) -> None:
+        """Judges all that wait, and empties the list."""
+        if not waiting:
+            return
+        batch = [group.records[place] for group, place in waiting]
+        keys = [image_key(record) for record in batch] if self._kept is not None else []
+        verdicts = self._known(keys)
+        if verdicts is None:
+            self.tell()
+            verdicts = self._judge.judge([read_image(Path(r["path"])) for r in batch], batch)
+            if self._kept is not None:
+                self._kept.put((key, asdict(v)) for key, v in zip(keys, verdicts, strict=True))
+        else:
+            self._taken += len(verdicts)
+        for (group, place), verdict in zip(waiting, verdicts, strict=True):
+            group.verdicts[place] = verdict
+        yes = sum(v.verdict == "yes" for v in verdicts)
+        self._progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
+        waiting.clear()
+
+    def _known(self, keys: Sequence[str | None]) -> list[Verdict] | None:
+        """The verdicts of a whole batch, if all are there."""
+        verdicts = []
+        for key in keys:
+            found = self._kept.get(key) if self._kept is not None else None
+            logs = [found.get("yes_logprob"), found.get("no_logprob")] if found is not None else []
+            if (
+                found is None
+                or found.get("verdict") not in ("yes", "no")
+                or not all(map(LOGARITHM.fits, logs))
+            ):
+                return None
+            verdicts.append(Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"]))
+        return verdicts or None
+
+    def tell(self) -> None:
+        """Says, once, how many verdicts were taken over."""
+        if self._taken:
+            self._progress.note(f"{self._taken:,} verdicts are taken over from a run that was stopped")
+            self._taken = 0
+
+
+def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:
+    verdicts = [group.verdicts[i] for i in range(len(group.records))]
+    for place, index in enumerate(keep_best(verdicts, keep)):
+        v = verdicts[index]
+        yield {
+            **group.records[index],
+            "judge": name,
+            "verdict": v.verdict,
+            # Nine digits, not nine decimals: a sure judge's answers differ only in how near to zero they are.
+            "yes_logprob": float(f"{v.yes_logprob:.9g}"),
+            "no_logprob": float(f"{v.no_logprob:.9g}"),
+            "judge_score": float(f"{v.score:.9g}"),
+            "rank": place,
+        }

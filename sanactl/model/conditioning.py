@@ -1,0 +1,228 @@
+"""What `sample` and `importance` share: a checkpoint loaded with its companions, prompts as conditions, images.
+
+An image is a function of its checkpoint, prompt, seed and settings, bit for bit. What could make it depend on more is
+how a matrix product of another size, or on another number of threads, rounds. So images are drawn in lots: always
+`lot_size` images at once, the last lot filled up with copies that are thrown away, each prompt encoded by itself, and
+small models on the CPU one lot a thread. Measured in fp32 on a CPU, single images and batches of 3, 8 and 32 drew
+latents 2e-5 apart without lots, and one pixel value in 50,000 differed; in lots every PNG is the same.
+
+What may still differ between two runs is the hardware and the version of torch; and for models too large for one
+thread (`sanactl.model.cpu.ONE_THREAD_PARAMETERS`), on a CPU, the number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError, UsageError
+from sanactl.model.sampling_settings import (
+    SamplingSettings,
+    is_sprint,
+    lot_size,
+    pixels_per_latent,
+    sampling_settings,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sanactl.checkpoint.open import Checkpoint
+    from sanactl.model.sampler import Guidance
+
+__all__ = [
+    "SamplingSettings", "Sana", "filled", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings",
+]  # fmt: skip
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name`, or the best one there is.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    import torch
+
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        mps = getattr(torch.backends, "mps", None)
+        return torch.device("mps" if mps is not None and mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+class Sana:
+    """A transformer and its companions, ready to sample.
+
+    Args:
+        checkpoint: what to load.
+        settings: how to sample.
+        device, dtype: where and in what the models run.
+        decode: whether the autoencoder is wanted.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: SamplingSettings,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        decode: bool = True,
+    ) -> None:
+        from sanactl.model.cpu import keep_freed_memory, one_thread_each
+        from sanactl.model.loading import load_companions, load_transformer
+        from sanactl.model.schedulers import prepared_scheduler
+
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.settings, self.device, self.name = settings, device, str(checkpoint.path)
+        self.lot = lot_size(checkpoint, settings)
+        parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
+        self.companions = load_companions(checkpoint, parts=parts, device=device, dtype=dtype)
+        self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
+        self.sprint = is_sprint(checkpoint)
+        self.companions.scheduler = prepared_scheduler(
+            self.companions.scheduler,
+            flow_shift=settings.flow_shift,
+            sprint=self.sprint,
+            steps=settings.steps,
+        )
+        self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
+        self._factor = pixels_per_latent(checkpoint)
+        vae = self.companions.vae
+        if vae is not None and 2 ** (len(vae.config.encoder_block_out_channels) - 1) != self._factor:
+            raise InputError(
+                f"{checkpoint.path}: its VAE does not make {self._factor} pixels of a latent",
+                hint="name the autoencoder that it was trained with",
+            )
+        self.instruction = _instruction(settings)
+        # Images of a prompt come one after the other: a few prompts remembered are each encoded once.
+        self._encoded = lru_cache(maxsize=64)(self._encode)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a latent."""
+        channels = int(self.transformer.config.in_channels)
+        return channels, self.settings.height // self._factor, self.settings.width // self._factor
+
+    def cut_note(self, prompts: Sequence[str]) -> str | None:
+        """A line about prompts that are longer than what the transformer is given of them, or None."""
+        from sanactl.model.text import cut_note
+
+        return cut_note(
+            self.companions.tokenizer,
+            prompts,
+            max_sequence_length=self.settings.max_sequence_length,
+            instruction=self.instruction,
+        )
+
+    def guidance(self, prompts: Sequence[str]) -> Guidance:
+        """Conditions for a batch of prompts."""
+        import torch
+
+        from sanactl.model.sampler import Guidance
+
+        text, mask = zip(*(self._encoded(prompt, False) for prompt in prompts), strict=True)
+        scale = self.settings.guidance_scale
+        negative = (None, None)
+        if scale > 1 and not self.sprint:
+            negative = self._encoded(self.settings.negative_prompt, True)
+        return Guidance(torch.cat(text), torch.cat(mask), *negative, scale)
+
+    def _encode(self, prompt: str, negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """One prompt, by itself, so that its embedding does not depend on others: [1, T, D] and [1, T]."""
+        from sanactl.model.text import encode_prompts
+
+        text, mask = encode_prompts(
+            self.companions.tokenizer,
+            self.companions.text_encoder,
+            [prompt],
+            max_sequence_length=self.settings.max_sequence_length,
+            instruction=None if negative else self.instruction,
+        )
+        wanted = int(self.transformer.config.caption_channels)
+        if text.shape[2] != wanted:
+            raise InputError(
+                f"{self.name}: its text encoder gives {text.shape[2]} numbers a token, and the transformer takes {wanted}",
+                hint="name the text encoder that it was trained with",
+            )
+        return text, mask
+
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Draws one image for each prompt and seed, lot by lot in order: uint8 [lot or fewer, height, width, 3]."""
+        from sanactl.model.cpu import Workers
+
+        # Encoded as they are taken, in this thread.
+        lots = (
+            (self.guidance(filled(prompts[i : i + self.lot], self.lot)), seeds[i : i + self.lot])
+            for i in range(0, len(seeds), self.lot)
+        )
+        if not self.one_thread_each:
+            yield from itertools.starmap(self._draw_lot, lots)
+            return
+        with Workers() as workers:
+            yield from workers.map(lambda lot: self._draw_lot(*lot), lots)
+
+    def denoise(
+        self,
+        guidance: Guidance,
+        seeds: Sequence[int],
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> torch.Tensor:
+        """Latents of one image for each prompt of the guidance and its seed: scaled, float32 [B, C, H, W].
+
+        Raises:
+            InputError: they are not finite, as those of weights are that do not stand the dtype.
+        """
+        import torch
+
+        from sanactl.model.sampler import denoise, draw_noise, image_generators
+        from sanactl.model.sprint import denoise_sprint
+
+        generators = image_generators(seeds)
+        latents = (denoise_sprint if self.sprint else denoise)(
+            self.transformer,
+            copy.deepcopy(self.companions.scheduler),  # it remembers past steps
+            draw_noise(generators, self.latent_shape()),
+            guidance,
+            steps=self.settings.steps,
+            generators=generators,
+            on_step=on_step,
+        )
+        if not bool(torch.isfinite(latents).all()):
+            raise InputError(
+                f"{self.name} gives values that are not finite in {str(self.transformer.dtype).removeprefix('torch.')}",
+                hint="try another --dtype: bf16, or fp16 for SANA-1.0; else its weights are damaged",
+            )
+        return latents
+
+    def _draw_lot(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        from sanactl.model.sampler import decode_latents
+
+        latents = self.denoise(guidance, filled(seeds, self.lot))
+        pixels: NDArray[np.uint8] = decode_latents(self.companions.vae, latents).numpy()
+        return pixels[: len(seeds)]
+
+
+def _instruction(settings: SamplingSettings) -> list[str] | None:
+    """The lines that stand before every prompt, or None."""
+    from sanactl.model.text import human_instruction
+
+    if not settings.complex_human_instruction:
+        return None
+    return human_instruction() if settings.instruction is None else settings.instruction.split("\n")
+
+
+def filled(things: Sequence[Any], size: int) -> list[Any]:
+    """The things, and copies of the last one up to `size`."""
+    return [*things, *[things[-1]] * (size - len(things))]

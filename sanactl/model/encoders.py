@@ -1,0 +1,115 @@
+"""The autoencoder's and the text encoder's part of training: images to latents, captions to embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError
+from sanactl.model.conditioning import pixels_per_latent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sanactl.checkpoint.open import Checkpoint
+
+__all__ = ["Encoders"]
+
+
+class Encoders:
+    """A checkpoint's autoencoder and text encoder.
+
+    Args:
+        checkpoint: it names them.
+        max_sequence_length: T, tokens kept of a caption.
+        complex_human_instruction: whether SANA's instruction stands before every caption that is not empty.
+        device, dtype: where and in what they run; default fp32.
+
+    Attributes:
+        text_width: D, numbers a token that the checkpoint takes.
+
+    Raises:
+        InputError: they cannot be loaded, or the autoencoder is not the one that the checkpoint is for.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        max_sequence_length: int,
+        complex_human_instruction: bool,
+        device: Any,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        import torch
+
+        from sanactl.model.loading import load_companions
+        from sanactl.model.text import human_instruction
+
+        self.device, self.max_sequence_length = device, max_sequence_length
+        self.instruction = human_instruction() if complex_human_instruction else None
+        found = load_companions(
+            checkpoint,
+            parts=("tokenizer", "text_encoder", "vae"),
+            device=device,
+            dtype=dtype or torch.float32,
+        )
+        self.vae, self.text_encoder, self.tokenizer = found.vae, found.text_encoder, found.tokenizer
+        self.text_width = int(checkpoint.config["caption_channels"])
+        factor = pixels_per_latent(checkpoint)
+        if 2 ** (len(self.vae.config.encoder_block_out_channels) - 1) != factor:
+            raise InputError(
+                f"{checkpoint.path}: its autoencoder does not make {factor} pixels of a latent",
+                hint="name the autoencoder that it was trained with",
+            )
+
+    def latents(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+        """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32, on the device."""
+        import torch
+
+        # Out of pinned memory the copy waits for nobody.
+        pixels = torch.as_tensor(images).to(self.device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        with torch.no_grad():
+            latents = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0].float()
+        scaled: torch.Tensor = latents * self.vae.config.scaling_factor
+        return scaled
+
+    def texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
+        """The embeddings [tokens, D] of captions, each without its padding, in the encoder's dtype; one token at least.
+
+        A caption of which the tokenizer makes no token (the empty one, where it adds neither start nor end) is its
+        padding, all T of it. In sampling, as in diffusers' pipeline, all T are then masked alike, by a number that is
+        added to every score, so that the attention is over all of them, too.
+
+        The empty caption is the negative prompt of sampling and so gets no instruction.
+        """
+        found: dict[int, torch.Tensor] = {}
+        for empty in (False, True):
+            rows = [row for row, caption in enumerate(captions) if (not caption) == empty]
+            if rows:
+                embedded = self._embed([captions[row] for row in rows], None if empty else self.instruction)
+                found.update(zip(rows, embedded, strict=True))
+        return [found[row] for row in range(len(captions))]
+
+    def _embed(self, captions: Sequence[str], instruction: Sequence[str] | None) -> list[torch.Tensor]:
+        from sanactl.model.text import encode_prompts
+
+        text, mask = encode_prompts(
+            self.tokenizer,
+            self.text_encoder,
+            captions,
+            max_sequence_length=self.max_sequence_length,
+            instruction=instruction,
+        )
+        if text.shape[2] != self.text_width:
+            raise InputError(
+                f"the text encoder gives {text.shape[2]} numbers a token and the checkpoint takes {self.text_width}",
+                hint="name the text encoder that the checkpoint was trained with",
+            )
+        counts = mask.sum(1).tolist()
+        # Padding is on the right, so what is kept comes first.
+        assert all(bool(row[:count].all()) for row, count in zip(mask, counts, strict=True))
+        return [row[: count or len(row)] for row, count in zip(text, counts, strict=True)]

@@ -1,0 +1,210 @@
+"""From a checkpoint to modules: the transformer, and the companions that its header names."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
+from sanactl.checkpoint.config import CONFIG_DEFAULTS
+from sanactl.checkpoint.copy import Sources
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.errors import InputError, UsageError
+from sanactl.files.lfs import refuse_pointers
+from sanactl.files.paths import utf8_name
+from sanactl.model.components import load_text_encoder, load_tokenizer, load_vae
+from sanactl.model.schedulers import load_scheduler
+from sanactl.model.tensors import read_tensor
+
+__all__ = [
+    "Companions",
+    "companion_source",
+    "component_dtype",
+    "dtype_warning",
+    "load_companions",
+    "load_transformer",
+    "quiet_libraries",
+    "resolve_dtype",
+]
+
+_NAMES = {"text_encoder": "text encoder", "vae": "VAE"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Companions:
+    """What a transformer needs around it, each loaded on first need and None where not asked for."""
+
+    tokenizer: Any = None
+    text_encoder: Any = None
+    vae: Any = None
+    scheduler: Any = None
+
+
+def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype called `name`; by default bf16 on an accelerator and fp32 on the CPU."""
+    if name is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise UsageError(f"unknown dtype {name!r}", hint=f"choose one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
+    """What text encoder and VAE run in beside a transformer in `dtype`: never fp16, in which both overflow.
+
+    diffusers' page on SANA asks for bf16 or fp32. In place of fp16 it is bf16 on a GPU that has it, else fp32.
+    """
+    if dtype != torch.float16:
+        return dtype
+    if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+# Heads and their size of SANA-1.0's transformers, whatever their depth: 0.6B and 1.6B.
+_SANA_1_0 = ((36, 32), (70, 32))
+_SANA_1_0_BF16 = re.compile(r"sana_\w*bf16", re.IGNORECASE)
+
+
+def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
+    """What is known to go wrong with these weights in this dtype, or None.
+
+    The first releases of SANA-1.0 were trained in fp16: their activations pass fp16's largest number and are cut there,
+    which neither bf16 nor fp32 does (NVlabs/Sana issue 47, diffusers issue 10336). The releases with BF16 in their name
+    were trained in bf16. Nothing in shapes or dtypes of the files tells the two apart.
+    """
+    config = checkpoint.config
+    heads = (config.num_attention_heads, config.attention_head_dim)
+    if config.qk_norm is not None or heads not in _SANA_1_0 or dtype == torch.float16:
+        return None
+    if config.guidance_embeds or any(map(_SANA_1_0_BF16.search, _names(checkpoint))):
+        return None
+    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))
+    return (
+        f"{checkpoint.path} has the shape of SANA-1.0. Most releases of it were trained in fp16, and their images are broken"
+        f" in {name}: then use --dtype fp16. It is right in {name} if it comes from a release with BF16 in its name"
+    )
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint and those that it was made from are called."""
+    parents = [parent for step in checkpoint.lineage for parent in step.get("parents") or ()]
+    return [checkpoint.ref, str(checkpoint.path), *(str(parent.get("name")) for parent in parents)]
+
+
+def load_transformer(
+    checkpoint: Checkpoint, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Any:
+    """The checkpoint's `SanaTransformer2DModel`, in eval mode.
+
+    Raises:
+        InputError: if the weights do not fit the config, or the file changed since it was opened.
+    """
+    from diffusers import SanaTransformer2DModel
+
+    quiet_libraries()
+    # Settings of a later diffusers are left out, as diffusers does; that the tensors fit was checked.
+    config = {key: checkpoint.config[key] for key in CONFIG_DEFAULTS}
+    with torch.device("meta"):
+        model = SanaTransformer2DModel(**config)
+    state: dict[str, torch.Tensor] = {}
+    with closing(Sources(checkpoint.stamps)) as sources:
+        for name, ref in checkpoint.tensors.items():
+            state[name] = read_tensor(sources, ref).to(device).to(dtype)
+        sources.check()
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    if missing or unexpected:
+        what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which its config does not know"
+        raise InputError(f"{checkpoint.path}: {what}")
+    _fill_position_embedding(model, SanaTransformer2DModel, config)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _fill_position_embedding(model: Any, cls: type, config: dict[str, Any]) -> None:
+    """The sine-cosine table is a buffer that no checkpoint stores: compute it as a fresh module does."""
+    if getattr(model.patch_embed, "pos_embed", None) is None:
+        return
+    fresh = cls(**{**config, "num_layers": 0})
+    model.patch_embed.pos_embed = fresh.patch_embed.pos_embed
+
+
+def load_companions(
+    checkpoint: Checkpoint,
+    *,
+    parts: tuple[str, ...] = ("tokenizer", "text_encoder", "vae", "scheduler"),
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Companions:
+    """Loads the named companions.
+
+    Raises:
+        InputError: if the checkpoint names none, or what it names cannot be loaded.
+    """
+    quiet_libraries()
+    dtype = component_dtype(dtype, device)
+    found = Companions()
+    for part in parts:
+        entry = checkpoint.companions.get(part)
+        if entry is None:
+            raise InputError(
+                f"{checkpoint.path}: names no {part}",
+                hint="give a whole pipeline folder, or a checkpoint written by sanactl",
+            )
+        source, options = companion_source(checkpoint, entry)
+        try:
+            with utf8_name(source) as place:
+                setattr(found, part, _load_part(part, place, options, device, dtype))
+        except InputError as error:
+            raise InputError(
+                f"{checkpoint.path}: its {_NAMES.get(part, part)}: {error.message}", hint=error.hint
+            ) from error
+    channels = checkpoint.config.in_channels
+    if found.vae is not None and found.vae.config.latent_channels != channels:
+        raise InputError(
+            f"{checkpoint.path}: its VAE makes latents of {found.vae.config.latent_channels} channels, and the transformer"
+            f" takes {channels}",
+            hint="name the VAE that it was trained with",
+        )
+    return found
+
+
+def quiet_libraries() -> None:
+    """Keeps progress bars and notes of the model libraries off stderr; their errors still come through."""
+    import diffusers
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.set_verbosity_error()
+
+
+def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where a companion lies: a folder that exists, or a Hub id with its options."""
+    source, subfolder = str(entry["source"]), entry.get("subfolder")
+    if source.startswith(BUILTIN_PREFIX):
+        return str(builtin_folder(source) / (subfolder or "")), {}
+    for base in (Path(source), Path(checkpoint.path).parent / source):
+        folder = base / (subfolder or "")
+        if folder.is_dir():
+            refuse_pointers(folder)
+            return str(folder), {}
+    if source.startswith((".", "/")) or source.count("/") != 1:
+        raise InputError(f"{checkpoint.path}: its companion {source} is not there")
+    options = {key: entry[key] for key in ("subfolder", "revision") if entry.get(key)}
+    return source, options
+
+
+def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:
+    if part == "tokenizer":
+        return load_tokenizer(source, options)
+    if part == "scheduler":
+        return load_scheduler(source, options)
+    load = load_vae if part == "vae" else load_text_encoder
+    return load(source, options, device=device, dtype=dtype)

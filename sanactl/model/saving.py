@@ -1,0 +1,108 @@
+"""From a module back to a self-describing checkpoint file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_companions
+from sanactl.checkpoint.open import Checkpoint
+from sanactl.files.atomic import atomic_path
+from sanactl.files.safetensors import encode_header, placement, read_header
+from sanactl.model.tensors import TORCH_DTYPES, read_tensors
+
+__all__ = ["header_of", "rewrite_weights", "save_transformer", "write_tensors"]
+
+_TRAINED = ("F32", "BF16", "F16")  # dtypes in which trained weights are kept
+_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+def header_of(
+    parent: Checkpoint, folder: Path, *, command: str, arguments: Mapping[str, Any], seed: int | None = None
+) -> dict[str, str]:
+    """The header of a checkpoint of the same shape, made from `parent` by `command`.
+
+    Args:
+        parent: its config, companions, sampling defaults and lineage are kept.
+        folder: where the file will lie, for companions named by relative paths.
+        command, arguments, seed: what was done, for the lineage.
+    """
+    entry = lineage_entry(
+        command,
+        arguments,
+        parents=[{"name": parent.path.name, "digest": parent.digest}],
+        blocks=parent.num_blocks,
+        seed=seed,
+    )
+    return encode_metadata(
+        parent.config,
+        companions=portable_companions(parent.companions, Path(os.path.abspath(folder))),
+        sampling=parent.sampling,
+        lineage=[*parent.lineage, entry],
+        extra={
+            k: v for k, v in parent.metadata.items() if k.startswith("modelspec.") and k != "modelspec.title"
+        },
+    )
+
+
+def save_transformer(
+    model: Any,
+    parent: Checkpoint,
+    target: Path,
+    *,
+    command: str,
+    arguments: Mapping[str, Any],
+    seed: int | None = None,
+    dtype: torch.dtype | None = None,
+    force: bool = False,
+) -> None:
+    """Writes a trained transformer as a `.st` file, whole or not at all.
+
+    Args:
+        model: the `SanaTransformer2DModel`, or what has its `state_dict`.
+        parent, command, arguments, seed: see `header_of`.
+        dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
+    """
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        reference = parent.tensors.get(name)
+        name_of = reference.dtype if reference and reference.dtype in _TRAINED else "F32"
+        kept = dtype or TORCH_DTYPES[name_of]
+        tensors[name] = tensor.detach().to("cpu", kept)
+    metadata = header_of(parent, target.parent, command=command, arguments=arguments, seed=seed)
+    with atomic_path(target, force=force) as temporary:
+        write_tensors(tensors, temporary, metadata)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file; the same tensors and metadata give the same bytes.
+
+    The safetensors library's own writer puts the metadata in another order each time.
+
+    Args:
+        tensors: on any device; each goes through the CPU by itself.
+        path: is overwritten.
+        metadata: the header's strings.
+    """
+    listed = sorted(tensors.items(), key=lambda item: placement(_NAMES[item[1].dtype], item[1].shape))
+    header, _ = encode_header(((n, _NAMES[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
+    with path.open("wb") as file:
+        file.write(header)
+        for _, tensor in listed:
+            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            file.write(memoryview(flat.numpy()))
+
+
+def rewrite_weights(folder: Path) -> None:
+    """Writes the safetensors files of a model that another library saved in `folder` anew, as `write_tensors` does.
+
+    The library's are for their owner's eyes alone, and their data begin anywhere.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        metadata, tensors = read_header(file).metadata, read_tensors(file)
+        file.unlink()
+        write_tensors(tensors, file, metadata)

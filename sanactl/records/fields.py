@@ -1,0 +1,235 @@
+"""The fields of records that commands use, with their types and ranges. All other fields pass as they are.
+
+Records come from files that people and other programs have edited. They are checked once, where they are read, so that
+everything behind can rely on a known field to be of its type, or null, or absent.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sanactl.files.paths import from_json
+from sanactl.records.jsonl import NOT_UTF8, dump_json
+
+__all__ = ["FIELDS", "JOURNAL", "JOURNAL_FILE", "REQUIRED", "Field", "check_fields", "with_paths"]
+
+MAX_TEXT = 2**20  # characters
+MAX_PATH = 4096
+
+
+@dataclass(frozen=True)
+class Field:
+    """A type: `what` it is called in an error, and whether a value `fits` it."""
+
+    what: str
+    fits: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    if type(value) is int:
+        return abs(value) < 10**300
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    return (
+        isinstance(value, str) and len(value) <= MAX_TEXT and (value.isascii() or not NOT_UTF8.search(value))
+    )
+
+
+def _is_path(value: Any) -> bool:
+    """A path of a file, or a `file:` URI (see `paths`)."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_PATH and not re.search("\0|^file:.*%00", value)
+
+
+def whole(low: int = 0, high: int = 2**63 - 1) -> Field:
+    """A whole number."""
+    return Field(
+        f"a whole number {f'from {low}' if high == 2**63 - 1 else f'from {low} to {high}'}",
+        lambda v: type(v) is int and low <= v <= high,
+    )
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Field:
+    """A finite number."""
+    limits = "" if high == math.inf else f" from {low:g} to {high:g}"
+    return Field(f"a number{limits}", lambda v: _is_number(v) and low <= v <= high)
+
+
+def list_of(field: Field, plural: str, *, length: int | None = None) -> Field:
+    """A list whose members all fit."""
+    return Field(
+        f"a list of {f'{length} ' if length else ''}{plural}",
+        lambda v: isinstance(v, list) and length in (None, len(v)) and all(map(field.fits, v)),
+    )
+
+
+TEXT = Field("text", _is_text)
+PATH = Field(f"a path of 1 to {MAX_PATH:,} characters", _is_path)
+NAME = Field("text or a whole number", lambda v: TEXT.fits(v) or (type(v) is int and abs(v) < 2**63))
+FLAG = Field("true or false", lambda v: isinstance(v, bool))
+OBJECT = Field("an object", lambda v: isinstance(v, dict))
+OBJECTS = list_of(OBJECT, "objects")
+INTERVAL = list_of(number(), "numbers", length=2)
+LOGARITHM = number(-math.inf, 1e-6)
+
+
+def _is_clause(value: Any) -> bool:
+    """A clause of GenEval's, as far as types go; what a detector knows is its own question."""
+    known = {"class": TEXT, "count": whole(1), "color": TEXT, "position": Field("", _is_position)}
+    return isinstance(value, dict) and _fault(known, value) is None
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and TEXT.fits(value[0]) and whole().fits(value[1])
+
+
+def _has_tasks(value: Any) -> bool:
+    known = {"score": number(), "ci": INTERVAL, "images": whole()}
+    return isinstance(value, dict) and all(
+        isinstance(task, dict) and _fault(known, task) is None for task in value.values()
+    )
+
+
+CLAUSES = list_of(Field("a clause", _is_clause), "objects with class, count, color and position")
+_OF_A_PROMPT = {"tag": TEXT, "include": CLAUSES, "exclude": CLAUSES, "id": NAME}
+_MEASURED = {"checkpoint": PATH, "digest": TEXT}
+
+# The fields without which a record of a kind is of no use.
+REQUIRED = {
+    "checkpoint": ("path",),
+    "block": ("checkpoint", "digest", "block", "importance"),
+    "prompt": ("prompt",),
+    "image": ("path", "prompt"),
+    "score": ("metric",),
+}
+FIELDS: dict[str, dict[str, Field]] = {
+    "checkpoint": {
+        "path": PATH,
+        "digest": TEXT,
+        "blocks": whole(),
+        "parameters": whole(),
+        "bytes": whole(),
+        "lineage": OBJECTS,
+    },
+    "block": {
+        **_MEASURED,
+        "block": whole(0, 99_999),
+        "blocks": whole(),
+        "importance": number(),
+        "stderr": number(),
+        "prompts": whole(),
+        "timesteps": list_of(number(), "numbers"),
+        "by_timestep": list_of(number(), "numbers"),
+    },
+    "prompt": {**_OF_A_PROMPT, "prompt": TEXT},
+    "image": {
+        **_OF_A_PROMPT,
+        **_MEASURED,
+        "path": PATH,
+        "prompt": TEXT,
+        "prompt_id": NAME,
+        "index": whole(),
+        "samples": whole(1),
+        "seed": whole(0, 2**64 - 1),
+        "steps": whole(1),
+        "guidance_scale": number(),
+        "height": whole(1),
+        "width": whole(1),
+        "judge": TEXT,
+        "verdict": TEXT,
+        "yes_logprob": LOGARITHM,
+        "no_logprob": LOGARITHM,
+        "judge_score": number(),
+        "rank": whole(),
+        "correct": FLAG,
+        "reason": TEXT,
+        "detector": TEXT,
+        "detections": OBJECTS,
+    },
+    "score": {
+        **_MEASURED,
+        "metric": TEXT,
+        "overall": number(),
+        "value": number(),
+        "score": number(),
+        "single": number(),
+        "ci": INTERVAL,
+        "single_ci": INTERVAL,
+        "tasks": Field("an object of objects with score, ci and images", _has_tasks),
+        "points": OBJECTS,
+        "images": whole(),
+        "prompts": whole(),
+        "step": whole(),
+        "loss": number(),
+        "lr": number(),
+        "grad_norm": number(),
+        "images_per_second": number(),
+        "detector": TEXT,
+        "judge": TEXT,
+        "selection": TEXT,
+    },
+}
+JOURNAL: dict[str, Field] = {
+    "time": TEXT,
+    "command": TEXT,
+    "argv": list_of(TEXT, "texts"),
+    "version": TEXT,
+    "seconds": number(),
+    "seed": whole(-(2**63)),
+    "key": TEXT,
+    "inputs": OBJECTS,
+    "outputs": OBJECTS,
+}
+# Of an entry's inputs and outputs.
+JOURNAL_FILE: dict[str, Field] = {
+    "path": PATH,
+    "digest": TEXT,
+    "kind": TEXT,
+    "of": TEXT,
+    "checkpoint": PATH,
+    "judge": TEXT,
+}
+
+
+def check_fields(
+    fields: Mapping[str, Field], record: Mapping[str, Any], required: tuple[str, ...] = ()
+) -> None:
+    """Checks the known fields of an object.
+
+    Args:
+        fields: what is known; a field that is null counts as absent.
+        record: the object.
+        required: the fields that must be there.
+
+    Raises:
+        ValueError: a field is missing or of another type; the message names it and is for people.
+    """
+    for name in required:
+        if record.get(name) is None:
+            raise ValueError(f"without {name!r}")
+    fault = _fault(fields, record)
+    if fault is not None:
+        value = dump_json(record[fault])
+        shown = value if len(value) <= 60 else value[:57] + "..."
+        raise ValueError(f"with a {fault!r} that is not {fields[fault].what}: {shown}")
+
+
+def with_paths(fields: Mapping[str, Field], record: dict[str, Any]) -> dict[str, Any]:
+    """A checked record with its paths as the system wants them: see `paths`."""
+    for name, value in record.items():
+        if fields.get(name) is PATH and value is not None and (path := from_json(value)) != value:
+            record = {**record, name: path}
+    return record
+
+
+def _fault(fields: Mapping[str, Field], record: Mapping[str, Any]) -> str | None:
+    """The first known field that does not fit."""
+    for name, value in record.items():
+        if value is not None and name in fields and not fields[name].fits(value):
+            return name
+    return None

@@ -1,0 +1,106 @@
+"""Images in GenEval's own layout: for each prompt `NNNNN/metadata.jsonl` and `NNNNN/samples/NNNN.png`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import InputError
+from sanactl.files.regular import open_regular
+from sanactl.records.fields import FIELDS, REQUIRED, check_fields
+from sanactl.records.jsonl import parse_json
+
+__all__ = ["is_geneval_folder", "read_geneval_folder"]
+
+MAX_METADATA = 2**20
+# Python's isdigit() also takes digits that int() does not read (a superscript two), and those of other scripts.
+_NUMBER = re.compile("[0-9]+")
+
+
+def is_geneval_folder(path: Path) -> bool:
+    """Whether a folder holds prompt folders, and no metadata.jsonl of its own, which would make it an imagefolder."""
+    if not path.is_dir() or (path / "metadata.jsonl").exists():
+        return False
+    return any(_NUMBER.fullmatch(p.name) and (p / "metadata.jsonl").is_file() for p in path.iterdir())
+
+
+def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
+    """Image records of a folder that any GenEval generation script has written, prompts and images in order.
+
+    The official scorer lists folders in the file system's order and passes over what it does not know; here
+    the order is that of the numbers, and a prompt without images is an error, and so is a folder of
+    `sanactl sample` that does not hold all of its prompts yet: a score over the rest would look whole.
+
+    Yields:
+        {"kind": "image", "path", "prompt", "prompt_id", "index": the image's number, "samples": images of
+        this prompt, "tag", "include", ...}; `prompt_id` is the metadata's `id`, else the folder's name, and
+        the metadata's other fields are kept.
+
+    Raises:
+        InputError: no such folder, no prompt folders in it, fewer than its sampling was for, one without
+        images, or metadata that cannot be read.
+    """
+    try:
+        folders = sorted(
+            (p for p in path.iterdir() if _NUMBER.fullmatch(p.name) and p.is_dir()), key=lambda p: int(p.name)
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a folder ({error.strerror})") from None
+    if not folders:
+        raise InputError(
+            f"{path}: no prompt folders (00000, 00001, ...) in it",
+            hint="GenEval's layout is NNNNN/metadata.jsonl and NNNNN/samples/NNNN.png",
+        )
+    if len(folders) < (promised := _promised(path)):
+        raise InputError(
+            f"{path}: images of {len(folders)} of its {promised} prompts; its sampling has not ended",
+            hint="run the same sanactl sample again; it draws the others",
+        )
+    for folder in folders:
+        metadata = _metadata(folder / "metadata.jsonl")
+        samples = folder / "samples"
+        images = sorted(
+            (p for p in samples.glob("*.png") if _NUMBER.fullmatch(p.stem) and p.is_file()),
+            key=lambda p: int(p.stem),
+        )
+        if not images:
+            raise InputError(
+                f"{samples}: no images (0000.png, ...) in it", hint="sample this prompt, or remove it"
+            )
+        known = {key: value for key, value in metadata.items() if key not in ("kind", "id")}
+        name = metadata.get("id")
+        known["prompt_id"] = str(folder.name if name is None else name)
+        for image in images:
+            record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
+            yield {"kind": "image", **known, **record}
+
+
+def _promised(path: Path) -> int:
+    """How many prompts a folder of `sanactl sample` is for; 0 for a folder of another program."""
+    try:
+        if not (path / "settings.json").is_file() or (path / "settings.json").stat().st_size > MAX_METADATA:
+            return 0
+        count = parse_json((path / "settings.json").read_text(encoding="utf-8"))["prompts"]["count"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+    return count if type(count) is int else 0
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    with open_regular(path, most=MAX_METADATA) as stream:
+        try:
+            metadata = parse_json(stream.read(MAX_METADATA + 1).decode("utf-8-sig"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise InputError(f"{path}: not one line of JSON ({error})") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt"), str):
+        raise InputError(f"{path}: no 'prompt' in it")
+    try:
+        # The fields of an image that are no prompt's are this folder's to say.
+        check_fields({**FIELDS["image"], **FIELDS["prompt"]}, metadata, REQUIRED["prompt"])
+    except ValueError as error:
+        raise InputError(f"{path}: metadata {error}") from None
+    return metadata

@@ -1,0 +1,172 @@
+"""The folder's memory: `.sanactl/journal.jsonl`, one line a run.
+
+Several commands of a pipe write to it at once, so each line is one append under a lock (flock, where the file system
+has it). A line is
+
+    {"time", "command", "argv", "version", "seconds", "seed", "key",
+     "inputs": [{"path", "digest"}], "outputs": [{"path", "kind", "digest", ...}]}
+
+with paths relative to the folder. `key` says what an output is a function of: the same key, the same output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from sanactl.errors import InputError
+from sanactl.files.append import append_lines
+from sanactl.files.regular import open_regular
+from sanactl.records.fields import JOURNAL, JOURNAL_FILE, check_fields, with_paths
+from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
+
+__all__ = ["Journal", "Run", "run_key"]
+
+_BLOCK = 2**18  # bytes read at once, from the end
+
+
+def run_key(command: str, **settings: Any) -> str:
+    """A digest of everything that a run's output depends on."""
+    text = json.dumps({"command": command, **settings}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass
+class Run:
+    """One run of a command, as it will stand in the journal."""
+
+    command: str
+    argv: list[str]
+    version: str
+    seed: int | None = None
+    key: str | None = None
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Journal:
+    """The journal of a folder, by default the current one.
+
+    Nothing here raises on a journal that is damaged or cannot be written: it is a memory, not a condition. A line that
+    is no entry, or whose fields are of other types than `JOURNAL` says, is passed over. No more than a line is held.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path.cwd()
+        self.path = self.folder / ".sanactl" / "journal.jsonl"
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """All runs, oldest first; `inputs` and `outputs` are lists of objects that have a `path`."""
+        with contextlib.suppress(OSError, InputError), open_regular(self.path) as stream:
+            while line := stream.readline(MAX_LINE + 2):
+                if not line.endswith(b"\n") and len(line) > MAX_LINE:
+                    _pass_over(stream)
+                elif (entry := _entry(line)) is not None:
+                    yield entry
+
+    def newest_first(self) -> Iterator[dict[str, Any]]:
+        """All runs, newest first, read from the journal's end: what is looked for mostly stands there."""
+        with contextlib.suppress(OSError, InputError), open_regular(self.path) as stream:
+            for line in _backwards(stream):
+                if (entry := _entry(line)) is not None:
+                    yield entry
+
+    def newest(self, *kinds: str) -> dict[str, Any] | None:
+        """The newest output of one of `kinds` that is still there: {"path" (absolute), "kind", "digest", ...}."""
+        for run in self.newest_first():
+            for output in reversed(run["outputs"]):
+                if output.get("kind") in kinds:
+                    path = self.folder / output["path"]
+                    if os.path.exists(path):
+                        return {**output, "path": str(path)}
+        return None
+
+    def made(self, path: Path, key: str) -> bool:
+        """Whether `path` is there and its newest run in the journal has this key."""
+        return self.made_as(path, key) is not None
+
+    def made_as(self, path: Path, key: str) -> dict[str, Any] | None:
+        """What the newest run that made `path` wrote of it, if `path` is there and the run has this key."""
+        relative = self.relative(path)
+        for run in self.newest_first():
+            for output in reversed(run["outputs"]):
+                if output["path"] == relative:
+                    return output if path.exists() and run.get("key") == key else None
+        return None
+
+    def relative(self, path: Path | str) -> str:
+        """A path as the journal writes it: relative to the folder where it lies inside."""
+        try:
+            # Unlike `Path.resolve`, `realpath` takes a link that leads to itself.
+            return str(Path(os.path.realpath(path)).relative_to(os.path.realpath(self.folder)))
+        except ValueError:
+            return str(path)
+
+    def append(self, run: Run, seconds: float) -> None:
+        """Adds a finished run."""
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": run.command,
+            "argv": run.argv,
+            "version": run.version,
+            "seconds": round(seconds, 3),
+            "seed": run.seed,
+            "key": run.key,
+            "inputs": [{**i, "path": self.relative(i["path"])} for i in run.inputs],
+            "outputs": [{**o, "path": self.relative(o["path"])} for o in run.outputs],
+        }
+        line = (dump_json(entry) + "\n").encode()
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(exist_ok=True)
+            append_lines(self.path, line)
+
+
+def _pass_over(stream: IO[bytes]) -> None:
+    """Reads to the end of a line that is too long."""
+    while (piece := stream.readline(MAX_LINE)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _backwards(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, the last first; one that is longer than `MAX_LINE` is left out."""
+    position = stream.seek(0, os.SEEK_END)
+    tail: bytes | None = b""  # the part of a line that has been read; None in one that is too long
+    while position:
+        size = min(_BLOCK, position)
+        position -= size
+        stream.seek(position)
+        parts = stream.read(size).split(b"\n")
+        if tail is not None:
+            parts[-1] += tail
+        elif len(parts) > 1:
+            parts.pop()
+        else:
+            continue
+        yield from reversed(parts[1:])
+        tail = parts[0] if len(parts[0]) <= MAX_LINE else None
+    if tail:
+        yield tail
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line as a run; None for what is none."""
+    try:
+        entry = parse_json(line.decode(errors="surrogateescape"))
+        if not isinstance(entry, dict):
+            return None
+        check_fields(JOURNAL, entry, ("outputs",))
+        entry = {**entry, "inputs": entry.get("inputs") or []}
+        for file in (*entry["inputs"], *entry["outputs"]):
+            check_fields(JOURNAL_FILE, file, ("path",))
+        for side in ("inputs", "outputs"):
+            entry[side] = [with_paths(JOURNAL_FILE, file) for file in entry[side]]
+    except ValueError:
+        return None
+    return entry

@@ -1,0 +1,88 @@
+"""Prompt files: one prompt a line, JSONL prompt records, or GenEval's metadata lines as they are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from sanactl.errors import InputError
+from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
+from sanactl.records.records import MAX_HELD, Record, read_records
+
+__all__ = ["check_prompts", "load_prompts", "number_prompts", "parse_prompts"]
+
+MAX_PROMPT = 20_000  # characters
+MAX_PROMPTS = 1_000_000
+
+
+def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
+    """Prompt records from lines: JSONL if the first line that is not blank begins with a brace, else plain text.
+
+    Each gets an `id` (its own, or its place as five digits).
+
+    Raises:
+        InputError: a bad JSONL line, a prompt that is too long, too many, or no prompt at all.
+    """
+    # The blank lines before are kept in the count, so that errors name the right line.
+    source, blank, first = lines_of(lines), 0, ""
+    for first in source:
+        if first.strip("\ufeff \t\r\n"):
+            break
+        blank += 1
+        if blank > MAX_PROMPTS:
+            raise InputError(f"{name}: no prompts in its first {MAX_PROMPTS:,} lines")
+    every = itertools.chain(itertools.repeat("\n", blank), (first,), source)
+    if first.lstrip("\ufeff \t").startswith("{"):
+        found = read_records(every, name, kinds=("prompt",), default_kind="prompt", most=MAX_HELD)
+    else:
+        found = _plain(every, name)
+    records = list(itertools.islice(found, MAX_PROMPTS + 1))
+    if not records:
+        raise InputError(f"{name}: no prompts in it")
+    check_prompts(records, name)
+    return number_prompts(records)
+
+
+def _plain(lines: Iterable[str], name: str) -> Iterator[Record]:
+    total = 0
+    for number, line in enumerate(lines, 1):
+        if NOT_UTF8.search(line):
+            raise InputError(f"{name}, line {number}: not UTF-8 text")
+        total += len(line)
+        if len(line) > MAX_LINE or total > MAX_HELD:
+            raise InputError(f"{name}, line {number}: too much text for a file of prompts")
+        if prompt := line.strip("\ufeff \t\r\n"):
+            yield {"kind": "prompt", "prompt": prompt}
+
+
+def check_prompts(records: list[Record], name: str) -> None:
+    """Refuses prompts that are too many or too long.
+
+    Raises:
+        InputError: they are.
+    """
+    if len(records) > MAX_PROMPTS:
+        raise InputError(f"{name}: more than {MAX_PROMPTS:,} prompts", hint="give a part of them")
+    for number, record in enumerate(records, 1):
+        if len(record["prompt"]) > MAX_PROMPT:
+            raise InputError(f"{name}, prompt {number}: longer than {MAX_PROMPT:,} characters")
+
+
+def number_prompts(records: list[Record]) -> list[Record]:
+    """The records, each with an `id`: its own, or its place in the list."""
+    return [r if r.get("id") is not None else {**r, "id": f"{i:05d}"} for i, r in enumerate(records)]
+
+
+def load_prompts(path: Path) -> list[Record]:
+    """Prompt records from a file.
+
+    Raises:
+        InputError: see `parse_prompts`; also if the file cannot be read.
+    """
+    with open_lines(path, "prompt file") as stream:
+        try:
+            return parse_prompts(stream, str(path))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None

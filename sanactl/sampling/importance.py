@@ -1,0 +1,161 @@
+"""`importance`: how much each block changes its input, measured while sampling (equation 3)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sanactl.files.progress import SILENT, Progress
+from sanactl.model.conditioning import SamplingSettings, Sana, filled
+
+if TYPE_CHECKING:
+    import torch
+
+    from sanactl.checkpoint.open import Checkpoint
+
+__all__ = ["block_importance"]
+
+
+@dataclass
+class _Similarities:
+    """What the blocks did to one batch of prompts, of which the first `count` are counted and the rest fill it up.
+
+    The cosine is taken token by token and averaged over the tokens of an image, as Minitron does, which the paper
+    follows. Sums are kept on the device; no activation is.
+
+    Attributes:
+        images: of each block and prompt, summed over the steps, float64 [blocks, count].
+        steps: of each block and step, summed over the prompts, float64 [blocks, steps].
+        step: of the sampler, now.
+    """
+
+    size: int
+    count: int
+    images: torch.Tensor
+    steps: torch.Tensor
+    step: int = 0
+
+    def add(self, block: int, before: torch.Tensor, after: torch.Tensor) -> None:
+        """A block's input and output, [B, N, D]. With guidance the batch holds the negative prompt's half first."""
+        from torch.nn import functional as F
+
+        x, y = (t[-self.size :][: self.count].float() for t in (before, after))
+        # A block whose output has no direction (all zeros) changes everything: cosine_similarity gives 0.
+        similarity = F.cosine_similarity(x, y, dim=-1).mean(1).to(self.images)
+        self.images[block] += similarity
+        self.steps[block, self.step] += similarity.sum()
+
+
+class _Watched:
+    """Blocks whose inputs and outputs go to the `_Similarities` of the thread that runs them."""
+
+    def __init__(self, blocks: Sequence[torch.nn.Module]) -> None:
+        self._here = threading.local()
+        self._handles = [block.register_forward_hook(self._hook(i)) for i, block in enumerate(blocks)]
+
+    def _hook(self, block: int) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            self._here.similarities.add(block, inputs[0], output)
+
+        return hook
+
+    def begin(self, similarities: _Similarities) -> None:
+        """Where those of this thread's forward passes go from now on."""
+        self._here.similarities = similarities
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _fp64_device(device: Any) -> Any:
+    """Sums are kept where fp64 exists (not on Apple's MPS)."""
+    return "cpu" if getattr(device, "type", device) == "mps" else device
+
+
+def block_importance(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    settings: SamplingSettings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int = 16,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Iterator[dict[str, Any]]:
+    """BI_i = 1 - E[cos(X_i,t, X_i+1,t)] over calibration prompts and the timesteps of a sampling run (equation 3).
+
+    Args:
+        prompts: the calibration set; the paper uses 100 diverse prompts.
+        settings: of the sampling run.
+        batch_size: prompts at once; small models on a CPU take fixed batches, several side by side.
+
+    Yields:
+        a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
+        `timesteps` (of the sampler, 1000 = noise; of SANA-Sprint's 1.57 = noise) and `by_timestep` (importance at each).
+    """
+    import torch
+
+    from sanactl.model.cpu import Workers
+    from sanactl.model.sampler import Guidance, image_seed
+
+    sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
+    if line := sana.cut_note(prompts):
+        progress.note(line)
+    blocks = list(sana.transformer.transformer_blocks)
+    watched, place = _Watched(blocks), _fp64_device(device)
+    timesteps: list[float] = [0.0] * settings.steps
+    # Always as many at once where each batch is one thread's, and else as many as is asked for.
+    size = sana.lot if sana.one_thread_each else batch_size
+
+    def batches() -> Iterator[tuple[list[str], int, Guidance]]:
+        for start in range(0, len(prompts), size):
+            chunk = list(prompts[start : start + size])
+            whole = filled(chunk, size) if sana.one_thread_each else chunk
+            yield whole, len(chunk), sana.guidance(whole)
+
+    def measure(batch: tuple[list[str], int, Guidance]) -> _Similarities:
+        chunk, count, guidance = batch
+        images, steps = (
+            torch.zeros(len(blocks), columns, dtype=torch.float64, device=place)
+            for columns in (count, settings.steps)
+        )
+        found = _Similarities(len(chunk), count, images, steps)
+
+        def on_step(index: int, timestep: float) -> None:
+            found.step, timesteps[index] = index, timestep
+
+        watched.begin(found)
+        sana.denoise(guidance, [image_seed(seed, p, 0) for p in chunk], on_step)
+        return found
+
+    progress.start(len(prompts), "measuring blocks")
+    measured: list[_Similarities] = []
+    try:
+        with Workers() if sana.one_thread_each else nullcontext() as workers:
+            for found in map(measure, batches()) if workers is None else workers.map(measure, batches()):
+                measured.append(found)
+                progress.advance(found.count)
+    finally:
+        watched.remove()
+        progress.close()
+    images = 1 - torch.cat([found.images.cpu() for found in measured], 1) / settings.steps
+    by_timestep = 1 - sum(found.steps.cpu() for found in measured) / len(prompts)
+    for block in range(checkpoint.num_blocks):
+        values = images[block]
+        yield {
+            "kind": "block",
+            "checkpoint": checkpoint.source,
+            "digest": checkpoint.digest,
+            "block": block,
+            "blocks": checkpoint.num_blocks,
+            "importance": values.mean().item(),
+            "stderr": (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None,
+            "prompts": len(prompts),
+            "timesteps": timesteps,
+            "by_timestep": by_timestep[block].tolist(),
+        }

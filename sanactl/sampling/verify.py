@@ -1,0 +1,58 @@
+"""`grow --verify`: parent and child side by side on the same random input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sanactl.checkpoint.open import Checkpoint
+
+__all__ = ["changes", "largest_difference"]
+
+
+def changes(arguments: Mapping[str, Any]) -> list[str]:
+    """Why a grown checkpoint computes something else than its parent; [] where it has to compute the same.
+
+    Args:
+        arguments: of the lineage step that `plan_grow` or `plan_qk_norm` wrote.
+    """
+    reasons = []
+    if dropped := arguments.get("drop_last", 0):
+        blocks = "block was" if dropped == 1 else f"{dropped} blocks were"
+        reasons.append(f"the last {blocks} left out (--drop-last 0 keeps all)")
+    if not arguments.get("zero_init", True):
+        reasons.append("the new blocks are not the identity (--zero-init makes them so)")
+    if arguments.get("qk_norm"):
+        reasons.append("QK norms were inserted")
+    return reasons
+
+
+def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, batch: int = 2) -> float:
+    """The largest absolute difference of the two predicted velocities on random latents, text and timesteps.
+
+    Both run in fp32 on the CPU. 0.0 means bit for bit the same function; a model in which a block was dropped, or a
+    block copied without zero-init, differs.
+    """
+    import torch
+
+    from sanactl.model.loading import load_transformer
+
+    config = parent.config
+    generator = torch.Generator().manual_seed(seed)
+    side = int(config["sample_size"])
+    latents = torch.randn(batch, int(config["in_channels"]), side, side, generator=generator)
+    text = torch.randn(batch, 16, int(config["caption_channels"]), generator=generator)
+    timestep = torch.rand(batch, generator=generator) * 1000
+    # SANA-Sprint's transformer takes a guidance scale, too, and times from 0 to 1.
+    sprint = {"guidance": torch.full([batch], 0.45)} if config.guidance_embeds else {}
+    if sprint:
+        timestep = timestep / 1000
+    outputs = []
+    for checkpoint in (parent, child):
+        model = load_transformer(checkpoint)  # of a native file, too
+        with torch.no_grad():
+            outputs.append(
+                model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False, **sprint)[0]
+            )
+        del model
+    return (outputs[0] - outputs[1]).abs().max().item()

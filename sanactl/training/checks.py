@@ -1,0 +1,84 @@
+"""What cannot be trained, and what does not go together, told before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from sanactl.errors import UsageError
+from sanactl.model.sampling_settings import is_sprint
+from sanactl.training.ancestry import new_blocks
+
+if TYPE_CHECKING:
+    from sanactl.checkpoint.open import Checkpoint
+    from sanactl.training.settings import FinetuneSettings
+
+__all__ = ["check_run", "check_teacher", "check_trainable"]
+
+
+def check_run(
+    checkpoint: Checkpoint, settings: FinetuneSettings, teacher: Checkpoint | None = None, processes: int = 1
+) -> None:
+    """Refuses a run that cannot be made as it is asked for.
+
+    Raises:
+        UsageError: names the option, or the checkpoint.
+    """
+    check_trainable(checkpoint)
+    for name, value in asdict(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            option = "lr" if name == "learning_rate" else name.replace("_", "-")
+            raise UsageError(f"--{option} {value} is no number to train with")
+    if settings.flow_shift <= 0:
+        raise UsageError(
+            f"--flow-shift {settings.flow_shift:g} leaves no noise to learn from",
+            hint="use 1 or more; SANA has 3",
+        )
+    if settings.batch_size < processes:
+        raise UsageError(
+            f"a batch of {settings.batch_size} cannot be shared by {processes} processes",
+            hint="raise --batch-size",
+        )
+    if settings.lora and settings.new_blocks_only:
+        raise UsageError("--lora and --train-new-blocks-only exclude each other")
+    if settings.new_blocks_only:
+        new_blocks(checkpoint)
+    if settings.lora and find_spec("peft") is None:
+        raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'")
+    if settings.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        raise UsageError(
+            "--optimizer adamw8bit needs the package bitsandbytes",
+            hint="pip install bitsandbytes, or use came8bit, which needs torch alone",
+        )
+    if settings.code and settings.optimizer != "came8bit":
+        raise UsageError(f"--code is for --optimizer came8bit, and this is {settings.optimizer}")
+    if teacher is not None:
+        check_teacher(checkpoint, teacher)
+
+
+def check_trainable(checkpoint: Checkpoint) -> None:
+    """Raises UsageError for a model that flow matching would spoil."""
+    if is_sprint(checkpoint):
+        raise UsageError(
+            f"{checkpoint.path} is a SANA-Sprint checkpoint, and finetune trains by flow matching, which would undo its"
+            " distillation (continuous-time consistency)",
+            hint="fine-tune the SANA-1.5 checkpoint of its size",
+        )
+
+
+def check_teacher(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Raises UsageError where the teacher reads or writes something else than the student."""
+    if is_sprint(teacher):
+        raise UsageError(
+            f"{teacher.path} cannot teach {student.path}: it is a SANA-Sprint checkpoint, which predicts no flow",
+            hint="the teacher is the checkpoint that was pruned",
+        )
+    for key in ("in_channels", "out_channels", "caption_channels", "patch_size", "timestep_scale"):
+        ours, theirs = student.config.get(key), teacher.config.get(key)
+        if ours != theirs:
+            raise UsageError(
+                f"{teacher.path} cannot teach {student.path}: its {key} is {theirs}, not {ours}",
+                hint="the teacher is the checkpoint that was pruned",
+            )

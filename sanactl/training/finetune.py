@@ -1,0 +1,303 @@
+"""`finetune`: flow matching on images with captions, restartable to the same weights bit for bit.
+
+Everything random in a step (which examples, noise, noise levels, dropped captions) is a function of (seed, step),
+so a run that was stopped and resumed takes the same steps as one that was not, and several processes take the steps
+of one. State lies beside the target until the run is done: `.NAME.training/step-00000100/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import SanactlError, TrainingError
+from sanactl.files.atomic import check_target
+from sanactl.files.progress import SILENT, Progress
+from sanactl.model.processes import agree, one_falls_all_fall, open_accelerator
+from sanactl.training.checks import check_run
+from sanactl.training.lock import TargetLock
+from sanactl.training.loop import TrainingLoop
+from sanactl.training.outputs import check_outputs
+from sanactl.training.settings import FinetuneSettings, average_decay
+from sanactl.training.state import identity_key
+from sanactl.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from sanactl.checkpoint.open import Checkpoint
+    from sanactl.data import TrainingData
+    from sanactl.model.cpu import Workers
+    from sanactl.training.memory_plan import MemoryPlan
+
+__all__ = ["FinetuneSettings", "finetune", "is_result", "run_key"]
+
+_RUN = 16  # digits of a run's key in its result's lineage
+
+
+def finetune(
+    checkpoint: Checkpoint,
+    target: Path,
+    settings: FinetuneSettings,
+    *,
+    data: TrainingData,
+    teacher: Checkpoint | None = None,
+    device: str | None = None,
+    tracker: str | None = None,
+    force: bool = False,
+    resume: bool = True,
+    progress: Progress = SILENT,
+    on_step: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Trains a checkpoint and writes the result.
+
+    Args:
+        checkpoint: what to start from; it names its text encoder and autoencoder.
+        target: the `.st` file to write.
+        data: images with captions.
+        teacher: the checkpoint that was pruned, to learn from as well (`Teacher`).
+        device: where to train; by default the best there is.
+        tracker: where each step's figures go besides (`open_tracker`).
+        resume: continue the state that an interrupted run with the same settings left behind.
+        on_step: called for each step, those of an interrupted run included, with {"step", "loss", "lr",
+            "grad_norm", "images_per_second"}, and {"teacher_loss", "feature_loss"} with a teacher.
+
+    Returns:
+        {"finished": True, "steps" alone where the target is there already as the result of this very run}; else
+        {"finished": True, "steps", "loss": mean of the last tenth of the steps, "images_per_second",
+        "optimizer_bytes", and "skipped" damaged images, if any}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
+        "state": its folder}.
+
+    Raises:
+        TrainingError: the loss or the gradient is not finite, and the state before that step has been saved; or the
+            loss diverged; or another process of the run ended.
+        KeyboardInterrupt: on Ctrl-C, once the step under way is done and the state has been saved.
+        OutputExistsError: the target is there and `force` is false.
+        UsageError: what `check_run` and `check_outputs` refuse, before anything is loaded.
+        InputError: another run makes the same target right now; or all saved states are damaged.
+    """
+    accelerator = open_accelerator(settings.precision, device)
+    key = run_key(checkpoint, settings, data, teacher)
+    with contextlib.ExitStack() as held, one_falls_all_fall():
+
+        def is_there() -> bool:
+            if not force and is_result(target, key):
+                return True
+            check_target(target, force)
+            return False
+
+        def begin() -> bool:
+            """Whether the result is there already; else the target is this run's until `held` is closed."""
+            check_run(checkpoint, settings, teacher, accelerator.num_processes)
+            check_outputs(target, force=force, tracker=tracker)
+            if is_there():  # stopped between its last write and the caller's books
+                return True
+            held.enter_context(TargetLock(target))
+            return is_there()  # an equal run was faster
+
+        if agree(begin):
+            return {"finished": True, "steps": settings.steps}
+        run = _Run(checkpoint, target, settings, data, teacher, accelerator, key, progress)
+        return run.train(tracker=tracker, force=force, resume=resume, on_step=on_step)
+
+
+@dataclass
+class _Run:
+    """One run of `finetune` that has its target to itself; the fields are as there."""
+
+    checkpoint: Checkpoint
+    target: Path
+    settings: FinetuneSettings
+    data: TrainingData
+    teacher: Checkpoint | None
+    accelerator: Accelerator
+    key: str
+    progress: Progress
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the result's lineage tells of this run."""
+        arguments = asdict(self.settings) | {"data": self.data.name, "run": self.key[:_RUN]}
+        if self.teacher is not None:
+            arguments["teacher"] = {"name": self.teacher.path.name, "digest": self.teacher.digest}
+        return {"command": "finetune", "seed": self.settings.seed, "arguments": arguments}
+
+    def train(
+        self,
+        *,
+        tracker: str | None,
+        force: bool,
+        resume: bool,
+        on_step: Callable[[dict[str, Any]], None] | None,
+    ) -> dict[str, Any]:
+        """What `finetune` does once it has begun."""
+        from accelerate.utils import gather_object
+
+        from sanactl.model.saving import header_of, save_transformer
+        from sanactl.training.ancestry import new_blocks
+        from sanactl.training.conditions import Conditions
+        from sanactl.training.gradient import BatchGradient
+        from sanactl.training.models import open_models
+        from sanactl.training.state import TrainingState
+        from sanactl.training.teacher import open_teacher
+        from sanactl.training.tracking import watching
+
+        settings, accelerator, progress = self.settings, self.accelerator, self.progress
+        blocks = new_blocks(self.checkpoint) if settings.new_blocks_only else None
+        plan = self._plan(blocks)
+        plan.check()
+        progress.note(plan.summary)
+        if plan.advice:
+            progress.note(plan.advice)
+        trained, optimizer, average = open_models(self.checkpoint, settings, accelerator.device, blocks)
+        if average is not None:
+            decay = f"{average_decay(settings):.4g}"
+            progress.note(
+                f"--ema {settings.ema:g}: the average's decay rises with the steps, to {decay} at the last"
+            )
+        header = header_of(self.checkpoint, self.target.parent, **self.about)
+        state = TrainingState(self.target, self.key, header, keep_last=settings.keep_last)
+        first = 0
+        if resume:
+            first = state.load(trained, optimizer, average, agree(state.find))
+        for line in state.damaged:
+            progress.note(f"{line}; that after step {first} is used")
+        if first:
+            progress.note(f"resuming at step {first} of {settings.steps}")
+        # Nobody goes on, and removes or replaces a state, before everybody has read it.
+        accelerator.wait_for_everyone()
+        if not resume and accelerator.is_main_process:
+            state.clear()
+        with self._workers() as workers:
+            conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
+            self.data.announce(progress.note)
+            if settings.cache and first < settings.steps:
+                conditions.fill_cache(progress)
+            taught = None
+            if self.teacher is not None:
+                taught = open_teacher(self.teacher, self.checkpoint, trained, settings, progress.note)
+            gradient = BatchGradient(accelerator, trained, conditions, settings, taught)
+            loop = TrainingLoop(accelerator, trained, optimizer, average, gradient, settings, state)
+            finished = True
+            watcher = tracker if accelerator.is_main_process else None
+            with StopRequest() as stop, watching(watcher, on_step, self.target, self.key, first) as watched:
+                try:
+                    finished = loop.run(first, stop, progress, watched)
+                    if accelerator.is_main_process and finished:
+                        with _averaged(trained, average):
+                            save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
+                except BaseException as error:
+                    # A second Ctrl-C is not kept waiting, and weights in the middle of an update are no step's.
+                    if (
+                        accelerator.is_main_process
+                        and loop.done
+                        and loop.whole
+                        and loop.sound
+                        and not stop.insisted
+                    ):
+                        _keep(loop, error, progress)
+                    raise
+        if not finished:
+            if accelerator.is_main_process:
+                loop.save()
+                progress.note(
+                    f"terminated; the state after step {loop.done} is saved, and the same command goes on from there"
+                )
+            accelerator.wait_for_everyone()
+            return {"finished": False, "step": loop.done, "of": settings.steps, "state": str(state.folder)}
+        if accelerator.is_main_process:
+            state.clear()
+        accelerator.wait_for_everyone()
+        skipped = len(set(gather_object(list(self.data.skipped))))
+        losses = [point["loss"] for point in state.history]
+        tail = losses[-max(1, len(losses) // 10) :]
+        return {
+            "finished": True,
+            "steps": settings.steps,
+            "loss": sum(tail) / len(tail) if tail else None,
+            "images_per_second": loop.speed,
+            "optimizer_bytes": _state_bytes(optimizer),
+            **({"skipped": skipped} if skipped else {}),
+        }
+
+    def _workers(self) -> contextlib.AbstractContextManager[Workers | None]:
+        """Threads for the parts of a batch, where these are computed side by side."""
+        from sanactl.model.cpu import Workers
+        from sanactl.training.parts import side_by_side
+
+        share = self.settings.batch_size // self.accelerator.num_processes
+        in_parts = side_by_side(self.accelerator.device, self.checkpoint.num_parameters, share)
+        return Workers() if in_parts else contextlib.nullcontext()
+
+    def _plan(self, blocks: list[int] | None) -> MemoryPlan:
+        from sanactl.data import EncodedData
+        from sanactl.training.memory_plan import plan_memory
+
+        return plan_memory(
+            self.checkpoint,
+            self.settings,
+            device=self.accelerator.device,
+            processes=self.accelerator.num_processes,
+            teacher=self.teacher,
+            encoded=isinstance(self.data, EncodedData),
+            blocks=blocks,
+        )
+
+
+def run_key(
+    checkpoint: Checkpoint, settings: FinetuneSettings, data: TrainingData, teacher: Checkpoint | None = None
+) -> str:
+    """A digest of everything that the steps of a run depend on."""
+    deciding = {**settings.deciding(), "checkpoint": checkpoint.digest, "data": data.identity}
+    return identity_key({**deciding, "teacher": teacher and teacher.digest})
+
+
+def is_result(target: Path, key: str) -> bool:
+    """Whether the target is there and is what the run of this key makes, as its own lineage tells."""
+    from sanactl.checkpoint.open import open_checkpoint
+
+    with contextlib.suppress(SanactlError, OSError):
+        lineage = open_checkpoint(target).lineage
+        return bool(lineage) and (lineage[-1].get("arguments") or {}).get("run") == key[:_RUN]
+    return False
+
+
+def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
+    """Saves the state that an error leaves behind; what is wrong with that is only told, since the error matters more."""
+    try:
+        loop.save()
+    except (OSError, SanactlError) as trouble:
+        progress.note(f"the state after step {loop.done} could not be saved: {trouble}")
+        return
+    if not isinstance(error, TrainingError):
+        progress.note(f"the state after step {loop.done} is saved; the same command goes on from there")
+
+
+@contextlib.contextmanager
+def _averaged(model: Any, average: Any) -> Iterator[None]:
+    """The model with its averaged weights, if there are any, in place of the last step's."""
+    if average is None:
+        yield
+        return
+    average.store(model.parameters())
+    average.copy_to(model.parameters())
+    try:
+        yield
+    finally:
+        average.restore(model.parameters())
+
+
+def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of optimizer state, all tensors counted."""
+    import torch
+
+    return sum(
+        value.numel() * value.element_size()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )

@@ -1,0 +1,198 @@
+"""The steps of `finetune`: gradients from the whole batch, shared by all processes; updates that are whole or none."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import TrainingError
+from sanactl.files.progress import Progress
+from sanactl.training.health import Divergence, bad_gradient, bad_weight
+from sanactl.training.settings import learning_rate_factor
+from sanactl.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from sanactl.training.gradient import BatchGradient
+    from sanactl.training.settings import FinetuneSettings
+    from sanactl.training.state import TrainingState
+    from sanactl.training.trainable import Trainable
+
+__all__ = ["TrainingLoop"]
+
+# Seconds between saved states where no number of steps is given: what a killed process loses at most.
+SAVE_AFTER = 600.0
+
+
+class TrainingLoop:
+    """One run of training, as far as it got.
+
+    Attributes:
+        done: steps whose update is complete.
+        whole: whether the weights are those after `done` steps, and not in the middle of an update.
+        sound: whether they are worth keeping: finite, and of a run that has not diverged.
+        speed: images a second since it began.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        trained: Trainable,
+        optimizer: torch.optim.Optimizer,
+        average: Any,
+        gradient: BatchGradient,
+        settings: FinetuneSettings,
+        state: TrainingState,
+    ) -> None:
+        self.accelerator, self.trained, self.optimizer, self.average = (
+            accelerator,
+            trained,
+            optimizer,
+            average,
+        )
+        self.gradient, self.settings, self.state = gradient, settings, state
+        self.divergence = Divergence(point["loss"] for point in state.history)
+        self.done, self.whole, self.sound, self.speed = 0, True, True, 0.0
+
+    def run(
+        self,
+        first: int,
+        stop: StopRequest,
+        progress: Progress,
+        on_step: Callable[[dict[str, Any]], None] | None,
+    ) -> bool:
+        """Takes the steps from `first` on.
+
+        Returns:
+            whether all are done; False after a SIGTERM to any process, once the step under way is done.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite, and the update is not made; or the loss diverged.
+            KeyboardInterrupt: somebody pressed Ctrl-C, and the step under way is done.
+        """
+        settings = self.settings
+        if on_step is not None:
+            for earlier in self.state.history:
+                on_step(earlier)
+        self.done = first
+        started = saved = time.monotonic()
+        progress.start(settings.steps, "training", done=first)
+        try:
+            self.gradient.conditions.read_ahead(first, self.accelerator)
+            while self.done < settings.steps:
+                rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
+                found, norm, stopping = self._gradient(self.done, stop)
+                self._check_finite(found["loss"], norm)
+                self._check_course(found["loss"])
+                self._update(rate)
+                self.speed = (self.done - first) * settings.batch_size / (time.monotonic() - started)
+                point = {"step": self.done, **found, "lr": rate, "grad_norm": norm}
+                self.state.history.append({**point, "images_per_second": self.speed})
+                progress.advance(
+                    1, loss=f"{found['loss']:.4f}", lr=f"{rate:.1e}", speed=f"{self.speed:.1f} images/s"
+                )
+                if on_step is not None:
+                    on_step(self.state.history[-1])
+                if self.done == settings.steps:
+                    break
+                # One process need not ask the others, which would take it until the end of the next step.
+                alone = self.accelerator.num_processes == 1
+                if "interrupted" in stopping or (alone and stop.interrupted):
+                    raise KeyboardInterrupt
+                if "terminated" in stopping or (alone and stop.terminated):
+                    return False
+                if self._is_time_to_save(saved):
+                    self.save()
+                    saved = time.monotonic()
+        finally:
+            self.gradient.conditions.close()
+            progress.close()
+        return True
+
+    def save(self) -> None:
+        """Saves the state after `done` steps."""
+        self.state.save(self.done, self.trained, self.optimizer, self.average)
+
+    def _is_time_to_save(self, saved: float) -> bool:
+        if not self.accelerator.is_main_process or self.divergence.suspicious:
+            return False
+        every = self.settings.save_every
+        return self.done % every == 0 if every else time.monotonic() - saved > SAVE_AFTER
+
+    def _gradient(self, step: int, stop: StopRequest) -> tuple[dict[str, float], float, set[str]]:
+        """Leaves the gradient of the batch's mean loss in the parameters, clipped.
+
+        Returns:
+            the losses by name ("loss" is always the data's, so that runs with and without a teacher compare), the
+            gradient's norm before clipping, and what any process was asked to do; the same on all.
+        """
+        import torch
+
+        total = torch.zeros(5, device=self.accelerator.device)
+        self.gradient.leave(step, total)
+        total[3], total[4] = stop.interrupted, stop.terminated
+        # Asked of all at once, so that all stop after the same step.
+        loss, velocity, features, interrupted, terminated = self.accelerator.reduce(total, "sum").tolist()
+        found = {"loss": loss}
+        if self.gradient.teacher is not None:
+            found |= {"teacher_loss": velocity, "feature_loss": features}
+        asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
+        parameters = [p for p in self.trained.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if (
+            norm.isfinite()
+        ):  # else the factor would spread it to every gradient, and no one could tell its origin
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip or math.inf, norm)
+        return found, norm.item(), asked
+
+    def _check_finite(self, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        weight = bad_weight(self.trained.model)
+        self.sound = weight is None
+        fault = f"the weights of {weight}" if weight else self._fault()
+        raise TrainingError(
+            f"training stopped at step {self.done + 1}: the loss is {loss:g}, the gradient's norm {norm:g}"
+            + (f"; first not finite: {fault}" if fault else ""),
+            hint="lower the learning rate"
+            + self._kept(self.state.weights(self.done) if self.sound else None),
+        )
+
+    def _fault(self) -> str | None:
+        """The first layer that was not finite, on whichever process it was."""
+        from accelerate.utils import gather_object
+
+        every = [f for f in gather_object([self.gradient.first_bad_layer(self.done)]) if f]
+        if every:
+            return str(every[0])
+        gradient = bad_gradient(self.trained.named)
+        return f"the gradient of {gradient}" if gradient else None
+
+    def _check_course(self, loss: float) -> None:
+        if not self.divergence.diverged(loss):
+            return
+        self.sound = False
+        raise TrainingError(
+            f"training diverged by step {self.done + 1}: the loss is {loss:.3g}, its median was {self.divergence.median:.3g}",
+            hint="lower the learning rate, or lengthen the warm-up" + self._kept(None),
+        )
+
+    def _kept(self, weights: Any) -> str:
+        """Where the last good weights lie, or that there are none."""
+        weights = weights if weights is not None and self.done else self.state.newest()
+        return f"; good weights of before are kept in {weights}" if weights else ""
+
+    def _update(self, rate: float) -> None:
+        self.whole = False
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.step(self.trained.parameters())
+        self.done += 1
+        self.whole = True

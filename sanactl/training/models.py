@@ -1,0 +1,50 @@
+"""What a run trains: the model, its optimizer, and the average of its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import set_seed
+
+from sanactl.model.cpu import keep_freed_memory
+from sanactl.model.loading import load_transformer
+from sanactl.optim import build_optimizer
+from sanactl.training.precision import keep_attention_fp32
+from sanactl.training.trainable import Trainable
+
+if TYPE_CHECKING:
+    from sanactl.checkpoint.open import Checkpoint
+    from sanactl.training.settings import FinetuneSettings
+
+__all__ = ["open_models"]
+
+
+def open_models(
+    checkpoint: Checkpoint, settings: FinetuneSettings, device: torch.device, blocks: list[int] | None = None
+) -> tuple[Trainable, torch.optim.Optimizer, Any]:
+    """A checkpoint in fp32, ready to be trained; its optimizer; the average (`EMAModel`), or None.
+
+    Args:
+        blocks: the only ones that are trained; None for all.
+    """
+    set_seed(settings.seed % 2**32)  # of new adapters; numpy takes no more bits
+    if device.type == "cpu":
+        keep_freed_memory()
+    model = load_transformer(checkpoint, device=device, dtype=torch.float32).train()
+    keep_attention_fp32(model)
+    if settings.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    trained = Trainable(model, settings, blocks)
+    optimizer = build_optimizer(
+        settings.optimizer,
+        trained.named,
+        lr=settings.effective_learning_rate,
+        weight_decay=settings.weight_decay,
+        **({"code": settings.code} if settings.code else {}),
+    )
+    if not settings.ema:
+        return trained, optimizer, None
+    from diffusers.training_utils import EMAModel
+
+    return trained, optimizer, EMAModel(trained.parameters(), decay=settings.ema)

@@ -1,0 +1,83 @@
+"""Which parameters are trained: all, those of the blocks that growth added, or low-rank adapters beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sanactl.training.settings import FinetuneSettings
+
+__all__ = ["Trainable"]
+
+_ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention, the usual choice
+
+
+class Trainable:
+    """A model, and what of it is trained; for `TrainingState` a thing with a state.
+
+    Args:
+        model: a `SanaTransformer2DModel`; parameters that stay as they are lose their `requires_grad`.
+        settings: `new_blocks_only` and `lora` choose.
+        blocks: the new blocks, where only these are trained.
+
+    Attributes:
+        named: the parameters that are trained, with their names.
+
+    Raises:
+        UsageError: peft is not installed.
+    """
+
+    def __init__(self, model: Any, settings: FinetuneSettings, blocks: list[int] | None = None) -> None:
+        self.model, self.lora = model, bool(settings.lora)
+        if blocks is not None:
+            model.requires_grad_(False)
+            for block in blocks:
+                model.transformer_blocks[block].requires_grad_(True)
+        if self.lora:
+            _add_adapter(model, settings.lora)
+        self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """The parameters that are trained."""
+        return (p for _, p in self.named)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The model's tensors by the names of a checkpoint, with adapters added to the weights that they adapt."""
+        state: dict[str, torch.Tensor] = dict(self.model.state_dict())
+        if not self.lora:
+            return state
+        for name, module in self.model.named_modules():
+            if hasattr(module, "get_delta_weight"):
+                weight = state[f"{name}.base_layer.weight"]
+                state[f"{name}.base_layer.weight"] = weight + module.get_delta_weight("default").to(
+                    weight.dtype
+                )
+        return {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Takes back what `state_dict` gave; adapters come by `load_extra`, and their weights are the checkpoint's."""
+        if not self.lora:
+            self.model.load_state_dict(state)
+
+    def extra(self) -> dict[str, torch.Tensor]:
+        """What `state_dict` cannot give back: the adapters by themselves."""
+        return {name: p.detach() for name, p in self.named} if self.lora else {}
+
+    def load_extra(self, extra: Mapping[str, torch.Tensor]) -> None:
+        """Takes back what `extra` gave."""
+        for name, parameter in self.named if self.lora else ():
+            parameter.data.copy_(extra[name])
+
+
+def _add_adapter(model: Any, rank: int) -> None:
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'") from error
+    model.requires_grad_(False)
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_ADAPTED))

@@ -1,0 +1,359 @@
+"""The report as a browser gets it: whole, self-contained, inert whatever its records say, and under 5 MB."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from sanactl.errors import InputError, OutputExistsError, UsageError
+from sanactl.files.images import write_png
+from sanactl.records.journal import Journal, Run
+from sanactl.report import build_report, plot_importance
+from sanactl.report.samples import merge_images, winners
+from sanactl.scoring.geneval.evaluate import evaluate_geneval
+from sanactl.shapes.prompts import load_eval_prompts, scene_for
+from sanactl.shapes.render import render
+
+VOID = {"meta", "img", "br"}
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+HOSTILE += "&amp;$\\frac{a}{0}$ --> ]]> \u202e\ud800\x00\x1b[31m"
+
+
+class Page(HTMLParser):
+    """Collects what a page would run or fetch, its ids and text; its elements must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value)
+            if name.startswith("on"):
+                self.handlers.append(name)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def scored(folder, checkpoint, prompts, images, rng):
+    """Image records with verdicts, a judge's scores and ranks, and the scores of all and of the winners."""
+    records = []
+    for prompt in prompts:
+        for index in range(images):
+            other = prompts[int(rng.integers(len(prompts)))]
+            path = folder / f"{checkpoint}-{prompt['id']}-{index}.png"
+            write_png(render(scene_for(other if rng.random() < 0.4 else prompt, rng), 64), path)
+            record = {
+                "kind": "image",
+                "path": path.name,
+                "checkpoint": checkpoint,
+                "steps": 20,
+                "seed": index,
+            }
+            judged = {"judge": "tiny", "judge_score": float(rng.random()), "samples": images}
+            records.append({**prompt, **record, **judged, "prompt_id": prompt["id"]})
+    for prompt in prompts:
+        mine = [r for r in records if r["id"] == prompt["id"]]
+        for place, record in enumerate(sorted(mine, key=lambda r: -r["judge_score"])):
+            record["rank"] = place
+    return [*evaluate_geneval(iter(records)), *evaluate_geneval(r for r in records if r["rank"] == 0)]
+
+
+def blocks(name, count):
+    return [
+        {
+            "kind": "block",
+            "checkpoint": name,
+            "digest": f"sha256:{name}",
+            "block": b,
+            "importance": 0.1 + b % 3,
+        }
+        for b in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def records(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        rng = np.random.default_rng(0)
+        prompts = load_eval_prompts()[::60][:6]
+        images = scored(folder, "base.st", prompts, 3, rng) + scored(folder, "grown.st", prompts, 3, rng)
+    losses = [
+        {
+            "kind": "score",
+            "metric": "train_loss",
+            "checkpoint": "grown.st",
+            "step": s,
+            "loss": 1 / s,
+            "lr": 1e-4,
+        }
+        for s in range(1, 50)
+    ]
+    entry = {"command": "prune", "arguments": {"blocks": [0, 1, 2, 7]}, "seed": None, "blocks": 4}
+    pruned = {
+        "kind": "checkpoint",
+        "path": "pruned.st",
+        "lineage": [{**entry, "parents": [{"name": "grown", "digest": "sha256:grown.st"}]}],
+    }
+    other = {"kind": "score", "metric": "fid", "checkpoint": "base.st", "value": 23.4}
+    point = {"n": 1, "judge": None, "judge_ci": None, "oracle": 0.5, "oracle_ci": [0.4, 0.6]}
+    scaling = {
+        "kind": "score",
+        "metric": "scaling",
+        "checkpoint": "base.st",
+        "judge": "other",
+        "points": [point],
+    }
+    return [scaling, *images, *losses, *blocks("grown.st", 8), pruned, other]
+
+
+@pytest.fixture(scope="module")
+def journal(folder):
+    journal = Journal(folder)
+    argv = ["judge", "--api-key", "sk-secret", "--hf-token=hf_secret", "--keep", "4", "a b.jsonl"]
+    (folder / "kept.jsonl").touch()
+    journal.append(Run("judge", argv, "0.1.0", 7, None, [], [{"path": "kept.jsonl", "kind": "image"}]), 1.5)
+    return journal
+
+
+@pytest.fixture(scope="module")
+def text(records, journal, folder):
+    return build_report(records, journal, folder / "report.html", title="One run").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Page(text)
+
+
+def test_the_page_needs_nothing_but_itself(text, page):
+    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "base")]
+    assert not page.handlers
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert "prefers-color-scheme: dark" in text
+    assert "default-src 'none'" in text
+    assert len(text.encode()) < 5_000_000
+
+
+def test_every_section_has_what_the_records_say(page):
+    for words in (
+        "One run",
+        "best-of-3 by tiny",
+        "Other measurements metric checkpoint values fid base.st value 23.400",
+        "grown.st: 8 blocks, 4 kept by pruning",
+        "prune blocks=0-2,7, 4 blocks",
+        "images per prompt",
+        "lineage unknown why base.st not here",
+        "sanactl judge --api-key … --hf-token=… --keep 4 'a b.jsonl'",
+    ):
+        assert words in page.text, words
+    assert "secret" not in page.text
+    assert "base.st, other" in page.text
+    assert "\ufffd" not in page.text
+    assert page.text.count("GenEval") >= 2
+    assert "No " not in page.text
+
+
+def test_plots_are_well_formed_and_take_the_pages_ink(text):
+    plots = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
+    assert len(plots) == 4
+    for plot in plots:
+        svg = ElementTree.fromstring(plot)
+        assert svg.get("aria-label")
+        assert "currentColor" in plot
+        assert "#1b1f24" not in plot
+        assert [e for e in svg.iter() if e.tag.endswith("}text")], "text is text, not outlines"
+
+
+def test_grids_show_verdicts_and_mark_the_winners(page):
+    figures = [a for tag, a in page.tags if tag == "figure"]
+    images = [a for tag, a in page.tags if tag == "img"]
+    assert len(figures) == len(images) == 36
+    assert sum(a.get("class") == "winner" for a in figures) == 12 == page.text.count("★ winner")
+    assert page.text.count("✓ correct") + page.text.count("✗") == 36
+    assert all(a["class"] == "small" and a["alt"].startswith("seed ") for a in images)
+
+
+def test_the_same_records_give_the_same_bytes(text, records, journal, folder, tmp_path):
+    again = build_report(records, journal, tmp_path / "again.html", title="One run")
+    assert again.read_text(encoding="utf-8") == text
+    with pytest.raises(OutputExistsError):
+        build_report(records, journal, again)
+    assert build_report(records, journal, again, force=True) == again
+
+
+def test_an_empty_run_says_what_is_missing_and_what_makes_it(tmp_path):
+    page = Page(build_report([], None, tmp_path / "empty.html").read_text(encoding="utf-8"))
+    for words in (
+        "No scores",
+        "No image records",
+        "No scaling curve",
+        "No block records",
+        "No training records",
+    ):
+        assert words in page.text
+    for words in ("No checkpoints", "No journal", "No runs", "sanactl finetune writes them"):
+        assert words in page.text
+
+
+def test_missing_and_broken_images_are_said(tmp_path, records):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    names = ["gone.png", "broken.png", "../..", "a\0b", "x" * 5000]
+    images = [{"kind": "image", "path": name, "prompt": "a cat"} for name in names]
+    journal = Journal(tmp_path)
+    page = Page(build_report(images, journal, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.text.count("image not found or not readable") == len(names)
+
+
+def test_hostile_text_stays_text_everywhere(tmp_path, records):
+    def poison(value, key=""):
+        if isinstance(value, dict):
+            return {k: poison(v, k) for k, v in value.items()} | {HOSTILE: HOSTILE}
+        if isinstance(value, list):
+            return [poison(v, key) for v in value]
+        return (
+            f"{value}{HOSTILE}"
+            if isinstance(value, str) and key not in ("kind", "metric", "command")
+            else value
+        )
+
+    hostile = [poison(record) for record in records]
+    hostile += [{"kind": "score", "metric": HOSTILE, "value": 1.0, "checkpoint": HOSTILE}]
+    hostile += [{"kind": "checkpoint", "path": HOSTILE}]
+    journal = Journal(tmp_path)
+    outputs = [{"path": HOSTILE.replace("\ud800", "").replace("\0", ""), "kind": "checkpoint"}]
+    journal.append(
+        Run("grow", ["grow", HOSTILE.replace("\ud800", "")], HOSTILE[:20], 0, None, [], outputs), 1.0
+    )
+    text = build_report(hostile, journal, tmp_path / "report.html", title=HOSTILE).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.handlers
+    assert "\0" not in text
+    assert "\x1b" not in text
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert page.text.count("<script>alert(1)</script>") > 20
+    for plot in re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL):
+        ElementTree.fromstring(plot)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "score", "metric": "geneval", "overall": float("nan"), "tasks": 3},
+        {
+            "kind": "score",
+            "metric": "geneval",
+            "overall": 0.5,
+            "tasks": {"a": 1, "b": {"score": "x", "ci": [1]}},
+        },
+        {"kind": "score", "metric": "scaling", "points": [{"n": 0, "oracle": 1}, 7, {"n": True}]},
+        {"kind": "score", "metric": "train_loss", "step": "x", "loss": None},
+        {"kind": "block", "checkpoint": "a", "digest": "d", "block": 0, "importance": float("inf")},
+        {"kind": "block", "checkpoint": "a", "digest": "d", "block": 10**30, "importance": 1},
+        {"kind": "checkpoint", "path": "a\0b"},
+        {
+            "kind": "checkpoint",
+            "path": "a",
+            "lineage": [{"parents": 3, "arguments": [], "command": "prune"}, 4],
+        },
+        {"kind": "image", "path": "a", "prompt": "b", "tag": {"x": 1}, "judge_score": 10**400, "rank": "1"},
+    ],
+)
+def test_odd_records_do_not_break_the_page(tmp_path, record):
+    Page(build_report([record], None, tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_large_images_become_thumbnails_until_the_room_is_used_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("sanactl.report.samples.BUDGET", 800_000)
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(14):
+        path = tmp_path / f"{number}.png"
+        write_png(rng.integers(0, 256, (100, 140, 3), dtype=np.uint8), path)
+        images += [
+            {
+                "kind": "image",
+                "path": f"./{'./' * copy}{path.name}",
+                "prompt": f"p{number}",
+                "tag": f"t{number % 3}",
+            }
+            for copy in range(20)
+        ]
+    journal = Journal(tmp_path)
+    text = build_report(images, journal, tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    shown = [a for tag, a in page.tags if tag == "img"]
+    assert 50 < len(shown) <= 12 * 16
+    assert all(str(a["src"]).startswith("data:image/jpeg") for a in shown)
+    assert "16 of 20 images shown" in page.text
+    assert "left out" in page.text
+    assert len(text.encode()) < 1_000_000
+
+
+def test_winners_are_those_that_the_judge_kept():
+    images = [{"path": str(i)} for i in range(4)]
+    ranked = [{**r, "rank": i} for i, r in enumerate(images)]
+    assert winners(images) == set()
+    assert winners(ranked) == {"0"}
+    assert winners([*ranked[:2], *images[2:]]) == {"0", "1"}
+    records: list[dict[str, object]] = [{"kind": "image", **images[0], "seed": 1}, {"kind": "score"}]
+    records.append({"kind": "image", **ranked[0]})
+    assert merge_images(records) == [{"kind": "image", "path": "0", "seed": 1, "rank": 0}]
+
+
+def test_importance_charts_stand_alone(tmp_path):
+    records = [{**r, "stderr": 0.01} for r in blocks("a$b_c$.st", 12)] + blocks("b.st", 60)
+    assert plot_importance(records, tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    svg = plot_importance(records, tmp_path / "chart.svg", kept={"b.st": range(30)}).read_text()
+    assert "a$b_c$.st: 12 blocks" in svg
+    assert "b.st: 60 blocks, 30 kept by pruning" in svg
+    with pytest.raises(UsageError, match=r"\.png or \.svg"):
+        plot_importance(records, tmp_path / "chart.pdf")
+    with pytest.raises(OutputExistsError):
+        plot_importance(records, tmp_path / "chart.png")
+    with pytest.raises(InputError, match="no block records"):
+        plot_importance([], tmp_path / "none.svg")
+    with pytest.raises(InputError, match="without a number"):
+        plot_importance([{"checkpoint": "a", "block": 0}], tmp_path / "none.svg")
+    assert not (tmp_path / "none.svg").exists()

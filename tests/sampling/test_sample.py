@@ -1,0 +1,422 @@
+"""`sample`: an image is a function of checkpoint, prompt, seed and settings, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.errors import InputError, OutputExistsError, UsageError
+from sanactl.model.conditioning import SamplingSettings, lot_size, sampling_settings
+from sanactl.records.prompts import load_prompts
+from sanactl.sampling.sample import _batches, sample_images
+from sanactl.sampling.sample_folder import open_folder, opened_folder
+from tests.program import Program, snapshot
+
+STEPS = ("--steps", "3")
+
+
+def write_prompts(path: Path, count: int = 7) -> list[str]:
+    """Prompts of all tasks."""
+    texts = [r["prompt"] for r in load_prompts(asset("eval.jsonl"))][::47][:count]
+    path.write_text("\n".join(texts))
+    return texts
+
+
+def images(folder: str) -> dict[tuple[str, int], bytes]:
+    """PNGs by prompt and index."""
+    records = [json.loads(line) for line in (Path(folder) / "images.jsonl").read_text().splitlines()]
+    return {(r["prompt"], r["index"]): Path(r["path"]).read_bytes() for r in records}
+
+
+@pytest.fixture
+def drawn(place: Path, sanactl: Program) -> dict[tuple[str, int], bytes]:
+    """21 images: two whole lots of eight and a part of one."""
+    write_prompts(place / "p.txt")
+    sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-o", "all")
+    found = images("all")
+    assert len(found) == len(set(found.values())) == 21
+    return found
+
+
+def test_batch_size_changes_no_image(drawn: dict, sanactl: Program) -> None:
+    for size in ("1", "3", "8", "32"):
+        sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-b", size, "-o", f"b{size}")
+        assert images(f"b{size}") == drawn
+
+
+def test_neighbours_and_order_change_no_image(place: Path, drawn: dict, sanactl: Program) -> None:
+    texts = (place / "p.txt").read_text().splitlines()
+    random.Random(0).shuffle(texts)
+    (place / "q.txt").write_text("\n".join(texts))
+    sanactl("sample", "tiny.st", "-p", "q.txt", "-n", "3", *STEPS, "-o", "shuffled")
+    assert images("shuffled") == drawn
+    (place / "r.txt").write_text(texts[2])
+    sanactl("sample", "tiny.st", "-p", "r.txt", "-n", "1", *STEPS, "-o", "alone")
+    ((key, alone),) = images("alone").items()
+    assert key == (texts[2], 0)
+    assert alone == drawn[key]
+
+
+def test_the_number_of_threads_changes_no_image(drawn: dict, sanactl: Program) -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    try:
+        sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-o", "two")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert images("two") == drawn
+
+
+def test_what_is_there_is_not_drawn_again(place: Path, drawn: dict, sanactl: Program) -> None:
+    pngs = sorted(place.glob("all/*/samples/*.png"))
+    for path in pngs[::4]:
+        path.unlink()
+    kept = {p: p.stat().st_mtime_ns for p in pngs if p.exists()}
+    records = sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-o", "all")
+    assert f"{len(kept)} of 21 images were there" in sanactl.said
+    assert len(records) == 21
+    assert images("all") == drawn
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+def test_seed_and_settings_change_images(drawn: dict, sanactl: Program) -> None:
+    for option, value in (("--seed", "1"), ("--guidance", "2"), ("--flow-shift", "1.5")):
+        sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "1", "--steps", "3", option, value, "-o", option)
+        other = images(option)
+        assert all(other[key] != drawn[key] for key in other)
+
+
+def test_records_and_folder_are_genevals(place: Path, sanactl: Program) -> None:
+    line = {"tag": "counting", "include": [{"class": "star", "count": 2}], "prompt": "a photo of two stars"}
+    (place / "m.jsonl").write_text(json.dumps({**line, "source": "mine"}) + "\n")
+    records = sanactl("sample", "tiny.st", "-p", "m.jsonl", "-n", "2", "--steps", "1")
+    assert [r["path"] for r in records] == [f"tiny-samples/00000/samples/000{i}.png" for i in range(2)]
+    tiny = open_checkpoint("tiny.st")
+    for index, record in enumerate(records):
+        expected = {
+            **line,
+            "source": "mine",
+            "kind": "image",
+            "index": index,
+            "samples": 2,
+            "prompt_id": "00000",
+        }
+        expected |= {"checkpoint": "tiny.st", "digest": tiny.digest, "steps": 1, "height": 64, "width": 64}
+        assert {k: record[k] for k in expected} == expected
+    metadata = json.loads((place / "tiny-samples/00000/metadata.jsonl").read_text())
+    assert metadata == {**line, "source": "mine", "id": "00000"}
+    assert [json.loads(x) for x in (place / "tiny-samples/images.jsonl").read_text().splitlines()] == records
+
+
+def test_a_folder_is_of_one_checkpoint_seed_and_settings(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "1", "-o", "out")
+    before = snapshot(place / "out")
+    assert "another checkpoint, seed or settings" in sanactl.fails(
+        "sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "2", "-o", "out", code=2
+    )
+    sanactl("sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "2", "-o", "out", "--force")
+    assert snapshot(place / "out")["00000/samples/0000.png"] != before["00000/samples/0000.png"]
+    (place / "mine").mkdir()
+    (place / "mine/thesis.txt").write_text("x")
+    for force in (False, True):
+        with pytest.raises(OutputExistsError, match="something else"):
+            open_folder(place / "mine", settings_of(1), force=force)
+        with pytest.raises(OutputExistsError, match="is a file"):
+            open_folder(place / "tiny.st", settings_of(1), force=force)
+
+
+def settings_of(number: int) -> dict[str, Any]:
+    return {"digest": number, "prompts": {"count": 1, "digest": "x"}}
+
+
+def natural(number: int) -> Path:
+    with opened_folder(None, "s", settings_of(number), force=False) as folder:
+        return folder
+
+
+def test_natural_folders_lie_side_by_side(place: Path) -> None:
+    assert natural(1) == natural(1) == Path("s")
+    (place / "s-2").write_text("a file")
+    (place / "s-3").mkdir()
+    (place / "s-3/mine.txt").write_text("x")
+    assert natural(2) == Path("s-4")
+    assert natural(1) == Path("s")
+
+
+def test_a_run_that_fails_before_its_first_image_leaves_all_as_it_was(place: Path, sanactl: Program) -> None:
+    """No folder is left behind, and --force takes nothing away before the models are there."""
+    run = ("-n", "1", "--limit", "1", "--steps", "1", "-o", "out")
+    broken = replace_component(place, "vae")
+    sanactl.fails("sample", broken, *run)
+    assert not (place / "out").exists()
+    sanactl("sample", "tiny.st", *run)
+    sanactl.fails("sample", broken, *run, "--force")
+
+
+def replace_component(place: Path, component: str) -> str:
+    """broken.st: tiny.st whose component lies in a folder that is empty."""
+    from safetensors.torch import load_file, save_file
+
+    tiny = open_checkpoint("tiny.st")
+    (place / "empty").mkdir()
+    listed = {**tiny.companions, component: {"source": str(place / "empty")}}
+    metadata = {**tiny.metadata, "sanactl.companions": json.dumps(listed)}
+    save_file(load_file("tiny.st"), "broken.st", metadata=metadata)
+    return "broken.st"
+
+
+def test_another_list_of_prompts_has_its_own_images(place: Path, sanactl: Program) -> None:
+    """Neither another prompt nor a longer list is given an image of the first one."""
+    run = ("sample", "tiny.st", "-n", "1", *STEPS)
+    (circle,) = sanactl(*run, "-p", "-", stdin="a red circle\n")
+    (square,) = sanactl(*run, "-p", "-", stdin="a blue square\n")
+    assert (circle["path"], square["path"]) == (
+        "tiny-samples/00000/samples/0000.png",
+        "tiny-samples-2/00000/samples/0000.png",
+    )
+    assert (Path(circle["path"]).read_bytes()) != Path(square["path"]).read_bytes()
+    assert sanactl(*run, "-p", "-", stdin="a red circle\n") == [circle]
+    drawn: dict[tuple[str, int], bytes] = {}
+    for limit in ("2", "3"):
+        records = sanactl(*run, "-p", "shapes", "--limit", limit)
+        for key, png in images(str(Path(records[0]["path"]).parents[2])).items():
+            assert drawn.setdefault(key, png) == png
+    (place / "p.txt").write_text("\n".join(prompt for prompt, _ in drawn))
+    sanactl(*run, "-p", "p.txt", "-o", "each")
+    assert images("each") == drawn
+
+
+def test_a_named_folder_holds_one_list(place: Path, sanactl: Program) -> None:
+    """Another list is refused; with --force it takes the old one's place, and no file of others is lost."""
+    write_prompts(place / "p.txt", 3)
+    run = ("sample", "tiny.st", "-n", "2", *STEPS, "-o", "out")
+    sanactl(*run, "-p", "p.txt")
+    (place / "out/notes.txt").write_text("mine")
+    (place / "out/00002/samples/sheet.png").write_text("mine")
+    assert "another list of prompts" in sanactl.fails(*run, "-p", "-", stdin="a star\n", code=2)
+    sanactl(*run, "-p", "-", "--force", stdin="a star\n")
+    assert sorted(snapshot(place / "out")) == [
+        "00000/metadata.jsonl",
+        "00000/samples/0000.png",
+        "00000/samples/0001.png",
+        "00002/samples/sheet.png",
+        "images.jsonl",
+        "notes.txt",
+        "settings.json",
+    ]
+
+
+def test_more_images_of_the_same_prompts_join_the_first(place: Path, sanactl: Program) -> None:
+    write_prompts(place / "p.txt", 2)
+    run = ("sample", "tiny.st", "-p", "p.txt", *STEPS)
+    sanactl(*run, "-n", "2")
+    before = {p: p.stat().st_mtime_ns for p in place.glob("tiny-samples/*/samples/*.png")}
+    records = sanactl(*run, "-n", "3")
+    assert "4 of 6 images were there already" in sanactl.said
+    assert [(r["prompt_id"], r["index"]) for r in records] == [
+        (f"0000{p}", i) for p in range(2) for i in range(3)
+    ]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert len(images("tiny-samples")) == 6
+
+
+@pytest.mark.parametrize("where", ["theirs", "in ours"])
+def test_files_of_others_are_never_removed(place: Path, sanactl: Program, where: str) -> None:
+    """Images of another program in GenEval's layout, in a folder of theirs or among ours."""
+    from PIL import Image
+
+    run = ("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out", "--force", "-p", "-")
+    if where == "in ours":
+        sanactl(*run, stdin="a star\n")
+    samples = place / "out" / ("00000" if where == "theirs" else "00007") / "samples"
+    samples.mkdir(parents=True)
+    (samples.parent / "metadata.jsonl").write_text('{"prompt": "a bench"}')
+    Image.new("RGB", (8, 8)).save(samples / "0000.png")
+    said = sanactl.fails(*run, stdin="two stars\n", code=2)
+    assert "removes no files of others" in said and "-o" in said
+    shutil.move(samples / "0000.png", place / "out/00000/samples/0005.png")
+    shutil.rmtree(samples.parent, ignore_errors=True)
+    if where == "in ours":
+        assert "0005.png was not made by sanactl" in sanactl.fails(*run, stdin="two stars\n", code=2)
+
+
+def test_an_image_says_what_it_is(place: Path, sanactl: Program) -> None:
+    from PIL import Image
+
+    (record,) = sanactl("sample", "tiny.st", "-n", "1", *STEPS, "-p", "-", stdin="ein Stern ★\n")
+    with Image.open(record["path"]) as image:
+        said = json.loads(image.info["sanactl"])
+    expected = {k: record[k] for k in ("prompt", "index", "seed", "digest", "steps", "guidance_scale")}
+    assert {k: said[k] for k in expected} == expected
+
+
+@pytest.mark.parametrize("what", ["another of ours", "another program's", "no image"])
+def test_an_image_that_is_another_is_not_handed_out(place: Path, sanactl: Program, what: str) -> None:
+    from PIL import Image
+
+    write_prompts(place / "p.txt", 2)
+    run = ("sample", "tiny.st", "-p", "p.txt", "-n", "1", *STEPS, "-o", "out")
+    sanactl(*run)
+    path = place / "out/00001/samples/0000.png"
+    if what == "another of ours":
+        shutil.copyfile("out/00000/samples/0000.png", path)
+    elif what == "another program's":
+        Image.new("RGB", (64, 64)).save(path)
+    else:
+        path.write_text("x")
+    assert "00001/samples/0000.png is of another prompt" in sanactl.fails(*run, code=2)
+
+
+def test_prompts_that_are_cut_are_told_once(place: Path, sanactl: Program) -> None:
+    """With their number and the first of them; prompts that fit are not mentioned."""
+    long = "a red circle and a blue star and " * 20
+    (place / "p.txt").write_text(f"a star\n{long}\n{long}again\n")
+    run = ("-p", "p.txt", "--steps", "1")
+    sanactl("sample", "tiny.st", "-n", "2", "-b", "8", *run)
+    (line,) = [line for line in sanactl.said.splitlines() if "more than" in line]
+    assert "2 of 3 prompts have more than the 16 tokens" in line
+    assert "the first is prompt 2: 'a red circle and a blue star" in line
+    sanactl("importance", "tiny.st", *run)
+    assert line in sanactl.said
+    sanactl("sample", "tiny.st", "-n", "1", "-p", "-", "--steps", "1", stdin="a star")
+    assert "more than" not in sanactl.said
+
+
+def test_negative_prompt_and_instruction(place: Path, sanactl: Program) -> None:
+    """Part of what an image is a function of: other images, other folders; said in records."""
+    (place / "i.txt").write_text("Say more of this.\nPrompt: \n")
+    run = ("sample", "tiny.st", "-n", "1", *STEPS, "-p", "-")
+    plain, off, negative, own = (
+        sanactl(*run, *options, stdin="a star")[0]
+        for options in ((), ("--instruction", "off"), ("--negative", "a circle"), ("--instruction", "i.txt"))
+    )
+    assert plain == off  # the built-in world has none
+    assert (plain["negative_prompt"], plain["complex_human_instruction"]) == ("", False)
+    assert negative["negative_prompt"] == "a circle"
+    assert own["complex_human_instruction"] is True and own["instruction"].startswith("sha256:")
+    assert len({Path(r["path"]).parents[2] for r in (plain, negative, own)}) == 3
+    assert len({Path(r["path"]).read_bytes() for r in (plain, negative, own)}) == 3
+    settings = json.loads((Path(own["path"]).parents[2] / "settings.json").read_text())
+    assert settings["instruction"] == "Say more of this.\nPrompt: "
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--instruction", "none.txt"), "none.txt: no such file for --instruction"),
+        (("--instruction", "empty.txt"), "empty.txt: an empty instruction"),
+        (("--instruction", "latin.txt"), "latin.txt: not UTF-8"),
+        (("--instruction", "fifo"), "fifo: is no regular file"),
+        (("--negative", "x", "--guidance", "1"), "no effect without guidance"),
+        (("--negative", "x" * 20_001), "at most 20,000 characters"),
+        (("--negative", "\udcff"), "text in UTF-8"),
+        (("--guidance", "nan"), "--guidance 'nan': has to be a number"),
+        (("--flow-shift", "0"), "--flow-shift '0.0': has to be a number"),
+        (("--steps", "1001"), "whole number from 1 to 1,000"),
+        (("--height", "65536", "--width", "65536"), "more than 64,000,000"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    place: Path, sanactl: Program, options: tuple[str, ...], said: str
+) -> None:
+    (place / "empty.txt").write_text("\n")
+    (place / "latin.txt").write_bytes(b"Gr\xf6\xdfe")
+    os.mkfifo("fifo")
+    code = 1 if options[0] == "--instruction" else 2
+    assert said in sanactl.fails("sample", "tiny.st", "-n", "1", "--limit", "1", *options, code=code)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("steps", "20"), ("steps", 10**9), ("height", 64.0), ("guidance_scale", True), ("flow_shift", "3")],
+)
+def test_a_checkpoints_own_settings_are_checked(tiny_file: Path, key: str, value: Any) -> None:
+    tiny = open_checkpoint(tiny_file)
+    with pytest.raises(InputError, match=f"its sampling settings: {key}"):
+        sampling_settings(replace(tiny, sampling={**tiny.sampling, key: value}))
+
+
+def test_a_long_list_begins_at_once(place: Path) -> None:
+    """Nothing is done for a prompt before its turn: after the first image there is no trace of the other 99,992."""
+    import torch
+
+    tiny = open_checkpoint("tiny.st")
+    prompts = [{"kind": "prompt", "prompt": f"a photo of {n} stars", "id": str(n)} for n in range(100_000)]
+    few: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32, "batch_size": 8}
+    records = sample_images(tiny, prompts, Path("out"), sampling_settings(tiny, steps=1), count=1, **few)
+    assert next(records)["prompt"] == "a photo of 0 stars"
+    assert len(list(Path("out").iterdir())) == 8
+
+
+def test_an_unfinished_folder_is_not_scored(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out")
+    shutil.rmtree("out/00005")
+    assert "images of 5 of its 6 prompts" in sanactl.fails("eval", "geneval", "out")
+    sanactl("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out")
+    assert sanactl("eval", "geneval", "out")[-1]["images"] == 6
+
+
+def test_size_has_to_be_whole_latents(place: Path, sanactl: Program) -> None:
+    assert "multiple of 8" in sanactl.fails("sample", "tiny.st", "--height", "100", code=2)
+    sanactl("sample", "tiny.st", "--height", "96", "-n", "1", "--limit", "1", "--steps", "1")
+    from PIL import Image
+
+    with Image.open("tiny-samples/00000/samples/0000.png") as image:
+        assert image.size == (64, 96)
+
+
+@pytest.mark.parametrize(("size", "lot"), [(1024, 1), (4096, 1), (512, 4), (256, 8)])
+def test_lots_depend_on_the_resolution_alone(tiny_file: Path, size: int, lot: int) -> None:
+    tiny = open_checkpoint(tiny_file)
+    published = Checkpoint(
+        ref="x", path=Path("x"), kind="hub", tensors={}, config=replace(tiny.config, sample_size=size // 32)
+    )
+    assert lot_size(published, sampling_settings(published)) == lot
+    assert lot_size(tiny, SamplingSettings(height=64, width=64)) == 8
+
+
+@pytest.mark.parametrize(("count", "lot", "world"), [(21, 8, 1), (21, 8, 2), (5, 1, 3), (0, 8, 2), (7, 8, 4)])
+def test_processes_share_the_work_out(count: int, lot: int, world: int) -> None:
+    shares = [list(_batches(count, lot, 2, rank, world)) for rank in range(world)]
+    assert sorted(n for share in shares for batch in share for n in batch) == list(range(count))
+    assert all(0 < len(batch) <= 2 * lot for share in shares for batch in share)
+    # A fixed batch is never torn apart, but for the last.
+    starts = {n for share in shares for batch in share for n in batch[::lot]}
+    assert starts == set(range(0, count, lot))
+
+
+def test_prompts_come_by_pipe_and_ids_stay(place: Path, sanactl: Program) -> None:
+    prompts = '{"kind": "prompt", "prompt": "a star", "id": "mine"}\n{"prompt": "x", "kind": "image", "path": "p"}\n'
+    checkpoint = json.dumps({"kind": "checkpoint", "path": "tiny.st"})
+    (record,) = sanactl("sample", "-n", "1", "--steps", "1", stdin=f"{checkpoint}\n{prompts}")
+    assert (record["prompt_id"], record["checkpoint"]) == ("mine", "tiny.st")
+
+
+def test_a_named_prompt_file_leaves_stdin_alone(place: Path, sanactl: Program) -> None:
+    """As in `while read checkpoint; do sanactl sample $checkpoint -p p.txt; done <list`."""
+    write_prompts(place / "p.txt", 1)
+    sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "1", "--steps", "1", stdin="not\na record\n")
+
+
+def test_a_moved_folder_of_images_can_be_judged(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "-n", "1", "--steps", "1", "-o", "out")
+    shutil.move("out", "there")
+    records = sanactl("eval", "geneval", "there")
+    assert records[-1]["kind"] == "score"
+    assert records[-1]["images"] == 6
+
+
+def test_sizes_that_make_no_sense(tiny_file: Path) -> None:
+    with pytest.raises(UsageError, match="multiple"):
+        sampling_settings(open_checkpoint(tiny_file), width=4)
