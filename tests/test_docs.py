@@ -38,7 +38,7 @@ FENCE = re.compile(
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 # Words that may stand before `sanactl` where it is still the program that runs.
 BEFORE = re.compile(r"do|then|time|exec|nice|-n|\d+|[A-Z_]+=\S*")
-HEADER_KEYS = {f"sanactl.{key}" for key in ("companions", "sampling", "lineage", "dropped")}
+HEADER_KEYS = {f"sanactl.{key}" for key in ("components", "sampling", "lineage", "dropped")}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 

@@ -127,7 +127,7 @@ def header_of(good: Path, rng: random.Random) -> str:
 
 def metadata_of(good: Path, rng: random.Random) -> str:
     header, rest = split((good / "base.st").read_bytes())
-    key = rng.choice(["config", "config", "sanactl.lineage", "sanactl.companions", "sanactl.sampling"])
+    key = rng.choice(["config", "config", "sanactl.lineage", "sanactl.components", "sanactl.sampling"])
     value = json.loads(header["__metadata__"][key])
     for _ in range(rng.choice([1, 1, 3])):
         value = disturb(value, rng)
@@ -216,7 +216,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Whole checkpoints of two blocks, in each layout."""
     folder = tmp_path_factory.mktemp("good")
     plan = synthetic_plan()
-    plan.companions = {
+    plan.components = {
         name: {"source": "builtin:shapes", "subfolder": name}
         for name in ("vae", "text_encoder", "tokenizer", "scheduler")
     }

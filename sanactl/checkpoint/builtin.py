@@ -1,4 +1,4 @@
-"""Where the built-in world's files lie: `builtin:shapes` in a checkpoint's companions, and what `init` copies."""
+"""Where the built-in world's files lie: `builtin:shapes` in a checkpoint's components, and what `init` copies."""
 
 from __future__ import annotations
 

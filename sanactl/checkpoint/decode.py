@@ -19,6 +19,7 @@ __all__ = ["MAX_STEPS", "Stored", "decode_metadata"]
 MAX_STEPS = 1000  # of a lineage
 _MAX_VALUE = 16_000_000  # characters of one of the strings
 _MAX_PIXELS = 1 << 16  # a side
+_OLD_COMPONENTS = "sanactl.companions"  # what versions before 0.2 wrote
 
 _Check = Callable[[Any], bool]
 
@@ -29,13 +30,13 @@ class Stored:
 
     Attributes:
         config: of the transformer, as it stands (`check_config` checks it), or None.
-        companions: component name to {"source", "subfolder", "revision"}.
+        components: component name to {"source", "subfolder", "revision"}.
         sampling: default sampling settings.
         lineage: how the checkpoint was made, oldest step first.
     """
 
     config: dict[str, Any] | None = None
-    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
@@ -47,17 +48,18 @@ def decode_metadata(metadata: Mapping[str, str], where: str) -> Stored:
         InputError: a key of ours does not hold what it has to.
     """
     config = _read(metadata, "config", dict, where)
-    companions = _read(metadata, "sanactl.companions", dict, where) or {}
+    key = "sanactl.components" if "sanactl.components" in metadata else _OLD_COMPONENTS
+    components = _read(metadata, key, dict, where) or {}
     sampling = _read(metadata, "sanactl.sampling", dict, where) or {}
     lineage = _read(metadata, "sanactl.lineage", list, where) or []
-    for name, entry in companions.items():
-        _check_component(name, entry, f"{where}: the header's sanactl.companions")
+    for name, entry in components.items():
+        _check_component(name, entry, f"{where}: the header's {key}")
     _check_fields(sampling, _SAMPLING, f"{where}: the header's sanactl.sampling")
     if len(lineage) > MAX_STEPS:
         raise InputError(f"{where}: the header's sanactl.lineage has {len(lineage):,} steps")
     for number, step in enumerate(lineage, 1):
         _check_step(step, f"{where}: step {number} of the header's sanactl.lineage")
-    return Stored(config, companions, sampling, lineage)
+    return Stored(config, components, sampling, lineage)
 
 
 def _read(metadata: Mapping[str, str], key: str, kind: type, where: str) -> Any:

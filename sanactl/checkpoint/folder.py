@@ -40,7 +40,7 @@ class Located:
         files: safetensors files, in order.
         index: tensor name to file name, for a sharded folder.
         config: from config.json, None where the file describes itself.
-        companions: from a pipeline's model_index.json.
+        components: from a pipeline's model_index.json.
         notes: what a person should know of the choice.
     """
 
@@ -49,7 +49,7 @@ class Located:
     files: list[Path]
     index: dict[str, str] | None = None
     config: dict[str, Any] | None = None
-    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

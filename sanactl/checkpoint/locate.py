@@ -15,7 +15,7 @@ from sanactl.checkpoint.folder import (
     read_json,
     transformer_folder,
 )
-from sanactl.checkpoint.metadata import COMPANIONS
+from sanactl.checkpoint.metadata import COMPONENTS
 from sanactl.errors import InputError, SanactlError
 from sanactl.files.json_values import brief, shown
 from sanactl.files.lfs import is_pointer, pointer_error
@@ -104,18 +104,18 @@ def _folder(path: Path, variant: str | None) -> Located:
             found.files,
             found.index,
             found.config,
-            _companions(path, str(path.absolute())),
+            _components(path, str(path.absolute())),
             found.notes,
         )
     return transformer_folder(path, variant)
 
 
-def _companions(folder: Path, source: str, revision: str | None = None) -> dict[str, dict[str, Any]]:
+def _components(folder: Path, source: str, revision: str | None = None) -> dict[str, dict[str, Any]]:
     listed = read_json(folder / "model_index.json")
     extra = {"revision": revision} if revision else {}
     return {
         name: {"source": source, "subfolder": name, **extra}
-        for name in COMPANIONS
+        for name in COMPONENTS
         if isinstance(listed.get(name), list) and listed[name] and all(listed[name])
     }
 
@@ -128,8 +128,8 @@ def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
         root = Path(folder)
         inside = root / "transformer" if (root / "transformer" / "config.json").is_file() else root
         part = transformer_folder(inside, variant)
-        companions = _companions(root, ref, revision) if (root / "model_index.json").is_file() else {}
-        return Located("hub", part.path, part.files, part.index, part.config, companions, part.notes)
+        components = _components(root, ref, revision) if (root / "model_index.json").is_file() else {}
+        return Located("hub", part.path, part.files, part.index, part.config, components, part.notes)
 
     try:
         return found(snapshot_download(ref, revision=revision, local_files_only=True))

@@ -1,4 +1,4 @@
-"""What a self-describing checkpoint says in its safetensors header: config, companions, sampling defaults, lineage.
+"""What a self-describing checkpoint says in its safetensors header: config, components, sampling defaults, lineage.
 
 Values are strings, as safetensors wants; the structured ones are JSON with sorted keys, and nothing holds a time or a
 host, so that the same command gives the same bytes. docs/checkpoints.md lists the keys.
@@ -18,16 +18,16 @@ from sanactl.checkpoint.decode import MAX_STEPS
 from sanactl.files.paths import from_json, to_json
 
 __all__ = [
-    "COMPANIONS",
+    "COMPONENTS",
     "compact_json",
     "encode_metadata",
     "lineage_entry",
-    "portable_companions",
-    "resolve_companions",
+    "portable_components",
+    "resolve_components",
     "sanactl_version",
 ]
 
-COMPANIONS = ("text_encoder", "tokenizer", "vae", "scheduler")
+COMPONENTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 _IMPLEMENTATION = "https://github.com/huggingface/diffusers"
 _LATENT_PIXELS = 32  # image pixels a side of one latent of DC-AE f32, the autoencoder of every published SANA
 
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 def encode_metadata(
     config: Mapping[str, Any],
     *,
-    companions: Mapping[str, Any] | None = None,
+    components: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
     lineage: Sequence[Mapping[str, Any]] = (),
     extra: Mapping[str, str] | None = None,
@@ -102,7 +102,7 @@ def encode_metadata(
 
     Args:
         config: of the `SanaTransformer2DModel`.
-        companions: text_encoder, tokenizer, vae, scheduler: each {"source": ..., "subfolder": ...}.
+        components: text_encoder, tokenizer, vae, scheduler: each {"source": ..., "subfolder": ...}.
         sampling: default sampling settings.
         lineage: entries, oldest first; of more than `MAX_STEPS` the newest are written.
         extra: further strings, such as a parent's own modelspec keys; what sanactl itself writes wins.
@@ -124,8 +124,8 @@ def encode_metadata(
     resolution = _resolution(full, sampling or {})
     if resolution:
         metadata["modelspec.resolution"] = resolution
-    if companions:
-        metadata["sanactl.companions"] = compact_json(companions)
+    if components:
+        metadata["sanactl.components"] = compact_json(components)
     if sampling:
         metadata["sanactl.sampling"] = compact_json(sampling)
     if lineage:
@@ -152,12 +152,12 @@ def _resolution(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> str |
     return None
 
 
-def resolve_companions(
-    companions: Mapping[str, Mapping[str, Any]], folder: Path
+def resolve_components(
+    components: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Companions with every local path made absolute; `folder` is the one that the checkpoint lies in."""
+    """Components with every local path made absolute; `folder` is the one that the checkpoint lies in."""
     return {
-        name: {**entry, "source": _resolve(entry["source"], folder)} for name, entry in companions.items()
+        name: {**entry, "source": _resolve(entry["source"], folder)} for name, entry in components.items()
     }
 
 
@@ -171,16 +171,16 @@ def _resolve(source: str, folder: Path) -> str:
     return path if os.path.exists(path) else source  # else a Hub id
 
 
-def portable_companions(
-    companions: Mapping[str, Mapping[str, Any]], folder: Path
+def portable_components(
+    components: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Companions as they are written: a path below the checkpoint's `folder` becomes relative to it ("./vae").
+    """Components as they are written: a path below the checkpoint's `folder` becomes relative to it ("./vae").
 
-    A folder that holds a checkpoint and its companions can then be moved as a whole; a path elsewhere stays absolute.
+    A folder that holds a checkpoint and its components can then be moved as a whole; a path elsewhere stays absolute.
     """
     base = os.path.abspath(folder)
     result = {}
-    for name, entry in companions.items():
+    for name, entry in components.items():
         source = entry["source"]
         if os.path.isabs(source) and os.path.commonpath([base, source]) == base:
             source = "./" + os.path.relpath(source, base).replace(os.sep, "/")

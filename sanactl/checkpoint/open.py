@@ -15,7 +15,7 @@ from sanactl.checkpoint.decode import decode_metadata
 from sanactl.checkpoint.digest import content_digest, hash_tensors, unread_bytes
 from sanactl.checkpoint.kinds import describe_kind, guess_kind
 from sanactl.checkpoint.locate import PICKLES, Located, local_path, locate
-from sanactl.checkpoint.metadata import resolve_companions
+from sanactl.checkpoint.metadata import resolve_components
 from sanactl.checkpoint.sana import BLOCK, check_tensors
 from sanactl.checkpoint.table import Stamp, TensorRef
 from sanactl.errors import InputError
@@ -38,7 +38,7 @@ class Checkpoint:
         kind: "file", "folder", "pipeline", "hub" or "native".
         tensors: name (diffusers layout) to place.
         config: of the `SanaTransformer2DModel`, checked and complete.
-        companions: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
+        components: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
             an absolute path or a Hub id. Empty for a bare transformer.
         sampling: default sampling settings, {} where none are given.
         lineage: how it was made, oldest first.
@@ -53,7 +53,7 @@ class Checkpoint:
     kind: str
     tensors: Mapping[str, TensorRef]
     config: SanaConfig
-    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """What opens it again, companions and all: a Hub id and a pipeline folder by what the user named."""
+        """What opens it again, components and all: a Hub id and a pipeline folder by what the user named."""
         return self.ref if self.kind in ("hub", "pipeline") else str(self.path)
 
     @property
@@ -214,7 +214,7 @@ def open_checkpoint(
         kind=located.kind,
         tensors=tensors,
         config=full,
-        companions=located.companions or resolve_companions(stored.companions, folder),
+        components=located.components or resolve_components(stored.components, folder),
         sampling=stored.sampling,
         lineage=stored.lineage,
         metadata=metadata,

@@ -1,4 +1,4 @@
-"""A whole diffusers pipeline folder: the transformer written, its companions linked or copied beside it."""
+"""A whole diffusers pipeline folder: the transformer written, its components linked or copied beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.checkpoint.copy import Sources, copy_folder
 from sanactl.checkpoint.fill import fill_files
 from sanactl.checkpoint.locate import read_json
-from sanactl.checkpoint.metadata import COMPANIONS, encode_metadata
+from sanactl.checkpoint.metadata import COMPONENTS, encode_metadata
 from sanactl.checkpoint.plan import Plan
 from sanactl.checkpoint.write import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
 from sanactl.errors import InputError, SanactlError, UsageError
@@ -22,9 +22,9 @@ from sanactl.files.passing import PassingHashes
 from sanactl.files.paths import user_path
 from sanactl.files.progress import SILENT, Progress
 
-__all__ = ["companion_folder", "write_pipeline"]
+__all__ = ["component_folder", "write_pipeline"]
 
-_OURS = {"model_index.json", "transformer", *COMPANIONS}
+_OURS = {"model_index.json", "transformer", *COMPONENTS}
 
 
 def write_pipeline(
@@ -39,22 +39,22 @@ def write_pipeline(
     """Write a folder that `SanaPipeline.from_pretrained` loads.
 
     Args:
-        plan: of the transformer, in the diffusers layout, with its companions.
+        plan: of the transformer, in the diffusers layout, with its components.
         target: the folder.
         force: replace it, if it holds nothing but a pipeline.
-        copy: copy the companions, so that the folder can be moved to another machine; else they are symbolic links to
+        copy: copy the components, so that the folder can be moved to another machine; else they are symbolic links to
             where they lie.
         shard_size: of the transformer.
         progress: told the bytes of the transformer.
 
     Raises:
-        InputError: a companion is missing, named.
+        InputError: a component is missing, named.
         SanactlError: as `write_checkpoint`.
     """
     path = user_path(target)
     if plan.layout != "diffusers":
         raise UsageError(f"{path}: a pipeline folder takes no native checkpoint")
-    missing = [name for name in COMPANIONS if name not in plan.companions]
+    missing = [name for name in COMPONENTS if name not in plan.components]
     if missing:
         raise InputError(
             f"a pipeline needs a {' and a '.join(missing)}, and the checkpoint names none",
@@ -65,12 +65,12 @@ def write_pipeline(
         strange = sorted(item.name for item in path.iterdir() if item.name not in _OURS)
         if strange:
             raise SanactlError(f"{path} holds more than a pipeline ({strange[0]}) and is not replaced")
-    folders = {name: companion_folder(name, plan.companions[name]) for name in COMPANIONS}
+    folders = {name: component_folder(name, plan.components[name]) for name in COMPONENTS}
     index: dict[str, Any] = {
         "_class_name": "SanaSprintPipeline" if plan.config["guidance_embeds"] else "SanaPipeline",
         "transformer": ["diffusers", "SanaTransformer2DModel"],
     }
-    index |= {name: _class_of(name, folder, plan.companions[name]) for name, folder in folders.items()}
+    index |= {name: _class_of(name, folder, plan.components[name]) for name, folder in folders.items()}
     metadata = encode_metadata(
         plan.config, sampling=plan.sampling, lineage=plan.signed_lineage(), extra=plan.extra
     )
@@ -100,12 +100,12 @@ def write_pipeline(
     return path
 
 
-def companion_folder(name: str, entry: Mapping[str, Any]) -> Path:
-    """The local folder of a companion, downloading that part of a Hub repository where it is not cached.
+def component_folder(name: str, entry: Mapping[str, Any]) -> Path:
+    """The local folder of a component, downloading that part of a Hub repository where it is not cached.
 
     Args:
         name: "vae", "text_encoder", "tokenizer" or "scheduler".
-        entry: {"source", "subfolder", "revision"} as in `Checkpoint.companions`.
+        entry: {"source", "subfolder", "revision"} as in `Checkpoint.components`.
 
     Raises:
         InputError: it is nowhere.
@@ -144,7 +144,7 @@ def _from_hub(source: str, subfolder: str, revision: str | None) -> Path:
 
 
 def _class_of(name: str, folder: Path, entry: Mapping[str, Any]) -> list[str]:
-    """[library, class] of a companion for model_index.json: what its pipeline says, else what its own config says."""
+    """[library, class] of a component for model_index.json: what its pipeline says, else what its own config says."""
     listed = folder.parent / "model_index.json"
     if entry.get("subfolder") == name and listed.is_file():
         known = read_json(listed).get(name)

@@ -129,7 +129,7 @@ class Plan:
         tensors: target name to planned tensor, in the order in which the data are to lie.
         config: of the resulting `SanaTransformer2DModel`.
         before: the checkpoint that the plan starts from, None for one made of nothing.
-        companions, sampling, lineage: see `Checkpoint`.
+        components, sampling, lineage: see `Checkpoint`.
         extra: header strings to keep (the parent's modelspec keys).
         warnings: lines that a person should see before the plan is executed.
         layout: "diffusers", or "native" for a .pth.
@@ -139,7 +139,7 @@ class Plan:
     tensors: dict[str, PlannedTensor]
     config: Mapping[str, Any]
     before: Checkpoint | None = None
-    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
     sampling: dict[str, Any] = field(default_factory=dict)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     extra: dict[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from pathlib import Path
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.fill import OutputFile, create_file, fill_files, write_native
 from sanactl.checkpoint.locate import INDEX_NAME, WEIGHTS_NAME
-from sanactl.checkpoint.metadata import encode_metadata, portable_companions
+from sanactl.checkpoint.metadata import encode_metadata, portable_components
 from sanactl.checkpoint.open import Stamp
 from sanactl.checkpoint.plan import (
     Blend,
@@ -247,7 +247,7 @@ def _metadata(plan: Plan, path: Path, kind: str) -> dict[str, str]:
     beside = path.absolute() if kind == "folder" else path.absolute().parent
     return encode_metadata(
         plan.config,
-        companions=portable_companions(plan.companions, beside),
+        components=portable_components(plan.components, beside),
         sampling=plan.sampling,
         lineage=plan.signed_lineage(),
         extra=plan.extra,

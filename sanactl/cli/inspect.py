@@ -27,7 +27,7 @@ def inspect(
     ] = False,
     revision: Revision = None,
 ) -> None:
-    """Show what is in a checkpoint: model, blocks, sizes, dtypes, config, companions, lineage. Reads headers only.
+    """Show what is in a checkpoint: model, blocks, sizes, dtypes, config, components, lineage. Reads headers only.
 
     [bold]sanactl inspect base.st[/bold]
     [bold]sanactl inspect base.st --json | jq .blocks[/bold]
@@ -48,7 +48,7 @@ def inspect(
         "format": found.kind,
         "dtypes": found.dtypes,
         "config": dict(found.config),
-        "companions": found.companions,
+        "components": found.components,
         "sampling": found.sampling,
         "lineage": found.lineage,
     }

@@ -18,7 +18,7 @@ CONFIG_KEYS = ("num_layers", "num_attention_heads", "attention_head_dim", "num_c
 
 
 def show_inspection(record: dict[str, Any]) -> None:
-    """A summary, the config's main values, companions, and the lineage as a chain."""
+    """A summary, the config's main values, components, and the lineage as a chain."""
     console = PlainConsole()
     rows: list[tuple[str, Text]] = [
         ("checkpoint", data(record["path"], "bold").append(f" ({record['format']})", "not bold")),
@@ -30,7 +30,7 @@ def show_inspection(record: dict[str, Any]) -> None:
         ("digest", data(record.get("digest") or "not taken (--digest takes it)")),
         ("config", data(", ".join(f"{k} {record['config'].get(k)}" for k in CONFIG_KEYS))),
     ]
-    for part, entry in record["companions"].items():
+    for part, entry in record["components"].items():
         where = "/".join(filter(None, (entry["source"], entry.get("subfolder"))))
         rows.append((part.replace("_", " "), data(where)))
     if record["sampling"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.data.bad import check_bad
 from sanactl.data.buckets import bucket_sizes
-from sanactl.data.companions import ENCODERS, companion_identity, settings_digest
+from sanactl.data.components import ENCODERS, component_identity, settings_digest
 from sanactl.data.encode_shard import encode_shard, in_dtype
 from sanactl.data.encoded import EMPTY, FORMAT, INDEX, is_encoded, read_index
 from sanactl.data.streams import StreamTable
@@ -147,7 +147,7 @@ class _Job:
             "dtype": _NAMES[settings.dtype],
             "rows": self.rows,
             "count": settings.count,
-            "encoders": {part: companion_identity(checkpoint, part) for part in ENCODERS},
+            "encoders": {part: component_identity(checkpoint, part) for part in ENCODERS},
             "data": {"name": examples.name, "identity": examples.identity},
         }
         # What it is called is for people: any path to the same files is the same data.

@@ -1,4 +1,4 @@
-"""What `sample` and `importance` share: a checkpoint loaded with its companions, prompts as conditions, images.
+"""What `sample` and `importance` share: a checkpoint loaded with its components, prompts as conditions, images.
 
 An image is a function of its checkpoint, prompt, seed and settings, bit for bit. What could make it depend on more is
 how a matrix product of another size, or on another number of threads, rounds. So images are drawn in lots: always
@@ -62,7 +62,7 @@ def pick_device(name: str | None) -> torch.device:
 
 
 class Sana:
-    """A transformer and its companions, ready to sample.
+    """A transformer and its components, ready to sample.
 
     Args:
         checkpoint: what to load.
@@ -81,7 +81,7 @@ class Sana:
         decode: bool = True,
     ) -> None:
         from sanactl.model.cpu import keep_freed_memory, one_thread_each
-        from sanactl.model.loading import load_companions, load_transformer
+        from sanactl.model.loading import load_components, load_transformer
         from sanactl.model.schedulers import prepared_scheduler
 
         if device.type == "cpu":
@@ -89,18 +89,18 @@ class Sana:
         self.settings, self.device, self.name = settings, device, str(checkpoint.path)
         self.lot = lot_size(checkpoint, settings)
         parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
-        self.companions = load_companions(checkpoint, parts=parts, device=device, dtype=dtype)
+        self.components = load_components(checkpoint, parts=parts, device=device, dtype=dtype)
         self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
         self.sprint = is_sprint(checkpoint)
-        self.companions.scheduler = prepared_scheduler(
-            self.companions.scheduler,
+        self.components.scheduler = prepared_scheduler(
+            self.components.scheduler,
             flow_shift=settings.flow_shift,
             sprint=self.sprint,
             steps=settings.steps,
         )
         self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
         self._factor = pixels_per_latent(checkpoint)
-        vae = self.companions.vae
+        vae = self.components.vae
         if vae is not None and 2 ** (len(vae.config.encoder_block_out_channels) - 1) != self._factor:
             raise InputError(
                 f"{checkpoint.path}: its VAE does not make {self._factor} pixels of a latent",
@@ -120,7 +120,7 @@ class Sana:
         from sanactl.model.text import cut_note
 
         return cut_note(
-            self.companions.tokenizer,
+            self.components.tokenizer,
             prompts,
             max_sequence_length=self.settings.max_sequence_length,
             instruction=self.instruction,
@@ -144,8 +144,8 @@ class Sana:
         from sanactl.model.text import encode_prompts
 
         text, mask = encode_prompts(
-            self.companions.tokenizer,
-            self.companions.text_encoder,
+            self.components.tokenizer,
+            self.components.text_encoder,
             [prompt],
             max_sequence_length=self.settings.max_sequence_length,
             instruction=None if negative else self.instruction,
@@ -192,7 +192,7 @@ class Sana:
         generators = image_generators(seeds)
         latents = (denoise_sprint if self.sprint else denoise)(
             self.transformer,
-            copy.deepcopy(self.companions.scheduler),  # it remembers past steps
+            copy.deepcopy(self.components.scheduler),  # it remembers past steps
             draw_noise(generators, self.latent_shape()),
             guidance,
             steps=self.settings.steps,
@@ -210,7 +210,7 @@ class Sana:
         from sanactl.model.sampler import decode_latents
 
         latents = self.denoise(guidance, filled(seeds, self.lot))
-        pixels: NDArray[np.uint8] = decode_latents(self.companions.vae, latents).numpy()
+        pixels: NDArray[np.uint8] = decode_latents(self.components.vae, latents).numpy()
         return pixels[: len(seeds)]
 
 

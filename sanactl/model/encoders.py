@@ -45,12 +45,12 @@ class Encoders:
     ) -> None:
         import torch
 
-        from sanactl.model.loading import load_companions
+        from sanactl.model.loading import load_components
         from sanactl.model.text import human_instruction
 
         self.device, self.max_sequence_length = device, max_sequence_length
         self.instruction = human_instruction() if complex_human_instruction else None
-        found = load_companions(
+        found = load_components(
             checkpoint,
             parts=("tokenizer", "text_encoder", "vae"),
             device=device,

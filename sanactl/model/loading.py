@@ -1,4 +1,4 @@
-"""From a checkpoint to modules: the transformer, and the companions that its header names."""
+"""From a checkpoint to modules: the transformer, and the components that its header names."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sanactl.model.schedulers import load_scheduler
 from sanactl.model.tensors import read_tensor
 
 __all__ = [
-    "Companions",
-    "companion_source",
+    "Components",
     "component_dtype",
+    "component_source",
     "dtype_warning",
-    "load_companions",
+    "load_components",
     "load_transformer",
     "quiet_libraries",
     "resolve_dtype",
@@ -37,7 +37,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Companions:
+class Components:
     """What a transformer needs around it, each loaded on first need and None where not asked for."""
 
     tokenizer: Any = None
@@ -134,29 +134,29 @@ def _fill_position_embedding(model: Any, cls: type, config: dict[str, Any]) -> N
     model.patch_embed.pos_embed = fresh.patch_embed.pos_embed
 
 
-def load_companions(
+def load_components(
     checkpoint: Checkpoint,
     *,
     parts: tuple[str, ...] = ("tokenizer", "text_encoder", "vae", "scheduler"),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Companions:
-    """Loads the named companions.
+) -> Components:
+    """Loads the named components.
 
     Raises:
         InputError: if the checkpoint names none, or what it names cannot be loaded.
     """
     quiet_libraries()
     dtype = component_dtype(dtype, device)
-    found = Companions()
+    found = Components()
     for part in parts:
-        entry = checkpoint.companions.get(part)
+        entry = checkpoint.components.get(part)
         if entry is None:
             raise InputError(
                 f"{checkpoint.path}: names no {part}",
                 hint="give a whole pipeline folder, or a checkpoint written by sanactl",
             )
-        source, options = companion_source(checkpoint, entry)
+        source, options = component_source(checkpoint, entry)
         try:
             with utf8_name(source) as place:
                 setattr(found, part, _load_part(part, place, options, device, dtype))
@@ -185,8 +185,8 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.set_verbosity_error()
 
 
-def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Where a companion lies: a folder that exists, or a Hub id with its options."""
+def component_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where a component lies: a folder that exists, or a Hub id with its options."""
     source, subfolder = str(entry["source"]), entry.get("subfolder")
     if source.startswith(BUILTIN_PREFIX):
         return str(builtin_folder(source) / (subfolder or "")), {}
@@ -196,7 +196,7 @@ def companion_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str
             refuse_pointers(folder)
             return str(folder), {}
     if source.startswith((".", "/")) or source.count("/") != 1:
-        raise InputError(f"{checkpoint.path}: its companion {source} is not there")
+        raise InputError(f"{checkpoint.path}: its component {source} is not there")
     options = {key: entry[key] for key in ("subfolder", "revision") if entry.get(key)}
     return source, options
 

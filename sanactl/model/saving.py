@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_companions
+from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_components
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.files.atomic import atomic_path
 from sanactl.files.safetensors import encode_header, placement, read_header
@@ -27,8 +27,8 @@ def header_of(
     """The header of a checkpoint of the same shape, made from `parent` by `command`.
 
     Args:
-        parent: its config, companions, sampling defaults and lineage are kept.
-        folder: where the file will lie, for companions named by relative paths.
+        parent: its config, components, sampling defaults and lineage are kept.
+        folder: where the file will lie, for components named by relative paths.
         command, arguments, seed: what was done, for the lineage.
     """
     entry = lineage_entry(
@@ -40,7 +40,7 @@ def header_of(
     )
     return encode_metadata(
         parent.config,
-        companions=portable_companions(parent.companions, Path(os.path.abspath(folder))),
+        components=portable_components(parent.components, Path(os.path.abspath(folder))),
         sampling=parent.sampling,
         lineage=[*parent.lineage, entry],
         extra={

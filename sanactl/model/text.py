@@ -43,7 +43,7 @@ def encode_prompts(
     """Embeds prompts.
 
     Args:
-        tokenizer, text_encoder: the checkpoint's companions.
+        tokenizer, text_encoder: the checkpoint's components.
         prompts: B prompts; "" is the negative prompt, and never gets the instruction.
         max_sequence_length: T, tokens kept (300 for published SANA checkpoints).
         instruction: lines put before every prompt, or None.

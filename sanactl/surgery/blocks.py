@@ -84,7 +84,7 @@ def child_plan(
         tensors=tensors,
         config=replace(checkpoint.config, **{**(config or {}), "num_layers": len(blocks)}),
         before=checkpoint,
-        companions=checkpoint.companions,
+        components=checkpoint.components,
         sampling=checkpoint.sampling,
         lineage=[*checkpoint.lineage, entry],
         extra=extra,

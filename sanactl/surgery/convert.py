@@ -70,7 +70,7 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
         tensors=tensors,
         config=checkpoint.config,
         before=checkpoint,
-        companions=checkpoint.companions,
+        components=checkpoint.components,
         sampling=checkpoint.sampling,
         lineage=lineage,
         extra=checkpoint.metadata,

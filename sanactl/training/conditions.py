@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sanactl.data.companions import ENCODERS, companion_identity, differing
+from sanactl.data.components import ENCODERS, component_identity, differing
 from sanactl.data.encoded import EncodedData, padded
 from sanactl.data.sources import ImageData
 from sanactl.errors import InputError
@@ -234,7 +234,7 @@ def check_encoded(data: EncodedData, checkpoint: Checkpoint, settings: FinetuneS
     made, path = data.settings, checkpoint.path
     again = f"encode the images again: sanactl encode {path}"
     for part in ENCODERS:
-        mine = companion_identity(checkpoint, part)
+        mine = component_identity(checkpoint, part)
         theirs = made["encoders"].get(part)
         if not isinstance(theirs, dict) or differing(mine, theirs):
             raise InputError(f"{data.name}: made with another {part} than {path} has", hint=again)

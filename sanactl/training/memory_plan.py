@@ -201,13 +201,13 @@ def _encoder_bytes(checkpoint: Checkpoint) -> tuple[int, list[str]]:
 
     from sanactl.errors import InputError
     from sanactl.files.safetensors import read_header
-    from sanactl.model.loading import companion_source
+    from sanactl.model.loading import component_source
 
     total, unknown = 0, []
     for part, name in (("text_encoder", "the text encoder"), ("vae", "the autoencoder")):
-        entry = checkpoint.companions.get(part)
+        entry = checkpoint.components.get(part)
         try:
-            source, options = companion_source(checkpoint, entry) if entry else ("", {})
+            source, options = component_source(checkpoint, entry) if entry else ("", {})
             files = (
                 sorted((Path(source) / (options.get("subfolder") or "")).glob("*.safetensors"))
                 if entry

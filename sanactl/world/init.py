@@ -9,7 +9,7 @@ from typing import Any
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.config import CONFIG_DEFAULTS
-from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_companions
+from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_components
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError
 from sanactl.files.atomic import atomic_path
@@ -45,7 +45,7 @@ SHAPES_SAMPLING: dict[str, Any] = {
     "learning_rate": 3e-5,
     "clip": 1.0,
 }
-COMPANIONS = ("text_encoder", "tokenizer", "vae", "scheduler")
+COMPONENTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 
 
 def init_shapes(target: Path, *, grown: bool = False, force: bool = False) -> None:
@@ -70,25 +70,25 @@ def init_scratch(
     """
     config = {**SHAPES_CONFIG, **({"num_layers": blocks} if blocks else {})}
     source = "builtin:shapes" if world is None else os.path.realpath(world)
-    companions = {name: {"source": source, "subfolder": name} for name in COMPANIONS}
-    _write_random(target, config, companions, SHAPES_SAMPLING, [], None, seed, force)
+    components = {name: {"source": source, "subfolder": name} for name in COMPONENTS}
+    _write_random(target, config, components, SHAPES_SAMPLING, [], None, seed, force)
 
 
 def init_like(
     checkpoint: Checkpoint, target: Path, *, blocks: int | None = None, seed: int = 0, force: bool = False
 ) -> None:
-    """Writes a randomly initialised checkpoint with another's config and companions: training from scratch."""
+    """Writes a randomly initialised checkpoint with another's config and components: training from scratch."""
     config = {k: v for k, v in checkpoint.config.items() if not k.startswith("_")}
     if blocks:
         config["num_layers"] = blocks
     parent = {"name": checkpoint.path.name, "digest": checkpoint.digest}
-    _write_random(target, config, checkpoint.companions, checkpoint.sampling, [], parent, seed, force)
+    _write_random(target, config, checkpoint.components, checkpoint.sampling, [], parent, seed, force)
 
 
 def _write_random(
     target: Path,
     config: dict[str, Any],
-    companions: dict[str, Any],
+    components: dict[str, Any],
     sampling: dict[str, Any],
     lineage: list[dict[str, Any]],
     like: dict[str, str] | None,
@@ -110,7 +110,7 @@ def _write_random(
     arguments = {"blocks": blocks, **({"like": like} if like else {})}
     metadata = encode_metadata(
         config,
-        companions=portable_companions(companions, Path(os.path.abspath(target)).parent),
+        components=portable_components(components, Path(os.path.abspath(target)).parent),
         sampling=sampling,
         lineage=[*lineage, lineage_entry("init", arguments, parents=[], blocks=blocks, seed=seed)],
     )

@@ -64,7 +64,7 @@ def pack_world(world: Path, target: Path) -> None:
 
 
 def _pack_checkpoint(source: Path, target: Path) -> None:
-    """Copies a checkpoint in fp16 with the built-in companions."""
+    """Copies a checkpoint in fp16 with the built-in components."""
     from dataclasses import replace
 
     from sanactl.checkpoint.open import open_checkpoint
@@ -75,7 +75,7 @@ def _pack_checkpoint(source: Path, target: Path) -> None:
     checkpoint = open_checkpoint(source)
     plan = replace(
         plan_convert(checkpoint, target, "fp16"),
-        companions={name: {"source": "builtin:shapes", "subfolder": name} for name in checkpoint.companions},
+        components={name: {"source": "builtin:shapes", "subfolder": name} for name in checkpoint.components},
         sampling=dict(SHAPES_SAMPLING),
     )
     write_checkpoint(plan, target, force=True)

@@ -101,7 +101,7 @@ BAD_METADATA: dict[str, list[str]] = {
         '[{"command": "grow", "arguments": {"to": 1000000000}}]', '[{"command": "grow", "arguments": {"position": []}}]',
         '[{"parents": [{"digest": ["sha256:x"]}]}]', "[" + "{}," * 5000 + "{}]",
     ],
-    "sanactl.companions": [
+    "sanactl.components": [
         '{"vae": {"source": "builtin:shapes", "subfolder": 5}}', '{"vae": {"source": ""}}', '{"vae": 3}', "[]",
         '{"vae": {"source": ["x"]}}', '{"vae": {"source": "a\\u0000"}}', '{"vae": {"source": "x", "revision": {}}}',
     ],

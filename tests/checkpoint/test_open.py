@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from sanactl.bench.synthetic import TINY, synthetic_checkpoint, synthetic_plan
 from sanactl.checkpoint.decode import decode_metadata
-from sanactl.checkpoint.metadata import encode_metadata, portable_companions, resolve_companions
+from sanactl.checkpoint.metadata import encode_metadata, portable_components, resolve_components
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.write import write_checkpoint
 from sanactl.errors import InputError
@@ -68,9 +68,9 @@ def test_every_layout_opens_to_the_same_tensors(tmp_path: Path, sharded: Path) -
             assert data == other.file.read_bytes()[other.offset : other.offset + other.nbytes]
     assert [checkpoint.name for checkpoint in opened.values()] == ["base", "sharded", "pipe"]
     assert len(opened["folder"].files) > 2
-    vae = opened["pipeline"].companions["vae"]
+    vae = opened["pipeline"].components["vae"]
     assert vae == {"source": str(tmp_path / "pipe"), "subfolder": "vae"}
-    assert opened["folder"].companions == {}
+    assert opened["folder"].components == {}
 
 
 def test_a_weights_file_with_its_config_beside_it_opens(tmp_path: Path) -> None:
@@ -106,39 +106,39 @@ def test_the_digest_tells_checkpoints_apart_and_follows_the_content(tmp_path: Pa
     assert open_checkpoint(folder).digest != before
 
 
-def test_metadata_round_trip_and_portable_companions(tmp_path: Path) -> None:
-    companions = {
+def test_metadata_round_trip_and_portable_components(tmp_path: Path) -> None:
+    components = {
         "vae": {"source": str(tmp_path / "parts"), "subfolder": "vae"},
         "text_encoder": {"source": "builtin:shapes", "subfolder": "text_encoder"},
         "tokenizer": {"source": "owner/name", "subfolder": "tokenizer"},
         "scheduler": {"source": "/elsewhere", "subfolder": "scheduler"},
     }
-    portable = portable_companions(companions, tmp_path)
+    portable = portable_components(components, tmp_path)
     assert portable["vae"]["source"] == "./parts"
     assert portable["scheduler"]["source"] == "/elsewhere"
     strings = encode_metadata(
-        TINY, companions=portable, sampling={"steps": 20}, lineage=[{"command": "grow"}]
+        TINY, components=portable, sampling={"steps": 20}, lineage=[{"command": "grow"}]
     )
     assert all(isinstance(value, str) for value in strings.values())
     stored = decode_metadata(strings, "x")
     assert stored.config is not None
     assert stored.config["_class_name"] == "SanaTransformer2DModel"
     assert (stored.sampling, stored.lineage) == ({"steps": 20}, [{"command": "grow"}])
-    assert resolve_companions(stored.companions, tmp_path) == companions
+    assert resolve_components(stored.components, tmp_path) == components
     assert "modelspec.resolution" not in strings  # a latent of 4 channels says nothing about pixels
     assert encode_metadata({**TINY, "in_channels": 32})["modelspec.resolution"] == "256x256"
 
 
-def test_companions_move_with_their_folder(tmp_path: Path) -> None:
+def test_components_move_with_their_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / "vae").mkdir(parents=True)
     plan = synthetic_plan()
-    plan.companions = {"vae": {"source": str(tmp_path / "a"), "subfolder": "vae"}}
+    plan.components = {"vae": {"source": str(tmp_path / "a"), "subfolder": "vae"}}
     write_checkpoint(plan, tmp_path / "a" / "base.st")
     (tmp_path / "a").rename(tmp_path / "b")
     child = write_checkpoint(
         plan_prune(open_checkpoint(tmp_path / "b" / "base.st"), [0]), tmp_path / "b" / "c.st"
     )
-    assert open_checkpoint(child).companions["vae"]["source"] == str(tmp_path / "b")
+    assert open_checkpoint(child).components["vae"]["source"] == str(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_hub_id_comes_from_the_cache(tmp_path: Path) -> None:
     (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
     code = (
         "from sanactl.checkpoint.open import open_checkpoint; c = open_checkpoint('owner/sana');"
-        "print(c.kind, c.name, c.num_blocks, c.companions['vae'])"
+        "print(c.kind, c.name, c.num_blocks, c.components['vae'])"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
     done = subprocess.run(
@@ -311,7 +311,7 @@ def test_another_models_file_is_called_what_it_seems_to_be(tmp_path: Path, name:
         open_checkpoint(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("key", ["config", "sanactl.companions", "sanactl.sampling", "sanactl.lineage"])
+@pytest.mark.parametrize("key", ["config", "sanactl.components", "sanactl.sampling", "sanactl.lineage"])
 @pytest.mark.parametrize("value", ["{", "3", '"x"', "[1]", '{"vae": 1}', "[" * 100_000])
 def test_broken_metadata_is_an_input_error_or_ignored(tmp_path: Path, key: str, value: str) -> None:
     base = synthetic_checkpoint(tmp_path / "base.st")

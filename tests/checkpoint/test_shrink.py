@@ -115,7 +115,7 @@ def test_a_source_that_shrinks_at_any_call(
     assert failed
 
 
-def test_a_companion_that_shrinks_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_that_shrinks_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "vae"
     (source / "more").mkdir(parents=True)
     (source / "config.json").write_bytes(b"{}")

@@ -99,10 +99,10 @@ def test_a_cache_is_training_from_images(place: Path) -> None:
 
 
 def test_shards_hold_what_the_encoders_give(place: Path) -> None:
-    """Against the companions, called one image and one caption at a time."""
+    """Against the components, called one image and one caption at a time."""
     import torch
 
-    from sanactl.model.loading import load_companions
+    from sanactl.model.loading import load_components
     from sanactl.model.text import encode_prompts
     from tests.pictures import picture
 
@@ -110,14 +110,14 @@ def test_shards_hold_what_the_encoders_give(place: Path) -> None:
     encoded("shots", "latents", captions="text,short")
     tensors = load_file("latents/00000.safetensors")
     assert tensors["shapes"][:, :2].tolist() == [[8, 8]] * 3
-    companions = load_companions(open_checkpoint("tiny.st"), parts=("tokenizer", "text_encoder", "vae"))
+    components = load_components(open_checkpoint("tiny.st"), parts=("tokenizer", "text_encoder", "vae"))
     latents = tensors["latents"].reshape(3, 8, 8, 8)
     start = 0
     for row in range(3):
         image, text = picture(row)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
-            wanted = companions.vae.encode(pixels).latent * companions.vae.config.scaling_factor
+            wanted = components.vae.encode(pixels).latent * components.vae.config.scaling_factor
         assert np.allclose(latents[row], wanted[0].numpy(), atol=1e-4)
         for column, caption in enumerate((text, "" if row == 0 else f"short {row}")):
             tokens = int(tensors["shapes"][row, 2 + column])
@@ -125,7 +125,7 @@ def test_shards_hold_what_the_encoders_give(place: Path) -> None:
                 assert tokens == 0
                 continue
             whole, mask = encode_prompts(
-                companions.tokenizer, companions.text_encoder, [caption], max_sequence_length=16
+                components.tokenizer, components.text_encoder, [caption], max_sequence_length=16
             )
             assert tokens == int(mask.sum())
             kept = tensors["text"][start : start + tokens]
@@ -241,7 +241,7 @@ def test_bad_pictures_are_left_out(place: Path, sanactl: Program) -> None:
 
 
 def test_neither_encoder_is_needed_for_training(place: Path, sanactl: Program) -> None:
-    """With their weights gone the companions are known by name; with others in their place they are refused."""
+    """With their weights gone the components are known by name; with others in their place they are refused."""
     write_folder(place / "shots", 4)
     sanactl("convert", "tiny.st", "--pipeline", "--copy", "-o", "pipe")
     sanactl("encode", "pipe", "--data", "shots", "-o", "latents")
@@ -254,7 +254,7 @@ def test_neither_encoder_is_needed_for_training(place: Path, sanactl: Program) -
     for file in (place / "pipe/text_encoder").glob("*.safetensors"):
         file.unlink()
     sanactl(*train, "a.st")
-    # The same weights elsewhere are the same companions.
+    # The same weights elsewhere are the same components.
     sanactl("finetune", "tiny.st", "--data", "latents", "--steps", "1", "-b", "2", "-o", "b.st")
 
 

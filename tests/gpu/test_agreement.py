@@ -17,7 +17,7 @@ from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.model.conditioning import Sana, sampling_settings
 from sanactl.model.flow import sample_sigmas, velocity_loss
-from sanactl.model.loading import load_companions, load_transformer
+from sanactl.model.loading import load_components, load_transformer
 from sanactl.optim import CAME8bit
 from sanactl.sampling.importance import block_importance
 from sanactl.shapes.dataset import batch
@@ -137,7 +137,7 @@ def test_the_autoencoder_and_the_text_encoder(base: Checkpoint, gpu: torch.devic
     ids = torch.tensor([[1, 5, 9, 4, 2]])
     found = []
     for device in (gpu, torch.device("cpu")):
-        parts = load_companions(base, parts=("text_encoder", "vae"), device=device)
+        parts = load_components(base, parts=("text_encoder", "vae"), device=device)
         with torch.no_grad():
             latents = parts.vae.encode(pixels.to(device), return_dict=False)[0]
             again = parts.vae.decode(latents, return_dict=False)[0]

@@ -21,7 +21,7 @@ from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.errors import InputError
 from sanactl.model.components import load_text_encoder
 from sanactl.model.guard import pin_attention, reading
-from sanactl.model.loading import load_companions
+from sanactl.model.loading import load_components
 from tests.program import Program
 
 PARTS = ("text_encoder", "tokenizer", "vae", "scheduler")
@@ -46,7 +46,7 @@ def world(place: Path) -> Path:
 def checkpoint_of(world: Path, *, kept: tuple[str, ...] = PARTS) -> Checkpoint:
     tiny = open_checkpoint("tiny.st")
     own = {part: {"source": str(world), "subfolder": part} for part in kept}
-    return replace(tiny, companions={**tiny.companions, **own})
+    return replace(tiny, components={**tiny.components, **own})
 
 
 def edit(path: Path, **values: Any) -> None:
@@ -67,7 +67,7 @@ def to_pipe(path: Path) -> None:
 def tried(checkpoint: Checkpoint, part: str) -> str | None:
     """What is said of a component, or None where it loads; anything but one of our errors fails the test."""
     try:
-        load_companions(checkpoint, parts=(part,))
+        load_components(checkpoint, parts=(part,))
     except InputError as error:
         return str(error)
     return None
@@ -153,7 +153,7 @@ def test_damaged_components_give_one_line(world: Path, what: str) -> None:
     damage(world / file)
     part = file.split("/")[0]
     with pytest.raises(InputError) as caught:
-        load_companions(checkpoint_of(world), parts=(part,))
+        load_components(checkpoint_of(world), parts=(part,))
     assert said in caught.value.message
     assert caught.value.message.startswith(f"tiny.st: {NAMES.get(part, f'its {part}')}: ")
     assert str(world / part) in caught.value.message or "EulerDiscreteScheduler" in caught.value.message
@@ -205,7 +205,7 @@ def test_a_setting_of_a_later_diffusers_is_left_out(place: Path, sanactl: Progra
     tiny = open_checkpoint("tiny.st")
     from sanactl.model.loading import load_transformer
 
-    assert load_transformer(replace(open_checkpoint("later.st"), companions=tiny.companions)) is not None
+    assert load_transformer(replace(open_checkpoint("later.st"), components=tiny.components)) is not None
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_code_in_a_component_never_runs(world: Path, online: None, part: str) ->
     edit(world / part / CONFIGS[part], auto_map=code)
     edit(world / part / CONFIGS[part], model_type="evil", tokenizer_class="Evil")
     with pytest.raises(InputError):
-        load_companions(checkpoint_of(world), parts=(part,))
+        load_components(checkpoint_of(world), parts=(part,))
     assert not marker.exists()
 
 
@@ -274,8 +274,8 @@ def test_variants_are_found(world: Path) -> None:
     for file in (MODEL, VAE):
         path = world / file
         path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
-    found = load_companions(checkpoint_of(world), parts=("text_encoder", "vae"))
-    plain = load_companions(open_checkpoint("tiny.st"), parts=("text_encoder", "vae"))
+    found = load_components(checkpoint_of(world), parts=("text_encoder", "vae"))
+    plain = load_components(open_checkpoint("tiny.st"), parts=("text_encoder", "vae"))
     for one, other in ((found.vae, plain.vae), (found.text_encoder, plain.text_encoder)):
         states = one.state_dict(), other.state_dict()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])

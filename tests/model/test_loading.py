@@ -20,7 +20,7 @@ from sanactl.model.conditioning import Sana, sampling_settings
 from sanactl.model.loading import (
     component_dtype,
     dtype_warning,
-    load_companions,
+    load_components,
     load_transformer,
     resolve_dtype,
 )
@@ -108,20 +108,20 @@ def test_a_model_that_a_library_saved_is_written_as_others_are(tmp_path: Path) -
         assert all(p.equal(before[key]) for key, p in loaded.named_parameters())
 
 
-def test_companions_are_found_where_the_header_says(place: Path) -> None:
+def test_components_are_found_where_the_header_says(place: Path) -> None:
     tiny = open_checkpoint("tiny.st")
-    found = load_companions(tiny)
+    found = load_components(tiny)
     assert type(found.vae).__name__ == "AutoencoderDC"
     assert type(found.scheduler).__name__ == "DPMSolverMultistepScheduler"
     assert not hasattr(found.text_encoder, "lm_head")
     assert not any(p.requires_grad for p in found.vae.parameters())
     shutil.copytree(asset("vae"), place / "world/vae")
-    beside = replace(tiny, companions={"vae": {"source": "world", "subfolder": "vae"}})
-    assert load_companions(beside, parts=("vae",)).vae is not None
+    beside = replace(tiny, components={"vae": {"source": "world", "subfolder": "vae"}})
+    assert load_components(beside, parts=("vae",)).vae is not None
 
 
 @pytest.mark.parametrize(
-    ("companions", "said"),
+    ("components", "said"),
     [
         ({}, "names no vae"),
         ({"vae": {"source": "./gone", "subfolder": "vae"}}, "./gone is not there"),
@@ -129,11 +129,11 @@ def test_companions_are_found_where_the_header_says(place: Path) -> None:
         ({"vae": {"source": "broken"}}, "its VAE: broken holds no diffusion_pytorch_model.safetensors"),
     ],
 )
-def test_companions_that_are_not_there(place: Path, companions: dict, said: str) -> None:
+def test_components_that_are_not_there(place: Path, components: dict, said: str) -> None:
     (place / "broken").mkdir()
     (place / "broken/config.json").write_text("{}")
     with pytest.raises(InputError, match=said):
-        load_companions(replace(open_checkpoint("tiny.st"), companions=companions), parts=("vae",))
+        load_components(replace(open_checkpoint("tiny.st"), components=components), parts=("vae",))
 
 
 def test_an_autoencoder_of_another_scale_is_refused(place: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_autoencoder_of_another_scale_is_refused(place: Path) -> None:
             config[key] = value[:-1]
     AutoencoderDC.from_config(config).save_pretrained(place / "world/vae")
     tiny = open_checkpoint("tiny.st")
-    other = replace(tiny, companions={**tiny.companions, "vae": {"source": "world", "subfolder": "vae"}})
+    other = replace(tiny, components={**tiny.components, "vae": {"source": "world", "subfolder": "vae"}})
     with pytest.raises(InputError, match="VAE does not make 8 pixels of a latent"):
         Sana(other, sampling_settings(other), device=torch.device("cpu"), dtype=torch.float32)
 
@@ -196,7 +196,7 @@ def test_text_encoder_and_vae_are_never_fp16(place: Path) -> None:
     tiny = open_checkpoint("tiny.st")
     sana = Sana(tiny, sampling_settings(tiny, steps=1), device=torch.device("cpu"), dtype=torch.float16)
     assert sana.transformer.dtype == torch.float16
-    assert {sana.companions.vae.dtype, sana.companions.text_encoder.dtype} == {torch.float32}
+    assert {sana.components.vae.dtype, sana.components.text_encoder.dtype} == {torch.float32}
     assert np.isfinite(next(sana.draw(["a star"], [1]))).all()
     assert component_dtype(torch.bfloat16, "cpu") == torch.bfloat16
 

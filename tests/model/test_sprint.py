@@ -41,7 +41,7 @@ def sprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     }
     components["scheduler"] = {"source": "./world", "subfolder": "scheduler"}
     sampling = {"height": 64, "width": 64, "max_sequence_length": 16, "complex_human_instruction": False}
-    metadata = encode_metadata(config, companions=components, sampling=sampling)
+    metadata = encode_metadata(config, components=components, sampling=sampling)
     write_tensors(model.state_dict(), Path("sprint.st"), metadata)
     return open_checkpoint("sprint.st")
 
@@ -148,8 +148,8 @@ def test_growing_is_verified(sprint: Checkpoint, sanactl: Program) -> None:
 def test_schedulers_of_the_other_family_are_refused(sprint: Checkpoint, which: str) -> None:
     scheduler = {"scheduler": {"source": "builtin:shapes", "subfolder": "scheduler"}}
     if which == "a SANA scheduler":
-        mixed = replace(sprint, companions={**sprint.companions, **scheduler})
+        mixed = replace(sprint, components={**sprint.components, **scheduler})
     else:
-        mixed = replace(open_checkpoint(asset("base.st")), companions=sprint.companions)
+        mixed = replace(open_checkpoint(asset("base.st")), components=sprint.components)
     with pytest.raises(InputError, match="and its scheduler is"):
         Sana(mixed, sampling_settings(mixed), **CPU)

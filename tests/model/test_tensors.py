@@ -20,7 +20,7 @@ from sanactl.checkpoint.open import open_checkpoint
 from sanactl.errors import InputError
 from sanactl.files.safetensors import DTYPE_BYTES, read_header
 from sanactl.judging.backends.vlm import VlmJudge
-from sanactl.model.loading import load_companions, load_transformer
+from sanactl.model.loading import load_components, load_transformer
 from sanactl.model.tensors import (
     ALIGNMENT,
     TORCH_DTYPES,
@@ -88,8 +88,8 @@ def test_every_dtype_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", KINDS)
 def test_all_that_is_loaded_is_aligned_and_no_longer_the_file(odd: Path, dtype: torch.dtype) -> None:
     checkpoint = open_checkpoint("odd.st")
-    world = {p: {"source": str(odd / "world"), "subfolder": p} for p in checkpoint.companions}
-    found = load_companions(replace(checkpoint, companions=world), dtype=dtype)
+    world = {p: {"source": str(odd / "world"), "subfolder": p} for p in checkpoint.components}
+    found = load_components(replace(checkpoint, components=world), dtype=dtype)
     judge = VlmJudge.load(str(odd / "world/judge"), "cpu", str(dtype).removeprefix("torch."))
     for model in (load_transformer(checkpoint, dtype=dtype), found.text_encoder, found.vae, judge.model):
         assert all(t.data_ptr() % ALIGNMENT == 0 for t in tensors_of(model)), type(model)

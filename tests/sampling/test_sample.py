@@ -170,8 +170,8 @@ def replace_component(place: Path, component: str) -> str:
 
     tiny = open_checkpoint("tiny.st")
     (place / "empty").mkdir()
-    listed = {**tiny.companions, component: {"source": str(place / "empty")}}
-    metadata = {**tiny.metadata, "sanactl.companions": json.dumps(listed)}
+    listed = {**tiny.components, component: {"source": str(place / "empty")}}
+    metadata = {**tiny.metadata, "sanactl.components": json.dumps(listed)}
     save_file(load_file("tiny.st"), "broken.st", metadata=metadata)
     return "broken.st"
 

@@ -75,15 +75,15 @@ def test_from_single_file_loads_a_safetensors_with_a_config_folder(tmp_path: Pat
 
 def test_metadata_survives_every_layout(tmp_path: Path) -> None:
     plan = plan_convert(open_checkpoint(synthetic_checkpoint(tmp_path / "base.st")), tmp_path / "a.st")
-    plan.companions = {"vae": {"source": "builtin:shapes", "subfolder": "vae"}}
+    plan.components = {"vae": {"source": "builtin:shapes", "subfolder": "vae"}}
     plan.sampling = {"steps": 20}
     plan.lineage = [{"command": "grow", "blocks": 4}]
     at = write_checkpoint(plan, tmp_path / "a.st")
     for name in ("b.pth", "c", "d.st"):
         at = convert(at, tmp_path / name)
         opened = open_checkpoint(at, native=True)
-        assert (opened.companions, opened.sampling, opened.lineage) == (
-            plan.companions,
+        assert (opened.components, opened.sampling, opened.lineage) == (
+            plan.components,
             plan.sampling,
             plan.lineage,
         )

@@ -18,7 +18,7 @@ from sanactl.surgery.grow import plan_grow
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Path:
-    """A pipeline with a real transformer and scheduler, and companions as far as their configs."""
+    """A pipeline with a real transformer and scheduler, and components as far as their configs."""
     from diffusers import DPMSolverMultistepScheduler
 
     folder = tmp_path / "pipe"
@@ -51,7 +51,7 @@ def pipeline(tmp_path: Path) -> Path:
 def test_a_grown_pipeline(pipeline: Path, tmp_path: Path, copy: bool, with_index: bool) -> None:
     checkpoint = open_checkpoint(pipeline)
     before = json.loads((pipeline / "model_index.json").read_text())
-    if not with_index:  # then each companion's own config has to tell its class
+    if not with_index:  # then each component's own config has to tell its class
         (pipeline / "model_index.json").unlink()
     target = write_pipeline(plan_grow(checkpoint, 6), tmp_path / "deep", copy=copy)
     assert json.loads((target / "model_index.json").read_text()) == before
@@ -63,7 +63,7 @@ def test_a_grown_pipeline(pipeline: Path, tmp_path: Path, copy: bool, with_index
     again = open_checkpoint(target)
     assert again.kind == "pipeline"
     assert again.lineage[-1]["command"] == "grow"
-    assert again.companions["vae"] == {"source": str(target), "subfolder": "vae"}
+    assert again.components["vae"] == {"source": str(target), "subfolder": "vae"}
     with pytest.raises(OutputExistsError):
         write_pipeline(plan_grow(checkpoint, 6), target)
     write_pipeline(plan_grow(checkpoint, 7), target, force=True)
@@ -71,7 +71,7 @@ def test_a_grown_pipeline(pipeline: Path, tmp_path: Path, copy: bool, with_index
     assert (pipeline / "vae" / "config.json").exists()  # replacing the links did not touch what they lead to
 
 
-def test_missing_companions_are_named(pipeline: Path, tmp_path: Path) -> None:
+def test_missing_components_are_named(pipeline: Path, tmp_path: Path) -> None:
     bare = open_checkpoint(pipeline / "transformer")
     with pytest.raises(InputError, match="needs a text_encoder and a tokenizer and a vae and a scheduler"):
         write_pipeline(plan_convert(bare, "x"), tmp_path / "x")

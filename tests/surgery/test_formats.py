@@ -65,7 +65,7 @@ def test_there_and_back(
     before = open_checkpoint(formats / original, native=True)
     after = open_checkpoint(tmp_path / "back" / original, native=True)
     assert (after.config, after.lineage, after.sampling) == (before.config, before.lineage, before.sampling)
-    if before.path.is_file() and second != "pipeline":  # whose companions are its own folders from then on
+    if before.path.is_file() and second != "pipeline":  # whose components are its own folders from then on
         assert (tmp_path / "back" / original).read_bytes() == before.path.read_bytes()
 
 
@@ -113,13 +113,13 @@ def draw(folder: Path) -> torch.Tensor:
     ).images  # fmt: skip
 
 
-@pytest.mark.parametrize("companions", ["links", "copies"])
+@pytest.mark.parametrize("components", ["links", "copies"])
 def test_a_pipeline_folder_draws_what_its_parent_draws(
-    formats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, companions: str
+    formats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, components: str
 ) -> None:
     """Converted, and grown by blocks that are the identity: SanaPipeline gives the same image, bit for bit."""
     monkeypatch.chdir(tmp_path)
-    copy = ["--copy"] if companions == "copies" else []
+    copy = ["--copy"] if components == "copies" else []
     assert (
         main(
             [

@@ -150,7 +150,7 @@ def test_not_a_number_stops_before_the_update(place: Path, kept: int) -> None:
             train("out.st", settings, data=poison)
         saved = open_checkpoint(".out.st.training/step-00000002/model.safetensors")
         assert saved.num_blocks == 3
-        assert saved.companions == open_checkpoint("tiny.st").companions
+        assert saved.components == open_checkpoint("tiny.st").components
         before = weights("tiny.st")
         assert all((v == before[k]).all() for k, v in weights(saved.path).items())
     else:
@@ -216,7 +216,7 @@ def test_what_is_written_is_a_checkpoint_with_its_history(place: Path, sanactl: 
     assert record["path"] == "tiny-ft3.st"
     made, tiny = open_checkpoint("tiny-ft3.st"), open_checkpoint("tiny.st")
     assert made.dtypes == tiny.dtypes
-    assert (made.companions, made.sampling, made.config) == (tiny.companions, tiny.sampling, tiny.config)
+    assert (made.components, made.sampling, made.config) == (tiny.components, tiny.sampling, tiny.config)
     *before, last = made.lineage
     assert before == tiny.lineage
     assert (last["command"], last["seed"], last["blocks"]) == ("finetune", 0, 3)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
-from tests.training.test_finetune import SETTINGS, Stopper, train
 
 from sanactl.records.records import load_records
 from sanactl.training.figures import FiguresFile, figures_path
 from tests.program import Program, snapshot
+from tests.training.test_finetune import SETTINGS, Stopper, train
 
 SHORT_RUN = ("finetune", "tiny.st", "--steps", "3", "-b", "2", "-o", "out.st")
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tests.training.test_finetune import Stopper, train
 
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.training.activations import activation_bytes, saved_for_backward
@@ -20,6 +19,7 @@ from sanactl.training.ancestry import new_blocks
 from sanactl.training.finetune import FinetuneSettings
 from sanactl.training.memory_plan import plan_memory
 from tests.program import Program
+from tests.training.test_finetune import Stopper, train
 
 SHORT = ("--steps", "2", "-b", "2", "--lr", "1e-2", "--warmup", "1")
 

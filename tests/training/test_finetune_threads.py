@@ -17,7 +17,6 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.training.test_finetune import SETTINGS, Stopper, train, weights
 
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.data import ShapesSource
@@ -28,6 +27,7 @@ from sanactl.training.gradient import BatchGradient
 from sanactl.training.parts import PART_TOKENS, cut
 from sanactl.training.trainable import Trainable
 from tests.program import Program
+from tests.training.test_finetune import SETTINGS, Stopper, train, weights
 
 SHORT = replace(SETTINGS, steps=3, batch_size=5)
 

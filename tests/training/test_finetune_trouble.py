@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
-from tests.training.test_finetune import Poison, Stopper, shots, train
 
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.data import ShapesSource
@@ -21,6 +20,7 @@ from sanactl.training.figures import FiguresFile, figures_path
 from sanactl.training.finetune import FinetuneSettings, finetune
 from sanactl.training.health import Divergence, bad_gradient, first_bad_layer
 from tests.program import Program
+from tests.training.test_finetune import Poison, Stopper, shots, train
 
 SETTINGS = FinetuneSettings(
     steps=6, batch_size=2, learning_rate=1e-4, warmup=1, max_sequence_length=16, complex_human_instruction=False,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.training.test_finetune import SETTINGS, Stopper, train
 
 from sanactl.errors import InputError
 from sanactl.training.lock import TargetLock
 from sanactl.training.state import TrainingState
 from tests.program import Program, snapshot
+from tests.training.test_finetune import SETTINGS, Stopper, train
 
 
 class Small:

@@ -39,14 +39,14 @@ def test_random_weights_are_a_function_of_the_seed(place: Path, sanactl: Program
     assert weights["transformer_blocks.1.attn1.to_q.weight"].std() > 0
     made = open_checkpoint("a.st")
     assert made.num_blocks == 2
-    assert set(made.companions) == {"text_encoder", "tokenizer", "vae", "scheduler"}
+    assert set(made.components) == {"text_encoder", "tokenizer", "vae", "scheduler"}
     assert made.lineage[-1]["command"] == "init"
 
 
 def test_the_shape_of_another_checkpoint(place: Path, sanactl: Program) -> None:
     sanactl("init", "tiny.st", "--scratch")
     made, tiny = open_checkpoint("tiny-scratch.st"), open_checkpoint("tiny.st")
-    assert (made.config, made.companions, made.sampling) == (tiny.config, tiny.companions, tiny.sampling)
+    assert (made.config, made.components, made.sampling) == (tiny.config, tiny.components, tiny.sampling)
     assert made.num_parameters == tiny.num_parameters
     assert made.lineage[-1]["arguments"]["like"]["digest"] == tiny.digest
 

@@ -20,7 +20,7 @@ from sanactl.checkpoint.decode import decode_metadata
 from sanactl.checkpoint.folder import read_json
 from sanactl.checkpoint.kinds import describe_kind
 from sanactl.checkpoint.layouts.pth import StateDict, read_pth
-from sanactl.checkpoint.metadata import resolve_companions
+from sanactl.checkpoint.metadata import resolve_components
 from sanactl.checkpoint.open import Checkpoint, Stamp, TensorRef
 from sanactl.checkpoint.sana import check_tensors
 from sanactl.errors import InputError
@@ -248,7 +248,7 @@ def open_native(path: Path, where: str, config: Mapping[str, Any] | None = None)
         kind="native",
         tensors=named,
         config=full,
-        companions=resolve_companions(stored.companions, path.parent),
+        components=resolve_components(stored.components, path.parent),
         sampling=stored.sampling,
         lineage=stored.lineage,
         metadata={**state.strings, **({"sanactl.dropped": ", ".join(dropped)} if dropped else {})},

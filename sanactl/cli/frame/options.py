@@ -116,6 +116,6 @@ Pipeline = Annotated[
 Copy = Annotated[
     bool,
     typer.Option(
-        "--copy", help="With --pipeline: copy the companions, in place of links.", rich_help_panel=OUTPUT
+        "--copy", help="With --pipeline: copy the components, in place of links.", rich_help_panel=OUTPUT
     ),
 ]

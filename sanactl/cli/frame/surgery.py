@@ -55,7 +55,7 @@ def execute(
     """Writes each plan under its natural name (or `output`, for a single one) and emits its checkpoint record.
 
     Args:
-        pipeline: write a whole pipeline folder; `copy` the companions into it rather than link them.
+        pipeline: write a whole pipeline folder; `copy` the components into it rather than link them.
         verify: run parent and child, and tell how far they are apart.
         inputs: files besides the parent that decided the plan, for the journal.
         notes: what a person should know of the plans, told once it is clear that they can be written.

@@ -12,18 +12,18 @@ from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError
 from sanactl.files.content import files_digest
 
-__all__ = ["ENCODERS", "companion_identity", "differing"]
+__all__ = ["ENCODERS", "component_identity", "differing"]
 
 ENCODERS = ("vae", "text_encoder", "tokenizer")
-# What a companion computes follows from these of its files; its config.json also tells versions and paths.
+# What a component computes follows from these of its files; its config.json also tells versions and paths.
 _DATA = (".safetensors", ".bin", ".model", "tokenizer.json")
 
 
-def companion_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
-    """What a companion is known by.
+def component_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
+    """What a component is known by.
 
     Args:
-        checkpoint: it names the companion.
+        checkpoint: it names the component.
         part: one of `ENCODERS`.
 
     Returns:
@@ -33,7 +33,7 @@ def companion_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
     Raises:
         InputError: the checkpoint names none.
     """
-    entry = checkpoint.companions.get(part)
+    entry = checkpoint.components.get(part)
     if entry is None:
         raise InputError(f"{checkpoint.path}: names no {part}", hint="give a whole pipeline folder")
     known = {key: str(entry[key]) for key in ("source", "subfolder", "revision") if entry.get(key)}
@@ -46,7 +46,7 @@ def companion_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
 
 
 def differing(a: dict[str, str], b: dict[str, str]) -> bool:
-    """Whether two identities are of different companions: by digest where both have one, else by name."""
+    """Whether two identities are of different components: by digest where both have one, else by name."""
     if a.get("digest") and b.get("digest"):
         return a["digest"] != b["digest"]
     return any(a.get(key) != b.get(key) for key in ("source", "subfolder", "revision"))
@@ -54,9 +54,9 @@ def differing(a: dict[str, str], b: dict[str, str]) -> bool:
 
 def _folder(checkpoint: Checkpoint, entry: dict[str, Any]) -> Path | None:
     """Where its files lie: a folder, or the Hub's cache; nothing is downloaded."""
-    from sanactl.model.loading import companion_source
+    from sanactl.model.loading import component_source
 
-    source, options = companion_source(checkpoint, entry)
+    source, options = component_source(checkpoint, entry)
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
