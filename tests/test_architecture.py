@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,38 +38,102 @@ HEIGHT = {
     "cli": 11,
 }
 
+# What the package itself does not call, and why it is there.
+FOR_OTHERS = {
+    "came8bit_step": "CAME-8bit on one screen: the reference that tests compare with",
+    "as_dataset": "the built-in world as a datasets.Dataset, for users of the library",
+    "detections_to_dicts": "detections as JSON, for users of the library",
+    "load_calib_prompts": "the prompts that `importance` is measured on, for users of the library",
+    "kept_blocks": "one answer of `trace_blocks`, as its tests ask for it",
+    "merge_images": "the whole of what `add_image` does step by step, as its tests ask for it",
+    "synthetic_checkpoint": "small checkpoints for tests, written as fast as the disk takes them",
+}
 
-def imports(file: Path) -> Iterator[tuple[int, str]]:
-    """(line, layer) of everything of sanactl that a module imports, inside functions and type checks, too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sanactl"):
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if node.module == "sanactl"
-                else [node.module]
-            )
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("sanactl.")]
-        for name in names:
-            layer = name.split(".")[1] if "." in name else ""
-            if layer in HEIGHT:
-                yield node.lineno, layer
+# `docs/draw_imports.py` draws the same for people.
+_SPEC = importlib.util.spec_from_file_location("draw_imports", ROOT.parent / "docs/draw_imports.py")
+assert _SPEC is not None and _SPEC.loader is not None
+drawing = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(drawing)
+MODULES: dict[str, Path] = drawing.modules(ROOT.parent)
+# What a library calls by its name: methods of classes that others define.
+CALLED_BY_LIBRARIES = {
+    "format_help",  # click
+    "list_commands",
+    "on_broken_pipe",  # rich
+    "pytest_runtest_logreport",
+    "readinto",  # io.RawIOBase
+    "seekable",
+}
 
 
 @pytest.mark.parametrize("layer", HEIGHT)
 def test_imports_point_down(layer: str) -> None:
-    files = [ROOT / "errors.py"] if layer == "errors" else sorted((ROOT / layer).rglob("*.py"))
-    assert files
+    # errors is a file, and its own folder here
+    inside = {name: path for name, path in MODULES.items() if drawing.folder(name) == layer}
+    assert inside
     wrong = [
-        f"{file.relative_to(ROOT)}:{line} imports {other}"
-        for file in files
-        for line, other in imports(file)
-        if other != layer and HEIGHT[other] >= HEIGHT[layer]
+        f"{path.relative_to(ROOT)}:{line} imports {other}"
+        for path in inside.values()
+        for line, other in drawing.imports(path, MODULES)
+        if HEIGHT.get(drawing.folder(other), -1) >= HEIGHT[layer] and drawing.folder(other) != layer
     ]
     assert not wrong
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert drawing.circles(drawing.graph(ROOT.parent)) == []
+    assert drawing.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_folder_holds_more_than_a_fifth_of_the_lines() -> None:
+    lines: Counter[str] = Counter()
+    for name, path in MODULES.items():
+        lines[drawing.folder(name)] += len(path.read_text(encoding="utf-8").splitlines())
+    folder, most = lines.most_common(1)[0]
+    assert most <= lines.total() / 5, folder
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    yield from (
+        n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.FunctionDef)
+    )
+
+
+def is_table_of_options(function: ast.FunctionDef) -> bool:
+    """A typer command, whose parameters are the command line's options."""
+    return any(".command" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+def test_functions_take_at_most_eight_parameters() -> None:
+    many = []
+    for name, path in MODULES.items():
+        if name == "sanactl.optim.triton_kernels":  # pointers and sizes, each a parameter by Triton's rules
+            continue
+        for function in functions(path):
+            given = function.args
+            names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            if name == "sanactl.optim.came" and function.name == "__init__":  # as torch's own optimizers
+                continue
+            if len(set(names) - {"self", "cls"}) > 8 and not is_table_of_options(function):
+                many.append(f"{path.relative_to(ROOT)}: {function.name} takes {len(names)}")
+    assert not many
+
+
+def test_every_function_and_class_is_used() -> None:
+    """By other code of the package, not only by its own definition, its export list or a test."""
+    text = {name: path.read_text(encoding="utf-8") for name, path in MODULES.items()}
+    words = Counter(word for code in text.values() for word in re.findall(r"\w+", code))
+    unused = []
+    for name, code in text.items():
+        for node in ast.walk(ast.parse(code)):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name in CALLED_BY_LIBRARIES:
+                continue
+            if node.decorator_list or node.name.startswith("__"):
+                continue
+            exported = code.count(f'"{node.name}"')
+            if words[node.name] - exported < 2 and node.name not in FOR_OTHERS:
+                unused.append(f"{name}: {node.name}")
+    assert not unused
 
 
 def test_every_module_has_a_layer() -> None:

@@ -204,10 +204,3 @@ def _interrupted() -> int:
     if is_first_process():
         say("interrupted")
     return 130
-
-
-def entry() -> None:
-    """The console script: `main`'s exit code becomes the process's."""
-    from sanactl.__main__ import run
-
-    run()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 __all__ = [
-    "at_end", "clip", "drawable", "is_first_process", "json_for_terminal", "one_line", "quiet_end", "safe", "say", "takes_color",
+    "at_end", "clip", "drawable", "is_first_process", "json_for_terminal", "one_line", "quiet_end", "safe", "say",
 ]  # fmt: skip
 
 # C0 and C1 controls, soft hyphen, what changes the direction of text or has no width, line and paragraph separators,
@@ -102,11 +102,6 @@ def _is_codec(name: str) -> bool:
 def is_first_process() -> bool:
     """Whether this process owns stdout, the journal and the folder; `torchrun` numbers processes in RANK."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def takes_color() -> bool:
-    """Whether stdout is a terminal whose user has not asked for plain text (NO_COLOR, TERM=dumb)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def one_line(message: object) -> str:
