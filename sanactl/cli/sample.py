@@ -71,7 +71,7 @@ def sample(
     from sanactl.model.processes import broadcast
     from sanactl.records.records import write_records
     from sanactl.sampling.sample import sample_images
-    from sanactl.sampling.sample_folder import LISTING, folder_settings, opened_folder
+    from sanactl.sampling.sample_folder import LISTING, SampleFolder, folder_settings, opened_folder
 
     run = Invocation("sample", seed=seed)
     if output is not None:
@@ -116,18 +116,9 @@ def sample(
         if is_first_process():
             folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
         folder = broadcast(folder)
+        samples = SampleFolder(folder, found, settings, records, count=count, seed=seed, dtype=kind)
         images = sample_images(
-            found,
-            records,
-            folder,
-            settings,
-            count=count,
-            device=where,
-            dtype=kind,
-            batch_size=batch_size,
-            seed=seed,
-            renew=force,
-            progress=run.progress,
+            samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
         )
         run.emit(remembered(images), show=show_images, owed=True)
     if emitted:

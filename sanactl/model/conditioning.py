@@ -1,13 +1,13 @@
 """What `sample` and `importance` share: a checkpoint loaded with its components, prompts as conditions, images.
 
-An image is a function of its checkpoint, prompt, seed and settings, bit for bit. What could make it depend on more is
-how a matrix product of another size, or on another number of threads, rounds. So images are drawn in lots: always
-`lot_size` images at once, the last lot filled up with copies that are thrown away, each prompt encoded by itself, and
-small models on the CPU one lot a thread. Measured in fp32 on a CPU, single images and batches of 3, 8 and 32 drew
-latents 2e-5 apart without lots, and one pixel value in 50,000 differed; in lots every PNG is the same.
+An image is a function of its checkpoint, prompt, seed and settings, bit for bit. A matrix product rounds differently in
+another size or on another number of threads. So images are drawn in fixed batches: always `fixed_batch_size` images at
+once, with copies in the last batch that are thrown away. Each prompt is encoded by itself. Small models on the CPU use
+one thread for each fixed batch. Measured in fp32 on a CPU: without fixed batches, single images and batches of 3, 8 and
+32 drew latents 2e-5 apart, and one pixel value in 50,000 differed. In fixed batches every PNG is the same.
 
-What may still differ between two runs is the hardware and the version of torch; and for models too large for one
-thread (`sanactl.model.cpu.ONE_THREAD_PARAMETERS`), on a CPU, the number of threads.
+Two runs may still differ by hardware and version of torch. A model that is too large for one thread on a CPU
+(`sanactl.model.cpu.ONE_THREAD_PARAMETERS`) may also differ by the number of threads.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError, UsageError
 from sanactl.model.sampling_settings import (
     SamplingSettings,
+    fixed_batch_size,
     is_sprint,
-    lot_size,
     pixels_per_latent,
     sampling_settings,
 )
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sanactl.model.sampler import Guidance
 
 __all__ = [
-    "SamplingSettings", "Sana", "filled", "lot_size", "pick_device", "pixels_per_latent", "sampling_settings",
+    "SamplingSettings", "Sana", "filled", "fixed_batch_size", "pick_device", "pixels_per_latent", "sampling_settings",
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ class Sana:
         if device.type == "cpu":
             keep_freed_memory()
         self.settings, self.device, self.name = settings, device, str(checkpoint.path)
-        self.lot = lot_size(checkpoint, settings)
+        self.fixed_batch = fixed_batch_size(checkpoint, settings)
         parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
         self.components = load_components(checkpoint, parts=parts, device=device, dtype=dtype)
         self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
@@ -159,19 +159,24 @@ class Sana:
         return text, mask
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Draws one image for each prompt and seed, lot by lot in order: uint8 [lot or fewer, height, width, 3]."""
+        """Draws one image for each prompt and seed, in order, in fixed batches.
+
+        Yields:
+            uint8 [B, height, width, 3], RGB; B is `fixed_batch`, and less for the last batch.
+        """
         from sanactl.model.cpu import Workers
 
         # Encoded as they are taken, in this thread.
-        lots = (
-            (self.guidance(filled(prompts[i : i + self.lot], self.lot)), seeds[i : i + self.lot])
-            for i in range(0, len(seeds), self.lot)
+        size = self.fixed_batch
+        batches = (
+            (self.guidance(filled(prompts[i : i + size], size)), seeds[i : i + size])
+            for i in range(0, len(seeds), size)
         )
         if not self.one_thread_each:
-            yield from itertools.starmap(self._draw_lot, lots)
+            yield from itertools.starmap(self._draw_batch, batches)
             return
         with Workers() as workers:
-            yield from workers.map(lambda lot: self._draw_lot(*lot), lots)
+            yield from workers.map(lambda batch: self._draw_batch(*batch), batches)
 
     def denoise(
         self,
@@ -206,10 +211,10 @@ class Sana:
             )
         return latents
 
-    def _draw_lot(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def _draw_batch(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
         from sanactl.model.sampler import decode_latents
 
-        latents = self.denoise(guidance, filled(seeds, self.lot))
+        latents = self.denoise(guidance, filled(seeds, self.fixed_batch))
         pixels: NDArray[np.uint8] = decode_latents(self.components.vae, latents).numpy()
         return pixels[: len(seeds)]
 
@@ -224,5 +229,5 @@ def _instruction(settings: SamplingSettings) -> list[str] | None:
 
 
 def filled(things: Sequence[Any], size: int) -> list[Any]:
-    """The things, and copies of the last one up to `size`."""
+    """The things, with copies of the last one up to `size` things."""
     return [*things, *[things[-1]] * (size - len(things))]

@@ -1,4 +1,4 @@
-"""How to sample: what an image is a function of besides its checkpoint, prompt and seed, checked where it comes in."""
+"""How to sample: the settings that decide an image besides its checkpoint, prompt and seed. They are checked here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sanactl.records.records import NOT_UTF8
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
 
-__all__ = ["SamplingSettings", "is_sprint", "lot_size", "pixels_per_latent", "sampling_settings"]
+__all__ = ["SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "sampling_settings"]
 
 # Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
 PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, "max_sequence_length": 300}
@@ -24,24 +24,24 @@ SPRINT = {**PUBLISHED, "steps": 2}
 
 # A fixed batch is large enough to keep a device busy and no larger: at 1024 pixels one image has 1,024 latent tokens, and
 # the paper's 4.8B model draws in batches of 10 only 9 % faster than one by one (0.26 images/s against 4.2 s).
-LOT_TOKENS, LOT_IMAGES = 1024, 8
+FIXED_BATCH_TOKENS, FIXED_BATCH_IMAGES = 1024, 8
 
 MAX_STEPS = 1000  # the timesteps that SANA is trained with
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Everything but checkpoint, prompt and seed that an image is a function of.
+    """What decides an image besides its checkpoint, prompt and seed.
 
     Attributes:
         steps: forward passes of the transformer.
-        guidance_scale: of classifier-free guidance, none at 1 or below; embedded by SANA-Sprint.
+        guidance_scale: of classifier-free guidance; no guidance at 1 or below. SANA-Sprint embeds it.
         height, width: pixels.
         max_sequence_length: tokens of a prompt that the transformer is given.
-        complex_human_instruction: whether an instruction to the text encoder stands before every prompt.
+        complex_human_instruction: whether the text encoder gets an instruction before every prompt.
         instruction: that instruction, or None for SANA's own.
         flow_shift: of the scheduler, or None for its own.
-        negative_prompt: what guidance leads away from.
+        negative_prompt: the text of guidance's unconditional half; empty by default.
     """
 
     steps: int = 20
@@ -145,8 +145,8 @@ def pixels_per_latent(checkpoint: Checkpoint) -> int:
     return max(1, int(_defaults(checkpoint)["height"]) // checkpoint.config.sample_size)
 
 
-def lot_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
-    """How many images are computed together: a function of the resolution alone, never of how many there are."""
+def fixed_batch_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
+    """The images that are computed together: a function of the resolution alone, never of how many images there are."""
     side = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
     tokens = (settings.height // side) * (settings.width // side)
-    return max(1, min(LOT_IMAGES, LOT_TOKENS // max(tokens, 1)))
+    return max(1, min(FIXED_BATCH_IMAGES, FIXED_BATCH_TOKENS // max(tokens, 1)))

@@ -110,7 +110,7 @@ def block_importance(
     watched, place = _Watched(blocks), _fp64_device(device)
     timesteps: list[float] = [0.0] * settings.steps
     # Always as many at once where each batch is one thread's, and else as many as is asked for.
-    size = sana.lot if sana.one_thread_each else batch_size
+    size = sana.fixed_batch if sana.one_thread_each else batch_size
 
     def batches() -> Iterator[tuple[list[str], int, Guidance]]:
         for start in range(0, len(prompts), size):

@@ -2,64 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sanactl.files.progress import SILENT, Progress
-from sanactl.model.conditioning import SamplingSettings, Sana, lot_size
+from sanactl.model.conditioning import Sana, fixed_batch_size
 from sanactl.model.processes import open_processes
 from sanactl.records.records import Record
-from sanactl.sampling.sample_folder import SampleFolder, folder_settings, renew_folder
+from sanactl.sampling.sample_folder import SampleFolder, renew_folder
 
 if TYPE_CHECKING:
     import torch
-
-    from sanactl.checkpoint.open import Checkpoint
 
 __all__ = ["sample_images"]
 
 
 def sample_images(
-    checkpoint: Checkpoint,
-    prompts: Sequence[Record],
-    folder: Path,
-    settings: SamplingSettings,
+    images: SampleFolder,
     *,
-    count: int,
     device: torch.device,
-    dtype: torch.dtype,
     batch_size: int = 32,
-    seed: int = 0,
     renew: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
-    """Draws `count` images of each prompt and yields their records in order, prompt by prompt.
+    """Draws the images of a folder that are missing, and yields all records in order, prompt by prompt.
 
-    Images that are there already are kept, so a run that was stopped goes on where it was. Nothing is done for a
-    prompt before its turn comes. Under several processes each draws every n-th fixed batch, and the first yields all
-    records when the last is done.
+    A run that was stopped goes on where it was. The work for a prompt begins when its turn comes. With several
+    processes, each draws every n-th fixed batch, and the first yields all records when the last is done.
 
     Args:
-        prompts: prompt records, each with an `id`; their other fields are passed on.
-        folder: opened by `sample_folder.open_folder`, by the first process.
-        batch_size: images that a process takes on at once, rounded up to whole fixed batches; it does not change them
-            (see `conditioning`).
-        renew: remove what sanactl drew into the folder before, once the models are loaded.
+        images: what to draw, and where. The first process has opened the folder (`sample_folder.open_folder`).
+        device: where the models run.
+        batch_size: images that a process takes at once, rounded up to whole fixed batches. It does not change them
+            (see `sanactl.model.conditioning`).
+        renew: remove what sanactl drew into the folder before. This is done after the models are loaded.
 
     Raises:
         OutputExistsError: in an image's place lies another image.
     """
     state = open_processes()
     world, rank = state.num_processes, state.process_index
-    images = SampleFolder(folder, checkpoint, settings, prompts, count=count, seed=seed, dtype=dtype)
-    lot = lot_size(checkpoint, settings)
+    size = fixed_batch_size(images.checkpoint, images.settings)
     sana: Sana | None = None
 
     def load() -> Sana:
-        loaded = Sana(checkpoint, settings, device=device, dtype=dtype)
-        if rank == 0 and (line := loaded.cut_note([p["prompt"] for p in prompts])):
+        loaded = Sana(images.checkpoint, images.settings, device=device, dtype=images.dtype)
+        if rank == 0 and (line := loaded.cut_note([p["prompt"] for p in images.prompts])):
             progress.note(line)
         return loaded
 
@@ -70,9 +59,9 @@ def sample_images(
             sana = load()
             state.wait_for_everyone()
             if state.is_main_process:
-                renew_folder(folder, folder_settings(checkpoint, settings, seed, dtype, prompts))
+                renew_folder(images.folder, images.identity)
             state.wait_for_everyone()
-        for numbers in _batches(len(images), lot, -(-batch_size // lot), rank, world):
+        for numbers in _batches(len(images), size, -(-batch_size // size), rank, world):
             records = [images.record(number) for number in numbers]
             missing = list(images.missing(records))
             kept += len(records) - len(missing)
@@ -102,12 +91,12 @@ def sample_images(
             yield from map(images.record, range(len(images)))
 
 
-def _batches(count: int, lot: int, lots: int, rank: int, world: int) -> Iterator[list[int]]:
-    """The numbers, out of `count`, that are this process's: every `world`-th run of `lot`, so many runs at once."""
+def _batches(count: int, size: int, at_once: int, rank: int, world: int) -> Iterator[list[int]]:
+    """The numbers below `count` that are this process's: every `world`-th fixed batch of `size`, some `at_once`."""
     batch: list[int] = []
-    for start in range(rank * lot, count, world * lot):
-        batch += range(start, min(start + lot, count))
-        if len(batch) >= lots * lot:
+    for start in range(rank * size, count, world * size):
+        batch += range(start, min(start + size, count))
+        if len(batch) >= at_once * size:
             yield batch
             batch = []
     if batch:

@@ -263,6 +263,7 @@ class SampleFolder:
         dtype: torch.dtype,
     ) -> None:
         self.folder, self.prompts, self.count, self.seed = folder, prompts, count, seed
+        self.checkpoint, self.settings, self.dtype = checkpoint, settings, dtype
         self._common = {
             "checkpoint": str(checkpoint.path),
             "digest": checkpoint.digest,
@@ -282,6 +283,11 @@ class SampleFolder:
 
     def __len__(self) -> int:
         return len(self.prompts) * self.count
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the folder's settings.json says: see `folder_settings`."""
+        return folder_settings(self.checkpoint, self.settings, self.seed, self.dtype, self.prompts)
 
     def record(self, number: int) -> Record:
         """The record of image `number`, counted prompt by prompt from 0."""

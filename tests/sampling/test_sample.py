@@ -15,10 +15,10 @@ import pytest
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.errors import InputError, OutputExistsError, UsageError
-from sanactl.model.conditioning import SamplingSettings, lot_size, sampling_settings
+from sanactl.model.conditioning import SamplingSettings, fixed_batch_size, sampling_settings
 from sanactl.records.prompts import load_prompts
 from sanactl.sampling.sample import _batches, sample_images
-from sanactl.sampling.sample_folder import open_folder, opened_folder
+from sanactl.sampling.sample_folder import SampleFolder, open_folder, opened_folder
 from tests.program import Program, snapshot
 
 STEPS = ("--steps", "3")
@@ -39,7 +39,7 @@ def images(folder: str) -> dict[tuple[str, int], bytes]:
 
 @pytest.fixture
 def drawn(place: Path, sanactl: Program) -> dict[tuple[str, int], bytes]:
-    """21 images: two whole lots of eight and a part of one."""
+    """21 images: two fixed batches of eight and a part of one."""
     write_prompts(place / "p.txt")
     sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-o", "all")
     found = images("all")
@@ -353,8 +353,9 @@ def test_a_long_list_begins_at_once(place: Path) -> None:
 
     tiny = open_checkpoint("tiny.st")
     prompts = [{"kind": "prompt", "prompt": f"a photo of {n} stars", "id": str(n)} for n in range(100_000)]
-    few: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32, "batch_size": 8}
-    records = sample_images(tiny, prompts, Path("out"), sampling_settings(tiny, steps=1), count=1, **few)
+    settings = sampling_settings(tiny, steps=1)
+    images = SampleFolder(Path("out"), tiny, settings, prompts, count=1, seed=0, dtype=torch.float32)
+    records = sample_images(images, device=torch.device("cpu"), batch_size=8)
     assert next(records)["prompt"] == "a photo of 0 stars"
     assert len(list(Path("out").iterdir())) == 8
 
@@ -376,24 +377,26 @@ def test_size_has_to_be_whole_latents(place: Path, sanactl: Program) -> None:
         assert image.size == (64, 96)
 
 
-@pytest.mark.parametrize(("size", "lot"), [(1024, 1), (4096, 1), (512, 4), (256, 8)])
-def test_lots_depend_on_the_resolution_alone(tiny_file: Path, size: int, lot: int) -> None:
+@pytest.mark.parametrize(("pixels", "size"), [(1024, 1), (4096, 1), (512, 4), (256, 8)])
+def test_fixed_batches_depend_on_the_resolution_alone(tiny_file: Path, pixels: int, size: int) -> None:
     tiny = open_checkpoint(tiny_file)
     published = Checkpoint(
-        ref="x", path=Path("x"), kind="hub", tensors={}, config=replace(tiny.config, sample_size=size // 32)
+        ref="x", path=Path("x"), kind="hub", tensors={}, config=replace(tiny.config, sample_size=pixels // 32)
     )
-    assert lot_size(published, sampling_settings(published)) == lot
-    assert lot_size(tiny, SamplingSettings(height=64, width=64)) == 8
+    assert fixed_batch_size(published, sampling_settings(published)) == size
+    assert fixed_batch_size(tiny, SamplingSettings(height=64, width=64)) == 8
 
 
-@pytest.mark.parametrize(("count", "lot", "world"), [(21, 8, 1), (21, 8, 2), (5, 1, 3), (0, 8, 2), (7, 8, 4)])
-def test_processes_share_the_work_out(count: int, lot: int, world: int) -> None:
-    shares = [list(_batches(count, lot, 2, rank, world)) for rank in range(world)]
+@pytest.mark.parametrize(
+    ("count", "size", "world"), [(21, 8, 1), (21, 8, 2), (5, 1, 3), (0, 8, 2), (7, 8, 4)]
+)
+def test_processes_share_the_work_out(count: int, size: int, world: int) -> None:
+    shares = [list(_batches(count, size, 2, rank, world)) for rank in range(world)]
     assert sorted(n for share in shares for batch in share for n in batch) == list(range(count))
-    assert all(0 < len(batch) <= 2 * lot for share in shares for batch in share)
+    assert all(0 < len(batch) <= 2 * size for share in shares for batch in share)
     # A fixed batch is never torn apart, but for the last.
-    starts = {n for share in shares for batch in share for n in batch[::lot]}
-    assert starts == set(range(0, count, lot))
+    starts = {n for share in shares for batch in share for n in batch[::size]}
+    assert starts == set(range(0, count, size))
 
 
 def test_prompts_come_by_pipe_and_ids_stay(place: Path, sanactl: Program) -> None:
