@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl import __version__
+from sanactl.cli.frame.board import join_board
 from sanactl.cli.frame.process import Interrupts
 from sanactl.cli.frame.startup import commands_help, lighten
 from sanactl.cli.frame.stdout import reader_left, silence_stdout
@@ -93,6 +94,7 @@ class LazyGroup(TyperGroup):
         module, panel, line = COMMANDS[cmd_name]
         if getattr(ctx, "_called", None) != cmd_name:
             return TyperCommand(cmd_name, help=line, rich_help_panel=panel)
+        join_board(cmd_name)
         loaded = importlib.import_module(f"sanactl.cli.{module}")
         command = typer.main.get_command(loaded.app)
         command.name = cmd_name

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Force, Output, RecordsArgument
+from sanactl.cli.frame.options import Force, Output, RecordsArgument, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -37,6 +37,7 @@ def filter_(
     ] = None,
     by: Annotated[str, typer.Option(help="The field that --top looks at; larger is better.")] = "judge_score",
     output: Output = None,
+    sheet: Sheet = None,
     force: Force = False,
 ) -> None:
     """Pass on the image records that satisfy all conditions, unchanged.
@@ -56,6 +57,7 @@ def filter_(
         raise UsageError("filter by what?", hint="give --correct, --where, --per-prompt or --top")
     conditions = [Condition(text) for text in where or ()]
     run = Invocation("filter")
+    run.sheet(sheet, force=force)
     target = run.records_file(output, "filter", force=force)
     stream, source = find_records(records, ("image",), what="images to filter", checked=False)
     run.uses(source)

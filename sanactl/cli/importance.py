@@ -17,6 +17,7 @@ from sanactl.cli.frame.options import (
     Negative,
     Output,
     Plot,
+    Prompt,
     PromptsFile,
     Revision,
     Seed,
@@ -29,6 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def importance(
     checkpoint: CheckpointArgument = None,
     prompts: PromptsFile = None,
+    prompt: Prompt = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
     guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
     negative: Negative = None,
@@ -50,7 +52,7 @@ def importance(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted
+    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_file
     from sanactl.cli.frame.render import show_blocks
     from sanactl.cli.frame.run import Invocation
@@ -66,11 +68,13 @@ def importance(
             raise UsageError(f"{plot}: a chart is written as .png or .svg")
         check_target(plot, force)
     run = Invocation("importance", seed=seed)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
+    checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
+    also = () if typed else prompts_wanted(prompts, checkpoint)
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=also)
     target = output or Path(f"{found.name}.importance.jsonl")
     if is_first_process():
         check_file(target, "records", force=True)  # one from the same run may be there
-    records, source = choose_prompts(prompts, piped, default="calib")
+    records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="calib")
     settings = sampling_settings(
         found,
         steps=steps,

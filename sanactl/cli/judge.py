@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument
+from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -37,6 +37,7 @@ def judge(
         bool, typer.Option("--trust-remote-code", help="Run the model's own code.")
     ] = False,
     output: Output = None,
+    sheet: Sheet = None,
     force: Force = False,
 ) -> None:
     """Let a vision-language model pick the best images of each prompt; each image is scored once.
@@ -57,6 +58,7 @@ def judge(
     if keep is not None and all_images:
         raise UsageError("--keep and --all exclude each other")
     run = Invocation("judge")
+    run.sheet(sheet, force=force)
     target = run.records_file(output, "judge", force=force)
     stream, source = find_records(records, ("image",), what="images to judge")
     chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)

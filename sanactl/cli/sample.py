@@ -16,9 +16,11 @@ from sanactl.cli.frame.options import (
     Instruction,
     Negative,
     Output,
+    Prompt,
     PromptsFile,
     Revision,
     Seed,
+    Sheet,
 )
 from sanactl.records.records import Record
 
@@ -29,6 +31,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def sample(
     checkpoint: CheckpointArgument = None,
     prompts: PromptsFile = None,
+    prompt: Prompt = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Images of each prompt.")] = 4,
     limit: Annotated[
         Optional[int],
@@ -50,10 +53,12 @@ def sample(
     dtype: Dtype = None,
     revision: Revision = None,
     output: Output = None,
+    sheet: Sheet = None,
     force: Force = False,
 ) -> None:
     """Draw images for prompts. Stop it at any time: the same command goes on where it was.
 
+    [bold]sanactl sample --prompt "a red circle"[/bold]
     [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 | sanactl judge --keep 4[/bold]
 
     Images go to NAME-samples/ in GenEval's layout, one image record each to stdout.
@@ -61,7 +66,13 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted, spread
+    from sanactl.cli.frame.inputs import (
+        choose_prompts,
+        instruction_settings,
+        prompts_wanted,
+        spread,
+        typed_prompts,
+    )
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
@@ -74,10 +85,13 @@ def sample(
     from sanactl.sampling.sample_folder import LISTING, SampleFolder, folder_settings, opened_folder
 
     run = Invocation("sample", seed=seed)
+    run.sheet(sheet, force=force)
     if output is not None:
         check_folder(output, parents=True)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=prompts_wanted(prompts, checkpoint))
-    records, source = choose_prompts(prompts, piped, default="demo")
+    checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
+    also = () if typed else prompts_wanted(prompts, checkpoint)
+    found, piped = find_checkpoint(checkpoint, revision=revision, also=also)
+    records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="demo")
     records = spread(records, limit)
     settings = sampling_settings(
         found,

@@ -1,4 +1,6 @@
-"""Prompt files: one prompt a line, JSONL prompt records, or GenEval's metadata lines as they are."""
+"""Prompt files: one prompt a line, JSONL prompt records, or GenEval's metadata lines as they are.
+
+A line that begins with `#` and a space is a comment, in both forms."""
 
 from __future__ import annotations
 
@@ -18,15 +20,15 @@ MAX_PROMPTS = 1_000_000
 
 
 def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
-    """Prompt records from lines: JSONL if the first line that is not blank begins with a brace, else plain text.
+    """Prompt records from lines: JSONL if the first line with content begins with a brace, else plain text.
 
-    Each gets an `id` (its own, or its place as five digits).
+    Blank lines and comments (`# ...`) have no content. A JSON object has a `prompt`, or a `text`. Each record gets an `id` (its own, or its place as five digits).
 
     Raises:
         InputError: a bad JSONL line, a prompt that is too long, too many, or no prompt at all.
     """
     # The blank lines before are kept in the count, so that errors name the right line.
-    source, blank, first = lines_of(lines), 0, ""
+    source, blank, first = map(_without_comment, lines_of(lines)), 0, ""
     for first in source:
         if first.strip("\ufeff \t\r\n"):
             break
@@ -43,6 +45,12 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
         raise InputError(f"{name}: no prompts in it")
     check_prompts(records, name)
     return number_prompts(records)
+
+
+def _without_comment(line: str) -> str:
+    """The line, or an empty one in place of a comment, so that lines keep their numbers."""
+    text = line.lstrip("\ufeff \t")
+    return "\n" if text.startswith("#") and (len(text) == 1 or text[1].isspace()) else line
 
 
 def _plain(lines: Iterable[str], name: str) -> Iterator[Record]:

@@ -84,6 +84,9 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON {type(record).__name__}, not an object with a kind")
     kind = record.get("kind", default_kind)
+    if kind == "prompt" and "prompt" not in record and isinstance(record.get("text"), str):
+        # Prompt lists of other tools and `datasets` call it so.
+        record = {"prompt": record["text"], **{k: v for k, v in record.items() if k != "text"}}
     if not isinstance(kind, str) or kind not in KINDS:
         shown = dumps({"kind": kind})[9:-1]
         raise InputError(f"{where}: kind {shown[:60]} is none of {', '.join(KINDS)}")

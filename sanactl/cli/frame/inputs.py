@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.cli.frame.streams import is_stdin, note, prompts_of, stdin_prompts
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.files.regular import open_regular
 from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompts import check_prompts, load_prompts, number_prompts
 from sanactl.records.records import Record
 
-__all__ = ["choose_prompts", "instruction_settings", "prompts_wanted", "spread"]
+__all__ = ["choose_prompts", "instruction_settings", "prompts_wanted", "spread", "typed_prompts"]
 
 
 def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ...]:
@@ -30,6 +31,40 @@ def spread(records: list[Record], limit: int | None) -> list[Record]:
     if limit is None or limit >= len(records):
         return records
     return [records[i * len(records) // limit] for i in range(limit)]
+
+
+def typed_prompts(
+    checkpoint: str | None, prompt: list[str] | None, prompts: str | None
+) -> tuple[str | None, list[Record]]:
+    """The prompts that stand on the command line, and the checkpoint argument.
+
+    A lone argument with a space in it that names nothing on disk is a prompt: no Hub id has a space.
+
+    Args:
+        checkpoint: the argument.
+        prompt: of --prompt.
+        prompts: of --prompts.
+
+    Raises:
+        UsageError: --prompt together with --prompts, or an empty prompt.
+    """
+    texts = list(prompt or ())
+    if checkpoint is not None and not texts and prompts is None and _is_prompt(checkpoint):
+        note(f"taking {checkpoint!r} as a prompt (--prompt says so without a guess)")
+        texts, checkpoint = [checkpoint], None
+    if texts and prompts is not None:
+        raise UsageError("--prompt and --prompts exclude each other", hint="put all prompts into the file")
+    if any(not text.strip() for text in texts):
+        raise UsageError("--prompt is empty")
+    records: list[Record] = [{"kind": "prompt", "prompt": text.strip()} for text in texts]
+    check_prompts(records, "--prompt")
+    return checkpoint, number_prompts(records)
+
+
+def _is_prompt(argument: str) -> bool:
+    return (
+        any(c.isspace() for c in argument.strip()) and not os.path.lexists(argument) and "/" not in argument
+    )
 
 
 def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -> tuple[list[Record], str]:

@@ -9,8 +9,8 @@ import typer
 
 __all__ = [
     "BatchSize", "CheckpointArgument", "Copy", "Device", "DryRun", "Dtype", "Force", "Instruction", "Negative",
-    "Output", "Pipeline", "Plot",
-    "PromptsFile", "RecordsArgument", "Revision", "Seed", "ShardSize",
+    "Output", "Pipeline", "Plot", "Prompt",
+    "PromptsFile", "RecordsArgument", "Revision", "Seed", "ShardSize", "Sheet",
 ]  # fmt: skip
 
 OUTPUT = "Output"  # the panel of a command's help
@@ -64,9 +64,13 @@ PromptsFile = Annotated[
     typer.Option(
         "--prompts",
         "-p",
-        help="Prompts: text, one a line, or JSONL such as GenEval's; - for stdin.",
+        help="A file of prompts: text, one a line, or JSONL such as GenEval's; - for stdin.",
         show_default=False,
     ),
+]
+Prompt = Annotated[
+    Optional[list[str]],
+    typer.Option("--prompt", help="A prompt; give it again for another.", show_default=False),
 ]
 Negative = Annotated[
     Optional[str],
@@ -93,6 +97,16 @@ Revision = Annotated[
 Plot = Annotated[
     Optional[Path],
     typer.Option("--plot", help="Also draw it into this .png or .svg file.", show_default=False),
+]
+Sheet = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--sheet",
+        metavar="FILE",
+        help="Also draw the images into one picture, a .png, .jpg or .webp file.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)

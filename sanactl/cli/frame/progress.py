@@ -7,12 +7,15 @@ import sys
 import time
 from typing import Any
 
+from sanactl.cli.frame.board import Board, the_board
 from sanactl.cli.frame.streams import note
 from sanactl.cli.frame.terminal import at_end, one_line, safe
 from sanactl.files.progress import Progress
 
 __all__ = ["open_progress"]
 
+# A pipe's line is drawn at most this often (seconds).
+REDRAW_EVERY = 0.1
 # Off a terminal a line is written at most this often (seconds), so that a log stays short.
 LINE_EVERY = 15.0
 
@@ -112,7 +115,48 @@ class LineProgress(Progress):
         self._open = False
 
 
+class BoardProgress(Progress):
+    """A line among those of the other commands of a pipe, from the first unit on."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._open = False
+
+    def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+        self._total, self._what, self._done, self._first = total, what, done, done
+        self._fields: dict[str, str] = {}
+        self._started = time.monotonic()
+        self._drawn = 0.0
+        self._open = True
+
+    def advance(self, count: int = 1, **fields: str) -> None:
+        self._done += count
+        self._fields = fields or self._fields
+        if self._open and time.monotonic() - self._drawn >= REDRAW_EVERY:
+            self._drawn = time.monotonic()
+            self._board.show(self._line())
+
+    def _line(self) -> str:
+        count = f"{self._done:,}" + (f"/{self._total:,}" if self._total is not None else "")
+        parts = [f"{self._what} {count}"]
+        seconds = time.monotonic() - self._started
+        if self._total and self._first < self._done < self._total and seconds > 1:
+            left = seconds * (self._total - self._done) / (self._done - self._first)
+            parts.append(f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left")
+        return "  ".join([*parts, *(f"{key} {value}" for key, value in self._fields.items())])
+
+    def note(self, line: str) -> None:
+        note(line)
+
+    def close(self) -> None:
+        if self._open:
+            self._board.show("")
+        self._open = False
+
+
 def open_progress() -> Progress:
-    """A bar if stderr is a terminal that can move its cursor, else lines."""
+    """A line on the board in a pipe, a bar if stderr is a terminal that can move its cursor, else lines."""
+    if (board := the_board()) is not None:
+        return BoardProgress(board)
     drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return BarProgress() if drawn else LineProgress()

@@ -7,16 +7,19 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sanactl import __version__
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.cli.frame.as_made import is_as_made, small_digest
+from sanactl.cli.frame.board import the_board
+from sanactl.cli.frame.next_steps import wrote_line
 from sanactl.cli.frame.outputs import check_file, free_names
 from sanactl.cli.frame.progress import open_progress
-from sanactl.cli.frame.streams import is_first_process, note, write_line
+from sanactl.cli.frame.streams import is_first_process, note, stdout_is_piped, write_line
 from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.files.atomic import atomic_path, check_target
 from sanactl.files.progress import SILENT, Progress
@@ -24,8 +27,13 @@ from sanactl.records.journal import Journal, Run, run_key
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record, dumps, load_records
 
+if TYPE_CHECKING:
+    from sanactl.report.sheet import ContactSheet
+
 __all__ = ["Invocation", "checkpoint_record"]
 
+# Kinds of outputs that are told at the end; commands with other outputs have words of their own.
+_TOLD = ("checkpoint", "block", "image", "score", "judge")
 MOST_SHOWN = 1000  # images in a table on a terminal
 
 
@@ -71,6 +79,9 @@ class Invocation:
         self._fault: SanactlError | None = None
         self._renamed: dict[Path, Path] = {}
         self._natural: set[Path] = set()
+        self._there: set[Path] = set()
+        self._counts: Counter[str] = Counter()
+        self._sheet: ContactSheet | None = None
 
     @property
     def progress(self) -> Progress:
@@ -111,6 +122,7 @@ class Invocation:
                     hint="name another output with -o, or --force makes it again",
                 )
             note(f"{path} is there already, from the same inputs and settings; --force makes it again")
+            self._there.add(path)
             return True
         check_target(path, force)
         return False
@@ -135,16 +147,18 @@ class Invocation:
             SanactlError: stdout cannot be written, and nothing else is owed.
         """
         if show is not None and sys.stdout.isatty():
-            collected, more = _for_people(records)
+            collected, more = _for_people(self._counting(records))
             if self._progress is not None:
                 self._progress.close()
+            if (board := the_board()) is not None:
+                board.settle()
             if is_first_process():
                 show(collected)
                 if more:
                     note(f"and {more:,} more images")
             return
         heard = True
-        for record in records:
+        for record in self._counting(records):
             try:
                 if heard:
                     write_line(dumps(record))
@@ -153,6 +167,11 @@ class Invocation:
                     raise
                 heard = False
                 self._fault = error if isinstance(error, SanactlError) else None
+
+    def _counting(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records if self._sheet is None else self._sheet.watching(records):
+            self._counts[record["kind"]] += 1
+            yield record
 
     def records_file(self, named: Path | None, stem: str, *, force: bool) -> Path:
         """The file of records to write, checked before any work: the one named, else STEM.jsonl, STEM-2.jsonl, ...
@@ -243,6 +262,17 @@ class Invocation:
                     self._fault = self._fault or OutputExistsError(line)
                 return
 
+    def sheet(self, path: Path | None, *, force: bool) -> None:
+        """Has the images of the records that are emitted drawn into a contact sheet, too; None draws none.
+
+        Raises:
+            SanactlError: the name cannot be written; said before any work.
+        """
+        if path is not None and is_first_process():
+            from sanactl.report.sheet import ContactSheet
+
+            self._sheet = ContactSheet(path, force=force)
+
     def again(self, path: Path) -> Iterator[Record]:
         """The records of an earlier, identical run."""
         return iter(load_records(path))
@@ -266,6 +296,14 @@ class Invocation:
                 {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}
             )
         self.journal.append(self.run, time.monotonic() - self.started)
+        if self._sheet is not None:
+            self._sheet.write()
+            more = f"; {self._sheet.left_out:,} more images are left out" if self._sheet.left_out else ""
+            note(f"drew {self._sheet.path}{more}")
+        if not stdout_is_piped():  # in a pipe the next step is there already
+            for path, kind, *_ in outputs:
+                if path not in self._there and kind in _TOLD:
+                    note(wrote_line(self.run.command, self._renamed.get(path, path), kind, self._counts))
         if self._fault is not None:
             raise self._fault
 

@@ -18,6 +18,7 @@ from typing import IO
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
+from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.stdout import silence_stdout, write_line
 from sanactl.cli.frame.terminal import is_first_process, say
 from sanactl.errors import InputError, UsageError
@@ -27,8 +28,18 @@ from sanactl.records.prompts import load_prompts, parse_prompts
 from sanactl.records.records import MAX_HELD, Record, load_records, read_records, stream_records
 
 __all__ = [
-    "find_checkpoint", "find_records", "is_first_process", "is_stdin", "note", "prompts_of", "silence_stdout",
-    "stdin_is_piped", "stdin_prompts", "stdin_records", "write_line",
+    "find_checkpoint",
+    "find_records",
+    "is_first_process",
+    "is_stdin",
+    "note",
+    "prompts_of",
+    "silence_stdout",
+    "stdin_is_piped",
+    "stdin_prompts",
+    "stdin_records",
+    "stdout_is_piped",
+    "write_line",
 ]  # fmt: skip
 
 # Seconds of silence on a pipe after which a person is told what is being waited for.
@@ -48,6 +59,14 @@ def stdin_is_piped() -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def stdout_is_piped() -> bool:
+    """Whether another command reads stdout."""
+    try:
+        return stat.S_ISFIFO(os.fstat(1).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def is_stdin(argument: str | None) -> bool:
@@ -107,11 +126,17 @@ def _announced(records: Iterator[Record], name: str) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def _patience(name: str) -> Iterator[threading.Timer]:
-    """Tells a person, after a while, what is being waited for."""
+    """Tells a person, after a while, what is being waited for.
+
+    A command of a pipe on a terminal is silent: the command before it shows what it does.
+    """
     line = f"waiting for {'records on stdin (a pipe); </dev/null if none will come' if name == 'stdin' else name}"
     timer = threading.Timer(ANNOUNCE_AFTER, note, [line])
     timer.daemon = True
-    timer.start()
+    if name == "stdin" and os.isatty(0):
+        note("waiting for records on stdin, which is this terminal; Ctrl-D ends them")
+    elif the_board() is None:
+        timer.start()
     try:
         yield timer
     finally:

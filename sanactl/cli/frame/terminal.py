@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 __all__ = [
     "at_end", "clip", "drawable", "is_first_process", "json_for_terminal", "one_line", "quiet_end", "safe", "say",
+    "write_above",
 ]  # fmt: skip
 
 # C0 and C1 controls, soft hyphen, what changes the direction of text or has no width, line and paragraph separators,
@@ -35,6 +36,9 @@ LONGEST_LINE = 3000
 _ASCII = str.maketrans("╭╮╰╯┌┐└┘├┤┬┴┼─━│┃█╸╺…×·→", "+++++++++++++--||#--.x.>")
 
 _ends: list[Callable[[], None]] = []
+# Where messages go in place of stderr while status lines are drawn, and what stands before each.
+_above: Callable[[str], None] | None = None
+_prefix = "sanactl: "
 
 
 def safe(value: object, *, lines: bool = False) -> str:
@@ -115,11 +119,20 @@ def say(line: object) -> None:
     Nothing that is wrong with stderr (closed, a full disk, a reader that left) reaches the caller.
     """
     text = one_line(line)
+    if _above is not None:
+        _above(_prefix + text)
+        return
     rank = "" if is_first_process() else f" (process {safe(os.environ.get('RANK'))})"
     with contextlib.suppress(OSError, ValueError):  # ValueError: a closed file
         stream = sys.stderr
         stream.write(drawable(f"sanactl{rank}: {text}\n", stream.encoding))
         stream.flush()
+
+
+def write_above(write: Callable[[str], None] | None, prefix: str = "sanactl: ") -> None:
+    """Has messages written by `write`, with `prefix` before each; None: on stderr again."""
+    global _above, _prefix
+    _above, _prefix = write, prefix if write is not None else "sanactl: "
 
 
 def at_end(close: Callable[[], None]) -> None:

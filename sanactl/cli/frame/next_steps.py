@@ -1,0 +1,72 @@
+"""What a command says at its end: what it wrote, how much, and the step that makes sense after it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from sanactl.cli.frame.render import human_bytes
+
+__all__ = ["wrote_line"]
+
+# Command to the next step; {} is the output. Some read the newest records of the folder and need no name.
+_NEXT = {
+    "init": "sanactl sample {}",
+    "grow": "sanactl finetune {} --data FOLDER",
+    "prune": "sanactl finetune {} --data FOLDER --steps 100",
+    "finetune": "sanactl sample {}",
+    "convert": "sanactl inspect {}",
+    "encode": "sanactl finetune --data {}",
+    "judge": "sanactl eval geneval {}",
+    "filter": "sanactl finetune --data {}",
+    "train-judge": "sanactl judge --model {}",
+    "eval geneval": "sanactl report",
+}
+_WHAT = {"block": "blocks", "image": "images", "score": "scores", "prompt": "prompts"}
+
+
+def wrote_line(command: str, path: Path, kind: str, counts: Mapping[str, int]) -> str:
+    """One line about an output.
+
+    Args:
+        command: the command that wrote it.
+        path: a file or a folder.
+        kind: of the output, as the journal names it.
+        counts: how many records of each kind were written.
+    """
+    told = [
+        f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)
+    ]
+    amount = ", ".join(told) if kind in _WHAT and told else human_bytes(_size(path))
+    step = _step(command, path, counts)
+    return f"wrote {path} ({amount})" + (f" - next: {step}" if step else "")
+
+
+def _plural(kind: str, count: int) -> str:
+    return _WHAT[kind] if count != 1 else kind
+
+
+def _step(command: str, path: Path, counts: Mapping[str, int]) -> str | None:
+    if command == "importance":
+        half = -(-counts.get("block", 0) // 2)
+        return f"sanactl prune --keep {half}" if half else None
+    if command == "sample":
+        return f"sanactl judge {shlex.quote(str(path))}"
+    form = _NEXT.get(command)
+    return form.format(shlex.quote(str(path))) if form else None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    try:
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size
+        return sum(
+            os.lstat(os.path.join(place, name)).st_size for place, _, names in os.walk(path) for name in names
+        )
+    except OSError:
+        return 0
