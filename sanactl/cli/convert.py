@@ -85,7 +85,7 @@ def convert(
             str(checkpoint), revision=revision, variant=variant, native=True, config=known
         )
     else:
-        parent, _ = find_checkpoint(checkpoint, revision=revision, native=True)
+        parent, _ = find_checkpoint(checkpoint, revision=revision, native=True, builtin=False)
     name = natural_name(f"{parent.name}-{dtype}" if dtype else parent.name, pipeline=pipeline)
     if output is None and parent.path.absolute() == Path(name).absolute():
         raise UsageError(

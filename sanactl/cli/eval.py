@@ -41,7 +41,9 @@ def geneval(
 
     run = Invocation("eval geneval")
     target = run.records_file(output, "geneval", force=force)
-    stream, source = find_records(records, ("image",), what="images to score")
+    stream, source = find_records(
+        records, ("image",), what="images to score", hint="sanactl sample | sanactl eval geneval"
+    )
     run.uses(source)
     with run.keeping(target, detector=get_detector(detector).label) as kept:
         scored = evaluate_geneval(

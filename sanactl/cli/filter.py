@@ -59,7 +59,13 @@ def filter_(
     run = Invocation("filter")
     run.sheet(sheet, force=force)
     target = run.records_file(output, "filter", force=force)
-    stream, source = find_records(records, ("image",), what="images to filter", checked=False)
+    stream, source = find_records(
+        records,
+        ("image",),
+        what="images to filter",
+        hint="sanactl eval geneval | sanactl filter --correct",
+        checked=False,
+    )
     run.uses(source)
     counts: Counter[str] = Counter()
     passed = filter_records(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -64,7 +65,14 @@ def init(
         make = partial(init_scratch, blocks=blocks, world=world, seed=seed)
         run.key(scratch=what, blocks=blocks, world=world, seed=seed)
     elif not scratch:
-        raise UsageError(f"{what} is a checkpoint already", hint="--scratch makes a random one of its shape")
+        if os.path.lexists(what):
+            raise UsageError(
+                f"{what} is a checkpoint already", hint="--scratch makes a random one of its shape"
+            )
+        raise UsageError(
+            f"{what} is neither a built-in checkpoint nor a file here",
+            hint="init writes shapes or shapes-grown; with --scratch also the shape of a checkpoint that is there",
+        )
     else:
         like = open_checkpoint(what)
         run.uses(like)

@@ -60,7 +60,9 @@ def judge(
     run = Invocation("judge")
     run.sheet(sheet, force=force)
     target = run.records_file(output, "judge", force=force)
-    stream, source = find_records(records, ("image",), what="images to judge")
+    stream, source = find_records(
+        records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", unjudged=True
+    )
     chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:

@@ -55,7 +55,12 @@ def train_judge(
     check_target(target, force)
     labelled = None
     if not rendered:
-        stream, source = find_records(records, ("image",), what="labelled images")
+        stream, source = find_records(
+            records,
+            ("image",),
+            what="labelled images",
+            hint="sanactl sample | sanactl eval geneval | sanactl train-judge",
+        )
         run.uses(source)
         labelled = list(run.counted(stream, "labelled images"))
     figures = train(

@@ -78,11 +78,15 @@ class Journal:
                 if (entry := _entry(line)) is not None:
                     yield entry
 
-    def newest(self, *kinds: str) -> dict[str, Any] | None:
-        """The newest output of one of `kinds` that is still there: {"path" (absolute), "kind", "digest", ...}."""
+    def newest(self, *kinds: str, without: str | None = None) -> dict[str, Any] | None:
+        """The newest output of one of `kinds` that is still there: {"path" (absolute), "kind", "digest", ...}.
+
+        Args:
+            without: pass over outputs that have this fact (`judge`: images that a judge has selected).
+        """
         for run in self.newest_first():
             for output in reversed(run["outputs"]):
-                if output.get("kind") in kinds:
+                if output.get("kind") in kinds and (without is None or without not in output):
                     path = self.folder / output["path"]
                     if os.path.exists(path):
                         return {**output, "path": str(path)}

@@ -73,8 +73,9 @@ class ContactSheet:
     def _draw(self) -> Image:
         from PIL import Image, ImageDraw
 
-        width = COLUMNS * (CELL + GAP) + GAP
         groups = _grouped(self._cells)
+        columns = min(max((len(cells) for _, cells in groups), default=1), COLUMNS)
+        width = max(columns, 3) * (CELL + GAP) + GAP  # three, for the captions
         captions = [textwrap.wrap(prompt, width // 7)[:3] or [""] for prompt, _ in groups]
         heights = [
             LINE * len(caption) + GAP + -(-len(cells) // COLUMNS) * (CELL + GAP) + GAP

@@ -163,6 +163,7 @@ def find_checkpoint(
     revision: str | None = None,
     also: tuple[str, ...] = (),
     native: bool = False,
+    builtin: bool = True,
 ) -> tuple[Checkpoint, list[Record]]:
     """The checkpoint to work on, and the records that came with it through the pipe.
 
@@ -175,8 +176,10 @@ def find_checkpoint(
         revision: of a Hub id.
         also: kinds of records that are wanted besides.
         native: whether files in SANA's native layout will do.
+        builtin: whether the built-in base will do where nothing else is there.
 
     Raises:
+        UsageError: nothing is there, and the built-in base will not do.
         InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
     """
     # A line of GenEval's metadata has no kind, and is a prompt as it stands.
@@ -194,11 +197,11 @@ def find_checkpoint(
         named = [r for r in records if r["kind"] in ("checkpoint", "block")]
         if named:
             return open_checkpoint(_checkpoint_of(named[-1]), revision=revision, native=native), records
-        return _remembered_checkpoint()[0], records
-    return _remembered_checkpoint()
+        return _remembered_checkpoint(builtin)[0], records
+    return _remembered_checkpoint(builtin)
 
 
-def _remembered_checkpoint() -> tuple[Checkpoint, list[Record]]:
+def _remembered_checkpoint(builtin: bool) -> tuple[Checkpoint, list[Record]]:
     """The newest checkpoint or importance of the folder's journal, else the built-in base."""
     journal = Journal()
     newest = journal.newest("checkpoint", "block")
@@ -213,12 +216,22 @@ def _remembered_checkpoint() -> tuple[Checkpoint, list[Record]]:
         else:
             note(f"using {path}, the newest checkpoint in this folder's journal")
             return open_checkpoint(path), []
+    if not builtin:
+        raise UsageError(
+            "no checkpoint: name a file, a folder or a Hub id", hint="this folder's journal knows none"
+        )
     note("using the built-in shapes base")
     return open_checkpoint(asset("base.st")), []
 
 
 def find_records(
-    argument: str | None, kinds: tuple[str, ...], *, what: str, checked: bool = True
+    argument: str | None,
+    kinds: tuple[str, ...],
+    *,
+    what: str,
+    hint: str | None = None,
+    checked: bool = True,
+    unjudged: bool = False,
 ) -> tuple[Iterator[Record], str]:
     """A stream of records and its name.
 
@@ -226,6 +239,8 @@ def find_records(
         argument: a JSONL file, a folder of images in GenEval's layout, `-`, or None.
         kinds: what is wanted, the first being what the journal is asked for.
         what: how to call them in an error ("images to judge").
+        hint: what makes such records, for that error.
+        unjudged: of the folder's image records, prefer the newest that no judge has selected from.
         checked: read a file to its end first, so that a bad line is told before long work on those above it.
 
     Raises:
@@ -244,13 +259,15 @@ def find_records(
     if argument is not None or stdin_is_piped():
         return stdin_records(kinds), "stdin"
     journal = Journal()
-    newest = journal.newest(kinds[0])
+    newest = journal.newest(kinds[0], without="judge" if unjudged else None)
+    chosen = f"the newest {'unjudged ' if unjudged and newest is not None else ''}{kinds[0]} records"
+    newest = newest or journal.newest(kinds[0])
     if newest is None:
         raise UsageError(
-            f"no {what}", hint="name a file of records, or pipe them in: sanactl sample | sanactl judge"
+            f"no {what}: name a file of records, or pipe them in", hint=hint or "sanactl sample makes some"
         )
     path = journal.relative(newest["path"])
-    note(f"using {path}, the newest {kinds[0]} records in this folder's journal")
+    note(f"using {path}, {chosen} in this folder's journal")
     return _of_file(Path(path), kinds, checked), path
 
 
