@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sanactl.data.loader import ReadAhead
     from sanactl.model.cpu import Workers
     from sanactl.model.encoders import Encoders
-    from sanactl.training.finetune import FinetuneSettings
+    from sanactl.training.settings import FinetuneSettings
 
 __all__ = ["Conditions"]
 
