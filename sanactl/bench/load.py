@@ -138,14 +138,14 @@ def _finetune(phases: Phases, batch: int = 8) -> None:
         max_sequence_length=16,
         complex_human_instruction=False,
         cache=8 * batch,
+        device="cpu",
     )
     with tempfile.TemporaryDirectory() as folder:
         finetune(
             open_checkpoint(asset("base.st")),
-            Path(folder) / "trained.st",
+            ShapesSource(0),
             settings,
-            data=ShapesSource(0),
-            device="cpu",
+            target=Path(folder) / "trained.st",
             on_step=lambda point: phases.done(batch),
         )
 

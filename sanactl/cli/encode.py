@@ -68,7 +68,7 @@ def encode(
     from sanactl.cli.frame.render import human_bytes, show_checkpoints
     from sanactl.cli.frame.run import Invocation, checkpoint_record
     from sanactl.cli.frame.streams import find_checkpoint, note
-    from sanactl.data import open_examples
+    from sanactl.data import DataSettings, open_examples
     from sanactl.data.encode import EncodeSettings
     from sanactl.data.encode import encode as write
     from sanactl.errors import InputError
@@ -97,15 +97,15 @@ def encode(
         shard_bytes=parse_size(shard_size),
         max_bad=max_bad,
     )
-    examples = open_examples(
-        None if records else data,
+    reading = DataSettings(
         seed=seed,
-        side=max(sampling.height, sampling.width),
-        records=records or None,
+        height=sampling.height,
+        width=sampling.width,
         captions=captions,
         streaming=streaming,
         max_bad=max_bad,
     )
+    examples = open_examples(None if records else data, reading, records=records or None)
     target = output or Path(f"{found.name}-latents")
     run.uses(found)
     run.uses(examples.name)

@@ -9,46 +9,50 @@ import typer
 
 from sanactl.cli import finetune_options as option
 from sanactl.cli.frame.options import CheckpointArgument, Force, Output, Revision, Seed
+from sanactl.data.settings import DataSettings
+from sanactl.training.settings import SCALINGS, SCHEDULES, FinetuneSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+DEFAULTS, READING = FinetuneSettings(), DataSettings()
 
 
 @app.command()
 def finetune(
     checkpoint: CheckpointArgument = None,
     data: option.Data = None,
-    captions: option.Captions = None,
-    buckets: option.Buckets = False,
-    streaming: option.Streaming = False,
-    max_bad: option.MaxBad = 0,
-    workers: option.Workers = None,
-    text_dropout: option.TextDropout = 0.1,
-    flow_shift: option.FlowShift = 3.0,
-    steps: option.Steps = 100,
-    batch_size: option.Batch = 16,
+    captions: option.Captions = READING.captions,
+    buckets: option.Buckets = READING.buckets,
+    streaming: option.Streaming = READING.streaming,
+    max_bad: option.MaxBad = READING.max_bad,
+    workers: option.Workers = DEFAULTS.workers,
+    text_dropout: option.TextDropout = DEFAULTS.text_dropout,
+    flow_shift: option.FlowShift = DEFAULTS.flow_shift,
+    steps: option.Steps = DEFAULTS.steps,
+    batch_size: option.Batch = DEFAULTS.batch_size,
     lr: option.LearningRate = None,
-    scale_lr: option.ScaleLr = "none",
-    optimizer: option.OptimizerName = "came8bit",
-    code: option.Code = "",
-    schedule: option.Schedule = "constant",
-    warmup: option.Warmup = 10,
+    scale_lr: option.ScaleLr = DEFAULTS.scale_lr,
+    optimizer: option.OptimizerName = DEFAULTS.optimizer,
+    code: option.Code = DEFAULTS.code,
+    schedule: option.Schedule = DEFAULTS.schedule,
+    warmup: option.Warmup = DEFAULTS.warmup,
     clip: option.Clip = None,
-    weight_decay: option.WeightDecay = 0.0,
-    ema: option.Ema = 0.0,
-    train_new_blocks_only: option.NewBlocksOnly = False,
-    lora: option.Lora = 0,
+    weight_decay: option.WeightDecay = DEFAULTS.weight_decay,
+    ema: option.Ema = DEFAULTS.ema,
+    train_new_blocks_only: option.NewBlocksOnly = DEFAULTS.new_blocks_only,
+    lora: option.Lora = DEFAULTS.lora,
     teacher: option.TeacherRef = None,
-    teacher_weight: option.TeacherWeight = 0.5,
-    feature_weight: option.FeatureWeight = 1.0,
-    accumulate: option.Accumulate = 1,
-    gradient_checkpointing: option.Checkpointing = False,
+    teacher_weight: option.TeacherWeight = DEFAULTS.teacher_weight,
+    feature_weight: option.FeatureWeight = DEFAULTS.feature_weight,
+    accumulate: option.Accumulate = DEFAULTS.accumulate,
+    gradient_checkpointing: option.Checkpointing = DEFAULTS.gradient_checkpointing,
     precision: option.Precision = None,
-    device: option.TrainDevice = None,
-    cache: option.Cache = 0,
-    save_every: option.SaveEvery = 0,
-    keep_last: option.KeepLast = 2,
-    tracker: option.Tracker = None,
-    resume: option.Resume = True,
+    device: option.TrainDevice = DEFAULTS.device,
+    cache: option.Cache = DEFAULTS.cache,
+    save_every: option.SaveEvery = DEFAULTS.save_every,
+    keep_last: option.KeepLast = DEFAULTS.keep_last,
+    tracker: option.Tracker = DEFAULTS.tracker,
+    resume: option.Resume = DEFAULTS.resume,
     seed: Seed = 0,
     revision: Revision = None,
     output: Output = None,
@@ -73,10 +77,9 @@ def finetune(
     from sanactl.optim.blockwise import CODES
     from sanactl.training.checks import check_run
     from sanactl.training.figures import FiguresFile, figures_path
-    from sanactl.training.finetune import FinetuneSettings, is_result, run_key
     from sanactl.training.finetune import finetune as train
+    from sanactl.training.finetune import is_result, run_key
     from sanactl.training.outputs import check_outputs
-    from sanactl.training.settings import SCALINGS, SCHEDULES
 
     _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
     _check_choice("--schedule", schedule, SCHEDULES)
@@ -98,13 +101,15 @@ def finetune(
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
-        learning_rate=lr if lr is not None else float(found.sampling.get("learning_rate", 2e-5)),
+        learning_rate=lr
+        if lr is not None
+        else float(found.sampling.get("learning_rate", DEFAULTS.learning_rate)),
         scale_lr=scale_lr,
         optimizer=optimizer,
         code=code,
         schedule=schedule,
         warmup=warmup,
-        clip=clip if clip is not None else float(found.sampling.get("clip", 0.1)),
+        clip=clip if clip is not None else float(found.sampling.get("clip", DEFAULTS.clip)),
         weight_decay=weight_decay,
         text_dropout=text_dropout,
         flow_shift=flow_shift,
@@ -124,6 +129,19 @@ def finetune(
         workers=workers,
         save_every=save_every,
         keep_last=keep_last,
+        device=device,
+        tracker=tracker,
+        resume=resume,
+    )
+    reading = DataSettings(
+        seed=seed,
+        height=settings.height,
+        width=settings.width,
+        captions=captions,
+        buckets=buckets,
+        streaming=streaming,
+        max_bad=max_bad,
+        multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
     )
     taught_by = open_checkpoint(teacher) if teacher else None
     target = output or Path(f"{found.name}-ft{steps}.st")
@@ -133,18 +151,7 @@ def finetune(
         check_outputs(target, force=force, tracker=tracker)
 
     agree(check)
-    source = open_training_data(
-        None if images else data,
-        seed=seed,
-        height=settings.height,
-        width=settings.width,
-        records=images or None,
-        captions=captions,
-        buckets=buckets,
-        streaming=streaming,
-        max_bad=max_bad,
-        multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
-    )
+    source = open_training_data(None if images else data, reading, records=images or None)
     note(f"using {source.about}")
     run.uses(found)
     run.uses(source.name)
@@ -177,14 +184,11 @@ def finetune(
     with figures:
         summary = train(
             found,
-            target,
+            source,
             settings,
-            data=source,
+            target=target,
             teacher=taught_by,
-            device=device,
-            tracker=tracker,
             force=force,
-            resume=resume,
             progress=run.progress,
             on_step=figures.add if is_first_process() else None,
         )

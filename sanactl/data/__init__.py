@@ -1,23 +1,14 @@
-"""Images with captions for training: a folder, shards, a dataset, image records, the built-in world, latents."""
+"""Images with captions for training: what `--data` names, as examples, in an order, or as latents and embeddings."""
 
 from sanactl.data.encoded import EncodedData
-from sanactl.data.examples import open_examples
-from sanactl.data.open import open_training_data
-from sanactl.data.sources import (
-    DatasetSource,
-    ImageData,
-    RecordSource,
-    ShapesSource,
-    TableSource,
-    TrainingData,
-    fit,
-)
+from sanactl.data.open import open_examples, open_training_data
+from sanactl.data.settings import DataSettings
+from sanactl.data.sources import ImageData, ShapesSource, TableSource, TrainingData, fit
 
 __all__ = [
-    "DatasetSource",
+    "DataSettings",
     "EncodedData",
     "ImageData",
-    "RecordSource",
     "ShapesSource",
     "TableSource",
     "TrainingData",

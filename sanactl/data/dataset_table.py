@@ -29,7 +29,6 @@ class DatasetTable:
         what: the kind of thing, for people.
         identity: of its files or its revision.
         captions: what `--captions` says, or None.
-        left_out: lines about what is not used.
 
     Raises:
         InputError: it has no rows, no images or no captions.
@@ -42,7 +41,6 @@ class DatasetTable:
         what: str,
         identity: str,
         captions: str | None = None,
-        left_out: Sequence[str] = (),
     ) -> None:
         import datasets
 
@@ -63,7 +61,7 @@ class DatasetTable:
                 f"{name}: no row has a caption: {' and '.join(self.captions.columns)} is empty in all {empty:,}",
                 hint="name another column with --captions",
             )
-        self.about = described(self.count, name, what, left_out, empty)
+        self.about = described(self.count, name, what, [], empty)
         self.identity = digest_of([identity, str(self.captions)])
 
     def _choice(self, asked: str | None, columns: Sequence[str]) -> CaptionChoice:

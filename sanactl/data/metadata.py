@@ -1,4 +1,4 @@
-"""The metadata files of a folder of images: `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, a row an image."""
+"""Tables of image files, a row an image: JSON lines, CSV, TSV or Parquet. A folder's own are called `metadata.*`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,10 +15,17 @@ from typing import IO, Any
 from sanactl.errors import InputError
 from sanactl.files.regular import open_regular
 
-__all__ = ["METADATA", "ImageNames", "Row", "has_file_names", "read_metadata"]
+__all__ = [
+    "FILE_NAMES", "IMAGE_PATHS", "METADATA", "ImageNames", "Row", "first_line", "has_file_names", "has_kinds",
+    "read_table", "text_columns",
+]  # fmt: skip
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+# Columns of an image's name: in a metadata file, and in a table that is given by itself. The first that is filled counts.
 FILE_NAMES = ("file_name", "image_file_name")
+IMAGE_PATHS = (
+    *FILE_NAMES, "image", "image_path", "img", "img_path", "path", "file", "file_path", "filename", "filepath",
+)  # fmt: skip
 MAX_BYTES = 4 * 2**30
 MAX_LINE = 4 * 2**20
 _HINT = 'a line is {"file_name": "0001.png", "text": "..."}'
@@ -33,23 +40,26 @@ class Row:
     cells: dict[str, Any]
 
 
-def read_metadata(path: Path) -> Iterator[Row]:
-    """The rows of a metadata file.
+def read_table(path: Path, columns: Sequence[str] = FILE_NAMES) -> Iterator[Row]:
+    """The rows of a metadata file, or of another table of images.
+
+    Args:
+        columns: those that may hold an image's name.
 
     Raises:
-        InputError: it is not UTF-8 or otherwise damaged, has no rows, or a row has no file name.
+        InputError: it is not UTF-8 or otherwise damaged, has no rows, or a row has no image's name.
     """
-    reader = {".csv": _csv_rows, ".parquet": _parquet_rows}.get(path.suffix.lower(), _json_rows)
+    reader = _READERS.get(path.suffix.lower(), _json_rows)
     empty = True
     with open_regular(path, most=MAX_BYTES) as stream:
-        for where, cells in reader(stream, path):
+        for where, cells in reader(stream, path, columns):
             empty = False
-            column = next((c for c in FILE_NAMES if cells.get(c)), None)
+            column = next((c for c in columns if cells.get(c)), None)
             if column is None:
-                raise InputError(f"{where}: has no file_name", hint=_HINT)
+                raise InputError(f"{where}: has no {_any_of(columns)}", hint=_HINT)
             name = cells.pop(column)
             if not isinstance(name, str):
-                raise InputError(f"{where}: its file_name is a {type(name).__name__}, not text", hint=_HINT)
+                raise InputError(f"{where}: its {column} is a {type(name).__name__}, not text", hint=_HINT)
             yield Row(where, name, cells)
     if empty:
         raise InputError(f"{path}: holds no rows", hint=_HINT)
@@ -63,6 +73,53 @@ def has_file_names(path: Path) -> bool:
     """
     with open_regular(path) as stream:
         return any(c in FILE_NAMES for c in _parquet(stream, path).schema_arrow.names)
+
+
+def text_columns(path: Path) -> set[str]:
+    """The columns of text of a Parquet file; none where a column holds images, or it is no Parquet file."""
+    import pyarrow as pa
+
+    try:
+        with open_regular(path) as stream:
+            schema = _parquet(stream, path).schema_arrow
+    except InputError:
+        return set()
+    if any(_holds_bytes(field.type) for field in schema):
+        return set()
+    is_text = pa.types.is_string, pa.types.is_large_string
+    return {field.name for field in schema if any(check(field.type) for check in is_text)}
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text file that is not blank, "" where there is none.
+
+    Raises:
+        InputError: it is not UTF-8 text.
+    """
+    with open_regular(path) as stream:
+        return next((line for line in _lines(stream, path) if line.strip()), "")
+
+
+def has_kinds(path: Path) -> bool:
+    """Whether a file of JSON lines is one of records, as its first line tells: an object with a `kind`, or no object."""
+    try:
+        row = json.loads(first_line(path))
+    except (ValueError, RecursionError):
+        return True  # whoever reads records says what is wrong with it
+    return not isinstance(row, dict) or "kind" in row
+
+
+def _any_of(columns: Sequence[str]) -> str:
+    """How errors call the columns of an image's name."""
+    return "file_name" if tuple(columns) == FILE_NAMES else f"image path ({', '.join(columns)})"
 
 
 def _lines(stream: IO[bytes], path: Path) -> Iterator[str]:
@@ -84,7 +141,7 @@ def _lines(stream: IO[bytes], path: Path) -> Iterator[str]:
             ) from None
 
 
-def _json_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_rows(stream: IO[bytes], path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(_lines(stream, path), 1):
         if not line.strip():
             continue
@@ -98,8 +155,10 @@ def _json_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, A
         yield where, cells
 
 
-def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(_lines(stream, path), strict=True)
+def _csv_rows(
+    stream: IO[bytes], path: Path, columns: Sequence[str], delimiter: str = ","
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(_lines(stream, path), strict=True, delimiter=delimiter)
     header: list[str] | None = None
     try:
         for values in reader:
@@ -108,10 +167,12 @@ def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, An
                 continue
             if header is None:
                 header = values
-                if not set(FILE_NAMES) & set(header):
+                if not set(columns) & set(header):
+                    between = "tabs" if delimiter == "\t" else "commas"
                     raise InputError(
-                        f"{where}: no column file_name; it has {', '.join(header)[:200]}",
-                        hint="the first line names the columns, with commas between them: file_name,text",
+                        f"{where}: no column {_any_of(columns)}; it has {', '.join(header)[:200]}",
+                        hint=f"the first line names the columns, with {between} between them:"
+                        f" file_name{delimiter}text",
                     )
             elif len(values) != len(header):
                 raise InputError(
@@ -124,6 +185,10 @@ def _csv_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, An
         raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
 
 
+def _tsv_rows(stream: IO[bytes], path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return _csv_rows(stream, path, columns, "\t")
+
+
 def _parquet(stream: IO[bytes], path: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -134,12 +199,15 @@ def _parquet(stream: IO[bytes], path: Path) -> Any:
         raise InputError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(
+    stream: IO[bytes], path: Path, columns: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow as pa
 
     file = _parquet(stream, path)
-    if file.metadata.num_rows and not set(FILE_NAMES) & set(file.schema_arrow.names):
-        raise InputError(f"{path}: no column file_name; it has {', '.join(file.schema_arrow.names)[:200]}")
+    if file.metadata.num_rows and not set(columns) & set(file.schema_arrow.names):
+        there = ", ".join(file.schema_arrow.names)[:200]
+        raise InputError(f"{path}: no column {_any_of(columns)}; it has {there}")
     size = sum(file.metadata.row_group(g).total_byte_size for g in range(file.metadata.num_row_groups))
     if size > MAX_BYTES:
         raise InputError(f"{path}: larger than {MAX_BYTES >> 30} GiB when it is unpacked")
@@ -151,6 +219,13 @@ def _parquet_rows(stream: IO[bytes], path: Path) -> Iterator[tuple[str, dict[str
                 yield f"{path}, row {number}", cells
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read past row {number} ({str(error).splitlines()[0]})") from None
+
+
+_READERS: dict[str, Callable[[IO[bytes], Path, Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]] = {
+    ".csv": _csv_rows,
+    ".tsv": _tsv_rows,
+    ".parquet": _parquet_rows,
+}
 
 
 class ImageNames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,14 @@ from sanactl.data.bad import check_bad
 from sanactl.data.buckets import bucket_sizes, nearest_buckets
 from sanactl.data.listing import digest_of
 from sanactl.data.order import BucketOrder, Order, SequentialOrder, ShuffledOrder
+from sanactl.data.settings import DataSettings
 from sanactl.data.sizes import image_sizes
 from sanactl.data.streams import StreamTable
-from sanactl.data.tables import Examples, RecordTable, ShapesTable, SizedExamples
-from sanactl.errors import InputError
+from sanactl.data.tables import Examples, ShapesTable, SizedExamples
+from sanactl.errors import InputError, UsageError
 
 __all__ = [
-    "DatasetSource", "Fetched", "ImageData", "RecordSource", "ShapesSource", "TableSource", "TrainingData", "bucketed", "fit",
-    "multiple_of",
+    "Fetched", "ImageData", "ShapesSource", "TableSource", "TrainingData", "check_buckets", "fit", "training_source",
 ]  # fmt: skip
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -158,47 +158,6 @@ class TableSource:
         self._say = say
 
 
-class RecordSource(TableSource):
-    """`image` records, from a pipe or a file, all brought to one size."""
-
-    def __init__(
-        self,
-        records: Sequence[dict[str, Any]],
-        seed: int,
-        height: int,
-        width: int,
-        *,
-        captions: str | None = None,
-        max_bad: int = 0,
-    ) -> None:
-        table = RecordTable(records, captions)
-        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
-        self.records = table.records
-
-
-class DatasetSource(TableSource):
-    """Anything that `open_examples` reads and whose length is known, all brought to one size."""
-
-    def __init__(
-        self,
-        reference: str,
-        seed: int,
-        height: int,
-        width: int,
-        *,
-        captions: str | None = None,
-        max_bad: int = 0,
-    ) -> None:
-        from sanactl.data.examples import open_examples
-
-        table = open_examples(
-            reference, seed=seed, side=max(height, width), captions=captions, max_bad=max_bad
-        )
-        if table.count is None:
-            raise InputError(f"{reference}: has no end")
-        super().__init__(table, ShuffledOrder(table.count, seed, (height, width)), seed, max_bad=max_bad)
-
-
 class ShapesSource(TableSource):
     """The built-in world's training stream, without end."""
 
@@ -206,12 +165,37 @@ class ShapesSource(TableSource):
         super().__init__(ShapesTable(seed, size), SequentialOrder((size, size)), seed)
 
 
-def bucketed(
-    table: SizedExamples, seed: int, height: int, width: int, multiple: int, max_bad: int
-) -> TableSource:
+def training_source(examples: Examples, settings: DataSettings) -> TableSource:
+    """Examples in the order of training: shuffled where their number is known, in aspect-ratio buckets if asked for.
+
+    Raises:
+        InputError: of the buckets: too many images cannot be read.
+        UsageError: buckets and a stream.
+    """
+    check_buckets(settings)
+    size = (settings.height, settings.width)
+    if not isinstance(examples, SizedExamples):
+        return TableSource(examples, SequentialOrder(size), settings.seed, max_bad=settings.max_bad)
+    if settings.buckets:
+        return _bucketed(examples, settings)
+    order = ShuffledOrder(examples.count, settings.seed, size)
+    return TableSource(examples, order, settings.seed, max_bad=settings.max_bad)
+
+
+def check_buckets(settings: DataSettings) -> None:
+    """Raises UsageError for buckets of a stream."""
+    if settings.buckets and settings.streaming:
+        raise UsageError(
+            "--buckets needs the sizes of all images, which a stream does not tell",
+            hint="leave one out, or sanactl encode --streaming --buckets first",
+        )
+
+
+def _bucketed(table: SizedExamples, settings: DataSettings) -> TableSource:
     """Rows in aspect-ratio buckets; the size of each image is read from its header, once, here."""
     images = image_sizes(table)
-    sizes = bucket_sizes(height, width, multiple)
+    multiple = settings.multiple or _multiple_of(settings.height, settings.width)
+    sizes = bucket_sizes(settings.height, settings.width, multiple)
     chosen = nearest_buckets(images, sizes)
     skipped: dict[str, None] = {}
     for row in np.flatnonzero(chosen < 0):
@@ -219,12 +203,11 @@ def bucketed(
             table.image(int(row))
         except InputError as error:
             skipped[error.message] = None
-            check_bad(len(skipped), max_bad, error)
+            check_bad(len(skipped), settings.max_bad, error)
     if (chosen < 0).all():
         raise InputError(f"{table.name}: none of its images can be read")
-    source = TableSource(
-        table, BucketOrder(chosen, sizes, seed), seed, max_bad=max_bad, skipped=list(skipped)
-    )
+    order = BucketOrder(chosen, sizes, settings.seed)
+    source = TableSource(table, order, settings.seed, max_bad=settings.max_bad, skipped=list(skipped))
     source.identity = digest_of([table.identity, f"buckets {sizes}"])
     return source
 
@@ -238,6 +221,6 @@ def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.asarray(ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.LANCZOS))
 
 
-def multiple_of(height: int, width: int) -> int:
+def _multiple_of(height: int, width: int) -> int:
     """Pixels that a bucket's sides are multiples of where nobody says: SANA's 32, the built-in world's 8 below 256."""
     return 32 if min(height, width) >= 256 else 8

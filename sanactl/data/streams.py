@@ -24,7 +24,7 @@ SHUFFLE_BUFFER = 1000
 
 
 class EndOfExamples(LookupError):
-    """There are no so many examples."""
+    """A stream ended before the example that was asked for."""
 
 
 class Stream(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -16,7 +16,9 @@ from sanactl.data.listing import identity_of_files
 from sanactl.errors import InputError
 from sanactl.files.images import image_size, read_image
 
-__all__ = ["Examples", "RecordTable", "ShapesTable", "SizedExamples", "described", "header_size"]
+__all__ = [
+    "Examples", "NumberedExamples", "RecordTable", "ShapesTable", "SizedExamples", "described", "header_size",
+]  # fmt: skip
 
 
 class Examples(Protocol):
@@ -43,7 +45,7 @@ class Examples(Protocol):
 
         Raises:
             InputError: it cannot be read; the message names it.
-            EndOfExamples: there are no so many.
+            EndOfExamples: there are fewer.
         """
 
     def texts(self, row: int) -> list[str]:
@@ -122,6 +124,42 @@ class ShapesTable:
         from sanactl.shapes.dataset import scene_and_prompt
 
         return [scene_and_prompt(row, self.seed)[1]["prompt"]]
+
+
+class NumberedExamples:
+    """Examples that a function gives by number: all that a new format needs.
+
+    Args:
+        name: what a person calls them.
+        count: how many there are.
+        identity: a text that is another one where the pairs are.
+        example: from a number to the image, uint8 [height, width, 3], and its caption. It raises an InputError that
+            names an image that cannot be read.
+    """
+
+    captions = CaptionChoice(("text",), (1.0,))
+
+    def __init__(
+        self, name: str, count: int, identity: str, example: Callable[[int], tuple[NDArray[np.uint8], str]]
+    ) -> None:
+        if not count:
+            raise InputError(f"{name}: no images")
+        self.name, self.count, self.identity, self.example = name, count, identity, example
+        self.about = described(count, name, "images with captions", [])
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        return self.example(row)[0]
+
+    def texts(self, row: int) -> list[str]:
+        return [self.example(row)[1]]
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        for row in range(self.count):
+            try:
+                height, width, _ = self.image(row).shape
+                yield height, width
+            except InputError:
+                yield 0, 0
 
 
 def described(count: int | None, name: str, what: str, left_out: Sequence[str], empty: int = 0) -> str:

@@ -33,7 +33,6 @@ class TarTable:
         root: a folder that all are in.
         shards: their paths below it.
         captions: what `--captions` says, or None.
-        left_out: lines about other files that are not used.
 
     Raises:
         InputError: a shard is damaged, or there are no images or no captions.
@@ -45,8 +44,6 @@ class TarTable:
         root: Path,
         shards: Sequence[str],
         captions: str | None = None,
-        *,
-        left_out: Sequence[str] = (),
     ) -> None:
         import pyarrow as pa
 
@@ -70,9 +67,8 @@ class TarTable:
         self.captions = self._captions.choice
         self._keys = pa.array([key.encode("utf-8", "surrogateescape") for key in keys], pa.large_binary())
         self._places = np.array(places, dtype=np.int64)  # [rows, 3]: shard, offset, size
-        left = [*left_out, *_left_out(whole)]
         self.about = described(
-            self.count, name, f"a webdataset of {_tars(len(shards))}", left, self._captions.empty
+            self.count, name, f"a webdataset of {_tars(len(shards))}", _left_out(whole), self._captions.empty
         )
         self.identity = identity_of_files(root, shards, str(self.captions), *self._captions.all())
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from sanactl.checkpoint.config import CONFIG_DEFAULTS
+
 __all__ = ["activation_bytes", "saved_for_backward"]
 
 _FP32 = 4
@@ -100,6 +102,5 @@ def saved_for_backward(
 
 
 def _frozen(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """A config as a key of a cache, without what the class does not take."""
-    plain = {k: v for k, v in config.items() if not k.startswith("_") and not isinstance(v, list | dict)}
-    return tuple(sorted((k, v) for k, v in plain.items() if k != "num_layers"))
+    """A config as a key of a cache: what the class knows. Settings of a later diffusers are left out."""
+    return tuple((key, config[key]) for key in CONFIG_DEFAULTS if key in config and key != "num_layers")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +41,12 @@ _RUN = 16  # digits of a run's key in its result's lineage
 
 def finetune(
     checkpoint: Checkpoint,
-    target: Path,
+    data: TrainingData,
     settings: FinetuneSettings,
     *,
-    data: TrainingData,
+    target: Path,
     teacher: Checkpoint | None = None,
-    device: str | None = None,
-    tracker: str | None = None,
     force: bool = False,
-    resume: bool = True,
     progress: Progress = SILENT,
     on_step: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -57,20 +54,20 @@ def finetune(
 
     Args:
         checkpoint: what to start from; it names its text encoder and autoencoder.
+        data: images with captions (`sanactl.data.open_training_data`).
+        settings: how to train.
         target: the `.st` file to write.
-        data: images with captions.
         teacher: the checkpoint that was pruned, to learn from as well (`Teacher`).
-        device: where to train; by default the best there is.
-        tracker: where each step's figures go besides (`open_tracker`).
-        resume: continue the state that an interrupted run with the same settings left behind.
+        force: replace a target that is there.
+        progress: told of each step.
         on_step: called for each step, those of an interrupted run included, with {"step", "loss", "lr",
             "grad_norm", "images_per_second"}, and {"teacher_loss", "feature_loss"} with a teacher.
 
     Returns:
-        {"finished": True, "steps" alone where the target is there already as the result of this very run}; else
+        {"finished": True, "steps"} alone where the target is there already as the result of this very run; else
         {"finished": True, "steps", "loss": mean of the last tenth of the steps, "images_per_second",
-        "optimizer_bytes", and "skipped" damaged images, if any}; after a SIGTERM, with nothing written but the state, {"finished": False, "step", "of",
-        "state": its folder}.
+        "optimizer_bytes"}, and "skipped", the number of damaged images, if there were any. After a SIGTERM, with
+        nothing written but the state: {"finished": False, "step", "of", "state": its folder}.
 
     Raises:
         TrainingError: the loss or the gradient is not finite, and the state before that step has been saved; or the
@@ -80,7 +77,7 @@ def finetune(
         UsageError: what `check_run` and `check_outputs` refuse, before anything is loaded.
         InputError: another run makes the same target right now; or all saved states are damaged.
     """
-    accelerator = open_accelerator(settings.precision, device)
+    accelerator = open_accelerator(settings.precision, settings.device)
     key = run_key(checkpoint, settings, data, teacher)
     with contextlib.ExitStack() as held, one_falls_all_fall():
 
@@ -93,16 +90,16 @@ def finetune(
         def begin() -> bool:
             """Whether the result is there already; else the target is this run's until `held` is closed."""
             check_run(checkpoint, settings, teacher, accelerator.num_processes)
-            check_outputs(target, force=force, tracker=tracker)
-            if is_there():  # stopped between its last write and the caller's books
+            check_outputs(target, force=force, tracker=settings.tracker)
+            if is_there():  # stopped after its last write, before the caller's journal had its line
                 return True
             held.enter_context(TargetLock(target))
             return is_there()  # an equal run was faster
 
         if agree(begin):
             return {"finished": True, "steps": settings.steps}
-        run = _Run(checkpoint, target, settings, data, teacher, accelerator, key, progress)
-        return run.train(tracker=tracker, force=force, resume=resume, on_step=on_step)
+        run = _Run(checkpoint, data, settings, target, teacher, accelerator, key, progress)
+        return run.train(force, on_step)
 
 
 @dataclass
@@ -110,9 +107,9 @@ class _Run:
     """One run of `finetune` that has its target to itself; the fields are as there."""
 
     checkpoint: Checkpoint
-    target: Path
-    settings: FinetuneSettings
     data: TrainingData
+    settings: FinetuneSettings
+    target: Path
     teacher: Checkpoint | None
     accelerator: Accelerator
     key: str
@@ -121,19 +118,12 @@ class _Run:
     @property
     def about(self) -> dict[str, Any]:
         """What the result's lineage tells of this run."""
-        arguments = asdict(self.settings) | {"data": self.data.name, "run": self.key[:_RUN]}
+        arguments = self.settings.arguments() | {"data": self.data.name, "run": self.key[:_RUN]}
         if self.teacher is not None:
             arguments["teacher"] = {"name": self.teacher.path.name, "digest": self.teacher.digest}
         return {"command": "finetune", "seed": self.settings.seed, "arguments": arguments}
 
-    def train(
-        self,
-        *,
-        tracker: str | None,
-        force: bool,
-        resume: bool,
-        on_step: Callable[[dict[str, Any]], None] | None,
-    ) -> dict[str, Any]:
+    def train(self, force: bool, on_step: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
         """What `finetune` does once it has begun."""
         from accelerate.utils import gather_object
 
@@ -162,7 +152,7 @@ class _Run:
         header = header_of(self.checkpoint, self.target.parent, **self.about)
         state = TrainingState(self.target, self.key, header, keep_last=settings.keep_last)
         first = 0
-        if resume:
+        if settings.resume:
             first = state.load(trained, optimizer, average, agree(state.find))
         for line in state.damaged:
             progress.note(f"{line}; that after step {first} is used")
@@ -170,7 +160,7 @@ class _Run:
             progress.note(f"resuming at step {first} of {settings.steps}")
         # Nobody goes on, and removes or replaces a state, before everybody has read it.
         accelerator.wait_for_everyone()
-        if not resume and accelerator.is_main_process:
+        if not settings.resume and accelerator.is_main_process:
             state.clear()
         with self._workers() as workers:
             conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
@@ -183,7 +173,7 @@ class _Run:
             gradient = BatchGradient(accelerator, trained, conditions, settings, taught)
             loop = TrainingLoop(accelerator, trained, optimizer, average, gradient, settings, state)
             finished = True
-            watcher = tracker if accelerator.is_main_process else None
+            watcher = settings.tracker if accelerator.is_main_process else None
             with StopRequest() as stop, watching(watcher, on_step, self.target, self.key, first) as watched:
                 try:
                     finished = loop.run(first, stop, progress, watched)

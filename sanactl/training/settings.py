@@ -14,6 +14,8 @@ _REFERENCE_BATCH = 256  # images a step for which the reference code's learning 
 
 # What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
 _FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every", "workers")
+# What belongs to this machine or this call, and is not told in the result's lineage either.
+_LOCAL = ("device", "tracker", "resume")
 
 # Raised whenever the same settings give other steps than before: states and results of the old ones are not these.
 _ARITHMETIC = 2
@@ -24,23 +26,39 @@ class FinetuneSettings:
     """How to train. Defaults are the paper's recovery step (section 2.4): the same loss, 100 steps.
 
     Attributes:
+        steps: updates of the weights.
         batch_size: images a step, over all processes and all parts of `accumulate`.
         accumulate: parts in which a process's share of a step goes through the model, one after the other.
         learning_rate: before `scale_lr` and the schedule; see `effective_learning_rate`.
         scale_lr: "none", or by the "sqrt" or the "linear" ratio of `batch_size` to 256 (the reference's is sqrt).
-        clip: bound of the gradient's global norm; 0 leaves it.
+        optimizer: "came8bit", "came", "adamw" or "adamw8bit" (`sanactl.optim.build_optimizer`).
         code: of CAME-8bit's first moment, one of `sanactl.optim.CODES`; "" is that optimizer's default.
+        schedule: of the learning rate after the warm-up, one of `SCHEDULES`; see `learning_rate_factor`.
+        warmup: steps over which the learning rate rises to its value, linearly.
+        clip: bound of the gradient's global norm; 0 sets none.
+        weight_decay: share of each weight that a step takes away, times the learning rate (as in AdamW).
+        text_dropout: share of the captions that are replaced by the empty prompt, 0 to 1.
+        flow_shift: shift of the noise levels towards noise (`sanactl.model.flow.sample_sigmas`), more than 0.
         ema: decay of the weights' average, which is then what is written; 0 keeps none. It rises to this over the first
             steps, see `average_decay`.
+        seed: of the noise, the noise levels, the dropped captions and new adapters. The data have the same one.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+        max_sequence_length: text tokens that the model is given.
+        complex_human_instruction: whether SANA's instruction stands before every caption.
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
+        gradient_checkpointing: compute each block's activations again in the backward pass: less memory, more time.
         new_blocks_only: train the blocks that `grow` added and leave the others as they are.
         lora: rank of low-rank adapters on the attention; 0 trains the weights themselves.
         teacher_weight: share of the loss that is the teacher's velocity in place of the data's, 0 to 1.
-        feature_weight: of the kept blocks' distance to the teacher's, added to the loss.
+        feature_weight: weight in the loss of the kept blocks' distance to the teacher's.
         cache: examples that are encoded once before training, which then draws from these alone; 0: none.
         workers: processes that read images beside each that trains; 0: none, None: `default_workers`.
         save_every: steps from one saved state to the next; 0 saves every ten minutes.
-        keep_last: saved states that stay.
+        keep_last: how many saved states are kept.
+        device: where to train ("cpu", "cuda:1"); None is the best device there is.
+        tracker: where each step's figures go besides ("tensorboard", "wandb", "trackio"); None: nowhere.
+        resume: continue from the state that an interrupted run with the same settings has saved.
     """
 
     steps: int = 100
@@ -72,6 +90,9 @@ class FinetuneSettings:
     workers: int | None = None
     save_every: int = 0
     keep_last: int = 2
+    device: str | None = None
+    tracker: str | None = None
+    resume: bool = True
 
     @property
     def effective_learning_rate(self) -> float:
@@ -80,12 +101,14 @@ class FinetuneSettings:
         factor = {"none": 1.0, "sqrt": math.sqrt(share), "linear": share}[self.scale_lr]
         return self.learning_rate * factor
 
+    def arguments(self) -> dict[str, Any]:
+        """The settings that the result's lineage tells of."""
+        return {name: value for name, value in asdict(self).items() if name not in _LOCAL}
+
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide what the steps are; the others may be another at each restart."""
-        return {
-            **{name: value for name, value in asdict(self).items() if name not in _FREE},
-            "arithmetic": _ARITHMETIC,
-        }
+        """The settings that decide what the steps are, for the journal's key; the others may change at a restart."""
+        chosen = {name: value for name, value in self.arguments().items() if name not in _FREE}
+        return {**chosen, "arithmetic": _ARITHMETIC}
 
 
 def learning_rate_factor(settings: FinetuneSettings, step: int) -> float:

@@ -37,9 +37,9 @@ def losses(data: str, name: str, settings: FinetuneSettings = TRAINING, **option
     curve: list[float] = []
     finetune(
         open_checkpoint("tiny.st"),
-        Path(name),
+        source,
         settings,
-        data=source,
+        target=Path(name),
         on_step=lambda p: curve.append(p["loss"]),
     )
     return curve
@@ -49,7 +49,7 @@ def encoded(
     reference: str, target: str, settings: EncodeSettings = ENCODING, **options: Any
 ) -> dict[str, Any]:
     named = {k: options.pop(k) for k in ("captions", "streaming") if k in options}
-    examples = open_examples(reference, seed=0, side=64, **named)
+    examples = open_examples(reference, **named)
     return encode(open_checkpoint("tiny.st"), examples, Path(target), settings, **options)
 
 
@@ -154,7 +154,7 @@ def test_shards_do_not_depend_on_the_processes(place: Path) -> None:
     write_tars(place / "tars", 2, 5)
     encoded("tars", "whole", SMALL, streaming=True)
     for rank in (0, 2, 1):
-        examples = open_examples("tars", seed=0, side=64, streaming=True)
+        examples = open_examples("tars", streaming=True)
         job = _Job(open_checkpoint("tiny.st"), examples, Path("parts"), SMALL, None, "cpu", Progress())
         job.begin(False)
         job.shards(rank, 3)

@@ -86,7 +86,7 @@ def test_what_is_missing_is_named(place: Path, sanactl: Program) -> None:
     assert "tars/002.tar: no such file" in sanactl.fails(*command, "tars/{000..002}.tar")
     assert "no such file" in sanactl.fails(*command, "tars/*.tgz")
     (place / "x.csv").write_text("a,b\n")
-    assert "x.csv: is no folder of images" in sanactl.fails(*command, "x.csv")
+    assert "x.csv, line 1: no column image path (file_name, " in sanactl.fails(*command, "x.csv")
     (place / "tars/001.tar").write_bytes(b"nothing")
     assert "tars/001.tar: not a whole .tar file" in sanactl.fails(*command, "tars")
 

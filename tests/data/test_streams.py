@@ -113,7 +113,7 @@ def test_a_bad_picture_without_a_name_counts_once(place: Path, monkeypatch: pyte
 
 def test_a_stream_is_read_once_in_order_for_encoding(place: Path) -> None:
     write_tars(place / "tars", 2, 2)
-    table = open_examples("tars", seed=0, side=64, captions="json.short", streaming=True)
+    table = open_examples("tars", captions="json.short", streaming=True)
     assert [table.texts(row) for row in range(4)] == [[f"short {i}"] for i in range(4)]
     with pytest.raises(EndOfExamples):
         table.image(4)

@@ -48,7 +48,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(place: Path, kind: str) -> Non
 
     def train(target: str, progress: Progress) -> None:
         data = open_training_data("data", seed=0, height=64, width=64, **options)
-        finetune(open_checkpoint("tiny.st"), Path(target), SETTINGS, data=data, progress=progress)
+        finetune(open_checkpoint("tiny.st"), data, SETTINGS, target=Path(target), progress=progress)
 
     train("whole.st", Progress())
     with pytest.raises(KeyboardInterrupt):

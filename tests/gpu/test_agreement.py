@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_a_short_run_of_finetune(base: Checkpoint, gpu: torch.device, tmp_path: 
     for device in (gpu.type, "cpu"):
         curve: list[dict[str, Any]] = []
         target = tmp_path / f"{device}-{len(losses)}.st"
-        finetune(base, target, settings, data=ShapesSource(0), device=device, on_step=curve.append)
+        finetune(base, ShapesSource(0), replace(settings, device=device), target=target, on_step=curve.append)
         assert target.is_file()
         losses.append([point["loss"] for point in curve])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sanactl.checkpoint.open import open_checkpoint
-from sanactl.data import DatasetSource, RecordSource, ShapesSource, TableSource, open_training_data
+from sanactl.data import ShapesSource, TableSource, open_training_data
 from sanactl.errors import InputError, OutputExistsError, TrainingError
 from sanactl.files.images import write_png
 from sanactl.files.progress import Progress
@@ -34,7 +34,7 @@ def train(
     target: str, settings: FinetuneSettings = SETTINGS, data: Any = None, **options: Any
 ) -> dict[str, Any]:
     source = data or ShapesSource(0)
-    return finetune(open_checkpoint("tiny.st"), Path(target), settings, data=source, **options)
+    return finetune(open_checkpoint("tiny.st"), source, settings, target=Path(target), **options)
 
 
 def weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -112,7 +112,7 @@ def test_other_settings_or_data_start_anew(place: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train("other.st", progress=Stopper(3, signal.SIGINT))
     notes = Stopper()
-    train("other.st", resume=False, progress=notes)
+    train("other.st", replace(SETTINGS, resume=False), progress=notes)
     assert "resuming" not in notes.notes
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_state_is_named(place: Path) -> None:
     state.write_bytes(b"nonsense")
     with pytest.raises(InputError, match="--restart"):
         train("out.st")
-    train("out.st", resume=False)
+    train("out.st", replace(SETTINGS, resume=False))
 
 
 def test_parts_of_a_batch_make_the_same_gradient(place: Path) -> None:
@@ -176,8 +176,9 @@ def test_a_damaged_picture_keeps_what_is_done(place: Path) -> None:
     for i in range(8):
         write_png(np.full((64, 64, 3), 30 * i, np.uint8), place / f"{i}.png")
         records.append({"kind": "image", "path": f"{i}.png", "prompt": f"shade {i}"})
-    source = RecordSource(records, 0, 64, 64)
-    last = [source.records[source.order.row(p)]["path"] for p in range(8)][-1]
+    source = open_training_data(None, records=records, seed=0, height=64, width=64)
+    assert isinstance(source, TableSource)
+    last = [records[source.order.row(p)]["path"] for p in range(8)][-1]
     good = (place / last).read_bytes()
     (place / last).write_bytes(good[:40])
     with pytest.raises(InputError, match=last):
@@ -347,7 +348,8 @@ def test_image_records_from_a_pipe_or_a_file(place: Path, sanactl: Program) -> N
 
 def test_every_epoch_has_every_picture_in_a_new_order(place: Path) -> None:
     records = [{"kind": "image", "path": "x", "prompt": str(i)} for i in range(10)]
-    source = RecordSource(records, 3, 64, 64)
+    source = open_training_data(None, records=records, seed=3, height=64, width=64)
+    assert isinstance(source, TableSource)
     epochs = [[source.order.row(e * 10 + i) for i in range(10)] for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -372,7 +374,8 @@ def test_a_broken_picture_in_a_folder_is_named(place: Path, sanactl: Program) ->
     assert "1.png" in sanactl.fails("finetune", "tiny.st", "--data", "shots", "--steps", "1", "-b", "3")
 
 
-def test_the_dataset_class_reads_what_datasets_reads(place: Path) -> None:
-    source = DatasetSource(str(shots(place / "shots", 4)), 0, 32, 32)
+def test_pictures_come_in_the_size_that_is_asked_for(place: Path) -> None:
+    source = open_training_data(str(shots(place / "shots", 4)), height=32, width=32)
+    assert isinstance(source, TableSource)
     images, _ = source.batch([0, 1])
     assert images.shape == (2, 32, 32, 3)

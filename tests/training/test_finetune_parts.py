@@ -19,7 +19,7 @@ from sanactl.training.ancestry import new_blocks
 from sanactl.training.finetune import FinetuneSettings
 from sanactl.training.memory_plan import plan_memory
 from tests.program import Program
-from tests.training.test_finetune import Stopper, train
+from tests.training.test_finetune import SETTINGS, Stopper, train
 
 SHORT = ("--steps", "2", "-b", "2", "--lr", "1e-2", "--warmup", "1")
 
@@ -181,12 +181,13 @@ def test_a_tracker_goes_on_where_it_was(place: Path) -> None:
 
     from sanactl.training.tracking import open_tracker
 
-    assert train("out.st", tracker="tensorboard", progress=Stopper(3, signal.SIGTERM))["step"] == 3
+    tracked = replace(SETTINGS, tracker="tensorboard")
+    assert train("out.st", tracked, progress=Stopper(3, signal.SIGTERM))["step"] == 3
     lost = open_tracker("tensorboard", Path("out.st"), {}, key="", first=3)
     lost.log({"loss": 1e9}, step=4)
     lost.finish()
     points: list[dict[str, Any]] = []
-    train("out.st", tracker="tensorboard", on_step=points.append)
+    train("out.st", tracked, on_step=points.append)
     events = EventAccumulator("out.tensorboard").Reload().Scalars("loss")
     assert [e.step for e in events] == [1, 2, 3, 4, 5, 6]
     assert [e.value for e in events] == pytest.approx([p["loss"] for p in points])

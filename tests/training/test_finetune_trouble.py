@@ -37,7 +37,7 @@ def test_the_layer_of_a_nan_is_named(place: Path) -> None:
     save_file(tensors, "tiny.st", metadata)
     layer = "transformer_blocks.1.ff.conv_inverted"
     with pytest.raises(TrainingError, match=f"step 1.*the output of {layer}"):
-        finetune(open_checkpoint("tiny.st"), Path("out.st"), SETTINGS, data=ShapesSource(0))
+        finetune(open_checkpoint("tiny.st"), ShapesSource(0), SETTINGS, target=Path("out.st"))
     assert not list(place.glob(".out.st.training/*"))
 
 
