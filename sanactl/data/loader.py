@@ -92,6 +92,9 @@ class ReadAhead:
         workers: processes; at least one.
         pinned: whether batches lie in memory that a GPU copies from while it computes.
 
+    Attributes:
+        loader: torch's loader; each of its processes reads `AHEAD` batches ahead.
+
     Raises:
         TrainingError: of `batch`: one of the processes ended.
     """
@@ -110,7 +113,7 @@ class ReadAhead:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of more processes than cores, which is for the user to choose
-            loader = DataLoader(
+            self.loader = DataLoader(
                 PositionDataset(source),
                 batch_sampler=_Parts(plan),
                 num_workers=1 if isinstance(source.examples, StreamTable) else workers,
@@ -123,7 +126,7 @@ class ReadAhead:
         others = multiprocessing.active_children()
         with warnings.catch_warnings(), _own_child_handler():
             warnings.simplefilter("ignore")
-            self._batches: Any = iter(loader)
+            self._batches: Any = iter(self.loader)
         self._workers = [p for p in multiprocessing.active_children() if p not in others]
         atexit.register(self.close)
 

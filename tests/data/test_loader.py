@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sanactl.data import TableSource, open_training_data
+from sanactl.data.sources import Fetched
 from sanactl.errors import InputError, TrainingError
 from tests.pictures import MIXED, spoil, write_folder, write_tars
 from tests.program import Program, heed_interrupts
+from tests.training.test_finetune import SETTINGS, Stopper, train, weights
 
 
 def opened(reference: str | None, **options: Any) -> TableSource:
@@ -66,7 +69,7 @@ def test_the_same_batches_from_any_number_of_processes(place: Path, kind: str) -
     reference = {"tars": "tars", "stream": "tars", "shapes": None, "parquet": "parquet"}.get(kind, "shots")
     here = opened(reference, **options.get(kind, {}))
     wanted = [(images.tobytes(), captions) for images, captions in map(here.batch, plan(here))]
-    for workers in (1, 3):
+    for workers in (1, 2):
         source = opened(reference, **options.get(kind, {}))
         said: list[str] = []
         source.announce(said.append)
@@ -74,6 +77,56 @@ def test_the_same_batches_from_any_number_of_processes(place: Path, kind: str) -
         assert sorted(source.skipped) == sorted(here.skipped)
         assert len(said) == len(here.skipped) == (2 if kind == "bad" else 0)
     assert read(opened(reference, **options.get(kind, {})), 2, first=3) == wanted[3:]
+
+
+def test_it_is_torchs_loader_over_a_dataset_by_position(place: Path) -> None:
+    """Any example by its position, without the ones before it; the loader reads ahead in processes of its own."""
+    from torch.utils.data import DataLoader, Dataset
+
+    from sanactl.data.loader import PositionDataset, ReadAhead
+
+    write_folder(place / "shots", 7)
+    source = opened("shots")
+    dataset = PositionDataset(source)
+    assert isinstance(dataset, Dataset)
+    for position in (20, 3, 11):
+        fetched = dataset[position]
+        images, (caption,) = opened("shots").batch([position])
+        assert isinstance(fetched, Fetched) and fetched.image is not None
+        assert fetched.caption == caption and (fetched.image == images[0]).all()
+    ahead = ReadAhead(source, lambda: plan(source), workers=2)
+    assert isinstance(ahead.loader, DataLoader)
+    assert (ahead.loader.num_workers, ahead.loader.prefetch_factor, ahead.loader.pin_memory) == (2, 2, False)
+    assert len(multiprocessing.active_children()) == 2
+    ahead.close()
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_step(place: Path) -> None:
+    """Whoever begins at a step, in whatever epoch, finds the examples that one who began at 0 finds there."""
+    write_folder(place / "shots", 7, MIXED)
+    for options in ({}, {"buckets": True}):
+        whole = read(opened("shots", **options), 2, steps=12)  # five epochs
+        for first in (1, 5, 9):
+            assert read(opened("shots", **options), 1, first=first, steps=12) == whole[first:]
+        assert read(opened("shots", seed=1, **options), 1, steps=12) != whole
+    captions = [caption for _, some in whole for caption in some]
+    assert len(set(captions)) == 7
+
+
+@pytest.mark.parametrize("workers", [(0, 2), (2, 1)])
+def test_a_stopped_run_goes_on_with_other_workers(place: Path, workers: tuple[int, int]) -> None:
+    write_folder(place / "shots", 7)
+    whole: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
+    settings = replace(SETTINGS, batch_size=3, workers=0)
+    train("whole.st", settings, data=opened("shots"), on_step=whole.append)
+    before, after = (replace(settings, workers=count) for count in workers)
+    stopper = Stopper(4, signal.SIGTERM)
+    assert train("parts.st", before, data=opened("shots"), progress=stopper)["step"] == 4
+    train("parts.st", after, data=opened("shots"), on_step=parts.append)
+    assert [p["loss"] for p in parts] == [p["loss"] for p in whole]
+    one, two = weights("whole.st"), weights("parts.st")
+    assert all((one[name] == two[name]).all() for name in one)
 
 
 def test_errors_come_as_they_are(place: Path) -> None:
