@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
 
 import typer
 
@@ -13,6 +12,7 @@ from sanactl.cli.frame.options import (
     Device,
     Dtype,
     Force,
+    GuidanceScale,
     Instruction,
     Negative,
     Output,
@@ -21,6 +21,7 @@ from sanactl.cli.frame.options import (
     PromptsFile,
     Revision,
     Seed,
+    Steps,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -31,8 +32,8 @@ def importance(
     checkpoint: CheckpointArgument = None,
     prompts: PromptsFile = None,
     prompt: Prompt = None,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
-    guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
+    steps: Steps = None,
+    guidance: GuidanceScale = None,
     negative: Negative = None,
     instruction: Instruction = None,
     plot: Plot = None,

@@ -9,10 +9,14 @@ from typing import Annotated, Optional
 import typer
 
 from sanactl.cli.frame.options import (
+    BatchSize,
     CheckpointArgument,
     Device,
     Dtype,
+    FlowShift,
     Force,
+    GuidanceScale,
+    Height,
     Instruction,
     Negative,
     Output,
@@ -21,6 +25,8 @@ from sanactl.cli.frame.options import (
     Revision,
     Seed,
     Sheet,
+    Steps,
+    Width,
 )
 from sanactl.records.records import Record
 
@@ -32,22 +38,26 @@ def sample(
     checkpoint: CheckpointArgument = None,
     prompts: PromptsFile = None,
     prompt: Prompt = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Images of each prompt.")] = 4,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, metavar="INT", help="Images of each prompt.")
+    ] = 4,
     limit: Annotated[
         Optional[int],
-        typer.Option(min=1, help="Take only this many prompts, evenly spread.", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Take only this many prompts, evenly spread. Default: all.",
+            show_default=False,
+        ),
     ] = None,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Sampler steps.", show_default=False)] = None,
-    guidance: Annotated[Optional[float], typer.Option(help="Guidance scale.", show_default=False)] = None,
-    height: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
-    width: Annotated[Optional[int], typer.Option(min=32, help="Pixels.", show_default=False)] = None,
-    flow_shift: Annotated[Optional[float], typer.Option(help="Of the scheduler.", show_default=False)] = None,
+    steps: Steps = None,
+    guidance: GuidanceScale = None,
+    height: Height = None,
+    width: Width = None,
+    flow_shift: FlowShift = None,
     negative: Negative = None,
     instruction: Instruction = None,
-    batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", "-b", min=1, help="Images taken on at once; it never changes an image."),
-    ] = 32,
+    batch_size: BatchSize = 32,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
