@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sanactl.data.buckets import nearest_bucket
+from sanactl.data.long_captions import LongCaptions
 from sanactl.data.sources import fit
 from sanactl.data.streams import EndOfExamples, StreamTable
 from sanactl.errors import InputError
@@ -34,12 +35,14 @@ class Shard:
         read: rows that were there, unreadable ones counted.
         skipped: a line for each unreadable one.
         ended: whether the data ended before the last row.
+        long: the captions that were cut.
     """
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     read: int = 0
     skipped: list[str] = field(default_factory=list)
     ended: bool = False
+    long: LongCaptions = field(default_factory=LongCaptions)
 
 
 def encode_shard(
@@ -93,7 +96,9 @@ def encode_shard(
     for group in waiting.values():
         latents.update(_latents(group, examples.name, encoders, dtype))
     done = sorted(latents)
-    texts = _texts([text for row in done for text in captions[row]], encoders, dtype, batch_size)
+    in_order = [text for row in done for text in captions[row]]
+    shard.long.add(in_order, encoders)
+    texts = _texts(in_order, encoders, dtype, batch_size)
     columns = len(examples.captions.columns)
     shard.tensors = _pack([latents[row] for row in done], texts, columns, dtype, encoders.text_width)
     return shard

@@ -122,6 +122,15 @@ class Conditions:
 
         self.ahead = ReadAhead(self.data, plan, workers=workers, pinned=accelerator.device.type == "cuda")
 
+    def long_captions(self) -> str | None:
+        """A line about captions that are cut, or None. Those of encoded data were cut when they were encoded."""
+        from sanactl.data.long_captions import long_captions_of
+        from sanactl.data.sources import TableSource
+
+        if self.encoders is None or not isinstance(self.data, TableSource):
+            return None
+        return long_captions_of(self.data.examples, self.encoders).note
+
     def close(self) -> None:
         """Ends the processes that read images."""
         if self.ahead is not None:

@@ -165,6 +165,8 @@ class _Run:
         with self._workers() as workers:
             conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
             self.data.announce(progress.note)
+            if accelerator.is_main_process and (line := conditions.long_captions()):
+                progress.note(line)
             if settings.cache and first < settings.steps:
                 conditions.fill_cache(progress)
             taught = None

@@ -155,10 +155,10 @@ def test_shards_do_not_depend_on_the_processes(place: Path) -> None:
     encoded("tars", "whole", SMALL, streaming=True)
     for rank in (0, 2, 1):
         examples = open_examples("tars", streaming=True)
-        job = _Job(open_checkpoint("tiny.st"), examples, Path("parts"), SMALL, None, "cpu", Progress())
+        job = _Job(open_checkpoint("tiny.st"), examples, Path("parts"), SMALL, "cpu", Progress())
         job.begin(False)
         job.shards(rank, 3)
-    job.complete()
+    job.folder.complete("tars", 0)
     assert snapshot(place / "parts") == snapshot(place / "whole")
     assert len(list(place.glob("whole/0*"))) == 4
 
@@ -218,6 +218,36 @@ def test_a_stream_in_buckets_up_to_a_count(place: Path) -> None:
     summary = encoded("tars", "few", replace(SMALL, count=5, buckets=True), streaming=True)
     assert summary["examples"] == 5
     assert encoded("tars", "all", replace(SMALL, count=50), streaming=True)["examples"] == 8
+
+
+def long_captions(place: Path, count: int) -> None:
+    folder = write_folder(place / "shots", count)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows[1::3]:
+        row["text"] = "a very long caption, " * 20
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_captions_that_are_cut_are_counted(
+    place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, from both commands: exact while encoding, and before training for a sample of large data."""
+    long_captions(place, 9)
+    told = "warning: 3 of 9 captions have more than the 16 tokens that the model is given, and are cut; the first is"
+    encode_it = ("encode", "tiny.st", "--data", "shots", "--shard-size", "30KB", "-o", "latents")
+    train_it = ("finetune", "tiny.st", "--data", "shots", "--steps", "1", "-b", "2", "-o")
+    for command in (encode_it, (*train_it, "a.st")):
+        sanactl(*command)
+        assert sanactl.said.count("captions") == 1
+        assert f"{told} 'a very long caption, a very long caption," in sanactl.said
+    sanactl(*encode_it)  # all is there
+    assert "captions" not in sanactl.said
+    write_tars(place / "tars", 1, 3)
+    sanactl("encode", "tiny.st", "--data", "tars", "--streaming", "-o", "streamed")
+    assert "captions" not in sanactl.said
+    monkeypatch.setattr("sanactl.data.long_captions.LOOKED_AT", 3)
+    sanactl(*train_it, "b.st", "--captions", "short:1,text:1")
+    assert "warning: 1 of 5 captions in a sample of 3 of 9 examples have more than" in sanactl.said
 
 
 def test_bad_pictures_are_left_out(place: Path, sanactl: Program) -> None:

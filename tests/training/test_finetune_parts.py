@@ -155,6 +155,23 @@ def test_the_plan_says_what_would_help(
     assert plan(10**12, accumulate=8).parts["part gradients"] == whole.parts["gradients"]
 
 
+def test_settings_of_a_later_diffusers_are_left_out_and_kept(place: Path, sanactl: Program) -> None:
+    """A config with keys that this diffusers does not know trains as one without, and the result has them still."""
+    from safetensors.numpy import save_file
+
+    tiny = open_checkpoint("tiny.st")
+    later = {"rope_scale": 2.0, "windows": [1, 2], "router": {"experts": 4}}
+    config = {**dict(tiny.config), **later, "_class_name": "SanaTransformer2DModel"}
+    save_file(load_file("tiny.st"), "later.st", metadata={**tiny.metadata, "config": json.dumps(config)})
+    sanactl("finetune", "tiny.st", *SHORT, "-o", "a.st")
+    sanactl("finetune", "later.st", *SHORT, "-o", "b.st", "--teacher", "later.st", "--teacher-weight", "0",
+            "--feature-weight", "0")  # fmt: skip
+    assert "training needs about" in sanactl.said
+    one, two = load_file("a.st"), load_file("b.st")
+    assert all((one[name] == two[name]).all() for name in one)
+    assert {key: open_checkpoint("b.st").config[key] for key in later} == later
+
+
 def test_what_cannot_fit_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program) -> None:
     monkeypatch.setattr("sanactl.training.memory_plan._device_memory", lambda device: (10_000, 20_000))
     said = sanactl.fails("finetune", "tiny.st", *SHORT, code=2)

@@ -1,0 +1,138 @@
+"""The folder that `encode` writes: its index, the empty prompt, and the shards that are there already."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.data.bad import check_bad
+from sanactl.data.encode_plan import EncodePlan
+from sanactl.data.encoded import EMPTY, FORMAT, INDEX, is_encoded, read_index
+from sanactl.errors import InputError, OutputExistsError, SanactlError
+from sanactl.files.atomic import atomic_path, check_target
+from sanactl.files.safetensors import read_header
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ShardFolder"]
+
+
+class ShardFolder:
+    """A folder of shards while it is written.
+
+    Args:
+        path: the folder.
+        plan: of the shards.
+    """
+
+    def __init__(self, path: Path, plan: EncodePlan) -> None:
+        self.path, self.plan = path, plan
+
+    def begin(self, force: bool) -> None:
+        """Makes the folder and its first index, unless they are there.
+
+        Raises:
+            OutputExistsError: the folder holds something else.
+        """
+        path = self.path
+        if not path.exists():
+            check_target(path)
+            path.mkdir()
+        elif is_encoded(path):
+            if read_index(path).get("key") == self.plan.key:
+                return
+            if not force:
+                raise OutputExistsError(
+                    f"{path} was encoded from other data or with other settings",
+                    hint="name another with -o, or replace it with --force",
+                )
+            for old in [path / INDEX, path / EMPTY, *path.glob("[0-9]*.safetensors")]:
+                old.unlink(missing_ok=True)
+        elif not path.is_dir() or any(path.iterdir()):
+            raise OutputExistsError(f"{path} already exists", hint="name another with -o")
+        self._write_index({"complete": False})
+
+    @property
+    def has_empty(self) -> bool:
+        """Whether the empty prompt's embedding is there."""
+        return (self.path / EMPTY).exists()
+
+    def write_empty(self, text: torch.Tensor) -> None:
+        """Writes the embedding [tokens, D] of the empty prompt."""
+        from sanactl.model.saving import write_tensors
+
+        with atomic_path(self.path / EMPTY, force=True) as temporary:
+            write_tensors({"text": text}, temporary, {"format": "pt"})
+
+    def about(self, number: int) -> dict[str, Any] | None:
+        """What a shard that is there tells of itself; None if it is not there, or another run's."""
+        if not self._shard(number).exists():
+            return None
+        try:
+            about = json.loads(read_header(self._shard(number)).metadata.get("sanactl.latents", "{}"))
+        except (InputError, ValueError):
+            return None
+        return about if isinstance(about, dict) and about.get("key") == self.plan.key else None
+
+    def write(self, number: int, tensors: dict[str, torch.Tensor], **about: Any) -> dict[str, Any]:
+        """Writes a shard whole; what it tells of itself: `about` and the key."""
+        from sanactl.model.saving import write_tensors
+
+        told = {"key": self.plan.key, **about}
+        metadata = {"format": "pt", "sanactl.latents": json.dumps(told)}
+        with atomic_path(self._shard(number), force=True) as temporary:
+            write_tensors(tensors, temporary, metadata)
+        return told
+
+    def complete(self, name: str, max_bad: int) -> None:
+        """Lists the shards in the index, which makes the folder whole.
+
+        Args:
+            name: of the data, for errors.
+            max_bad: how many images may be unreadable.
+
+        Raises:
+            InputError: more images could not be read, all processes counted; or none could.
+            SanactlError: a shard is missing.
+        """
+        shards: list[dict[str, Any]] = []
+        skipped: list[str] = []
+        number = 0
+        while self.plan.shard(number) is not None:
+            about, path = self.about(number), self._shard(number)
+            if about is None:
+                if self.plan.exact or (shards and not shards[-1]["read"] == self.plan.rows):
+                    raise SanactlError(f"{path} is missing", hint="run the same command again")
+                break
+            count = read_header(path).tensors["shapes"].shape[0]
+            shards.append(
+                {"file": path.name, "count": count, "bytes": path.stat().st_size, "read": about["rows"]}
+            )
+            skipped += about["skipped"]
+            number += 1
+            if about["last"]:
+                break
+        if len(skipped) > max_bad:
+            check_bad(len(skipped), max_bad, InputError(skipped[-1]))
+        examples = sum(s["count"] for s in shards)
+        if not examples:
+            raise InputError(f"{name}: none of its images can be read")
+        self._write_index(
+            {
+                "complete": True,
+                "examples": examples,
+                "bytes": sum(s["bytes"] for s in shards),
+                "skipped": skipped,
+                "shards": shards,
+            }
+        )
+
+    def _shard(self, number: int) -> Path:
+        return self.path / f"{number:05d}.safetensors"
+
+    def _write_index(self, more: dict[str, Any]) -> None:
+        index = {"format": FORMAT, "key": self.plan.key, "settings": self.plan.about, **more}
+        with atomic_path(self.path / INDEX, force=True) as temporary:
+            temporary.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
