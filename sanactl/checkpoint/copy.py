@@ -10,8 +10,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sanactl.checkpoint.open import Stamp
 from sanactl.checkpoint.plan import Bytes
+from sanactl.checkpoint.table import Stamp
 from sanactl.errors import InputError, SanactlError
 
 __all__ = ["Sources", "copy_folder", "copy_span", "pwrite_all"]

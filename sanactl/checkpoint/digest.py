@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.checkpoint.metadata import compact_json
-from sanactl.checkpoint.table import Stamp, TensorRef
+from sanactl.checkpoint.spans import Stamp, TensorRef
 from sanactl.errors import InputError
 from sanactl.files.content import Span, known_hashes, span_hashes
 from sanactl.files.progress import SILENT, Progress

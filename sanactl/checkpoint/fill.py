@@ -1,4 +1,4 @@
-"""Filling the files of a write: safetensors files by copies and computed values, a .pth through its zip archive."""
+"""Filling the files of a write: safetensors files by copies and computed values, others through their layout."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sanactl.checkpoint.copy import Sources, copy_span, pwrite_all
 from sanactl.checkpoint.extents import Computed, Copied, Extent, cut, extents_of, whole_pages, windows_of
+from sanactl.checkpoint.layouts.entry import Layout
 from sanactl.checkpoint.plan import Bytes, PlannedTensor, Zeros
 from sanactl.files import direct_io
 from sanactl.files.direct_io import PAGE
@@ -21,7 +22,7 @@ from sanactl.files.progress import Progress
 from sanactl.files.safetensors import DTYPE_BYTES, TensorInfo, encode_header, placement
 from sanactl.files.threads import in_threads
 
-__all__ = ["OutputFile", "create_file", "fill_files", "write_native"]
+__all__ = ["OutputFile", "create_file", "fill_files", "write_passing"]
 
 _CHUNK = 32 << 20  # bytes of a source that the kernel is asked to copy at a time
 _SHARE = 1 << 30  # bytes that a file is made to share with its source at a time
@@ -216,23 +217,24 @@ def _put(extent: Extent, sources: Sources, out: memoryview) -> None:
     compute(extent.tensor, extent.offset // DTYPE_BYTES[extent.tensor.dtype], out, sources.read_joined)
 
 
-def write_native(
+def write_passing(
     path: Path,
+    layout: Layout,
     tensors: Mapping[str, PlannedTensor],
     metadata: Mapping[str, str],
     sources: Sources,
     progress: Progress,
 ) -> None:
-    """A .pth of the native layout. Its zip archive wants a checksum of every byte, so here they pass through."""
-    from sanactl.checkpoint.layouts.pth_write import write_pth
+    """A file of another layout, whose bytes all pass through here: a .pth wants a checksum of each."""
 
     def chunks(name: str) -> Iterator[bytes]:
         for part in _parts(tensors[name], sources):
             yield part
             progress.advance(len(part))
 
+    assert layout.write is not None, layout
     listed = ((name, tensor.dtype, tensor.shape) for name, tensor in tensors.items())
-    write_pth(path, listed, {key: value for key, value in metadata.items() if key != "format"}, chunks)
+    layout.write(path, listed, {key: value for key, value in metadata.items() if key != "format"}, chunks)
 
 
 def _parts(tensor: PlannedTensor, sources: Sources) -> Iterator[bytes]:

@@ -15,18 +15,17 @@ from sanactl.checkpoint.folder import (
     read_json,
     transformer_folder,
 )
+from sanactl.checkpoint.layouts.registry import SAFETENSORS, layout_read
 from sanactl.checkpoint.metadata import COMPONENTS
 from sanactl.errors import InputError, SanactlError
 from sanactl.files.json_values import brief, shown
 from sanactl.files.lfs import is_pointer, pointer_error
 from sanactl.files.paths import user_path
 
-__all__ = ["INDEX_NAME", "PICKLES", "WEIGHTS_NAME", "Located", "local_path", "locate", "read_json"]
+__all__ = ["INDEX_NAME", "WEIGHTS_NAME", "Located", "local_path", "locate", "read_json"]
 
 _HUB_TIMEOUT = 10.0  # seconds
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z")  # the Hub's own limit
-PICKLES = {".pth", ".pt", ".ckpt", ".bin"}
-_FILES = {".st", ".safetensors", ".json", *PICKLES}
 
 
 def locate(
@@ -63,16 +62,14 @@ def local_path(text: str) -> Path:
 
 def _is_hub_id(text: str) -> bool:
     """Whether `owner/name` can be meant: no file's suffix, and no local folder of the owner's name."""
-    return (
-        bool(_HUB_ID.match(text))
-        and Path(text).suffix.lower() not in _FILES
-        and not Path(text).parent.exists()
-    )
+    suffix = Path(text).suffix.lower()
+    of_a_file = suffix in (*SAFETENSORS, ".json") or layout_read(suffix) is not None
+    return bool(_HUB_ID.match(text)) and not of_a_file and not Path(text).parent.exists()
 
 
 def _nearby(path: Path) -> str:
     try:
-        names = sorted(item.name for item in path.parent.iterdir() if item.suffix in (".st", ".safetensors"))
+        names = sorted(item.name for item in path.parent.iterdir() if item.suffix in SAFETENSORS)
     except (OSError, ValueError):
         return f"there is no folder {shown(str(path.parent))} either"
     return (
@@ -85,8 +82,8 @@ def _nearby(path: Path) -> str:
 def _file(path: Path) -> Located:
     if is_pointer(path):
         raise pointer_error(path)
-    if path.suffix.lower() in PICKLES:
-        raise InputError(f"{path} is a pickled checkpoint", hint=f"sanactl convert {path} gives a .st file")
+    if layout := layout_read(path.suffix.lower()):
+        raise InputError(f"{path} is {layout.what}", hint=f"sanactl convert {path} gives a .st file")
     if re.search(r"-\d{5}-of-\d{5}\.safetensors$", path.name):
         raise InputError(f"{path} is one shard of several", hint=f"name its folder, {path.parent}")
     config = None

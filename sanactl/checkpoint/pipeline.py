@@ -11,6 +11,7 @@ from typing import Any
 from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
 from sanactl.checkpoint.copy import Sources, copy_folder
 from sanactl.checkpoint.fill import fill_files
+from sanactl.checkpoint.layouts.registry import DIFFUSERS
 from sanactl.checkpoint.locate import read_json
 from sanactl.checkpoint.metadata import COMPONENTS, encode_metadata
 from sanactl.checkpoint.plan import Plan
@@ -52,8 +53,8 @@ def write_pipeline(
         SanactlError: as `write_checkpoint`.
     """
     path = user_path(target)
-    if plan.layout != "diffusers":
-        raise UsageError(f"{path}: a pipeline folder takes no native checkpoint")
+    if plan.layout != DIFFUSERS:
+        raise UsageError(f"{path}: a pipeline folder takes no {plan.layout} checkpoint")
     missing = [name for name in COMPONENTS if name not in plan.components]
     if missing:
         raise InputError(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sanactl.checkpoint.open import Checkpoint, TensorRef
 from sanactl.checkpoint.sana import forward_flops
+from sanactl.checkpoint.table import Checkpoint, TensorRef
 from sanactl.files.content import zeros_hash
 from sanactl.files.passing import PassingHashes
 from sanactl.files.safetensors import tensor_bytes
@@ -132,7 +132,7 @@ class Plan:
         components, sampling, lineage: see `Checkpoint`.
         extra: header strings to keep (the parent's modelspec keys).
         warnings: lines that a person should see before the plan is executed.
-        layout: "diffusers", or "native" for a .pth.
+        layout: "diffusers", or the name of another in `sanactl.checkpoint.layouts`, whose names `tensors` has.
         made: hashes of tensors that were computed when the plan was written.
     """
 
@@ -172,7 +172,7 @@ class Plan:
         before = self.before
         if before is None:
             return {}
-        if self.layout == "native":  # the same bytes under diffusers' names, where nothing is cast
+        if self.layout != "diffusers":  # the same bytes under other names, where nothing is cast
             copied = all(isinstance(tensor.source, Bytes) for tensor in self.tensors.values())
             return dict(before.hashes) if copied else {}
         places = {ref: before.hashes[name] for name, ref in before.tensors.items()}

@@ -1,49 +1,150 @@
-"""Where a tensor's bytes lie, and what tells whether the file was replaced since."""
+"""A checkpoint as a table of tensors: what is known of it once it is opened, whatever its layout."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Stamp", "TensorRef"]
+from sanactl.checkpoint.config import SanaConfig
+from sanactl.checkpoint.digest import content_digest, hash_tensors, unread_bytes
+from sanactl.checkpoint.sana import BLOCK
+from sanactl.checkpoint.spans import Stamp, TensorRef
+from sanactl.errors import InputError
+from sanactl.files.progress import SILENT, Progress
+
+__all__ = ["Checkpoint", "Stamp", "TensorRef"]
+
+_LONG = 1_000_000_000  # bytes, whose reading is shown
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """A tensor's bytes in a file (row-major, little-endian).
+@dataclass(frozen=True)
+class Checkpoint:
+    """A SANA transformer on disk, opened and checked; its tensors are not read.
 
     Attributes:
-        file: that holds them.
-        offset: of the first byte from the start of the file.
-        nbytes: how many.
-        dtype: safetensors' name ("BF16").
-        shape: dimensions.
+        ref: what the user named.
+        path: the file, or the folder that holds the transformer's config.json.
+        kind: "file", "folder", "pipeline", "hub" or "native".
+        tensors: name (diffusers layout) to place.
+        config: of the `SanaTransformer2DModel`, checked and complete.
+        components: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
+            an absolute path or a Hub id. Empty for a bare transformer.
+        sampling: default sampling settings, {} where none are given.
+        lineage: how it was made, oldest first.
+        metadata: the header's strings as they stand (of all shards together).
+        headers: (file, header bytes' length) of each file, in order.
+        stamps: state of each file when it was opened.
+        notes: what a person should know of how it was opened.
     """
 
-    file: Path
-    offset: int
-    nbytes: int
-    dtype: str
-    shape: tuple[int, ...]
+    ref: str
+    path: Path
+    kind: str
+    tensors: Mapping[str, TensorRef]
+    config: SanaConfig
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    headers: tuple[tuple[Path, int], ...] = ()
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
-    def rows(self, start: int, stop: int) -> TensorRef:
-        """Rows `start` to `stop` of the first dimension: a narrower span of the same bytes."""
-        assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
-        row = self.nbytes // self.shape[0]
-        shape = (stop - start, *self.shape[1:])
-        return replace(self, offset=self.offset + start * row, nbytes=(stop - start) * row, shape=shape)
+    @property
+    def name(self) -> str:
+        """A short name for people and for the names of outputs: "base" for base.st, the folder's for a folder."""
+        path = self.path
+        if self.kind == "hub":
+            return self.ref.rsplit("/", 1)[-1]
+        if path.is_dir():
+            path = path.absolute()
+            return path.parent.name if path.name == "transformer" and path.parent.name else path.name
+        return path.stem
 
+    @property
+    def source(self) -> str:
+        """What opens it again, components and all: a Hub id and a pipeline folder by what the user named."""
+        return self.ref if self.kind in ("hub", "pipeline") else str(self.path)
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells whether a file was replaced or rewritten since it was opened."""
+    @property
+    def num_blocks(self) -> int:
+        return self.config.num_layers
 
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
+    @property
+    def num_parameters(self) -> int:
+        return sum(math.prod(ref.shape) for ref in self.tensors.values())
 
-    @classmethod
-    def of(cls, stat: os.stat_result) -> Stamp:
-        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(ref.nbytes for ref in self.tensors.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files, in order."""
+        return tuple(path for path, _ in self.headers)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Parameters by dtype, the commonest first."""
+        counts: dict[str, int] = {}
+        for ref in self.tensors.values():
+            counts[ref.dtype] = counts.get(ref.dtype, 0) + math.prod(ref.shape)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def block_tensors(self, index: int) -> dict[str, TensorRef]:
+        """Tensors of block `index` (from 0), named within the block ("attn1.to_q.weight")."""
+        if not 0 <= index < self.num_blocks:
+            raise InputError(
+                f"{self.ref} has no block {index}", hint=f"its blocks are 0 to {self.num_blocks - 1}"
+            )
+        return dict(self._by_block[index])
+
+    def outer_tensors(self) -> dict[str, TensorRef]:
+        """Tensors outside the blocks."""
+        return {name: ref for name, ref in self.tensors.items() if not BLOCK.match(name)}
+
+    @cached_property
+    def _by_block(self) -> list[dict[str, TensorRef]]:
+        """The tensors of each block, named within it: sorted out once, so that all blocks cost one reading."""
+        blocks: list[dict[str, TensorRef]] = [{} for _ in range(self.num_blocks)]
+        for name, ref in self.tensors.items():
+            if match := BLOCK.match(name):
+                blocks[int(match[1])][match[2]] = ref
+        return blocks
+
+    @cached_property
+    def hashes(self) -> dict[str, bytes]:
+        """The hash of each tensor's bytes; see `sanactl.checkpoint.digest`."""
+        return hash_tensors(self.tensors, self.stamps)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the checkpoint is known by ("sha256:..."): the same for the same tensors, config and metadata.
+
+        The files are read once, whole; a large one's hashes are remembered.
+        """
+        return content_digest(self.config, self.metadata, self.tensors, self.hashes)
+
+    def read_hashes(self, progress: Progress = SILENT, known: Mapping[str, bytes] | None = None) -> None:
+        """Take the hashes now, showing long reading to `progress`; those in `known` (by tensor) are not read."""
+        if "hashes" in self.__dict__:
+            return
+        left = min(
+            self.unread_bytes, sum(r.nbytes for n, r in self.tensors.items() if n not in (known or {}))
+        )
+        sink = progress if left >= _LONG else SILENT
+        sink.start(left, f"reading {self.name} once, to know it again")
+        try:
+            self.__dict__["hashes"] = hash_tensors(self.tensors, self.stamps, known, sink)
+        finally:
+            sink.close()
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes that would have to be read for `digest`."""
+        return 0 if "hashes" in self.__dict__ else unread_bytes(self.tensors)

@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sanactl.checkpoint.copy import Sources
-from sanactl.checkpoint.fill import OutputFile, create_file, fill_files, write_native
+from sanactl.checkpoint.fill import OutputFile, create_file, fill_files, write_passing
+from sanactl.checkpoint.layouts.registry import LAYOUTS
 from sanactl.checkpoint.locate import INDEX_NAME, WEIGHTS_NAME
 from sanactl.checkpoint.metadata import encode_metadata, portable_components
-from sanactl.checkpoint.open import Stamp
 from sanactl.checkpoint.plan import (
     Blend,
     Bytes,
@@ -30,6 +30,8 @@ from sanactl.checkpoint.plan import (
     Zeros,
     copy_of,
 )
+from sanactl.checkpoint.table import Stamp
+from sanactl.checkpoint.target import target_kind, target_layout
 from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.files.atomic import atomic_dir, atomic_path, check_target
 from sanactl.files.json_values import brief
@@ -53,7 +55,6 @@ __all__ = [
     "create_folder",
     "default_workers",
     "parse_size",
-    "target_kind",
     "write_checkpoint",
     "write_checkpoints",
     "write_json",
@@ -78,28 +79,6 @@ def parse_size(text: str | int) -> int:
     return int(size)
 
 
-def target_kind(target: str | os.PathLike[str]) -> str:
-    """What a target's name asks for: "file" (.st, .safetensors), "native" (.pth) or "folder" (no suffix).
-
-    What follows a dot and begins with a digit ("sana-1.5") is no suffix; a name that ends in a slash is a folder's.
-
-    Raises:
-        UsageError: any other suffix.
-    """
-    text = os.fspath(target)
-    suffix = "" if text.endswith(("/", os.sep)) else Path(text).suffix.lower()
-    if suffix in (".st", ".safetensors"):
-        return "file"
-    if suffix == ".pth":
-        return "native"
-    if re.fullmatch(r"\.[a-z]\w*", suffix):
-        raise UsageError(
-            f"cannot write {suffix} files ({text})",
-            hint="name a .st or a .pth file, or a folder (no suffix)",
-        )
-    return "folder"
-
-
 def write_checkpoint(
     plan: Plan,
     target: str | os.PathLike[str],
@@ -113,8 +92,8 @@ def write_checkpoint(
 
     Args:
         plan: what to write.
-        target: a .st or .safetensors file (one file that describes itself), a .pth for a native plan, or a folder
-            (config.json and one or several safetensors files, as diffusers writes them); see `target_kind`.
+        target: a .st or .safetensors file (one file that describes itself), a folder (config.json and one or several
+            safetensors files, as diffusers writes them), or for a plan of another layout its file; see `target_kind`.
         force: replace what is there; of a folder only one that holds nothing but a checkpoint.
         shard_size: largest shard of a folder in bytes ("5GB"); a single tensor is never split.
         progress: told the bytes as they are written.
@@ -162,9 +141,9 @@ def write_checkpoints(
             for (plan, _), path in zip(jobs, paths, strict=True):
                 kind = target_kind(path)
                 metadata = _metadata(plan, path, kind)
-                if kind == "native":
+                if layout := LAYOUTS.get(kind):
                     temporary = targets.enter_context(atomic_path(path, force))
-                    write_native(temporary, plan.tensors, metadata, sources, progress)
+                    write_passing(temporary, layout, plan.tensors, metadata, sources, progress)
                     continue
                 if kind == "folder":
                     made = create_folder(targets.enter_context(atomic_dir(path, force)), plan, metadata, size)
@@ -227,7 +206,7 @@ def _split(tensors: Mapping[str, PlannedTensor], shard_size: int) -> list[dict[s
 def _checked(plan: Plan, target: str | os.PathLike[str], force: bool) -> Path:
     """The target's path, once it is clear that it can be written."""
     kind, path = target_kind(target), user_path(target)
-    if (kind == "native") != (plan.layout == "native"):
+    if target_layout(target) != plan.layout:
         raise UsageError(
             f"{path}: a {plan.layout} plan makes no {kind}", hint="sanactl convert changes the layout"
         )

@@ -88,7 +88,7 @@ def init(
 
 def _check_name(output: Path) -> None:
     """Refuses a name that would promise another format than the one file that is written."""
-    from sanactl.checkpoint.write import target_kind
+    from sanactl.checkpoint.target import target_kind
     from sanactl.errors import UsageError
 
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.cli.frame.streams import note
 from sanactl.errors import InputError, UsageError
 from sanactl.files.json_values import brief, shown

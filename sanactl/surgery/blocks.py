@@ -8,8 +8,8 @@ from typing import Any
 
 from sanactl.checkpoint.generate import FLOAT_DTYPES
 from sanactl.checkpoint.metadata import lineage_entry
-from sanactl.checkpoint.open import Checkpoint
 from sanactl.checkpoint.sana import block_shapes
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import Ones, Plan, PlannedTensor, Zeros, copy_of
 from sanactl.errors import InputError
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sanactl.checkpoint.layouts.native import native_names
+from sanactl.checkpoint.layouts.entry import Layout
+from sanactl.checkpoint.layouts.registry import LAYOUTS
 from sanactl.checkpoint.metadata import lineage_entry
-from sanactl.checkpoint.open import Checkpoint, TensorRef
 from sanactl.checkpoint.sana import expected_tensors
-from sanactl.checkpoint.write import Blend, Bytes, Plan, PlannedTensor, target_kind
+from sanactl.checkpoint.table import Checkpoint, TensorRef
+from sanactl.checkpoint.target import target_layout
+from sanactl.checkpoint.write import Blend, Bytes, Plan, PlannedTensor
 from sanactl.errors import InputError, UsageError
 from sanactl.files.float8 import FLOAT8_DTYPES
 
@@ -37,8 +39,9 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
     """The plan that writes `checkpoint` under `target`'s layout.
 
     Args:
-        checkpoint: opened with `native=True` where it may be a .pth.
-        target: its name decides the layout: .st, .safetensors, .pth (native) or a folder (diffusers).
+        checkpoint: opened with `native=True` where it may be in another layout.
+        target: its name decides the layout: a .st or .safetensors file or a folder (diffusers), a .pth (native), or what
+            else `sanactl.checkpoint.layouts` writes.
         dtype: "bf16", "fp16" or "fp32" to cast every tensor, rounding to nearest even. None keeps all bytes, and the
             lineage as it is.
 
@@ -54,13 +57,15 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
             " floating-point numbers: a cast does not undo a quantisation",
             hint="take the checkpoint that it was made of",
         )
-    # in the order of the class's state dict, so that the same tensors give the same file whatever layout they come from
-    tensors = {
-        name: _converted((checkpoint.tensors[name],), wanted) for name in expected_tensors(checkpoint.config)
-    }
-    layout = "native" if target_kind(target) == "native" else "diffusers"
-    if layout == "native":
-        tensors = _native(checkpoint, wanted)
+    layout = target_layout(target)
+    if layout in LAYOUTS:
+        tensors = _renamed(checkpoint, LAYOUTS[layout], wanted)
+    else:
+        # in the order of the class's state dict: the same tensors give the same file whatever layout they come from
+        tensors = {
+            name: _converted((checkpoint.tensors[name],), wanted)
+            for name in expected_tensors(checkpoint.config)
+        }
     lineage = list(checkpoint.lineage)
     if wanted is not None and any(ref.dtype != wanted for ref in checkpoint.tensors.values()):
         parent = {"name": checkpoint.name}  # its digest is taken when the plan is written
@@ -91,30 +96,24 @@ def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor
     return PlannedTensor(wanted, shape, Blend(((joined, 1.0),)))
 
 
-def _native(checkpoint: Checkpoint, wanted: str | None) -> dict[str, PlannedTensor]:
-    """The checkpoint's tensors under their native names, fused where the reference code fuses them."""
-    config, where = checkpoint.config, checkpoint.ref
-    if config.qk_norm not in (None, "rms_norm_across_heads"):
-        raise InputError(f"{where}: the native layout has no qk_norm {config.qk_norm}")
-    if not config.width == config.cross_width == config.cross_attention_dim:
-        raise InputError(
-            f"{where}: the native layout has one width, and here attention is {config.width}, cross-attention"
-            f" {config.cross_width} and its input {config.cross_attention_dim} wide"
-        )
+def _renamed(checkpoint: Checkpoint, layout: Layout, wanted: str | None) -> dict[str, PlannedTensor]:
+    """The checkpoint's tensors under the names of another layout, joined where that joins them."""
+    assert layout.names is not None, layout
+    where = checkpoint.ref
     tensors: dict[str, PlannedTensor] = {}
     used: set[str] = set()
-    for native, names in native_names(config).items():
+    for joined, names in layout.names(checkpoint).items():
         refs = tuple(checkpoint.tensors[name] for name in names)
         if len({ref.dtype for ref in refs}) > 1:
             raise InputError(
-                f"{where}: {', '.join(names)} share the native tensor {native} and have different dtypes",
+                f"{where}: {', '.join(names)} share the {layout.name} tensor {joined} and have different dtypes",
                 hint="convert with --dtype",
             )
-        tensors[native] = _converted(refs, wanted)
+        tensors[joined] = _converted(refs, wanted)
         used.update(names)
     left = [name for name in checkpoint.tensors if name not in used]
     if left:
-        raise InputError(f"{where}: the native layout has no place for {left[0]}")
+        raise InputError(f"{where}: the {layout.name} layout has no place for {left[0]}")
     return tensors
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sanactl.checkpoint.config import MAX_BLOCKS
-from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import Plan, PlannedTensor, Zeros
 from sanactl.errors import UsageError
 from sanactl.files.json_values import brief

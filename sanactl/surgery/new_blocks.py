@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import Blend, Bytes, Normal, Ones, PlannedTensor, TensorSource, Zeros
 from sanactl.errors import UsageError
 from sanactl.surgery.blocks import (

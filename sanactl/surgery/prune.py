@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import Plan
 from sanactl.errors import InputError, UsageError
 from sanactl.surgery.blocks import child_plan, copied_block

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from sanactl.checkpoint.open import Checkpoint
+from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import parse_size
 from sanactl.errors import UsageError
 from sanactl.files.json_values import brief

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sanactl.checkpoint.write import target_kind
+from sanactl.checkpoint.target import target_kind
 from sanactl.errors import OutputExistsError, SanactlError, UsageError
 from sanactl.files.atomic import check_target
 from sanactl.training.figures import figures_path, is_figures
@@ -28,7 +28,7 @@ def check_outputs(target: Path, *, force: bool = False, tracker: str | None = No
     except UsageError:
         kind = ""
     if kind != "file" or target.is_dir():
-        what = f"no {target.suffix} files" if kind in ("", "native") else "one file, and not a folder"
+        what = "one file, and not a folder" if kind in ("file", "folder") else f"no {target.suffix} files"
         raise UsageError(
             f"finetune writes {what} ({target})",
             hint="name a .st file; sanactl convert makes other formats of it",

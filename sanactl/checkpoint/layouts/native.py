@@ -9,25 +9,17 @@ Source: `tools/convert_sana_to_diffusers.py` of the reference code.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sanactl.checkpoint.config import CONFIG_DEFAULTS, SanaConfig, check_config
-from sanactl.checkpoint.decode import decode_metadata
-from sanactl.checkpoint.folder import read_json
+from sanactl.checkpoint.config import CONFIG_DEFAULTS
 from sanactl.checkpoint.kinds import describe_kind
-from sanactl.checkpoint.layouts.pth import StateDict, read_pth
-from sanactl.checkpoint.metadata import resolve_components
-from sanactl.checkpoint.open import Checkpoint, Stamp, TensorRef
-from sanactl.checkpoint.sana import check_tensors
+from sanactl.checkpoint.spans import TensorRef
 from sanactl.errors import InputError
 from sanactl.files.json_values import shown
-from sanactl.files.safetensors import read_header
 
-__all__ = ["DROPPED", "implied_config", "native_names", "open_native", "plain_names", "unfuse"]
+__all__ = ["DROPPED", "implied_config", "native_names", "plain_names", "unfuse"]
 
 # Native tensors without a place in diffusers: computed there (position table) or taken from the text encoder (null
 # caption). They are named when they are left behind.
@@ -208,64 +200,3 @@ def unfuse(
     if strange:
         raise InputError(f"{where} holds {shown(strange[0])}, which has no counterpart in diffusers")
     return result, [name for name in tensors if name not in names]
-
-
-def open_native(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Open a file whose tensors are not where diffusers looks for them, as if they were.
-
-    Args:
-        path: a .pth, in the native layout or diffusers' own; or a .safetensors in the native one, or with prefixes.
-        where: what the user named.
-        config: diffusers config; default what sanactl stored in the file, else the config.json beside a file of
-            diffusers' layout, else `implied_config`.
-
-    Returns:
-        a checkpoint of kind "native". `metadata["sanactl.dropped"]` names, comma-separated, what it leaves out.
-    """
-    if path.suffix.lower() in (".st", ".safetensors"):
-        header = read_header(path)
-        tensors = {
-            n: TensorRef(path, i.offset, i.nbytes, i.dtype, i.shape) for n, i in header.tensors.items()
-        }
-        state = StateDict(tensors, header.metadata)
-    else:
-        state = read_pth(path)
-    stamp = Stamp.of(os.stat(path))
-    tensors = plain_names(state.tensors, where)
-    stored = decode_metadata(state.strings, where)
-    native = any(name.startswith("blocks.") for name in tensors)
-    known = config or stored.config
-    if known is None and not native and (path.parent / "config.json").is_file():
-        known = read_json(path.parent / "config.json")
-    full = check_config(known or implied_config(tensors, where), where)
-    named, dropped = _in_diffusers(tensors, full, where, native)
-    check_tensors({name: ref.shape for name, ref in named.items()}, full, where)
-    if sum(ref.nbytes for ref in named.values()) > stamp.size:  # a small file could describe endless work
-        raise InputError(f"{where} is damaged: its tensors share their bytes")
-    return Checkpoint(
-        ref=where,
-        path=path,
-        kind="native",
-        tensors=named,
-        config=full,
-        components=resolve_components(stored.components, path.parent),
-        sampling=stored.sampling,
-        lineage=stored.lineage,
-        metadata={**state.strings, **({"sanactl.dropped": ", ".join(dropped)} if dropped else {})},
-        headers=((path, 0),),
-        stamps={path: stamp},
-        notes=state.notes,
-    )
-
-
-def _in_diffusers(
-    tensors: Mapping[str, TensorRef], config: SanaConfig, where: str, native: bool
-) -> tuple[dict[str, TensorRef], list[str]]:
-    """Tensors under diffusers' names, and the names of those that have no place there."""
-    if not native:
-        return {n: ref for n, ref in tensors.items() if not DROPPED.match(n)}, list(
-            filter(DROPPED.match, tensors)
-        )
-    if not any(name.startswith("blocks.0.") for name in tensors):
-        raise InputError(f"{where} is not a native SANA checkpoint: {describe_kind(tensors)}")
-    return unfuse(tensors, config, where)

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.layouts.entry import StateDict
 from sanactl.checkpoint.layouts.pickles import INERT, PickleError, load
 from sanactl.checkpoint.layouts.zip_archive import read_archive
-from sanactl.checkpoint.open import TensorRef
+from sanactl.checkpoint.table import TensorRef
 from sanactl.errors import InputError
 from sanactl.files.json_values import shown
 from sanactl.files.safetensors import DTYPE_BYTES, tensor_bytes
 
-__all__ = ["DTYPES", "STORAGES", "StateDict", "read_pth"]
+__all__ = ["DTYPES", "STORAGES", "read_pth"]
 
 STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -44,21 +45,6 @@ _INERT_NAMES = {
 _UNKNOWN = "?"  # a dtype that has no name in safetensors: refused where such a tensor is wanted
 _WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "transformer")
 _AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
-
-
-@dataclass(frozen=True)
-class StateDict:
-    """What is wanted of a .pth.
-
-    Attributes:
-        tensors: name, as the file has it, to the place in the file.
-        strings: the header strings that sanactl keeps beside them.
-        notes: what a person should know of the choice.
-    """
-
-    tensors: dict[str, TensorRef]
-    strings: dict[str, str]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.layouts.registry import DIFFUSERS
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.checkpoint.pipeline import write_pipeline
-from sanactl.checkpoint.write import Plan, parse_size, target_kind, write_checkpoints
+from sanactl.checkpoint.target import target_kind, target_layout
+from sanactl.checkpoint.write import Plan, parse_size, write_checkpoints
 from sanactl.cli.frame.render import show_checkpoints
 from sanactl.cli.frame.run import Invocation, checkpoint_record
 from sanactl.cli.frame.streams import note
@@ -131,16 +133,18 @@ def execute(
 def _check_name(command: str, plan: Plan, target: Path) -> None:
     """Refuses a name that the plan cannot be written under."""
     try:
-        kind = target_kind(target)
+        layout = target_layout(target)
     except UsageError:
-        if plan.layout == "native":
+        if plan.layout != DIFFUSERS:
             raise
         raise UsageError(
             f"{command} writes no {target.suffix} ({target})", hint="name a .st file, or a folder (no suffix)"
         ) from None
-    if kind == "native" and plan.layout != "native":
+    if layout != plan.layout:
+        suffix = target.suffix.lower()
         raise UsageError(
-            f"{command} writes no .pth ({target})", hint="write a .st, and sanactl convert makes a .pth of it"
+            f"{command} writes no {suffix} ({target})",
+            hint=f"write a .st, and sanactl convert makes a {suffix} of it",
         )
 
 

@@ -1,0 +1,107 @@
+"""What a layout of checkpoints is to the rest of the program: how a file in it is known, opened and written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sanactl.checkpoint.config import check_config
+from sanactl.checkpoint.decode import Stored
+from sanactl.checkpoint.metadata import resolve_components
+from sanactl.checkpoint.sana import check_tensors
+from sanactl.checkpoint.spans import Stamp, TensorRef
+from sanactl.checkpoint.table import Checkpoint
+from sanactl.errors import InputError
+
+__all__ = ["Layout", "StateDict", "opened"]
+
+Chunks = Callable[[str], Iterator[bytes]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout of one file beside diffusers' own, into which it is translated when it is opened.
+
+    A new one is a module with such a value, and a line in `sanactl.checkpoint.layouts.registry.LAYOUTS`.
+
+    Attributes:
+        name: of the layout; also the `Checkpoint.kind` of what is opened from it.
+        what: how a person calls such a file, with its article ("a pickled checkpoint").
+        reads: suffixes of the files that may be in it, lower case.
+        open: gives the checkpoint with diffusers' names, of the file, what the user named, and a diffusers config to use
+            in place of the file's own (None for that); see `opened`.
+        holds: whether a file with one of these suffixes is in it, told without reading all of it. It raises nothing.
+        writes: suffixes of the files that are written in it, the usual one first; none where it is only read.
+        names: of a checkpoint, the tensors of the file in order, and for each the diffusers tensors whose rows it joins.
+            Raises InputError where the layout has no place for such a model.
+        write: writes a file: its path, (name, dtype, shape) of each tensor in order, strings to keep beside them, and
+            what gives the bytes of the tensor of a name in parts. The parts are made while they are asked for, so
+            a large checkpoint never lies in memory.
+    """
+
+    name: str
+    what: str
+    reads: tuple[str, ...]
+    open: Callable[[Path, str, Mapping[str, Any] | None], Checkpoint]
+    holds: Callable[[Path], bool] = lambda path: True
+    writes: tuple[str, ...] = ()
+    names: Callable[[Checkpoint], Mapping[str, tuple[str, ...]]] | None = None
+    write: (
+        Callable[[Path, Iterable[tuple[str, str, tuple[int, ...]]], Mapping[str, str], Chunks], None] | None
+    ) = None
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """What a file holds.
+
+    Attributes:
+        tensors: name, as the file has it, to the place in the file.
+        strings: the header strings that sanactl keeps beside them.
+        notes: what a person should know of the choice.
+    """
+
+    tensors: dict[str, TensorRef]
+    strings: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def opened(
+    kind: str, path: Path, where: str, state: StateDict, stored: Stored, config: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint that one file holds, checked.
+
+    Args:
+        kind: the layout's name.
+        path: the file.
+        where: what the user named.
+        state: of the file, with its tensors under diffusers' names.
+        stored: what `decode_metadata` makes of the strings.
+        config: of the `SanaTransformer2DModel`.
+
+    Raises:
+        InputError: it is no whole SANA transformer, or is damaged.
+    """
+    full = check_config(config, where)
+    stamp = Stamp.of(os.stat(path))
+    check_tensors({name: ref.shape for name, ref in state.tensors.items()}, full, where)
+    if sum(ref.nbytes for ref in state.tensors.values()) > stamp.size:
+        # a small file could describe endless work
+        raise InputError(f"{where} is damaged: its tensors share their bytes")
+    return Checkpoint(
+        ref=where,
+        path=path,
+        kind=kind,
+        tensors=state.tensors,
+        config=full,
+        components=resolve_components(stored.components, path.parent),
+        sampling=stored.sampling,
+        lineage=stored.lineage,
+        metadata=state.strings,
+        headers=((path, 0),),
+        stamps={path: stamp},
+        notes=state.notes,
+    )

@@ -1,0 +1,36 @@
+"""The layouts that files may have beside diffusers' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sanactl.checkpoint.layouts.entry import Layout
+from sanactl.checkpoint.layouts.native_files import NATIVE, NATIVE_SAFETENSORS
+
+__all__ = ["DIFFUSERS", "LAYOUTS", "SAFETENSORS", "layout_of", "layout_read", "layout_written"]
+
+DIFFUSERS = "diffusers"  # the layout of `.st` and `.safetensors` files and of folders; `open_checkpoint` reads it itself
+SAFETENSORS = (".st", ".safetensors")
+# The first that holds a file opens it.
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (NATIVE, NATIVE_SAFETENSORS)}
+
+
+def layout_of(path: Path) -> Layout | None:
+    """The layout that opens a file; None where it is diffusers' own, a folder, or nothing."""
+    suffix = path.suffix.lower()
+    for layout in LAYOUTS.values():
+        if suffix in layout.reads and path.is_file() and layout.holds(path):
+            return layout
+    return None
+
+
+def layout_read(suffix: str) -> Layout | None:
+    """The layout of which a suffix alone tells that it is not diffusers'."""
+    if suffix in SAFETENSORS:
+        return None
+    return next((layout for layout in LAYOUTS.values() if suffix in layout.reads), None)
+
+
+def layout_written(suffix: str) -> Layout | None:
+    """The layout that files of a suffix are written in; None for diffusers' own, and where nothing is written."""
+    return next((layout for layout in LAYOUTS.values() if suffix in layout.writes), None)

@@ -1,0 +1,49 @@
+"""Where a tensor's bytes lie, and what tells whether the file was replaced since."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+__all__ = ["Stamp", "TensorRef"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor's bytes in a file (row-major, little-endian).
+
+    Attributes:
+        file: that holds them.
+        offset: of the first byte from the start of the file.
+        nbytes: how many.
+        dtype: safetensors' name ("BF16").
+        shape: dimensions.
+    """
+
+    file: Path
+    offset: int
+    nbytes: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def rows(self, start: int, stop: int) -> TensorRef:
+        """Rows `start` to `stop` of the first dimension: a narrower span of the same bytes."""
+        assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
+        row = self.nbytes // self.shape[0]
+        shape = (stop - start, *self.shape[1:])
+        return replace(self, offset=self.offset + start * row, nbytes=(stop - start) * row, shape=shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a file was replaced or rewritten since it was opened."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)

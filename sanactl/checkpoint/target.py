@@ -1,0 +1,45 @@
+"""What the name of a checkpoint to be written asks for."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sanactl.checkpoint.layouts.registry import DIFFUSERS, LAYOUTS, SAFETENSORS, layout_written
+from sanactl.errors import UsageError
+
+__all__ = ["target_kind", "target_layout"]
+
+
+def target_kind(target: str | os.PathLike[str]) -> str:
+    """What a target's name asks for: "file" (.st, .safetensors), "folder" (no suffix), or a layout's name ("native").
+
+    What follows a dot and begins with a digit ("sana-1.5") is no suffix; a name that ends in a slash is a folder's.
+
+    Raises:
+        UsageError: any other suffix.
+    """
+    text = os.fspath(target)
+    suffix = "" if text.endswith(("/", os.sep)) else Path(text).suffix.lower()
+    if suffix in SAFETENSORS:
+        return "file"
+    if layout := layout_written(suffix):
+        return layout.name
+    if re.fullmatch(r"\.[a-z]\w*", suffix):
+        raise UsageError(
+            f"cannot write {suffix} files ({text})",
+            hint=f"name {' or '.join(_written())} file, or a folder (no suffix)",
+        )
+    return "folder"
+
+
+def target_layout(target: str | os.PathLike[str]) -> str:
+    """The `Plan.layout` that a target's name asks for; raises as `target_kind`."""
+    kind = target_kind(target)
+    return kind if kind in LAYOUTS else DIFFUSERS
+
+
+def _written() -> list[str]:
+    """The usual suffix of each layout that is written, with its article."""
+    return [f"a {s}" for s in (SAFETENSORS[0], *(x.writes[0] for x in LAYOUTS.values() if x.writes))]
