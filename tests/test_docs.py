@@ -244,16 +244,16 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     from sanactl.scoring.geneval.evaluate import evaluate_geneval
     from sanactl.shapes.dataset import batch
     from sanactl.surgery.describe import describe
-    from sanactl.surgery.grow import plan_grow
+    from sanactl.surgery.grow import Growth, plan_grow
 
     monkeypatch.chdir(tmp_path)
     base = open_checkpoint(asset("base.st"))
     assert checkpoint_record(base).keys() == example(kind="checkpoint", path="base.st").keys()
-    planned = {"kind", "path", "planned", *describe(plan_grow(base, 14))}
+    planned = {"kind", "path", "planned", *describe(plan_grow(base, Growth(14)))}
     assert planned == example(planned=True).keys()
     lineage = next(e for e in examples() if isinstance(e, list))
-    assert plan_grow(base, 14).lineage[-1].keys() == lineage[-1].keys()
-    assert plan_grow(base, 14).lineage[-1]["arguments"] == lineage[-1]["arguments"]
+    assert plan_grow(base, Growth(14)).lineage[-1].keys() == lineage[-1].keys()
+    assert plan_grow(base, Growth(14)).lineage[-1]["arguments"] == lineage[-1]["arguments"]
     settings, fp32 = SamplingSettings(), torch.float32
     images, prompts = batch(range(4), size=64)
     listed = [{**prompt, "id": str(place)} for place, prompt in enumerate(prompts[:2])]

@@ -71,7 +71,7 @@ def convert(
     from sanactl.checkpoint.locate import read_json
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
     from sanactl.errors import UsageError
     from sanactl.surgery.convert import parse_dtype, plan_convert
 
@@ -92,14 +92,5 @@ def convert(
             f"{parent.path} is a .st file already",
             hint="-o names another format (name.pth, folder/), --dtype another dtype",
         )
-    execute(
-        "convert",
-        parent,
-        [Job(plan_convert(parent, output or Path(name), dtype), name)],
-        output=output,
-        force=force,
-        dry_run=dry_run,
-        shard_size=shard_size,
-        pipeline=pipeline,
-        copy=copy,
-    )
+    job = Job(plan_convert(parent, output or Path(name), dtype), name)
+    execute("convert", parent, [job], Writing(output, force, dry_run, shard_size, pipeline, copy))

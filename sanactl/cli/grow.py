@@ -127,9 +127,9 @@ def grow(
     import re
 
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
     from sanactl.errors import UsageError
-    from sanactl.surgery.grow import plan_grow, plan_qk_norm
+    from sanactl.surgery.grow import Growth, plan_grow, plan_qk_norm
 
     if to is None and not qk_norm:
         raise UsageError("grow needs --to, the number of blocks", hint="for example --to 60")
@@ -137,10 +137,19 @@ def grow(
     if to is None:
         plan = plan_qk_norm(parent)
     else:
-        where = int(position) if re.fullmatch("[0-9]{1,9}", position) else position
-        plan = plan_grow(
-            parent, to, init, drop_last, zero_init, sigma, sigma_depthwise, sigma_noise, seed, where, qk_norm
+        growth = Growth(
+            to=to,
+            init=init,
+            drop_last=drop_last,
+            zero_init=zero_init,
+            sigma=sigma,
+            sigma_depthwise=sigma_depthwise,
+            sigma_noise=sigma_noise,
+            seed=seed,
+            position=int(position) if re.fullmatch("[0-9]{1,9}", position) else position,
+            qk_norm=qk_norm,
         )
+        plan = plan_grow(parent, growth)
     notes = []
     if to is not None and (dropped := plan.lineage[-1]["arguments"]["drop_last"]):
         first, last = parent.num_blocks - dropped, parent.num_blocks - 1
@@ -151,13 +160,7 @@ def grow(
         "grow",
         parent,
         [Job(plan, natural_name(stem, pipeline=pipeline))],
-        output=output,
-        force=force,
-        dry_run=dry_run,
-        shard_size=shard_size,
-        pipeline=pipeline,
-        copy=copy,
+        Writing(output, force, dry_run, shard_size, pipeline, copy, verify),
         seed=seed,
-        verify=verify,
         notes=notes,
     )

@@ -114,7 +114,7 @@ def prune(
     -o names a .st or .safetensors file, or a folder; sanactl convert makes a .pth of it.
     """
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
     from sanactl.cli.prune_choice import choose, tell
     from sanactl.errors import UsageError
     from sanactl.surgery.prune import plan_prune
@@ -130,15 +130,5 @@ def prune(
         name = natural_name(f"{parent.name}-d{len(choice.kept)}", pipeline=pipeline)
         jobs.append(Job(plan_prune(parent, choice.kept), name, choice.as_fields()))
         tell(choice)
-    execute(
-        "prune",
-        parent,
-        jobs,
-        output=output,
-        force=force,
-        dry_run=dry_run,
-        shard_size=shard_size,
-        pipeline=pipeline,
-        copy=copy,
-        inputs=[] if file is None else [file],
-    )
+    writing = Writing(output, force, dry_run, shard_size, pipeline, copy)
+    execute("prune", parent, jobs, writing, inputs=[] if file is None else [file])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sanactl.checkpoint.config import MAX_BLOCKS
@@ -16,26 +16,15 @@ from sanactl.surgery.blocks import child_plan, copied_block, is_output_projectio
 from sanactl.surgery.layout import INITS, Mixed, New, Slot, layout
 from sanactl.surgery.new_blocks import SIGMA, SIGMA_DEPTHWISE, SIGMA_NOISE, Random, mixed_block, new_block
 
-__all__ = ["INITS", "plan_grow", "plan_qk_norm"]
+__all__ = ["INITS", "Growth", "plan_grow", "plan_qk_norm"]
 
 QK_NORM = "rms_norm_across_heads"  # SANA-1.5's
 _PARTIAL_DROP_LAST = 2  # "we drop the last two blocks in the pre-trained model", section 2.2
 
 
-def plan_grow(
-    checkpoint: Checkpoint,
-    to: int,
-    init: str = "partial",
-    drop_last: int | None = None,
-    zero_init: bool | None = None,
-    sigma: float = SIGMA,
-    sigma_depthwise: float = SIGMA_DEPTHWISE,
-    sigma_noise: float = SIGMA_NOISE,
-    seed: int = 0,
-    position: str | int = "end",
-    qk_norm: bool = False,
-) -> Plan:
-    """The plan of a checkpoint of `to` blocks grown from `checkpoint`.
+@dataclass(frozen=True)
+class Growth:
+    """How a checkpoint is to grow.
 
     The initialisations, with N the number of blocks that are kept (figure 11 has the first three):
 
@@ -45,8 +34,7 @@ def plan_grow(
     - progressive: a new block is the one before it plus noise (reference code only).
     - interpolate: a new block lies on the line between two kept ones (reference code only).
 
-    Args:
-        checkpoint: the parent.
+    Attributes:
         to: blocks of the result.
         init: one of `INITS`.
         drop_last: last blocks of the parent to leave out first. Default 2 for partial, as in the paper, else 0. With 0
@@ -61,58 +49,84 @@ def plan_grow(
             the kept ones, the first and the last of which stay first and last), or the number of the kept block before
             which they go.
         qk_norm: give queries and keys the RMS norms of SANA-1.5, with weights of one, where the parent has none.
+    """
+
+    to: int
+    init: str = "partial"
+    drop_last: int | None = None
+    zero_init: bool | None = None
+    sigma: float = SIGMA
+    sigma_depthwise: float = SIGMA_DEPTHWISE
+    sigma_noise: float = SIGMA_NOISE
+    seed: int = 0
+    position: str | int = "end"
+    qk_norm: bool = False
+
+    @property
+    def dropped(self) -> int:
+        """Last blocks of the parent that are left out."""
+        if self.drop_last is not None:
+            return self.drop_last
+        return _PARTIAL_DROP_LAST if self.init == "partial" else 0
+
+    @property
+    def zeroed(self) -> bool:
+        """Whether new blocks and copies begin as the identity."""
+        return self.zero_init if self.zero_init is not None else self.init == "partial"
+
+    @property
+    def random(self) -> Random:
+        return Random(self.seed, self.sigma, self.sigma_depthwise, self.sigma_noise)
+
+    def as_arguments(self, blocks: int) -> dict[str, Any]:
+        """The settings that decide the result, for the lineage of one grown from `blocks` blocks."""
+        arguments: dict[str, Any] = {
+            "from": blocks,
+            "to": self.to,
+            "init": self.init,
+            "drop_last": self.dropped,
+            "zero_init": self.zeroed,
+        }
+        if self.position != "end":
+            arguments["position"] = self.position
+        if self.init == "partial":
+            arguments |= {"sigma": self.sigma, "sigma_depthwise": self.sigma_depthwise}
+        if self.init == "progressive":
+            arguments["sigma_noise"] = self.sigma_noise
+        if self.qk_norm:
+            arguments["qk_norm"] = True
+        return arguments
+
+
+def plan_grow(checkpoint: Checkpoint, growth: Growth) -> Plan:
+    """The plan of a checkpoint grown from `checkpoint`: `plan_grow(open_checkpoint("base.st"), Growth(to=60))`.
 
     Raises:
         UsageError: impossible numbers, an unknown `init`, a sigma that it does not draw with, or one too large for the weights' dtype.
     """
+    init = growth.init
     if init not in INITS:
         raise UsageError(f"unknown init {brief(init)}", hint=f"choose one of {', '.join(INITS)}")
-    dropped = drop_last if drop_last is not None else _PARTIAL_DROP_LAST if init == "partial" else 0
-    kept = checkpoint.num_blocks - dropped
-    _check_numbers(checkpoint, to, dropped, kept)
-    for what, value, default, drawn_by in (
-        ("sigma", sigma, SIGMA, "partial"),
-        ("sigma_depthwise", sigma_depthwise, SIGMA_DEPTHWISE, "partial"),
-        ("sigma_noise", sigma_noise, SIGMA_NOISE, "progressive"),
-    ):
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{what} is {value}", hint="it takes a number of 0 or more")
-        if value != default and init != drawn_by:
-            raise UsageError(f"{what} changes nothing in {init} growth", hint=f"it goes with {drawn_by}")
-    zero = zero_init if zero_init is not None else init == "partial"
-    random = Random(seed=seed, sigma=sigma, sigma_depthwise=sigma_depthwise, sigma_noise=sigma_noise)
-    slots = layout(kept, to, init, position)
+    kept = checkpoint.num_blocks - growth.dropped
+    _check_numbers(checkpoint, growth.to, growth.dropped, kept)
+    _check_sigmas(growth)
     blocks: list[Mapping[str, PlannedTensor]] = []
     seen: set[int] = set()  # kept blocks that stand in their place: what comes after is a copy
-    for index, slot in enumerate(slots):
+    for index, slot in enumerate(layout(kept, growth.to, init, growth.position)):
         original = isinstance(slot, int) and slot not in seen
         seen |= {slot} if isinstance(slot, int) else set()
-        blocks.append(_block(checkpoint, index, slot, random, zero and not original))
-    arguments: dict[str, Any] = {
-        "from": checkpoint.num_blocks,
-        "to": to,
-        "init": init,
-        "drop_last": dropped,
-        "zero_init": zero,
-    }
-    if position != "end":
-        arguments["position"] = position
-    if init == "partial":
-        arguments |= {"sigma": sigma, "sigma_depthwise": sigma_depthwise}
-    if init == "progressive":
-        arguments["sigma_noise"] = sigma_noise
+        blocks.append(_block(checkpoint, index, slot, growth.random, growth.zeroed and not original))
     config: dict[str, Any] = {}
-    if qk_norm:
+    if growth.qk_norm:
         blocks, config = _normalised(checkpoint, blocks)
-        arguments["qk_norm"] = True
     return child_plan(
         checkpoint,
         blocks,
         command="grow",
-        arguments=arguments,
-        seed=seed if init in ("partial", "progressive") else None,
+        arguments=growth.as_arguments(checkpoint.num_blocks),
+        seed=growth.seed if init in ("partial", "progressive") else None,
         config=config,
-        warnings=_warnings(checkpoint, init, qk_norm),
+        warnings=_warnings(checkpoint, init, growth.qk_norm),
     )
 
 
@@ -153,6 +167,20 @@ def _check_numbers(checkpoint: Checkpoint, to: int, dropped: int, kept: int) -> 
         )
     if to == kept:
         raise UsageError(f"{checkpoint.ref} has {to} blocks already", hint="--to takes a larger number")
+
+
+def _check_sigmas(growth: Growth) -> None:
+    for what, value, default, drawn_by in (
+        ("sigma", growth.sigma, SIGMA, "partial"),
+        ("sigma_depthwise", growth.sigma_depthwise, SIGMA_DEPTHWISE, "partial"),
+        ("sigma_noise", growth.sigma_noise, SIGMA_NOISE, "progressive"),
+    ):
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{what} is {value}", hint="it takes a number of 0 or more")
+        if value != default and growth.init != drawn_by:
+            raise UsageError(
+                f"{what} changes nothing in {growth.init} growth", hint=f"it goes with {drawn_by}"
+            )
 
 
 def _block(

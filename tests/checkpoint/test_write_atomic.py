@@ -20,7 +20,7 @@ from sanactl.errors import InputError, OutputExistsError, SanactlError, UsageErr
 from sanactl.files import atomic
 from sanactl.files.atomic import atomic_dir, atomic_path, check_target
 from sanactl.files.temporaries import reclaim
-from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.grow import Growth, plan_grow
 from sanactl.surgery.prune import plan_prune
 
 
@@ -264,7 +264,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     try:
         for target in ("x.st", "x"):
             with pytest.raises(SanactlError, match="limit on file sizes"):
-                write_checkpoint(plan_grow(base, 9), tmp_path / target)
+                write_checkpoint(plan_grow(base, Growth(9)), tmp_path / target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

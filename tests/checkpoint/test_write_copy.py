@@ -27,7 +27,7 @@ from sanactl.errors import InputError, SanactlError
 from sanactl.files import direct_io
 from sanactl.files.progress import SILENT
 from sanactl.files.threads import in_threads
-from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.grow import Growth, plan_grow
 from sanactl.surgery.prune import plan_prune
 
 
@@ -48,19 +48,19 @@ def test_every_way_of_copying_gives_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str, code: int | None
 ) -> None:
     base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st"))
-    plain = write_checkpoint(plan_grow(base, 9, "cyclic"), tmp_path / "plain.st").read_bytes()
+    plain = write_checkpoint(plan_grow(base, Growth(9, "cyclic")), tmp_path / "plain.st").read_bytes()
     monkeypatch.setattr(os, "copy_file_range", refuse(code))
     if left == "read and write":
         monkeypatch.setattr(os, "sendfile", refuse(code))
-    other = write_checkpoint(plan_grow(base, 9, "cyclic"), tmp_path / "other.st").read_bytes()
+    other = write_checkpoint(plan_grow(base, Growth(9, "cyclic")), tmp_path / "other.st").read_bytes()
     assert other == plain
 
 
 def test_a_call_that_copies_little_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st"))
-    plain = write_checkpoint(plan_grow(base, 9, "cyclic"), tmp_path / "plain.st").read_bytes()
+    plain = write_checkpoint(plan_grow(base, Growth(9, "cyclic")), tmp_path / "plain.st").read_bytes()
     monkeypatch.setattr(copy_module, "_CHUNK", 1000)
-    other = write_checkpoint(plan_grow(base, 9, "cyclic"), tmp_path / "other.st").read_bytes()
+    other = write_checkpoint(plan_grow(base, Growth(9, "cyclic")), tmp_path / "other.st").read_bytes()
     assert other == plain
 
 
@@ -77,7 +77,7 @@ def test_a_real_fault_is_not_taken_for_a_missing_ability(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str], says: str, code: int
 ) -> None:
     base, target = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st")), tmp_path / "x.st"
-    plan = plan_grow(base, 9, "interpolate")
+    plan = plan_grow(base, Growth(9, "interpolate"))
     for call in calls:
         monkeypatch.setattr(os, call, refuse(code))
     with pytest.raises(SanactlError, match=re.escape(says.format(source=base.path, target=target))) as caught:
@@ -137,10 +137,10 @@ def test_writing_past_the_page_cache_gives_the_same_file(
 ) -> None:
     base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", PAGES, "BF16"))
     plans = [
-        plan_grow(base, 9),
-        plan_grow(base, 9, "interpolate"),
+        plan_grow(base, Growth(9)),
+        plan_grow(base, Growth(9, "interpolate")),
         plan_prune(base, [0, 2]),
-        plan_grow(base, 7, "cyclic"),
+        plan_grow(base, Growth(7, "cyclic")),
     ]
     wholes = [write_checkpoint(plan, tmp_path / f"whole-{number}.st") for number, plan in enumerate(plans)]
     monkeypatch.setattr(direct_io, "DIRECT_FROM", 0)
@@ -183,7 +183,7 @@ def test_whole_pages_are_shared_where_the_file_system_can(
 ) -> None:
     base = open_checkpoint(synthetic_checkpoint(tmp_path / "base.st", PAGES, "F32"))
     plans = {
-        "grown.st": plan_grow(base, 9),
+        "grown.st": plan_grow(base, Growth(9)),
         "pruned.st": plan_prune(base, [0, 2]),
         "shards": plan_prune(base, [0, 1, 3]),
     }

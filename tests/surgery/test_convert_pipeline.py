@@ -13,7 +13,7 @@ from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.pipeline import write_pipeline
 from sanactl.errors import InputError, OutputExistsError, SanactlError
 from sanactl.surgery.convert import plan_convert
-from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.grow import Growth, plan_grow
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_grown_pipeline(pipeline: Path, tmp_path: Path, copy: bool, with_index
     before = json.loads((pipeline / "model_index.json").read_text())
     if not with_index:  # then each component's own config has to tell its class
         (pipeline / "model_index.json").unlink()
-    target = write_pipeline(plan_grow(checkpoint, 6), tmp_path / "deep", copy=copy)
+    target = write_pipeline(plan_grow(checkpoint, Growth(6)), tmp_path / "deep", copy=copy)
     assert json.loads((target / "model_index.json").read_text()) == before
     assert (target / "vae").is_symlink() != copy
     assert (target / "vae" / "config.json").read_text() == (pipeline / "vae" / "config.json").read_text()
@@ -65,8 +65,8 @@ def test_a_grown_pipeline(pipeline: Path, tmp_path: Path, copy: bool, with_index
     assert again.lineage[-1]["command"] == "grow"
     assert again.components["vae"] == {"source": str(target), "subfolder": "vae"}
     with pytest.raises(OutputExistsError):
-        write_pipeline(plan_grow(checkpoint, 6), target)
-    write_pipeline(plan_grow(checkpoint, 7), target, force=True)
+        write_pipeline(plan_grow(checkpoint, Growth(6)), target)
+    write_pipeline(plan_grow(checkpoint, Growth(7)), target, force=True)
     assert open_checkpoint(target).num_blocks == 7
     assert (pipeline / "vae" / "config.json").exists()  # replacing the links did not touch what they lead to
 

@@ -18,7 +18,7 @@ from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.checkpoint.write import write_checkpoint
 from sanactl.errors import UsageError
-from sanactl.surgery.grow import plan_grow, plan_qk_norm
+from sanactl.surgery.grow import Growth, plan_grow, plan_qk_norm
 from sanactl.surgery.layout import Mixed, New, layout
 from tests.surgery.models import load, output
 
@@ -29,16 +29,16 @@ def test_partial_growth_without_dropping_is_the_identity(
     tmp_path: Path, target: str, qk_norm: str | None
 ) -> None:
     parent = synthetic_checkpoint(tmp_path / "parent.st", {**TINY, "qk_norm": qk_norm})
-    child = write_checkpoint(plan_grow(open_checkpoint(parent), 9, drop_last=0), tmp_path / target)
+    child = write_checkpoint(plan_grow(open_checkpoint(parent), Growth(9, drop_last=0)), tmp_path / target)
     assert open_checkpoint(child).num_blocks == 9
     assert torch.equal(output(load(child)), output(load(parent)))
 
 
 @pytest.mark.parametrize("init", ["cyclic", "replicate"])
 def test_copies_with_zeroed_outputs_are_the_identity(base: Checkpoint, tmp_path: Path, init: str) -> None:
-    child = write_checkpoint(plan_grow(base, 10, init, zero_init=True), tmp_path / "child.st")
+    child = write_checkpoint(plan_grow(base, Growth(10, init, zero_init=True)), tmp_path / "child.st")
     assert torch.equal(output(load(child)), output(load(base.path)))
-    plain = write_checkpoint(plan_grow(base, 10, init), tmp_path / "plain.st")
+    plain = write_checkpoint(plan_grow(base, Growth(10, init)), tmp_path / "plain.st")
     assert not torch.equal(output(load(plain)), output(load(base.path)))
 
 
@@ -50,7 +50,7 @@ def test_replicated_blocks_are_byte_for_byte(
     base: Checkpoint, tmp_path: Path, init: str, sources: list[int]
 ) -> None:
     before = load_file(base.path)
-    after = load_file(write_checkpoint(plan_grow(base, 10, init), tmp_path / "child.st"))
+    after = load_file(write_checkpoint(plan_grow(base, Growth(10, init)), tmp_path / "child.st"))
     for index, source in enumerate(sources):
         for name in base.block_tensors(0):
             one, other = (
@@ -97,7 +97,7 @@ def test_interpolation_follows_the_reference() -> None:
 def test_new_blocks_are_the_identity_anywhere(
     base: Checkpoint, tmp_path: Path, init: str, position: Any
 ) -> None:
-    plan = plan_grow(base, 7, init, drop_last=0, zero_init=True, position=position)
+    plan = plan_grow(base, Growth(7, init, drop_last=0, zero_init=True, position=position))
     child = write_checkpoint(plan, tmp_path / "child.st")
     assert torch.equal(output(load(child)), output(load(base.path)))
 
@@ -107,12 +107,12 @@ def test_computed_blocks(tmp_path: Path, dtype: str) -> None:
     parent = open_checkpoint(synthetic_checkpoint(tmp_path / "parent.st", dtype=dtype))
     before = load_file(parent.path)
     name = "transformer_blocks.{}.attn1.to_q.weight".format
-    plan = plan_grow(parent, 7, "interpolate", position="interleave")
+    plan = plan_grow(parent, Growth(7, "interpolate", position="interleave"))
     mixed = load_file(write_checkpoint(plan, tmp_path / "m.st"))
     half = 0.5 * before[name(0)].float() + 0.5 * before[name(1)].float()
     assert torch.equal(mixed[name(1)], half.to(before[name(0)].dtype))
     assert torch.equal(mixed[name(2)], before[name(1)])
-    plan = plan_grow(parent, 8, "progressive", sigma_noise=0.5)
+    plan = plan_grow(parent, Growth(8, "progressive", sigma_noise=0.5))
     noisy = load_file(write_checkpoint(plan, tmp_path / "p.st"))
     for steps in (1, 4):
         noise = (noisy[name(3 + steps)].float() - before[name(3)].float()).std().item()
@@ -121,7 +121,7 @@ def test_computed_blocks(tmp_path: Path, dtype: str) -> None:
 
 def test_qk_norms_are_inserted_with_weights_of_one(tmp_path: Path) -> None:
     old = open_checkpoint(synthetic_checkpoint(tmp_path / "old.st", {**TINY, "qk_norm": None}))
-    for plan, blocks in ((plan_qk_norm(old), 4), (plan_grow(old, 6, qk_norm=True), 6)):
+    for plan, blocks in ((plan_qk_norm(old), 4), (plan_grow(old, Growth(6, qk_norm=True)), 6)):
         path = write_checkpoint(plan, tmp_path / f"{blocks}.st")
         assert open_checkpoint(path).config["qk_norm"] == "rms_norm_across_heads"
         model = load(path)
@@ -138,7 +138,7 @@ def test_qk_norms_are_inserted_with_weights_of_one(tmp_path: Path) -> None:
 def test_new_blocks_have_the_reference_statistics(tmp_path: Path) -> None:
     wide = {**TINY, "attention_head_dim": 64, "cross_attention_head_dim": 64, "cross_attention_dim": 128}
     parent = open_checkpoint(synthetic_checkpoint(tmp_path / "parent.st", wide))
-    grown = load_file(write_checkpoint(plan_grow(parent, 6), tmp_path / "child.st"))
+    grown = load_file(write_checkpoint(plan_grow(parent, Growth(6)), tmp_path / "child.st"))
     kept = load_file(parent.path)
     for name, tensor in kept.items():  # the paper drops the last two of the pre-trained blocks
         if not name.startswith(("transformer_blocks.2", "transformer_blocks.3")):
@@ -165,7 +165,7 @@ def test_new_blocks_have_the_reference_statistics(tmp_path: Path) -> None:
 
 def test_a_new_tensor_is_a_function_of_seed_and_name_alone(base: Checkpoint, tmp_path: Path) -> None:
     def new(name: str, **options: Any) -> dict[str, torch.Tensor]:
-        return load_file(write_checkpoint(plan_grow(base, **options), tmp_path / name))
+        return load_file(write_checkpoint(plan_grow(base, Growth(**options)), tmp_path / name))
 
     deep, shallow = new("a.st", to=9, seed=7), new("b.st", to=6, seed=7)
     other = new("c.st", to=6, seed=8)
@@ -173,14 +173,14 @@ def test_a_new_tensor_is_a_function_of_seed_and_name_alone(base: Checkpoint, tmp
     assert torch.equal(deep[key], shallow[key])
     assert not torch.equal(other[key], shallow[key])
     assert not torch.equal(shallow["transformer_blocks.5.attn1.to_q.weight"], shallow[key])
-    single = write_checkpoint(plan_grow(base, to=9, seed=7), tmp_path / "d.st", workers=1)
+    single = write_checkpoint(plan_grow(base, Growth(to=9, seed=7)), tmp_path / "d.st", workers=1)
     assert single.read_bytes() == (tmp_path / "a.st").read_bytes()
 
 
 def test_new_blocks_in_bf16_are_the_fp32_ones_rounded(tmp_path: Path) -> None:
     def new(dtype: str) -> dict[str, torch.Tensor]:
         parent = open_checkpoint(synthetic_checkpoint(tmp_path / f"{dtype}.st", dtype=dtype))
-        return load_file(write_checkpoint(plan_grow(parent, 6), tmp_path / f"child-{dtype}.st"))
+        return load_file(write_checkpoint(plan_grow(parent, Growth(6)), tmp_path / f"child-{dtype}.st"))
 
     exact, bf16, fp16 = new("F32"), new("BF16"), new("F16")
     for name, tensor in exact.items():
@@ -190,7 +190,7 @@ def test_new_blocks_in_bf16_are_the_fp32_ones_rounded(tmp_path: Path) -> None:
 
 def test_the_same_command_gives_the_same_bytes(base: Checkpoint, tmp_path: Path) -> None:
     for name in ("one.st", "two.st"):
-        write_checkpoint(plan_grow(base, 8), tmp_path / name)
+        write_checkpoint(plan_grow(base, Growth(8)), tmp_path / name)
     assert (tmp_path / "one.st").read_bytes() == (tmp_path / "two.st").read_bytes()
 
 
@@ -209,11 +209,11 @@ def test_the_same_command_gives_the_same_bytes(base: Checkpoint, tmp_path: Path)
 )
 def test_impossible_growth_is_a_usage_error(base: Checkpoint, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        plan_grow(base, **options)
+        plan_grow(base, Growth(**options))
 
 
 def test_summary_counts_what_the_file_then_holds(base: Checkpoint, tmp_path: Path) -> None:
-    plan = plan_grow(base, 9)
+    plan = plan_grow(base, Growth(9))
     summary = plan.summary()
     child = open_checkpoint(write_checkpoint(plan, tmp_path / "child.st"))
     assert (summary.blocks_before, summary.blocks_after) == (4, 9)
@@ -225,7 +225,7 @@ def test_summary_counts_what_the_file_then_holds(base: Checkpoint, tmp_path: Pat
 
 def test_a_warning_where_queries_and_keys_are_not_normalised(tmp_path: Path) -> None:
     old = open_checkpoint(synthetic_checkpoint(tmp_path / "old.st", {**TINY, "qk_norm": None}))
-    assert any("QK" in line for line in plan_grow(old, 9).warnings)
+    assert any("QK" in line for line in plan_grow(old, Growth(9)).warnings)
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_surgery_imports_no_torch(base: Checkpoint, tmp_path: Path) -> None:
 import sys
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.write import write_checkpoint
-from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.grow import Growth, plan_grow
 from sanactl.surgery.prune import plan_prune
 base = open_checkpoint({str(base.path)!r})
 assert base.digest and "numpy" not in sys.modules
 write_checkpoint(plan_prune(base, [0, 1]), {str(tmp_path / "p.st")!r})
 assert "numpy" not in sys.modules
-write_checkpoint(plan_grow(base, 9), {str(tmp_path / "g.st")!r})
+write_checkpoint(plan_grow(base, Growth(9)), {str(tmp_path / "g.st")!r})
 import json; print(json.dumps(sorted({{"torch", "transformers", "diffusers", "safetensors"}} & set(sys.modules))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

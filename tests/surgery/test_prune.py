@@ -15,7 +15,7 @@ from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.checkpoint.write import write_checkpoint, write_checkpoints
 from sanactl.errors import InputError, UsageError
 from sanactl.files import direct_io
-from sanactl.surgery.grow import plan_grow
+from sanactl.surgery.grow import Growth, plan_grow
 from sanactl.surgery.prune import choose_blocks, choose_span, plan_prune
 from tests.surgery.models import load
 
@@ -37,7 +37,7 @@ def test_pruning_keeps_the_chosen_blocks_in_order(base: Checkpoint, tmp_path: Pa
 
 
 def test_grow_then_prune_gives_back_the_parents_tensors(base: Checkpoint, tmp_path: Path) -> None:
-    deep = open_checkpoint(write_checkpoint(plan_grow(base, 9, drop_last=0), tmp_path / "deep.st"))
+    deep = open_checkpoint(write_checkpoint(plan_grow(base, Growth(9, drop_last=0)), tmp_path / "deep.st"))
     back = write_checkpoint(plan_prune(deep, range(4)), tmp_path / "back.st")
     before, after = load_file(base.path), load_file(back)
     assert before.keys() == after.keys()
@@ -47,7 +47,7 @@ def test_grow_then_prune_gives_back_the_parents_tensors(base: Checkpoint, tmp_pa
 
 
 def test_several_depths_at_once_are_those_made_one_by_one(base: Checkpoint, tmp_path: Path) -> None:
-    plans = [plan_prune(base, range(depth)) for depth in (1, 2, 3)] + [plan_grow(base, 6)]
+    plans = [plan_prune(base, range(depth)) for depth in (1, 2, 3)] + [plan_grow(base, Growth(6))]
     targets = [tmp_path / f"together-{number}.st" for number in range(4)]
     write_checkpoints(list(zip(plans, targets, strict=True)))
     for number, plan in enumerate(plans):

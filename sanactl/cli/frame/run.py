@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -101,6 +103,12 @@ class Invocation:
             self.run.inputs.append({"path": path, "digest": thing.digest})
         else:
             self.run.inputs.append({"path": str(thing)})
+
+    def part(self) -> Invocation:
+        """The run of one of several outputs, with the inputs noted so far: a key and a line in the journal of its own."""
+        part = copy.copy(self)
+        part.run = replace(self.run, inputs=list(self.run.inputs), outputs=list(self.run.outputs))
+        return part
 
     def key(self, **settings: Any) -> str:
         """Sets what the output is a function of."""

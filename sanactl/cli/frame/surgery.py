@@ -18,10 +18,11 @@ from sanactl.cli.frame.run import Invocation, checkpoint_record
 from sanactl.cli.frame.streams import note
 from sanactl.cli.render_plan import show_plan
 from sanactl.errors import SanactlError, UsageError
+from sanactl.files.progress import Progress
 from sanactl.records.records import Record
 from sanactl.surgery.describe import describe
 
-__all__ = ["Job", "execute", "natural_name"]
+__all__ = ["Job", "Writing", "execute", "natural_name"]
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,67 @@ def natural_name(stem: str, *, pipeline: bool) -> str:
     return f"{stem}-pipeline" if pipeline else f"{stem}.st"
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How plans are written, as the surgery commands' options say it.
+
+    Attributes:
+        output: the name of a single output; None for the natural ones.
+        force: replace what is there.
+        dry_run: show the plans and write nothing.
+        shard_size: largest shard of a folder ("5GB").
+        pipeline: write a whole pipeline folder.
+        copy: copy the components into it rather than link them.
+        verify: run parent and child, and tell how far they are apart.
+    """
+
+    output: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+    shard_size: str = "5GB"
+    pipeline: bool = False
+    copy: bool = False
+    verify: bool = False
+
+    def check(self) -> None:
+        """Raises UsageError for options that do not go together."""
+        if self.copy and not self.pipeline:
+            raise UsageError("--copy goes with --pipeline")
+        if self.verify and self.dry_run:
+            raise UsageError(
+                "--verify runs the checkpoint that is written, and --dry-run writes none",
+                hint="leave one away",
+            )
+
+    def form(self, kind: str) -> dict[str, Any] | None:
+        """What beside the plan decides the bytes of a target of this kind."""
+        if kind != "folder":
+            return None
+        return {"shard_size": self.shard_size, "pipeline": (self.copy,) if self.pipeline else None}
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A job, the target that it is written to, and its own line in the journal."""
+
+    job: Job
+    target: Path
+    run: Invocation
+
+
 def execute(
     command: str,
     parent: Checkpoint,
     jobs: Sequence[Job],
+    writing: Writing,
     *,
-    output: Path | None,
-    force: bool,
-    dry_run: bool,
-    shard_size: str,
-    pipeline: bool = False,
-    copy: bool = False,
     seed: int | None = None,
-    verify: bool = False,
     inputs: Sequence[Path] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes each plan under its natural name (or `output`, for a single one) and emits its checkpoint record.
+    """Writes each plan under its natural name (or `writing.output`, for a single one) and emits its checkpoint record.
 
     Args:
-        pipeline: write a whole pipeline folder; `copy` the components into it rather than link them.
-        verify: run parent and child, and tell how far they are apart.
         inputs: files besides the parent that decided the plan, for the journal.
         notes: what a person should know of the plans, told once it is clear that they can be written.
 
@@ -69,65 +110,71 @@ def execute(
         OutputExistsError: an output is there already; of a dry run, too.
         SanactlError: parent and child differ where the plan keeps the function.
     """
-    assert output is None or len(jobs) == 1, output
-    if copy and not pipeline:
-        raise UsageError("--copy goes with --pipeline")
-    if verify and dry_run:
-        raise UsageError(
-            "--verify runs the checkpoint that is written, and --dry-run writes none", hint="leave one away"
-        )
+    assert writing.output is None or len(jobs) == 1, writing
+    writing.check()
     run = Invocation(command, seed=seed)
-    targets = [output or Path(job.name) for job in jobs]
+    targets = [writing.output or Path(job.name) for job in jobs]
     # A plan that is only shown takes no digest, for which a large parent would have to be read.
-    keyed = not dry_run or any(os.path.lexists(target) for target in targets)
+    keyed = not writing.dry_run or any(os.path.lexists(target) for target in targets)
     if keyed:
         run.uses(parent)
     for path in inputs:
         run.uses(path)
-    if pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
+    if writing.pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
         raise UsageError(
             f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix away"
         )
-    form = {"shard_size": shard_size, "pipeline": (copy,) if pipeline else None}
+    outputs = [_Output(job, target, run.part()) for job, target in zip(jobs, targets, strict=True)]
     # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
     left = []
-    for job, target in zip(jobs, targets, strict=True):
-        _check_name(command, job.plan, target)
+    for output in outputs:
+        _check_name(command, output.job.plan, output.target)
         if keyed:
-            _set_key(run, parent, job.plan, target, form)
-        if not run.made_before(target, force=force):
-            left.append((job.plan, target))
-    parse_size(shard_size)
+            _set_key(output, parent, writing)
+        if not output.run.made_before(output.target, force=writing.force):
+            left.append(output)
+    parse_size(writing.shard_size)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         note(f"warning: {warning}")
     for line in notes:
         note(line)
-    if dry_run:
-        planned = [
-            {"kind": "checkpoint", "path": str(target), "planned": True, **describe(job.plan), **job.fields}
-            for job, target in zip(jobs, targets, strict=True)
-        ]
-        run.emit(planned, show=show_plan)
+    if writing.dry_run:
+        run.emit([_planned(output) for output in outputs], show=show_plan)
         return
     with run.watching() as progress:
-        if pipeline:
-            for plan, target in left:
-                write_pipeline(plan, target, force, copy=copy, shard_size=shard_size, progress=progress)
-        elif left:
-            write_checkpoints(left, force, shard_size=shard_size, progress=progress)
-    records = []
-    for job, target in zip(jobs, targets, strict=True):
-        child = open_checkpoint(target, native=True)
-        with run.watching() as progress:
-            child.read_hashes(progress, job.plan.known_hashes())
-        record = {**checkpoint_record(child), **job.fields}
-        _set_key(run, parent, job.plan, target, form)
-        run.run.outputs.clear()
-        run.finish((target, "checkpoint", record["digest"]))
-        if verify:
-            record |= _verified(parent, child, job.plan)
-        records.append(record)
-    run.emit(records, show=show_checkpoints)
+        _write(left, writing, progress)
+    run.emit([_finished(output, parent, writing) for output in outputs], show=show_checkpoints)
+
+
+def _planned(output: _Output) -> Record:
+    """The record of a plan that is only shown."""
+    job = output.job
+    path = str(output.target)
+    return {"kind": "checkpoint", "path": path, "planned": True, **describe(job.plan), **job.fields}
+
+
+def _write(outputs: Sequence[_Output], writing: Writing, progress: Progress) -> None:
+    """Writes all outputs: pipelines one by one, others in one reading of their sources."""
+    jobs = [(output.job.plan, output.target) for output in outputs]
+    size, force = writing.shard_size, writing.force
+    if writing.pipeline:
+        for plan, target in jobs:
+            write_pipeline(plan, target, force, copy=writing.copy, shard_size=size, progress=progress)
+    elif jobs:
+        write_checkpoints(jobs, force, shard_size=size, progress=progress)
+
+
+def _finished(output: _Output, parent: Checkpoint, writing: Writing) -> Record:
+    """The record of a written checkpoint, once the journal has it, verified where that is asked for."""
+    plan, run = output.job.plan, output.run
+    child = open_checkpoint(output.target, native=True)
+    with run.watching() as progress:
+        child.read_hashes(progress, plan.known_hashes())
+    record = {**checkpoint_record(child), **output.job.fields}
+    run.finish((output.target, "checkpoint", record["digest"]))
+    if writing.verify:
+        record |= _verified(parent, child, plan)
+    return record
 
 
 def _check_name(command: str, plan: Plan, target: Path) -> None:
@@ -148,11 +195,12 @@ def _check_name(command: str, plan: Plan, target: Path) -> None:
         )
 
 
-def _set_key(run: Invocation, parent: Checkpoint, plan: Plan, target: Path, form: dict[str, Any]) -> None:
+def _set_key(output: _Output, parent: Checkpoint, writing: Writing) -> None:
     """What the output is a function of: the parent, what is done to it, and the form in which it is written."""
-    done = plan.lineage[-1] if plan.lineage else None
-    kind = target_kind(target)
-    run.key(digest=parent.digest, done=done, kind=kind, form=form if kind == "folder" else None)
+    lineage = output.job.plan.lineage
+    done = lineage[-1] if lineage else None
+    kind = target_kind(output.target)
+    output.run.key(digest=parent.digest, done=done, kind=kind, form=writing.form(kind))
 
 
 def _verified(parent: Checkpoint, child: Checkpoint, plan: Plan) -> Record:
