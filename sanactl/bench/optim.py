@@ -27,7 +27,7 @@ from sanactl.bench.optim_cost import (
     state_bytes,
 )
 from sanactl.errors import UsageError
-from sanactl.optim.came import CAME, CAME8bit
+from sanactl.optim import build_optimizer
 from sanactl.optim.listwise import ListwiseCAME8bit
 
 __all__ = ["BASELINE", "CONTENDERS", "MODELS", "block_shapes", "fitting_blocks", "run"]
@@ -40,6 +40,8 @@ MODELS = {
     "4.8b": (2240, True, 60),
 }
 BASELINE = "came8bit-public"
+
+LR = 1e-5
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -54,19 +56,23 @@ def _imported(module: str, name: str, **options: Any) -> Make:
     return make
 
 
-LR = 1e-5
+def _named(name: str, **options: Any) -> Make:
+    """One of our table of optimizers."""
+    return lambda params: build_optimizer(name, params, LR, **options)
+
+
 # Name: the algorithm, for the bytes that it must move, and who makes it.
 CONTENDERS: dict[str, tuple[str, Make]] = {
-    "adamw": ("adam", partial(torch.optim.AdamW, lr=LR, fused=False)),
-    "adamw-fused": ("adam", partial(torch.optim.AdamW, lr=LR, fused=True)),
+    "adamw": ("adam", _named("adamw", fused=False)),
+    "adamw-fused": ("adam", _named("adamw", fused=True)),
     "adamw8bit-bitsandbytes": ("adam", _imported("bitsandbytes.optim", "AdamW8bit", lr=LR)),
     "adamw8bit-torchao": ("adam", _imported("torchao.optim", "AdamW8bit", lr=LR)),
     "came-pytorch": ("came", _imported("came_pytorch", "CAME", lr=LR)),
-    "came": ("came", partial(CAME, lr=LR)),
+    "came": ("came", _named("came")),
     BASELINE: ("came8bit", partial(ListwiseCAME8bit, lr=LR)),
-    "came8bit-linear": ("came8bit", partial(CAME8bit, lr=LR, code="linear")),
-    "came8bit-dynamic": ("came8bit", partial(CAME8bit, lr=LR, code="dynamic")),
-    "came8bit": ("came8bit", partial(CAME8bit, lr=LR)),
+    "came8bit-linear": ("came8bit", _named("came8bit", code="linear")),
+    "came8bit-dynamic": ("came8bit", _named("came8bit", code="dynamic")),
+    "came8bit": ("came8bit", _named("came8bit")),
 }
 
 # What the hungriest contender was seen to need over parameters and gradients, in bytes a parameter (came-pytorch).

@@ -75,13 +75,14 @@ def finetune(
     from sanactl.model.conditioning import pixels_per_latent, sampling_settings
     from sanactl.model.processes import agree
     from sanactl.optim.blockwise import CODES
+    from sanactl.optim.table import OPTIMIZERS
     from sanactl.training.checks import check_run
     from sanactl.training.figures import FiguresFile, figures_path
     from sanactl.training.finetune import finetune as train
     from sanactl.training.finetune import is_result, run_key
     from sanactl.training.outputs import check_outputs
 
-    _check_choice("--optimizer", optimizer, ("came8bit", "came", "adamw", "adamw8bit"))
+    _check_choice("--optimizer", optimizer, tuple(OPTIMIZERS))
     _check_choice("--schedule", schedule, SCHEDULES)
     _check_choice("--scale-lr", scale_lr, SCALINGS)
     if code:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from sanactl.optim.table import OPTIMIZERS
+
 
 def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
@@ -79,7 +81,10 @@ LearningRate = Annotated[
 ScaleLr = Annotated[
     str, _option(_STEPS, "--scale-lr", help="none, sqrt or linear: scale the rate by batch size / 256.")
 ]
-OptimizerName = Annotated[str, _option(_STEPS, "--optimizer", help="came8bit, came, adamw or adamw8bit.")]
+_NAMES = [*OPTIMIZERS]
+OptimizerName = Annotated[
+    str, _option(_STEPS, "--optimizer", help=f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}.")
+]
 Code = Annotated[
     str,
     _option(_STEPS, "--code", help="Of came8bit's first moment: its 256 levels.", show_default=False),

@@ -7,7 +7,8 @@ from typing import Any
 from sanactl.checkpoint.metadata import encode_metadata
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.checkpoint.write import Plan
-from sanactl.surgery.memory import OPTIMIZERS, training_memory
+from sanactl.optim.table import OPTIMIZERS
+from sanactl.surgery.memory import training_memory
 
 __all__ = ["describe"]
 

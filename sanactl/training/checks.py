@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sanactl.errors import UsageError
 from sanactl.model.sampling_settings import is_sprint
+from sanactl.optim.table import find_optimizer, optimizers_with
 from sanactl.training.ancestry import new_blocks
 
 if TYPE_CHECKING:
@@ -47,13 +48,11 @@ def check_run(
         new_blocks(checkpoint)
     if settings.lora and find_spec("peft") is None:
         raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'")
-    if settings.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
-        raise UsageError(
-            "--optimizer adamw8bit needs the package bitsandbytes",
-            hint="pip install bitsandbytes, or use came8bit, which needs torch alone",
-        )
-    if settings.code and settings.optimizer != "came8bit":
-        raise UsageError(f"--code is for --optimizer came8bit, and this is {settings.optimizer}")
+    optimizer = find_optimizer(settings.optimizer)
+    optimizer.check_installed("--optimizer")
+    if settings.code and "code" not in optimizer.options:
+        takers = " or ".join(optimizers_with("code"))
+        raise UsageError(f"--code is for --optimizer {takers}, and this is {settings.optimizer}")
     if teacher is not None:
         check_teacher(checkpoint, teacher)
 

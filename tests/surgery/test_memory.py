@@ -11,9 +11,8 @@ from diffusers import SanaTransformer2DModel
 from sanactl.bench.synthetic import SANA_1_6B, TINY
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.errors import UsageError
-from sanactl.optim import OPTIMIZERS as REAL
-from sanactl.optim import build_optimizer
-from sanactl.surgery.memory import OPTIMIZERS, training_memory
+from sanactl.optim import OPTIMIZERS, build_optimizer
+from sanactl.surgery.memory import training_memory
 
 # Matrices on both sides of 16,384 values, tensors on both sides of 4,096, and blocks that do not come out even.
 WIDE = {**TINY, "attention_head_dim": 67, "cross_attention_head_dim": 67, "cross_attention_dim": 134}
@@ -53,8 +52,7 @@ def test_state_is_what_the_optimizer_keeps(optimizer: str, dtype: torch.dtype) -
     assert planned["total"] == sum(value for key, value in planned.items() if key != "total")
 
 
-def test_the_optimizers_are_those_of_finetune() -> None:
-    assert set(OPTIMIZERS) == set(REAL)
+def test_an_unknown_optimizer_is_named() -> None:
     with pytest.raises(UsageError, match="came8bit"):
         training_memory({}, "sgd")
 

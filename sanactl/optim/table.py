@@ -1,0 +1,93 @@
+"""The optimizers that have names, without importing any of them: torch is not needed to read this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import UsageError
+from sanactl.optim.state_bytes import Shape, adamw8bit_bytes, adamw_bytes, came8bit_bytes, came_bytes
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+__all__ = ["OPTIMIZERS", "OptimizerEntry", "find_optimizer", "optimizers_with"]
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """An optimizer that can be named, as in `finetune --optimizer`.
+
+    Attributes:
+        name: what it is called.
+        path: "module:Class", called with the parameters, lr and options; imported when it is built.
+        state_bytes: bytes of its state with default options, of the parameters' shapes and the bytes of one weight.
+            Step counters do not count.
+        package: the pip package that it needs besides torch.
+        defaults: options that are passed on where the caller gives none.
+        options: settings of `finetune` that it takes besides the learning rate and the weight decay.
+    """
+
+    name: str
+    path: str
+    state_bytes: Callable[[Sequence[Shape], int], int]
+    package: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    def load(self) -> Callable[..., Optimizer]:
+        """The class.
+
+        Raises:
+            UsageError: the package that it needs is not installed.
+        """
+        module, _, name = self.path.partition(":")
+        try:
+            loaded: Callable[..., Optimizer] = getattr(import_module(module), name)
+        except ImportError as error:
+            if self.package is None:
+                raise
+            raise UsageError(
+                f"the optimizer {self.name} needs the package {self.package}", hint=self._way_out
+            ) from error
+        return loaded
+
+    def check_installed(self, option: str) -> None:
+        """Raises UsageError where its package is missing, without importing it; `option` asked for it."""
+        if self.package is not None and find_spec(self.path.partition(":")[0].partition(".")[0]) is None:
+            raise UsageError(f"{option} {self.name} needs the package {self.package}", hint=self._way_out)
+
+    @property
+    def _way_out(self) -> str:
+        return f"pip install {self.package}, or use came8bit, which needs torch alone"
+
+
+# The first is `finetune`'s default.
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    entry.name: entry
+    for entry in (
+        OptimizerEntry("came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("code",)),
+        OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes),
+        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes),
+        OptimizerEntry("adamw8bit", "bitsandbytes.optim:AdamW8bit", adamw8bit_bytes, package="bitsandbytes"),
+    )
+}
+
+
+def find_optimizer(name: str) -> OptimizerEntry:
+    """The entry of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in OPTIMIZERS:
+        raise UsageError(f"unknown optimizer {name!r}", hint=f"use one of {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[name]
+
+
+def optimizers_with(option: str) -> list[str]:
+    """The names of the optimizers that take an option of `finetune`."""
+    return [entry.name for entry in OPTIMIZERS.values() if option in entry.options]
