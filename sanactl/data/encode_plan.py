@@ -9,6 +9,7 @@ from sanactl.data.buckets import bucket_sizes
 from sanactl.data.components import ENCODERS, component_identity, settings_digest
 from sanactl.data.streams import StreamTable
 from sanactl.errors import UsageError
+from sanactl.files.dtypes import WEIGHT_DTYPES
 from sanactl.model.conditioning import pixels_per_latent
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = ["EncodePlan", "EncodeSettings", "plan_encoding"]
 MOST_ROWS = 4096
 # Tokens that a caption is taken to have when shards are planned, before any is encoded.
 TYPICAL_TOKENS = 64
-_NAMES = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,10 @@ def plan_encoding(checkpoint: Checkpoint, examples: Examples, settings: EncodeSe
     Raises:
         UsageError: an unknown dtype; or the data have no end, and no `count` says how many are wanted.
     """
-    if settings.dtype not in _NAMES:
-        raise UsageError(f"unknown dtype {settings.dtype!r}", hint=f"choose one of {', '.join(_NAMES)}")
+    if settings.dtype not in WEIGHT_DTYPES:
+        raise UsageError(
+            f"unknown dtype {settings.dtype!r}", hint=f"choose one of {', '.join(WEIGHT_DTYPES)}"
+        )
     is_stream = isinstance(examples, StreamTable)
     known = examples.count
     if known is None and not settings.count and not is_stream:
@@ -114,7 +116,7 @@ def plan_encoding(checkpoint: Checkpoint, examples: Examples, settings: EncodeSe
         "complex_human_instruction": settings.complex_human_instruction,
         "captions": str(examples.captions),
         "buckets": settings.buckets,
-        "dtype": _NAMES[settings.dtype],
+        "dtype": WEIGHT_DTYPES[settings.dtype].name,
         "rows": rows,
         "count": settings.count,
         "encoders": {part: component_identity(checkpoint, part) for part in ENCODERS},

@@ -11,6 +11,7 @@ from sanactl.data.long_captions import LongCaptions
 from sanactl.data.sources import fit
 from sanactl.data.streams import EndOfExamples, StreamTable
 from sanactl.errors import InputError
+from sanactl.files.dtypes import WEIGHT_DTYPES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Shard", "encode_shard", "in_dtype"]
 
 Size = tuple[int, int]  # (height, width) in pixels
-_TORCH = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass
@@ -112,7 +112,7 @@ def in_dtype(numbers: torch.Tensor, dtype: str, what: str) -> torch.Tensor:
     """
     import torch
 
-    cast = numbers.to("cpu", getattr(torch, _TORCH[dtype]))
+    cast = numbers.to("cpu", getattr(torch, WEIGHT_DTYPES[dtype].torch))
     if not torch.isfinite(cast).all():
         raise InputError(f"the encoding of {what} is not finite in {dtype}", hint="use --dtype fp32")
     return cast
@@ -132,7 +132,7 @@ def _texts(captions: Sequence[str], encoders: Encoders, dtype: str, batch_size: 
     """Embeddings [tokens, D], no tokens for an empty caption; a caption that comes often is encoded once."""
     import torch
 
-    known = {"": torch.zeros(0, encoders.text_width, dtype=getattr(torch, _TORCH[dtype]))}
+    known = {"": torch.zeros(0, encoders.text_width, dtype=getattr(torch, WEIGHT_DTYPES[dtype].torch))}
     different = sorted(set(captions) - {""})
     for start in range(0, len(different), batch_size):
         some = different[start : start + batch_size]
@@ -147,7 +147,7 @@ def _pack(
     """Latents [C, h, w] of N rows and N * `columns` embeddings [tokens, `width`] as a shard's three tensors."""
     import torch
 
-    nothing = torch.zeros(0, dtype=getattr(torch, _TORCH[dtype]))
+    nothing = torch.zeros(0, dtype=getattr(torch, WEIGHT_DTYPES[dtype].torch))
     spans = torch.tensor([latent.shape[1:] for latent in latents], dtype=torch.int32)
     tokens = torch.tensor([len(text) for text in texts], dtype=torch.int32)
     return {

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.files.dtypes import DTYPES
 from sanactl.files.json_values import brief, parse_json, shown
 from sanactl.files.lfs import is_pointer, pointer_error
 
@@ -41,14 +42,7 @@ DATA_ALIGNMENT = 4096
 _MAX_VALUES = 2_000_000  # commas and colons of a header; a SANA of 1,024 blocks has an eighth
 _MAX_BYTES = 1 << 62  # no tensor is larger; keeps products of hostile dimensions small
 
-DTYPE_BYTES: Mapping[str, int] = {
-    "F64": 8, "I64": 8, "U64": 8, "C64": 8,
-    "F32": 4, "I32": 4, "U32": 4,
-    "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-
-
+DTYPE_BYTES: Mapping[str, int] = {name: dtype.nbytes for name, dtype in DTYPES.items()}
 _PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # the library's others: several values share a byte
 
 

@@ -15,11 +15,12 @@ from sanactl.checkpoint.config import CONFIG_DEFAULTS
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError, UsageError
+from sanactl.files.dtypes import WEIGHT_DTYPES
 from sanactl.files.lfs import refuse_pointers
 from sanactl.files.paths import utf8_name
 from sanactl.model.components import load_text_encoder, load_tokenizer, load_vae
 from sanactl.model.schedulers import load_scheduler
-from sanactl.model.tensors import read_tensor
+from sanactl.model.tensors import TORCH_DTYPES, read_tensor
 
 __all__ = [
     "Components",
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 _NAMES = {"text_encoder": "text encoder", "vae": "VAE"}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -50,9 +50,9 @@ def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """The dtype called `name`; by default bf16 on an accelerator and fp32 on the CPU."""
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}", hint=f"choose one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    if name not in WEIGHT_DTYPES:
+        raise UsageError(f"unknown dtype {name!r}", hint=f"choose one of {', '.join(WEIGHT_DTYPES)}")
+    return TORCH_DTYPES[WEIGHT_DTYPES[name].name]
 
 
 def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
@@ -85,7 +85,7 @@ def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
         return None
     if config.guidance_embeds or any(map(_SANA_1_0_BF16.search, _names(checkpoint))):
         return None
-    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}.get(dtype, str(dtype))
+    name = next((short for short, d in WEIGHT_DTYPES.items() if TORCH_DTYPES[d.name] == dtype), str(dtype))
     return (
         f"{checkpoint.path} has the shape of SANA-1.0. Most releases of it were trained in fp16, and their images are broken"
         f" in {name}: then use --dtype fp16. It is right in {name} if it comes from a release with BF16 in its name"

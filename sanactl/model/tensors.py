@@ -19,6 +19,7 @@ import torch
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.open import Stamp, TensorRef
 from sanactl.errors import InputError
+from sanactl.files.dtypes import DTYPES
 from sanactl.files.safetensors import read_header
 
 __all__ = [
@@ -35,13 +36,7 @@ __all__ = [
 ALIGNMENT = 64  # bytes: of what torch allocates on a CPU; a cache line, and the widest vector register
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 _READ_WHOLE = 4 << 30  # bytes; the file and the tensors are in memory together for a moment
-TORCH_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, d.torch) for name, d in DTYPES.items()}
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,11 @@ from sanactl.checkpoint.table import Checkpoint, TensorRef
 from sanactl.checkpoint.target import target_layout
 from sanactl.checkpoint.write import Blend, Bytes, Plan, PlannedTensor
 from sanactl.errors import InputError, UsageError
+from sanactl.files.dtypes import DTYPES, find_dtype
 from sanactl.files.float8 import FLOAT8_DTYPES
 
-__all__ = ["DTYPES", "parse_dtype", "plan_convert"]
+__all__ = ["parse_dtype", "plan_convert"]
 
-DTYPES = {
-    "bf16": "BF16", "bfloat16": "BF16", "fp16": "F16", "float16": "F16", "half": "F16", "fp32": "F32", "float32": "F32",
-}  # fmt: skip
 _FLOATS = ("F64", "F32", "F16", "BF16", *FLOAT8_DTYPES)
 
 
@@ -29,10 +27,10 @@ def parse_dtype(text: str) -> str:
     Raises:
         UsageError: any other.
     """
-    try:
-        return DTYPES[text.lower()]
-    except KeyError:
-        raise UsageError(f"unknown dtype {text!r}", hint="choose bf16, fp16 or fp32") from None
+    dtype = find_dtype(text)
+    if dtype is None:
+        raise UsageError(f"unknown dtype {text!r}", hint="choose bf16, fp16 or fp32")
+    return dtype.name
 
 
 def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: str | None = None) -> Plan:
@@ -140,7 +138,7 @@ def _bf16_trap(checkpoint: Checkpoint) -> list[str]:
     known = "BF16" in checkpoint.ref.upper() or any(e.get("command") == "init" for e in checkpoint.lineage)
     if dtype == "BF16" or known:
         return []
-    kind = {"F32": "fp32"}.get(dtype, dtype)
+    kind = DTYPES[dtype].short or dtype
     return [
         f"{checkpoint.ref} has no QK norms (SANA-1.0), and its {kind} file does not tell whether it was trained in fp16:"
         f" {broken}"

@@ -13,9 +13,9 @@ from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.write import write_checkpoint
 from sanactl.cli.app import main
 from sanactl.cli.render_plan import show_plan
+from sanactl.optim import OPTIMIZERS
 from sanactl.surgery.convert import plan_convert
 from sanactl.surgery.describe import describe
-from sanactl.surgery.memory import OPTIMIZERS
 from tests.program import Program, snapshot
 
 IMPORTANCE = [5.0, 0.2, 0.3, 0.9, 0.0, 0.1]

@@ -19,22 +19,18 @@ from sanactl.checkpoint.layouts.pickles import INERT, PickleError, load
 from sanactl.checkpoint.layouts.zip_archive import read_archive
 from sanactl.checkpoint.table import TensorRef
 from sanactl.errors import InputError
+from sanactl.files.dtypes import DTYPES
 from sanactl.files.json_values import shown
 from sanactl.files.safetensors import DTYPE_BYTES, tensor_bytes
 
-__all__ = ["DTYPES", "STORAGES", "read_pth"]
+__all__ = ["STORAGES", "WITHOUT_STORAGE", "read_pth"]
 
-STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8",
-    "BoolStorage": "BOOL", "UntypedStorage": "U8",
-}  # fmt: skip
+# torch's storages, by name, to safetensors' dtypes. No SANA has complex numbers.
+STORAGES = {d.storage: d.name for d in DTYPES.values() if d.storage and d.name != "C64"} | {
+    "UntypedStorage": "U8"
+}
 # torch's dtypes that have no storage of their own: their tensors lie in bytes and name the dtype.
-DTYPES = {
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "uint16": "U16", "uint32": "U32", "uint64": "U64",
-}  # fmt: skip
+WITHOUT_STORAGE = {d.torch: d.name for d in DTYPES.values() if d.storage is None}
 _INERT_PACKAGES = ("numpy", "torch")  # their objects lie beside a state dict in training checkpoints
 _PLAIN = ("set", "frozenset", "bytearray", "complex", "range", "slice")
 _INERT_NAMES = {
@@ -148,8 +144,8 @@ def read_pth(path: Path) -> StateDict:
             return _CALLS[module, name]
         if module in ("torch", "torch.storage") and name in STORAGES:
             return _Dtype(STORAGES[name])
-        if module == "torch" and name in DTYPES:
-            return _Dtype(DTYPES[name])
+        if module == "torch" and name in WITHOUT_STORAGE:
+            return _Dtype(WITHOUT_STORAGE[name])
         if module.split(".")[0] in _INERT_PACKAGES or (module, name) in _INERT_NAMES:
             return INERT
         raise InputError(

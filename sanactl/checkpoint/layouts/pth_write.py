@@ -11,14 +11,14 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sanactl.checkpoint.layouts.pth import DTYPES, STORAGES
+from sanactl.checkpoint.layouts.pth import STORAGES, WITHOUT_STORAGE
 from sanactl.errors import InputError
 from sanactl.files.safetensors import DTYPE_BYTES, tensor_bytes
 
 __all__ = ["write_pth"]
 
 _STORAGE_OF = {dtype: storage for storage, dtype in STORAGES.items() if storage != "UntypedStorage"}
-_DTYPE_OF = {dtype: name for name, dtype in DTYPES.items()}
+_DTYPE_OF = {dtype: name for name, dtype in WITHOUT_STORAGE.items()}
 _ALIGNMENT = 64  # bytes; torch's, so that a file can be mapped
 
 

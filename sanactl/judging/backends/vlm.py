@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
+from sanactl.files.dtypes import find_dtype
 from sanactl.files.paths import user_path, utf8_name
 from sanactl.judging.dialogue import ANSWERS, conversation
 from sanactl.judging.tournament import Verdict
@@ -96,11 +97,9 @@ class VlmJudge:
 
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-        kind = getattr(
-            torch, names.get(str(dtype), dtype or ("float32" if device == "cpu" else "bfloat16")), None
-        )
-        if not isinstance(kind, torch.dtype):
+        named = find_dtype(dtype or ("fp32" if device == "cpu" else "bf16"))
+        kind = named and getattr(torch, named.torch)
+        if kind is None:
             raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
         with utf8_name(place) as folder:
             model, processor = load_vlm(
