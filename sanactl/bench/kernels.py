@@ -13,7 +13,7 @@ from sanactl.bench.machine import time_calls
 from sanactl.bench.optim_cost import copy_bandwidth
 from sanactl.bench.rows import Rows
 from sanactl.optim import tiled, triton_kernels
-from sanactl.optim.blockwise import CODES, Code, quantize
+from sanactl.optim.blockwise import SCHEMES, Scheme, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import part_of
 
@@ -44,7 +44,7 @@ class _Case(NamedTuple):
 
 
 def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) -> None:
-    """Adds a row for each kernel, matrix and code to the table "kernels beside their torch twin".
+    """Adds a row for each kernel, matrix and quantization scheme to the table "kernels beside their torch twin".
 
     `difference` is the root mean square of the difference over that of the twin's result, the larger of all results.
     The codes of 8-bit moments count as numbers: one level off in a hundred is 1e-4 or so. On a CPU the kernels run in
@@ -52,11 +52,13 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
     """
     bandwidth = copy_bandwidth(device, 1 << 24 if small else 1 << 30)
     for shape in SMALL_SHAPES if small else SHAPES:
-        for code in (None, *CODES):
-            for case in _cases(shape, code):
-                found = [case.run(passes, _inputs(shape, code, device)) for passes in (triton_kernels, tiled)]
+        for scheme in (None, *SCHEMES):
+            for case in _cases(shape, scheme):
+                found = [
+                    case.run(passes, _inputs(shape, scheme, device)) for passes in (triton_kernels, tiled)
+                ]
                 difference = max(_difference(a, b) for a, b in zip(*found, strict=True))
-                inputs, count = _inputs(shape, code, device), 1 if small else 10
+                inputs, count = _inputs(shape, scheme, device), 1 if small else 10
                 ours, twin = (
                     time_calls(lambda p=p, i=inputs, c=case: c.run(p, i), device, count=count, warm=2)
                     for p in (triton_kernels, tiled)
@@ -65,7 +67,7 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
                     "kernels beside their torch twin",
                     kernel=case.name,
                     matrix=f"{shape[0]} x {shape[1]}",
-                    moment=code or "fp32",
+                    moment=scheme or "fp32",
                     difference=difference,
                     ms=ours,
                     twin_ms=twin,
@@ -73,9 +75,9 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
                 )
 
 
-def _cases(shape: tuple[int, int], code: Code | None) -> Iterator[_Case]:
-    size, moment = shape[0] * shape[1], 4 if code is None else 1
-    if code is None:
+def _cases(shape: tuple[int, int], scheme: Scheme | None) -> Iterator[_Case]:
+    size, moment = shape[0] * shape[1], 4 if scheme is None else 1
+    if scheme is None:
         yield _Case("square_sums", lambda passes, i: passes.square_sums(i.g), 2 * size)
     yield _Case(
         "residual_sums",
@@ -90,7 +92,7 @@ def _apply(passes: ModuleType, i: _Inputs) -> tuple[Tensor, ...]:
     return (i.p, i.m.values, *(t for t in (i.m.scale, i.m.offset) if t is not None))
 
 
-def _inputs(shape: tuple[int, int], code: Code | None, device: torch.device) -> _Inputs:
+def _inputs(shape: tuple[int, int], scheme: Scheme | None, device: torch.device) -> _Inputs:
     """The same for every call: bf16 parameter and gradient, as of a bf16 model, a moment of the gradient's size."""
     generator = torch.Generator(device).manual_seed(0)
 
@@ -100,9 +102,9 @@ def _inputs(shape: tuple[int, int], code: Code | None, device: torch.device) -> 
     p, g = normal(*shape).bfloat16(), (normal(*shape) * 1e-3).bfloat16()
     values = normal(*shape) * 0.3
     m = Moment(values)
-    if code is not None:
-        q = quantize(values, _BLOCK, code)
-        m = Moment(q.codes, q.scale, q.offset, _BLOCK, code)
+    if scheme is not None:
+        q = quantize(values, _BLOCK, scheme)
+        m = Moment(q.codes, q.scale, q.offset, _BLOCK, scheme)
     row, col = normal(shape[0]).abs() * 30 + 10, normal(shape[1]).abs() * 30 + 10
     return _Inputs(p, g, m, row, col)
 

@@ -70,8 +70,8 @@ CONTENDERS: dict[str, tuple[str, Make]] = {
     "came-pytorch": ("came", _imported("came_pytorch", "CAME", lr=LR)),
     "came": ("came", _named("came")),
     BASELINE: ("came8bit", partial(ListwiseCAME8bit, lr=LR)),
-    "came8bit-linear": ("came8bit", _named("came8bit", code="linear")),
-    "came8bit-dynamic": ("came8bit", _named("came8bit", code="dynamic")),
+    "came8bit-linear": ("came8bit", _named("came8bit", scheme="linear")),
+    "came8bit-dynamic": ("came8bit", _named("came8bit", scheme="dynamic")),
     "came8bit": ("came8bit", _named("came8bit")),
 }
 

@@ -33,7 +33,8 @@ def finetune(
     lr: option.LearningRate = None,
     scale_lr: option.ScaleLr = DEFAULTS.scale_lr,
     optimizer: option.OptimizerName = DEFAULTS.optimizer,
-    code: option.Code = DEFAULTS.code,
+    scheme: option.Scheme = DEFAULTS.scheme,
+    code: option.OldScheme = "",
     schedule: option.Schedule = DEFAULTS.schedule,
     warmup: option.Warmup = DEFAULTS.warmup,
     clip: option.Clip = None,
@@ -74,7 +75,7 @@ def finetune(
     from sanactl.errors import InputError, OutputExistsError
     from sanactl.model.conditioning import pixels_per_latent, sampling_settings
     from sanactl.model.processes import agree
-    from sanactl.optim.blockwise import CODES
+    from sanactl.optim.blockwise import SCHEMES
     from sanactl.optim.table import OPTIMIZERS
     from sanactl.training.checks import check_run
     from sanactl.training.figures import FiguresFile, figures_path
@@ -85,8 +86,9 @@ def finetune(
     _check_choice("--optimizer", optimizer, tuple(OPTIMIZERS))
     _check_choice("--schedule", schedule, SCHEDULES)
     _check_choice("--scale-lr", scale_lr, SCALINGS)
-    if code:
-        _check_choice("--code", code, CODES)
+    scheme = scheme or code
+    if scheme:
+        _check_choice("--scheme", scheme, SCHEMES)
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
         checkpoint, revision=revision, also=("image",) if None in (checkpoint, data) or data == "-" else ()
@@ -107,7 +109,7 @@ def finetune(
         else float(found.sampling.get("learning_rate", DEFAULTS.learning_rate)),
         scale_lr=scale_lr,
         optimizer=optimizer,
-        code=code,
+        scheme=scheme,
         schedule=schedule,
         warmup=warmup,
         clip=clip if clip is not None else float(found.sampling.get("clip", DEFAULTS.clip)),

@@ -85,10 +85,16 @@ _NAMES = [*OPTIMIZERS]
 OptimizerName = Annotated[
     str, _option(_STEPS, "--optimizer", help=f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}.")
 ]
-Code = Annotated[
+Scheme = Annotated[
     str,
-    _option(_STEPS, "--code", help="Of came8bit's first moment: its 256 levels.", show_default=False),
+    _option(
+        _STEPS,
+        "--scheme",
+        help="Quantization scheme of came8bit's first moment: linear, zero or dynamic.",
+        show_default=False,
+    ),
 ]
+OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former name of --scheme.")]
 Schedule = Annotated[
     str, _option(_STEPS, "--schedule", help="constant, cosine or linear (the last two go down to 0).")
 ]

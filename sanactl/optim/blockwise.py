@@ -1,6 +1,6 @@
-"""Block-wise 8-bit codes for an optimizer's first moment.
+"""Block-wise quantization of an optimizer's first moment to 8 bits.
 
-Three ways to write a block of fp32 values as one byte a value and a few numbers a block:
+Three quantization schemes write a block of fp32 values as one byte a value and a few numbers a block:
 
 - `linear`: the paper's equation 1 (section 2.3): 256 even levels from the block's minimum to its maximum. Zero is
   in general not one of them.
@@ -24,10 +24,10 @@ from torch import Tensor
 from sanactl.errors import UsageError
 
 __all__ = [
-    "CODES",
-    "Code",
+    "SCHEMES",
     "Quantized",
-    "check_code",
+    "Scheme",
+    "check_scheme",
     "dequantize",
     "dynamic_map",
     "dynamic_midpoints",
@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Code = Literal["linear", "zero", "dynamic"]
-CODES: tuple[Code, ...] = ("linear", "zero", "dynamic")
+Scheme = Literal["linear", "zero", "dynamic"]
+SCHEMES: tuple[Scheme, ...] = ("linear", "zero", "dynamic")
 
 # A block whose values differ by less than this is stored as constant: 255 / range would overflow fp32.
 TINY_RANGE = 1e-35
@@ -58,35 +58,35 @@ class Quantized(NamedTuple):
     offset: Tensor | None
 
 
-def quantize(x: Tensor, block_size: int, code: Code) -> Quantized:
+def quantize(x: Tensor, block_size: int, scheme: Scheme) -> Quantized:
     """Write `x` in 8 bits.
 
     Args:
         x: finite values of any shape, at most 1.7e38 in magnitude; read as fp32.
         block_size: flattened values a block.
-        code: one of `CODES`.
+        scheme: one of `SCHEMES`.
 
     Returns:
         The codes and the numbers of each block. Constant blocks come back exactly (`dynamic`: zero and positive ones).
 
     Raises:
-        UsageError: the code is unknown or the block size is not positive.
+        UsageError: the scheme is unknown or the block size is not positive.
     """
-    check_code(code, block_size)
+    check_scheme(scheme, block_size)
     x_NB = _as_blocks(x.float(), block_size)
-    if code == "dynamic":
+    if scheme == "dynamic":
         scale_N = x_NB.abs().amax(dim=1)
         unit_NB = x_NB / torch.where(scale_N > TINY_RANGE, scale_N, 1.0).unsqueeze(1)
         codes_NB = torch.bucketize(unit_NB, dynamic_midpoints(x.device), out_int32=True)
         offset_N = None
     else:
         low_N, high_N = x_NB.amin(dim=1), x_NB.amax(dim=1)
-        if code == "zero":
+        if scheme == "zero":
             low_N, high_N = low_N.clamp(max=0), high_N.clamp(min=0)
         scale_N = (high_N - low_N) / 255
         scale_N = torch.where(scale_N > TINY_RANGE / 255, scale_N, 0.0)
         per_N = torch.where(scale_N > 0, 1 / scale_N, 0.0).unsqueeze(1)
-        if code == "linear":
+        if scheme == "linear":
             offset_N = low_N
             codes_NB = ((x_NB - low_N.unsqueeze(1)) * per_N).round_()  # equation 1
         else:
@@ -97,13 +97,13 @@ def quantize(x: Tensor, block_size: int, code: Code) -> Quantized:
     return Quantized(codes, scale_N, offset_N)
 
 
-def dequantize(q: Quantized, block_size: int, code: Code) -> Tensor:
+def dequantize(q: Quantized, block_size: int, scheme: Scheme) -> Tensor:
     """The fp32 values that `q` stands for, in the shape of its codes."""
     codes_NB = _as_blocks(q.codes, block_size)
     scale_N1 = q.scale.unsqueeze(1)
-    if code == "dynamic":
+    if scheme == "dynamic":
         x_NB = dynamic_map(q.codes.device)[codes_NB.int()] * scale_N1
-    elif code == "linear":
+    elif scheme == "linear":
         assert q.offset is not None
         x_NB = codes_NB.float() * scale_N1 + q.offset.unsqueeze(1)
     else:
@@ -113,10 +113,10 @@ def dequantize(q: Quantized, block_size: int, code: Code) -> Tensor:
     return x_NB.flatten()[: q.codes.numel()].view(q.codes.shape)
 
 
-def check_code(code: str, block_size: int) -> None:
-    """Raise UsageError unless `code` and `block_size` make sense."""
-    if code not in CODES:
-        raise UsageError(f"unknown 8-bit code {code!r}", hint=f"use one of {', '.join(CODES)}")
+def check_scheme(scheme: str, block_size: int) -> None:
+    """Raise UsageError unless `scheme` and `block_size` make sense."""
+    if scheme not in SCHEMES:
+        raise UsageError(f"unknown quantization scheme {scheme!r}", hint=f"use one of {', '.join(SCHEMES)}")
     if block_size < 1:
         raise UsageError(
             f"block_size is {block_size}", hint="it counts values: use 1 or more, 2048 in the paper"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sanactl.errors import UsageError
-from sanactl.optim.blockwise import Code, check_code
+from sanactl.optim.blockwise import Scheme, check_scheme
 from sanactl.optim.reference import Hyper
 from sanactl.optim.rounding import fingerprint, seed_of
 from sanactl.optim.sharded import check_sharding, local, part_of
@@ -27,7 +27,9 @@ __all__ = ["CAME", "CAME8bit"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Options of torch's optimizers that would change the steps if they were there.
 FOREIGN = ("amsgrad", "dampening", "differentiable", "momentum", "nesterov")
-OF_8BIT = ("block_size", "min_8bit_size", "blocking", "code")
+OF_8BIT = ("block_size", "min_8bit_size", "blocking", "scheme")
+# The scheme's name in states that were saved before it was called so.
+OLD_SCHEME = "code"
 
 
 class CAME(Optimizer):
@@ -152,6 +154,9 @@ class CAME(Optimizer):
             hook.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        for options in (*state["param_groups"], state.get("defaults") or {}):
+            if OLD_SCHEME in options:
+                options["scheme"] = options.pop(OLD_SCHEME)
         for group in state["param_groups"]:
             for key, value in (state.get("defaults") or self.defaults).items():
                 group.setdefault(key, value)
@@ -179,7 +184,7 @@ class CAME(Optimizer):
         if not group["weight_decay"] >= 0:
             raise UsageError(f"weight_decay is {group['weight_decay']}", hint="use 0 or more")
         others = [key for key in FOREIGN if group.get(key)]
-        others += [key for key in OF_8BIT if key in group and key not in self.defaults]
+        others += [key for key in (*OF_8BIT, OLD_SCHEME) if key in group and key not in self.defaults]
         if others:
             raise UsageError(
                 f"{type(self).__name__} has no option {others[0]}", hint="leave it out of the group"
@@ -204,7 +209,7 @@ class CAME8bit(CAME):
         min_8bit_size: matrices of at most this many values keep an fp32 first moment.
         blocking: `paper`: a block is `block_size` flattened values. `rows`: `block_size` rows, what the public SANA
             code does; for comparison.
-        code: how a block is written; see `sanactl.optim.blockwise`. `linear` is the paper's equation 1.
+        scheme: quantization scheme, how a block is written; see `sanactl.optim.blockwise`. `linear` is the paper's equation 1.
     """
 
     def __init__(
@@ -221,7 +226,7 @@ class CAME8bit(CAME):
         block_size: int = 2048,
         min_8bit_size: int = 16384,
         blocking: str = "paper",
-        code: Code = "zero",
+        scheme: Scheme = "zero",
     ) -> None:
         defaults = {
             "lr": lr,
@@ -234,13 +239,13 @@ class CAME8bit(CAME):
             "block_size": block_size,
             "min_8bit_size": min_8bit_size,
             "blocking": blocking,
-            "code": code,
+            "scheme": scheme,
         }
         Optimizer.__init__(self, params, defaults)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
-        check_code(group["code"], group["block_size"])
+        check_scheme(group["scheme"], group["block_size"])
         if group["blocking"] not in ("paper", "rows"):
             raise UsageError(f"unknown blocking {group['blocking']!r}", hint="use paper or rows")
 

@@ -1,6 +1,6 @@
 """The first moment of a matrix as an optimizer keeps it: fp32 or 8 bits, read and written a few rows at a time.
 
-The same codes as `blockwise`, which is the reference: here without temporaries, in place, on tiles that fit a cache.
+The same quantization as `blockwise`, which is the reference: here without temporaries, in place, on tiles that fit a cache.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sanactl.optim.blockwise import TINY_RANGE, Code, dynamic_map, dynamic_midpoints, per_device
+from sanactl.optim.blockwise import TINY_RANGE, Scheme, dynamic_map, dynamic_midpoints, per_device
 
 __all__ = ["Moment", "Scratch"]
 
@@ -35,14 +35,14 @@ class Moment(NamedTuple):
         values: fp32 [R, C], or uint8 codes [R, C], contiguous.
         scale, offset: as in `blockwise.Quantized`; None with fp32 values.
         block: flattened values a block; 1 with fp32 values.
-        code: how the codes are read; None with fp32 values.
+        scheme: how the codes are read; None with fp32 values.
     """
 
     values: Tensor
     scale: Tensor | None = None
     offset: Tensor | None = None
     block: int = 1
-    code: Code | None = None
+    scheme: Scheme | None = None
 
     def tile_rows(self, tile: int) -> int:
         """Rows of a tile of about `tile` values; tiles never cut a block, so it can be more."""
@@ -52,13 +52,13 @@ class Moment(NamedTuple):
 
     def read(self, first: int, last: int, out: Tensor) -> Tensor:
         """Rows first:last in fp32: in `out` [last - first, C], or the fp32 state itself."""
-        if self.code is None:
+        if self.scheme is None:
             return self.values[first:last]
         for codes, x, scale, offset in self._pieces(first, last, out):
-            if self.code == "dynamic":
+            if self.scheme == "dynamic":
                 torch.index_select(dynamic_map(out.device), 0, codes.flatten().int(), out=x.view(-1))
                 x.mul_(scale)
-            elif self.code == "linear":
+            elif self.scheme == "linear":
                 x.copy_(codes).mul_(scale).add_(offset)
             else:
                 x.copy_(codes).sub_(offset).mul_(scale)
@@ -69,23 +69,23 @@ class Moment(NamedTuple):
 
         fp32 values need no writing: `read` gave the state itself, and what was changed was that.
         """
-        if self.code is None:
+        if self.scheme is None:
             return
         pieces = zip(self._pieces(first, last, rows), self._pieces(first, last, scratch), strict=True)
         for (codes, x, scale, offset), (_, t, _, _) in pieces:
-            if self.code == "dynamic":
+            if self.scheme == "dynamic":
                 torch.abs(x, out=t)
                 scale.copy_(t.amax(dim=1, keepdim=True))
                 torch.mul(x, torch.where(scale > TINY_RANGE, scale, 1.0).reciprocal(), out=t)
                 codes.copy_(_dynamic_codes(t))
                 continue
             low, high = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
-            if self.code == "zero":
+            if self.scheme == "zero":
                 low, high = low.clamp_(max=0), high.clamp_(min=0)
             scale.copy_((high - low) / 255)
             scale.masked_fill_(scale <= TINY_RANGE / 255, 0)
             per = torch.where(scale > 0, 1 / scale, 0.0)
-            if self.code == "linear":
+            if self.scheme == "linear":
                 offset.copy_(low)  # equation 1
                 torch.sub(x, low, out=t).mul_(per).add_(ROUND)
             else:

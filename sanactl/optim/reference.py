@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from sanactl.optim.blockwise import Code, Quantized, dequantize, quantize
+from sanactl.optim.blockwise import Quantized, Scheme, dequantize, quantize
 
 __all__ = ["Hyper", "came8bit_step", "came_step", "factor"]
 
@@ -84,12 +84,12 @@ def came_step(p: Tensor, g: Tensor, state: State, h: Hyper) -> tuple[Tensor, Sta
 
 
 def came8bit_step(
-    p: Tensor, g: Tensor, state: State, m: Quantized, h: Hyper, *, block_size: int, code: Code
+    p: Tensor, g: Tensor, state: State, m: Quantized, h: Hyper, *, block_size: int, scheme: Scheme
 ) -> tuple[Tensor, State, Quantized]:
     """One step of CAME-8bit (SANA-1.5, section 2.3): `came_step` on a first moment that rests in 8 bits.
 
     The step itself uses the fp32 moment; only what is kept for the next step is rounded. `state` is as for
     `came_step` without `exp_avg`, which is `m`. Returns the parameter in fp32, the state and the first moment.
     """
-    p, new = came_step(p, g, {**state, "exp_avg": dequantize(m, block_size, code)}, h)
-    return p, new, quantize(new.pop("exp_avg"), block_size, code)
+    p, new = came_step(p, g, {**state, "exp_avg": dequantize(m, block_size, scheme)}, h)
+    return p, new, quantize(new.pop("exp_avg"), block_size, scheme)

@@ -70,7 +70,7 @@ def as_matrix(t: Tensor) -> Tensor:
 
 def block_size(p: Tensor, group: Group) -> int | None:
     """Flattened values in one 8-bit block of a parameter's first moment; None where it stays fp32."""
-    if "code" not in group or not is_matrix(p) or p.numel() <= group["min_8bit_size"]:
+    if "scheme" not in group or not is_matrix(p) or p.numel() <= group["min_8bit_size"]:
         return None
     # A matrix is stored row after row, so a run of whole rows is a run of flattened values.
     return int(group["block_size"]) * (p.shape[1] if group["blocking"] == "rows" else 1)
@@ -91,9 +91,9 @@ def layout(p: Tensor, group: Group) -> dict[str, tuple[tuple[int, ...], torch.dt
         blocks = (-(-p.numel() // block),)
         kept["exp_avg_codes"] = (shape, torch.uint8, "rows")
         kept["exp_avg_scale"] = (blocks, fp32, "blocks")
-        if group["code"] == "linear":
+        if group["scheme"] == "linear":
             kept["exp_avg_min"] = (blocks, fp32, "blocks")
-        elif group["code"] == "zero":
+        elif group["scheme"] == "zero":
             kept["exp_avg_zero"] = (blocks, torch.uint8, "blocks")
     if is_matrix(p):
         for statistic in ("exp_avg_sq", "exp_avg_res"):
@@ -124,12 +124,12 @@ def moment_of(p: Tensor, state: dict[str, Tensor], group: Group) -> Moment:
     if block is None:
         return Moment(as_matrix(local(state["exp_avg"])))
     codes = as_matrix(local(state["exp_avg_codes"]))
-    scale, offset = state["exp_avg_scale"], state.get(OFFSETS.get(group["code"], ""))
+    scale, offset = state["exp_avg_scale"], state.get(OFFSETS.get(group["scheme"], ""))
     if is_sharded(p):
         blocks = -(-codes.numel() // block)
         scale = local(scale).flatten()[:blocks]
         offset = None if offset is None else local(offset).flatten()[:blocks]
-    return Moment(codes, scale, offset, block, group["code"])
+    return Moment(codes, scale, offset, block, group["scheme"])
 
 
 def keep_tensors(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class OptimizerEntry:
 OPTIMIZERS: dict[str, OptimizerEntry] = {
     entry.name: entry
     for entry in (
-        OptimizerEntry("came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("code",)),
+        OptimizerEntry("came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("scheme",)),
         OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes),
         OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes),
         OptimizerEntry("adamw8bit", "bitsandbytes.optim:AdamW8bit", adamw8bit_bytes, package="bitsandbytes"),

@@ -77,7 +77,7 @@ def apply(
 ) -> None:
     """Change m and p in place: u = g times `u_factors` (row, column); m = beta m + (1 - beta) u;
 
-    p = decay p - m times `step_factors`, with the fp32 m; then m is rounded to its code. `seed` asks for stochastic
+    p = decay p - m times `step_factors`, with the fp32 m; then m is quantized again. `seed` asks for stochastic
     rounding of a bf16 p.
     """
     rows, cols = g.shape

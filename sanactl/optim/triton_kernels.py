@@ -55,7 +55,7 @@ def residual_sums(
     with torch.cuda.device_of(g):
         _residual_kernel[grid](
             g, *_pointers(m), dynamic_map(g.device), row, col, row_parts, col_parts,
-            rows, cols, m.block, KINDS[m.code], TILE_ROWS, TILE_COLS, **LAUNCH,
+            rows, cols, m.block, KINDS[m.scheme], TILE_ROWS, TILE_COLS, **LAUNCH,
         )  # fmt: skip
     row_dd, row_dv, row_vv = row_parts.sum(1)
     col_dd, col_dv, col_vv = col_parts.sum(1)
@@ -79,13 +79,13 @@ def apply(
     seed: int | None,
 ) -> None:
     """As `tiled.apply`."""
-    block = 2048 if m.code is None else m.block
+    block = 2048 if m.scheme is None else m.block
     width = triton.next_power_of_2(min(block, p.numel()))
     with torch.cuda.device_of(p):
         _apply_kernel[(triton.cdiv(p.numel(), block),)](
             p, g, *_pointers(m), dynamic_map(p.device), dynamic_midpoints(p.device), *u_factors, *step_factors,
             p.numel(), p.shape[1], block, beta, decay, 0 if seed is None else seed,
-            KINDS[m.code], seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width, **LAUNCH,
+            KINDS[m.scheme], seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width, **LAUNCH,
         )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _parts(g: Tensor, sums: int) -> tuple[tuple[int, int], Tensor, Tensor]:
 
 
 def _pointers(m: Moment) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scale and offset; what a code does not have is a pointer that is never read."""
+    """Values, scale and offset; what a scheme does not have is a pointer that is never read."""
     scale = m.values if m.scale is None else m.scale
     return m.values, scale, scale if m.offset is None else m.offset
 

@@ -50,9 +50,9 @@ def check_run(
         raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'")
     optimizer = find_optimizer(settings.optimizer)
     optimizer.check_installed("--optimizer")
-    if settings.code and "code" not in optimizer.options:
-        takers = " or ".join(optimizers_with("code"))
-        raise UsageError(f"--code is for --optimizer {takers}, and this is {settings.optimizer}")
+    if settings.scheme and "scheme" not in optimizer.options:
+        takers = " or ".join(optimizers_with("scheme"))
+        raise UsageError(f"--scheme is for --optimizer {takers}, and this is {settings.optimizer}")
     if teacher is not None:
         check_teacher(checkpoint, teacher)
 

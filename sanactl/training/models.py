@@ -41,7 +41,7 @@ def open_models(
         trained.named,
         lr=settings.effective_learning_rate,
         weight_decay=settings.weight_decay,
-        **({"code": settings.code} if settings.code else {}),
+        **({"scheme": settings.scheme} if settings.scheme else {}),
     )
     if not settings.ema:
         return trained, optimizer, None

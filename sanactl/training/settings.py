@@ -31,8 +31,9 @@ class FinetuneSettings:
         accumulate: parts in which a process's share of a step goes through the model, one after the other.
         learning_rate: before `scale_lr` and the schedule; see `effective_learning_rate`.
         scale_lr: "none", or by the "sqrt" or the "linear" ratio of `batch_size` to 256 (the reference's is sqrt).
-        optimizer: "came8bit", "came", "adamw" or "adamw8bit" (`sanactl.optim.build_optimizer`).
-        code: of CAME-8bit's first moment, one of `sanactl.optim.CODES`; "" is that optimizer's default.
+        optimizer: one of `sanactl.optim.table.OPTIMIZERS`.
+        scheme: quantization scheme of CAME-8bit's first moment, one of `sanactl.optim.blockwise.SCHEMES`; "" is that
+            optimizer's default.
         schedule: of the learning rate after the warm-up, one of `SCHEDULES`; see `learning_rate_factor`.
         warmup: steps over which the learning rate rises to its value, linearly.
         clip: bound of the gradient's global norm; 0 sets none.
@@ -67,7 +68,7 @@ class FinetuneSettings:
     learning_rate: float = 2e-5
     scale_lr: str = "none"
     optimizer: str = "came8bit"
-    code: str = ""
+    scheme: str = ""
     schedule: str = "constant"
     warmup: int = 10
     clip: float = 0.1

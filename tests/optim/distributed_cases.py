@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sanactl.errors import InputError, TrainingError, UsageError
 from sanactl.optim import CAME, CAME8bit
-from sanactl.optim.blockwise import CODES
+from sanactl.optim.blockwise import SCHEMES
 
 STEPS, BATCH = 5, 8
 
@@ -123,12 +123,12 @@ def test_fsdp2_trains_as_one_process() -> None:
         torch.testing.assert_close(p, one.get_parameter(name).detach(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_fsdp2_trains_as_one_process_in_8_bits(code: str) -> None:
-    """Blocks begin anew in each shard, so that they differ from one process's: by no more than the code's noise."""
-    model, optimizer = sharded(CAME8bit, code=code)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_fsdp2_trains_as_one_process_in_8_bits(scheme: str) -> None:
+    """Blocks begin anew in each shard, so that they differ from one process's: by no more than the scheme's noise."""
+    model, optimizer = sharded(CAME8bit, scheme=scheme)
     train(model, optimizer, range(STEPS), share=True)
-    exact, one = alone(CAME), alone(CAME8bit, code=code)
+    exact, one = alone(CAME), alone(CAME8bit, scheme=scheme)
     noise = error(full(one), exact)
     assert error(full(model), exact) < 1.5 * noise
     assert noise < 0.1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sanactl.optim import CAME, CAME8bit, tiled, triton_kernels, update
-from sanactl.optim.blockwise import CODES, Code, dequantize, quantize
+from sanactl.optim.blockwise import SCHEMES, Scheme, dequantize, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.rounding import stochastic_bf16
 from sanactl.optim.sharded import part_of
@@ -30,12 +30,12 @@ def gradient(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tens
     return g.to(DEVICE, dtype)
 
 
-def moment(shape: tuple[int, int], code: Code | None) -> Moment:
+def moment(shape: tuple[int, int], scheme: Scheme | None) -> Moment:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
-    if code is None:
+    if scheme is None:
         return Moment(values)
-    q = quantize(values, BLOCK, code)
-    return Moment(q.codes, q.scale, q.offset, BLOCK, code)
+    q = quantize(values, BLOCK, scheme)
+    return Moment(q.codes, q.scale, q.offset, BLOCK, scheme)
 
 
 def factors(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
@@ -53,10 +53,10 @@ def test_square_sums(shape: tuple[int, int], dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("clip", [1.0, 1e-2, 1e4])
-@pytest.mark.parametrize("code", [None, *CODES])
+@pytest.mark.parametrize("scheme", [None, *SCHEMES])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_residual_sums(shape: tuple[int, int], code: Code | None, clip: float) -> None:
-    g, m, (row, col) = gradient(shape), moment(shape, code), factors(shape, 2)
+def test_residual_sums(shape: tuple[int, int], scheme: Scheme | None, clip: float) -> None:
+    g, m, (row, col) = gradient(shape), moment(shape, scheme), factors(shape, 2)
     ours, twin = (x.residual_sums(g, m, row, col, clip, part_of(g)) for x in (triton_kernels, tiled))
     for a, b in zip(ours, twin, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
@@ -73,15 +73,15 @@ def test_residual_sums_where_the_moment_has_settled() -> None:
 
 @pytest.mark.parametrize("seed", [None, 12345, -7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("code", [None, *CODES])
+@pytest.mark.parametrize("scheme", [None, *SCHEMES])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_apply(shape: tuple[int, int], code: Code | None, dtype: torch.dtype, seed: int | None) -> None:
+def test_apply(shape: tuple[int, int], scheme: Scheme | None, dtype: torch.dtype, seed: int | None) -> None:
     if seed is not None and dtype != torch.bfloat16:
         pytest.skip("stochastic rounding is for bf16")
     g, u, s = gradient(shape, dtype), factors(shape, 3), factors(shape, 4)
     results = []
     for passes in (triton_kernels, tiled):
-        p, m = gradient(shape, dtype).clone(), moment(shape, code)
+        p, m = gradient(shape, dtype).clone(), moment(shape, scheme)
         passes.apply(p, g, m, u, s, 0.9, 0.99, seed)
         results.append((p, m))
     (p, m), (q, n) = results
@@ -91,7 +91,7 @@ def test_apply(shape: tuple[int, int], code: Code | None, dtype: torch.dtype, se
     ]
     torch.testing.assert_close(p, q, rtol=rtol, atol=2e-7)
     assert dtype == torch.float32 or (p == q).float().mean() >= share
-    if code is None:
+    if scheme is None:
         torch.testing.assert_close(m.values, n.values, rtol=1e-6, atol=1e-7)
     else:
         assert m.scale is not None
@@ -102,17 +102,17 @@ def test_apply(shape: tuple[int, int], code: Code | None, dtype: torch.dtype, se
         assert (differ > 0).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_the_kernel_writes_what_the_reference_writes(code: Code) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_kernel_writes_what_the_reference_writes(scheme: Scheme) -> None:
     """With beta 1 the moment is read and written again: its values must not move by more than a level."""
     shape = (20, 100)
     p, g = torch.zeros(2, *shape, device=DEVICE)
-    m = moment(shape, code)
-    before = dequantize(quantize(moment(shape, None).values, BLOCK, code), BLOCK, code)
+    m = moment(shape, scheme)
+    before = dequantize(quantize(moment(shape, None).values, BLOCK, scheme), BLOCK, scheme)
     triton_kernels.apply(p, g, m, factors(shape, 1), factors(shape, 2), 1.0, 1.0, None)
-    again = quantize(before, BLOCK, code)
+    again = quantize(before, BLOCK, scheme)
     assert (m.values.int() - again.codes.int()).abs().max() <= 1
-    if code != "linear":
+    if scheme != "linear":
         assert torch.equal(m.values[before == 0], again.codes[before == 0])
 
 
@@ -126,7 +126,7 @@ def test_noise_is_that_of_the_twin() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("options", [None, *({"code": code} for code in CODES), {"maximize": True}])
+@pytest.mark.parametrize("options", [None, *({"scheme": scheme} for scheme in SCHEMES), {"maximize": True}])
 def test_whole_steps(
     options: dict[str, Any] | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +149,7 @@ def test_whole_steps(
     live = torch.ones(90, 70, dtype=torch.bool, device=DEVICE)
     live[4], live[:, 60:] = False, False
     if options != {
-        "code": "linear"
+        "scheme": "linear"
     }:  # elsewhere dead entries do not move; in min-max they follow rounding noise
         assert not ours[~live].any()
         assert not twin[~live].any()

@@ -29,7 +29,7 @@ def test_every_name_builds_and_steps(name: str) -> None:
 def test_names_give_the_classes() -> None:
     params = [nn.Parameter(torch.ones(3))]
     assert type(build_optimizer("came", params, 1e-3)) is CAME
-    assert type(build_optimizer("came8bit", params, 1e-3, code="linear")) is CAME8bit
+    assert type(build_optimizer("came8bit", params, 1e-3, scheme="linear")) is CAME8bit
 
 
 def test_faults_are_named() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sanactl.errors import TrainingError, UsageError
 from sanactl.optim import CAME, CAME8bit
-from sanactl.optim.blockwise import CODES, Code, Quantized
+from sanactl.optim.blockwise import SCHEMES, Quantized, Scheme
 from sanactl.optim.reference import Hyper, came8bit_step, came_step
 
 SHAPES = [(160, 130), (130, 160, 1, 1), (24, 1, 3, 3), (40,), (2, 3), (1, 1), (1,), ()]
@@ -101,13 +101,13 @@ def test_convolutions_of_any_kernel_and_groups(layer: Any) -> None:
     assert ("exp_avg_sq" in optimizer.state[p]) == (not matrix)
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("blocking", ["paper", "rows"])
 @pytest.mark.parametrize("shape", [(160, 130), (300, 64), (17, 999)])
-def test_came8bit_is_its_reference(code: Code, blocking: str, shape: tuple[int, int]) -> None:
+def test_came8bit_is_its_reference(scheme: Scheme, blocking: str, shape: tuple[int, int]) -> None:
     (p,) = params(shapes=[shape])
     block = 16 * shape[1] if blocking == "rows" else 16
-    optimizer = CAME8bit([p], lr=1e-2, code=code, blocking=blocking, block_size=16, min_8bit_size=100)
+    optimizer = CAME8bit([p], lr=1e-2, scheme=scheme, blocking=blocking, block_size=16, min_8bit_size=100)
     zeros = {"row": torch.zeros(shape[0]), "col": torch.zeros(shape[1])}
     state = {f"exp_avg_{s}_{d}": t for s in ("sq", "res") for d, t in zeros.items()}
     blocks = -(-p.numel() // block)
@@ -116,7 +116,9 @@ def test_came8bit_is_its_reference(code: Code, blocking: str, shape: tuple[int, 
     for step in range(4):
         set_grads([p], step)
         assert p.grad is not None
-        wanted, state, m = came8bit_step(wanted, p.grad, state, m, Hyper(1e-2), block_size=block, code=code)
+        wanted, state, m = came8bit_step(
+            wanted, p.grad, state, m, Hyper(1e-2), block_size=block, scheme=scheme
+        )
         optimizer.step()
     # A value on the edge between two codes may fall on either side, and then its next step differs by a level.
     close = torch.isclose(p.detach(), wanted, rtol=1e-5, atol=1e-5)
@@ -152,12 +154,12 @@ def test_unnamed_parameters_are_named_by_place_and_shape() -> None:
         CAME([p]).step()
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", [0.0, 1e-40, 1e-25, 1e10, 1e14 / 200])
-def test_extreme_gradients_stay_finite(code: Code, size: float) -> None:
+def test_extreme_gradients_stay_finite(scheme: Scheme, size: float) -> None:
     """Zero, denormal and huge gradients, in every order, with dead rows and columns beside them."""
     (p,) = params(shapes=[(160, 130)])
-    optimizer = CAME8bit([p], lr=1e-3, code=code)
+    optimizer = CAME8bit([p], lr=1e-3, scheme=scheme)
     for gradient in (size, 1.0, size, 0.0, size):
         p.grad = torch.full_like(p, gradient)
         p.grad[7], p.grad[:, 9], p.grad[0, 0] = 0, 0, 1e-20
@@ -203,7 +205,7 @@ def test_memory_layout_does_not_matter(kind: type[CAME]) -> None:
 def test_closure_groups_and_schedulers() -> None:
     ps = params()
     optimizer = CAME8bit(ps[:1], lr=1e-2)
-    optimizer.add_param_group({"params": ps[1:], "lr": 1e-3, "min_8bit_size": 10**9, "code": "dynamic"})
+    optimizer.add_param_group({"params": ps[1:], "lr": 1e-3, "min_8bit_size": 10**9, "scheme": "dynamic"})
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
 
     def closure() -> Tensor:
@@ -234,7 +236,7 @@ def test_closure_groups_and_schedulers() -> None:
         ({"eps": (1e-30, None)}, "two numbers"),
         ({"clip_threshold": 0}, "clip_threshold"),
         ({"weight_decay": -0.1}, "weight_decay"),
-        ({"code": "fp8"}, "unknown 8-bit code 'fp8'"),
+        ({"scheme": "fp8"}, "unknown quantization scheme 'fp8'"),
         ({"blocking": "columns"}, "unknown blocking"),
         ({"block_size": 0}, "block_size is 0"),
     ],
@@ -324,7 +326,7 @@ def test_draws_outlive_a_restart_of_an_optimizer_of_one_parameter() -> None:
     assert torch.equal(whole, q)
 
 
-@pytest.mark.parametrize(("kind", "options"), [(CAME, {}), *((CAME8bit, {"code": c}) for c in CODES)])
+@pytest.mark.parametrize(("kind", "options"), [(CAME, {}), *((CAME8bit, {"scheme": c}) for c in SCHEMES)])
 @pytest.mark.parametrize("by_group", [False, True])
 def test_maximize_goes_up_the_gradient(kind: type[CAME], options: dict[str, Any], by_group: bool) -> None:
     down, up = params(), params()
@@ -363,5 +365,5 @@ def test_options_of_other_optimizers_are_not_passed_over(option: str) -> None:
     with pytest.raises(UsageError, match=option):
         CAME8bit([{"params": [p], option: True}])
     CAME8bit([{"params": [p], option: False, "lr": 1e-3, "name": "mine"}])
-    with pytest.raises(UsageError, match="CAME has no option code"):
-        CAME([{"params": [p], "code": "zero"}])
+    with pytest.raises(UsageError, match="CAME has no option scheme"):
+        CAME([{"params": [p], "scheme": "zero"}])

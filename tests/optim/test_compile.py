@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sanactl.optim import CAME, CAME8bit
-from sanactl.optim.blockwise import CODES
+from sanactl.optim.blockwise import SCHEMES
 from sanactl.optim.reference import Hyper, came_step
 from sanactl.optim.state import empty_state, entries
 from sanactl.optim.update import check_gradients, update
@@ -18,7 +18,7 @@ from sanactl.optim.update import check_gradients, update
 from .test_came import params, set_grads
 
 SHAPES = [(160, 130), (24, 1, 3, 3), (40,)]
-KINDS = [(CAME, {}), *((CAME8bit, {"code": code}) for code in CODES)]
+KINDS = [(CAME, {}), *((CAME8bit, {"scheme": scheme}) for scheme in SCHEMES)]
 
 
 @pytest.fixture(autouse=True)

@@ -37,14 +37,14 @@ def moved(name: str, **options: object) -> Tensor:
 
 @pytest.mark.parametrize("options", [("came",), ("came8bit", "zero"), ("came8bit", "dynamic")])
 def test_dead_entries_stay(options: tuple[str, ...]) -> None:
-    name, *code = options
-    assert moved(name, **({"code": code[0]} if code else {})).max() == 0
+    name, *scheme = options
+    assert moved(name, **({"scheme": scheme[0]} if scheme else {})).max() == 0
 
 
-def test_the_default_code_keeps_dead_entries() -> None:
+def test_the_default_scheme_keeps_dead_entries() -> None:
     assert moved("came8bit").max() == 0
 
 
 def test_min_max_moves_them() -> None:
-    far = moved("came8bit", code="linear")
+    far = moved("came8bit", scheme="linear")
     assert far.mean() > STEPS / 2  # about a step each time, as if they had a gradient

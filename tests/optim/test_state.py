@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.optim import CAME, CAME8bit
-from sanactl.optim.blockwise import CODES, Code
+from sanactl.optim.blockwise import SCHEMES, Scheme
 
 from .test_came import params, set_grads
 
@@ -36,7 +36,7 @@ def same_bits(a: dict[str, Any], b: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("kind", "options"),
     [(CAME, {}), (CAME, {"bf16_stochastic_round": True}), (CAME8bit, {"bf16_stochastic_round": True})]
-    + [(CAME8bit, {"code": c}) for c in CODES],
+    + [(CAME8bit, {"scheme": c}) for c in SCHEMES],
 )
 def test_a_resumed_run_is_the_undisturbed_run(
     kind: type[CAME], options: dict[str, Any], dtype: torch.dtype
@@ -141,13 +141,34 @@ def test_users_load_hooks_see_plain_tensors() -> None:
     assert seen == [torch.Tensor]
 
 
-@pytest.mark.parametrize("other", [{"code": "linear"}, {"min_8bit_size": 10**9}])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_state_that_calls_the_scheme_code_loads(scheme: Scheme) -> None:
+    """States that were saved by earlier versions call the quantization scheme a code."""
+    whole, parts = params(), params()
+    optimizer = CAME8bit(whole, lr=1e-2, scheme=scheme)
+    run(optimizer, whole, range(4))
+    before = CAME8bit(parts, lr=1e-2, scheme=scheme)
+    run(before, parts, range(2))
+    saved = before.state_dict()
+    for group in saved["param_groups"]:
+        group["code"] = group.pop("scheme")
+    after = CAME8bit(parts, lr=1e-2, scheme="zero")
+    after.load_state_dict(saved)
+    assert [group["scheme"] for group in after.param_groups] == [scheme]
+    assert "code" not in after.param_groups[0]
+    run(after, parts, range(2, 4))
+    assert all(torch.equal(p, q) for p, q in zip(whole, parts, strict=True))
+    with pytest.raises(UsageError, match="no option code"):
+        CAME8bit([{"params": params(), "code": scheme}])
+
+
+@pytest.mark.parametrize("other", [{"scheme": "linear"}, {"min_8bit_size": 10**9}])
 def test_a_state_that_does_not_fit_is_refused(other: dict[str, Any]) -> None:
     ps = params(shapes=[(160, 130)])
     optimizer = CAME8bit(ps, **other)
     run(optimizer, ps, range(1))
     saved = optimizer.state_dict()
-    mine = CAME8bit(ps, code="zero")
+    mine = CAME8bit(ps, scheme="zero")
     run(mine, ps, range(1))
     before = copy.deepcopy(mine.state_dict()["state"][0])
     foreign = {**saved, "param_groups": mine.state_dict()["param_groups"]}
@@ -168,12 +189,12 @@ def test_another_models_state_is_refused() -> None:
         CAME8bit(ps).load_state_dict(adam.state_dict())
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_state_takes_about_one_byte_a_parameter(code: Code) -> None:
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_state_takes_about_one_byte_a_parameter(scheme: Scheme) -> None:
     """On a feed-forward matrix of SANA 1.6B; the bytes come from the state itself."""
     p = nn.Parameter(torch.zeros(2240, 5600, dtype=torch.bfloat16))
     p.grad = torch.ones_like(p)
-    optimizer = CAME8bit([p], code=code)
+    optimizer = CAME8bit([p], scheme=scheme)
     optimizer.step()
     size = sum(t.numel() * t.element_size() for t in optimizer.state[p].values())
     assert 1 < size / p.numel() <= 1.03

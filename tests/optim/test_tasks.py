@@ -26,11 +26,11 @@ def loss(task: Task, steps: int, name: str, lr: float, **options: Any) -> float:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("code", ["linear", "zero", "dynamic"])
+@pytest.mark.parametrize("scheme", ["linear", "zero", "dynamic"])
 @pytest.mark.parametrize(("task", "steps"), [(text_loss, 60), (image_loss, 40)])
-def test_8_bits_reach_the_loss_of_32(task: Task, steps: int, code: str) -> None:
+def test_8_bits_reach_the_loss_of_32(task: Task, steps: int, scheme: str) -> None:
     start = loss(task, 10, "came", lr=0.0)
     full = loss(task, steps, "came", lr=3e-4)
-    eight = loss(task, steps, "came8bit", lr=3e-4, code=code)
+    eight = loss(task, steps, "came8bit", lr=3e-4, scheme=scheme)
     assert full < 0.7 * start, "the task has to be learned for the comparison to mean anything"
     assert abs(eight - full) < 0.01 * (start - full)

@@ -14,6 +14,7 @@ import torch
 
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.optim.table import OPTIMIZERS, OptimizerEntry
+from sanactl.training.settings import FinetuneSettings
 from tests.program import Program
 
 
@@ -66,3 +67,24 @@ print(sorted({"torch", "typer", "transformers", "triton"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_scheme_is_given_by_either_name(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ("finetune", tiny_file, "--steps", "1", "--batch-size", "2")
+    sanactl(*short, "--scheme", "linear", "-o", "new.st")
+    sanactl(*short, "--code", "linear", "-o", "old.st")
+    new, old = (open_checkpoint(name).lineage[-1]["arguments"] for name in ("new.st", "old.st"))
+    assert new == old
+    assert new["scheme"] == "linear"
+    said = sanactl.fails(*short, "--scheme", "zero", "--optimizer", "came", code=2)
+    assert "--scheme is for --optimizer came8bit, and this is came" in said
+    assert "--scheme fp4: choose one of" in sanactl.fails(*short, "--code", "fp4", code=2)
+
+
+def test_a_run_is_the_same_as_before_the_scheme_was_called_so() -> None:
+    deciding = FinetuneSettings(scheme="linear").deciding()
+    assert deciding["code"] == "linear"
+    assert "scheme" not in deciding
