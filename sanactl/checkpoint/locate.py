@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.components import COMPONENTS
 from sanactl.checkpoint.folder import (
     INDEX_NAME,
     WEIGHTS_NAME,
@@ -16,7 +17,6 @@ from sanactl.checkpoint.folder import (
     transformer_folder,
 )
 from sanactl.checkpoint.layouts.registry import SAFETENSORS, layout_read
-from sanactl.checkpoint.metadata import COMPONENTS
 from sanactl.errors import InputError, SanactlError
 from sanactl.files.json_values import brief, shown
 from sanactl.files.lfs import is_pointer, pointer_error

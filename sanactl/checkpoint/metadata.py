@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from sanactl.checkpoint.builtin import BUILTIN_PREFIX
 from sanactl.checkpoint.decode import MAX_STEPS
-from sanactl.files.paths import from_json, to_json
+from sanactl.files.paths import to_json
 
 __all__ = [
-    "COMPONENTS",
     "compact_json",
     "encode_metadata",
     "lineage_entry",
-    "portable_components",
-    "resolve_components",
     "sanactl_version",
 ]
 
-COMPONENTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 _IMPLEMENTATION = "https://github.com/huggingface/diffusers"
 _LATENT_PIXELS = 32  # image pixels a side of one latent of DC-AE f32, the autoencoder of every published SANA
 
@@ -150,39 +143,3 @@ def _resolution(config: Mapping[str, Any], sampling: Mapping[str, Any]) -> str |
         side = config["sample_size"] * _LATENT_PIXELS
         return f"{side}x{side}"
     return None
-
-
-def resolve_components(
-    components: Mapping[str, Mapping[str, Any]], folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Components with every local path made absolute; `folder` is the one that the checkpoint lies in."""
-    return {
-        name: {**entry, "source": _resolve(entry["source"], folder)} for name, entry in components.items()
-    }
-
-
-def _resolve(source: str, folder: Path) -> str:
-    source = from_json(source)
-    if source.startswith(BUILTIN_PREFIX) or os.path.isabs(source):
-        return source
-    path = os.path.abspath(folder / source)
-    if source.startswith("."):
-        return path
-    return path if os.path.exists(path) else source  # else a Hub id
-
-
-def portable_components(
-    components: Mapping[str, Mapping[str, Any]], folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Components as they are written: a path below the checkpoint's `folder` becomes relative to it ("./vae").
-
-    A folder that holds a checkpoint and its components can then be moved as a whole; a path elsewhere stays absolute.
-    """
-    base = os.path.abspath(folder)
-    result = {}
-    for name, entry in components.items():
-        source = entry["source"]
-        if os.path.isabs(source) and os.path.commonpath([base, source]) == base:
-            source = "./" + os.path.relpath(source, base).replace(os.sep, "/")
-        result[name] = {**entry, "source": source}
-    return result

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.components import resolve_components
 from sanactl.checkpoint.config import check_config
 from sanactl.checkpoint.decode import decode_metadata
 from sanactl.checkpoint.folder import Located
 from sanactl.checkpoint.kinds import describe_kind, guess_kind
 from sanactl.checkpoint.layouts.registry import layout_of
 from sanactl.checkpoint.locate import local_path, locate
-from sanactl.checkpoint.metadata import resolve_components
 from sanactl.checkpoint.sana import check_tensors
 from sanactl.checkpoint.table import Checkpoint, Stamp, TensorRef
 from sanactl.errors import InputError

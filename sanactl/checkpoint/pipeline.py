@@ -8,22 +8,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
+from sanactl.checkpoint.components import COMPONENTS, component_folder
 from sanactl.checkpoint.copy import Sources, copy_folder
 from sanactl.checkpoint.fill import fill_files
 from sanactl.checkpoint.layouts.registry import DIFFUSERS
 from sanactl.checkpoint.locate import read_json
-from sanactl.checkpoint.metadata import COMPONENTS, encode_metadata
+from sanactl.checkpoint.metadata import encode_metadata
 from sanactl.checkpoint.plan import Plan
 from sanactl.checkpoint.write import SHARD_SIZE, create_folder, default_workers, parse_size, write_json
 from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.files.atomic import atomic_dir, check_target
-from sanactl.files.lfs import refuse_pointers
 from sanactl.files.passing import PassingHashes
 from sanactl.files.paths import user_path
 from sanactl.files.progress import SILENT, Progress
 
-__all__ = ["component_folder", "write_pipeline"]
+__all__ = ["write_pipeline"]
 
 _OURS = {"model_index.json", "transformer", *COMPONENTS}
 
@@ -99,49 +98,6 @@ def write_pipeline(
     finally:
         progress.close()
     return path
-
-
-def component_folder(name: str, entry: Mapping[str, Any]) -> Path:
-    """The local folder of a component, downloading that part of a Hub repository where it is not cached.
-
-    Args:
-        name: "vae", "text_encoder", "tokenizer" or "scheduler".
-        entry: {"source", "subfolder", "revision"} as in `Checkpoint.components`.
-
-    Raises:
-        InputError: it is nowhere.
-    """
-    source, subfolder = entry["source"], entry.get("subfolder") or ""
-    if source.startswith(BUILTIN_PREFIX):
-        folder = builtin_folder(source) / subfolder
-    elif os.path.isabs(source):
-        folder = Path(source) / subfolder
-    else:
-        folder = _from_hub(source, subfolder, entry.get("revision"))
-    if not folder.is_dir():
-        raise InputError(f"the checkpoint's {name} should lie in {folder}, which does not exist")
-    refuse_pointers(folder)
-    return folder
-
-
-def _from_hub(source: str, subfolder: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = [f"{subfolder}/*" if subfolder else "*"]
-    for local in (True, False):
-        try:
-            root = snapshot_download(
-                source, revision=revision, allow_patterns=patterns, local_files_only=local
-            )
-        except Exception as error:  # huggingface_hub and its HTTP library raise many kinds
-            if not local:
-                raise InputError(
-                    f"cannot get {source} from the Hub: {error}", hint="check the network"
-                ) from error
-        else:
-            if any((Path(root) / subfolder).glob("*.json")):
-                break
-    return Path(root) / subfolder
 
 
 def _class_of(name: str, folder: Path, entry: Mapping[str, Any]) -> list[str]:

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from sanactl.checkpoint.components import portable_components
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.fill import OutputFile, create_file, fill_files, write_passing
 from sanactl.checkpoint.layouts.registry import LAYOUTS
 from sanactl.checkpoint.locate import INDEX_NAME, WEIGHTS_NAME
-from sanactl.checkpoint.metadata import encode_metadata, portable_components
+from sanactl.checkpoint.metadata import encode_metadata
 from sanactl.checkpoint.plan import (
     Blend,
     Bytes,

@@ -70,7 +70,7 @@ def _show(records: list[Record]) -> None:
     from rich.text import Text
 
     from sanactl.cli.frame.console import PlainConsole, data, show_rows
-    from sanactl.cli.frame.render import human_bytes
+    from sanactl.files.human import human_bytes
 
     console = PlainConsole()
     tables: dict[tuple[str, int], list[Record]] = {}

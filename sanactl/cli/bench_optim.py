@@ -87,7 +87,7 @@ def show(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     from sanactl.cli.frame.console import data
-    from sanactl.cli.frame.render import human_count
+    from sanactl.files.human import human_count
 
     first = rows[0]
     speed = next((f", copies {row['copy_gb_s']:.3g} GB/s" for row in rows if "copy_gb_s" in row), "")

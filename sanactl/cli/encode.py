@@ -65,13 +65,14 @@ def encode(
     """
     from sanactl.checkpoint.write import parse_size
     from sanactl.cli.frame.outputs import check_folder
-    from sanactl.cli.frame.render import human_bytes, show_checkpoints
+    from sanactl.cli.frame.render import show_checkpoints
     from sanactl.cli.frame.run import Invocation, checkpoint_record
     from sanactl.cli.frame.streams import find_checkpoint, note
     from sanactl.data import DataSettings, open_examples
     from sanactl.data.encode import EncodeSettings
     from sanactl.data.encode import encode as write
     from sanactl.errors import InputError
+    from sanactl.files.human import human_bytes
     from sanactl.model.conditioning import pick_device, sampling_settings
 
     run = Invocation("encode", seed=seed)

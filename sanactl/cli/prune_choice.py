@@ -10,6 +10,7 @@ from typing import Any
 from sanactl.checkpoint.table import Checkpoint
 from sanactl.cli.frame.streams import note
 from sanactl.errors import InputError, UsageError
+from sanactl.files.human import format_ranges
 from sanactl.files.json_values import brief, shown
 from sanactl.records.journal import Journal
 from sanactl.records.records import Record, load_records
@@ -18,7 +19,6 @@ from sanactl.surgery.select import (
     blocks_for_bytes,
     blocks_for_parameters,
     complement,
-    format_blocks,
     parse_blocks,
 )
 
@@ -127,7 +127,7 @@ def _choice(kept: list[int], blocks: int, values: list[float] | None) -> Choice:
 
 
 def _named(blocks: list[int]) -> str:
-    return f"block{'s' if len(blocks) > 1 else ''} {format_blocks(blocks)}"
+    return f"block{'s' if len(blocks) > 1 else ''} {format_ranges(blocks)}"
 
 
 def _depths(keep: str) -> list[int]:

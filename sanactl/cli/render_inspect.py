@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
-from sanactl.cli.frame.render import human_bytes, human_count
+from sanactl.files.human import human_bytes, human_count
 
 __all__ = ["show_inspection"]
 

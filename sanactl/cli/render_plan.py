@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
-from sanactl.cli.frame.render import human_bytes, human_count
+from sanactl.files.human import format_ranges, human_bytes, human_count
 from sanactl.records.records import Record
-from sanactl.surgery.select import format_blocks
 
 __all__ = ["show_plan"]
 
@@ -28,7 +27,7 @@ def show_plan(records: list[Record]) -> None:
         if "dropped" in r:
             share = r.get("dropped_importance")
             held = "" if share is None else f" ({100 * share:.1f} % of the importance)"
-            console.print(f"blocks that go: {format_blocks(r['dropped']) or 'none'}{held}")
+            console.print(f"blocks that go: {format_ranges(r['dropped']) or 'none'}{held}")
         console.print(data(f"FLOPs: {_size(r)}, one image, one pass", "dim"))
         memory = (
             (

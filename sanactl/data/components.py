@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.components import cached_component
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError
-from sanactl.files.content import files_digest
+from sanactl.files.content import files_digest, json_digest
 
 __all__ = ["ENCODERS", "component_identity", "differing"]
 
@@ -37,7 +37,7 @@ def component_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
     if entry is None:
         raise InputError(f"{checkpoint.path}: names no {part}", hint="give a whole pipeline folder")
     known = {key: str(entry[key]) for key in ("source", "subfolder", "revision") if entry.get(key)}
-    folder = _folder(checkpoint, entry)
+    folder = cached_component(checkpoint, entry)
     if folder is not None:
         files = sorted(f for f in folder.iterdir() if f.name.endswith(_DATA) and f.is_file())
         if files:
@@ -52,22 +52,6 @@ def differing(a: dict[str, str], b: dict[str, str]) -> bool:
     return any(a.get(key) != b.get(key) for key in ("source", "subfolder", "revision"))
 
 
-def _folder(checkpoint: Checkpoint, entry: dict[str, Any]) -> Path | None:
-    """Where its files lie: a folder, or the Hub's cache; nothing is downloaded."""
-    from sanactl.model.loading import component_source
-
-    source, options = component_source(checkpoint, entry)
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    with contextlib.suppress(Exception):  # not in the cache: then the name has to do
-        root = snapshot_download(source, revision=options.get("revision"), local_files_only=True)
-        folder = Path(root) / str(options.get("subfolder") or "")
-        return folder if folder.is_dir() else None
-    return None
-
-
 def _scale(folder: Path) -> str:
     """The factor that latents are multiplied by, of an autoencoder's config; "" for others."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -77,4 +61,4 @@ def _scale(folder: Path) -> str:
 
 def settings_digest(settings: dict[str, Any]) -> str:
     """A fingerprint of settings, the same for any order of their keys."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    return json_digest(settings)[:32]

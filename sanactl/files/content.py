@@ -8,18 +8,30 @@ meanwhile. A large file's hashes are remembered (`sanactl.files.hash_cache`), so
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.files.hash_cache import recall, remember
 from sanactl.files.progress import SILENT, Progress
 from sanactl.files.threads import in_threads, processors
 
-__all__ = ["HASH", "LEAF", "Span", "files_digest", "joined", "known_hashes", "span_hashes", "zeros_hash"]
+__all__ = [
+    "HASH",
+    "LEAF",
+    "Span",
+    "files_digest",
+    "joined",
+    "json_digest",
+    "known_hashes",
+    "span_hashes",
+    "zeros_hash",
+]
 
 HASH = 32  # bytes of a hash
 LEAF = 1 << 20  # bytes
@@ -74,6 +86,11 @@ def known_hashes(path: Path, spans: Sequence[Span]) -> bool:
         return recall(os.stat(path), _table(ordered)) is not None
     except OSError:
         return False
+
+
+def json_digest(value: Any) -> str:
+    """sha256 of a value as JSON with sorted keys, 64 hexadecimal digits; what JSON does not have counts as its text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def files_digest(files: Sequence[Path], extra: str = "") -> str:

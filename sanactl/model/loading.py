@@ -5,18 +5,16 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from sanactl.checkpoint.builtin import BUILTIN_PREFIX, builtin_folder
+from sanactl.checkpoint.components import component_source
 from sanactl.checkpoint.config import CONFIG_DEFAULTS
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError, UsageError
 from sanactl.files.dtypes import WEIGHT_DTYPES
-from sanactl.files.lfs import refuse_pointers
 from sanactl.files.paths import utf8_name
 from sanactl.model.components import load_text_encoder, load_tokenizer, load_vae
 from sanactl.model.schedulers import load_scheduler
@@ -25,7 +23,6 @@ from sanactl.model.tensors import TORCH_DTYPES, read_tensor
 __all__ = [
     "Components",
     "component_dtype",
-    "component_source",
     "dtype_warning",
     "load_components",
     "load_transformer",
@@ -183,22 +180,6 @@ def quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.set_verbosity_error()
-
-
-def component_source(checkpoint: Checkpoint, entry: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Where a component lies: a folder that exists, or a Hub id with its options."""
-    source, subfolder = str(entry["source"]), entry.get("subfolder")
-    if source.startswith(BUILTIN_PREFIX):
-        return str(builtin_folder(source) / (subfolder or "")), {}
-    for base in (Path(source), Path(checkpoint.path).parent / source):
-        folder = base / (subfolder or "")
-        if folder.is_dir():
-            refuse_pointers(folder)
-            return str(folder), {}
-    if source.startswith((".", "/")) or source.count("/") != 1:
-        raise InputError(f"{checkpoint.path}: its component {source} is not there")
-    options = {key: entry[key] for key in ("subfolder", "revision") if entry.get(key)}
-    return source, options
 
 
 def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:

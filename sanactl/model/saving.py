@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_components
+from sanactl.checkpoint.components import portable_components
+from sanactl.checkpoint.metadata import encode_metadata, lineage_entry
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.files.atomic import atomic_path
 from sanactl.files.safetensors import encode_header, placement, read_header

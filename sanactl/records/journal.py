@@ -12,8 +12,6 @@ with paths relative to the folder. `key` says what an output is a function of: t
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from typing import IO, Any
 
 from sanactl.errors import InputError
 from sanactl.files.append import append_lines
+from sanactl.files.content import json_digest
 from sanactl.files.regular import open_regular
 from sanactl.records.fields import JOURNAL, JOURNAL_FILE, check_fields, with_paths
 from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
@@ -34,8 +33,7 @@ _BLOCK = 2**18  # bytes read at once, from the end
 
 def run_key(command: str, **settings: Any) -> str:
     """A digest of everything that a run's output depends on."""
-    text = json.dumps({"command": command, **settings}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return json_digest({"command": command, **settings})[:32]
 
 
 @dataclass

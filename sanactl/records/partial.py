@@ -12,8 +12,6 @@ holds has been used, or a week after its last line.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import stat
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.files.append import append_to, try_lock
+from sanactl.files.content import json_digest
 from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
 
 __all__ = ["Partial", "image_key"]
@@ -44,8 +43,7 @@ def image_key(record: Mapping[str, Any]) -> str | None:
     except (OSError, ValueError):
         return None
     known = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-    text = json.dumps([record, known], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return json_digest([record, known])[:32]
 
 
 class Partial:
@@ -68,7 +66,7 @@ class Partial:
         *,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+        digest = json_digest(identity)
         self._folder, self._stem, self._tell = folder, f".{command}.{digest[:16]}", tell
         self._earlier: list[_Earlier] = []
         self._own: tuple[Path, int] | None = None

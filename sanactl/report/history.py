@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import SanactlError
+from sanactl.files.human import format_ranges
 from sanactl.records.journal import Journal
 from sanactl.report.lineage import Node, journal_tree, lineage_tree, merge_trees, outline
 from sanactl.report.page import absent, escape, table
@@ -141,13 +142,7 @@ def _ranges(values: Sequence[Any]) -> str:
     """Numbers in short: [0, 1, 2, 5] is 0-2,5; any other list as it is."""
     if not values or not all(type(v) is int for v in values):
         return str(list(values))
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return format_ranges(values)
 
 
 def command_line(run: Mapping[str, Any], *, short: bool = False) -> str:

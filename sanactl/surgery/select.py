@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 
 from sanactl.checkpoint.table import Checkpoint
 from sanactl.checkpoint.write import parse_size
@@ -15,7 +14,6 @@ __all__ = [
     "blocks_for_bytes",
     "blocks_for_parameters",
     "complement",
-    "format_blocks",
     "parse_blocks",
     "parse_parameters",
 ]
@@ -52,17 +50,6 @@ def parse_blocks(text: str, blocks: int) -> list[int]:
     for start, stop in sorted(spans):  # each block is touched once, however often it is named
         chosen += range(max(start, chosen[-1] + 1 if chosen else 0), stop)
     return chosen
-
-
-def format_blocks(blocks: Sequence[int]) -> str:
-    """Ascending block numbers as `parse_blocks` reads them: [0, 1, 2, 5] is "0-2,5"."""
-    parts: list[list[int]] = []
-    for block in blocks:
-        if parts and block == parts[-1][-1] + 1:
-            parts[-1][1:] = [block]
-        else:
-            parts.append([block])
-    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def complement(dropped: list[int], blocks: int) -> list[int]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sanactl.errors import UsageError
+from sanactl.files.human import human_bytes
 from sanactl.surgery.memory import training_memory
 from sanactl.training.activations import activation_bytes
 
@@ -54,9 +55,9 @@ class MemoryPlan:
     @cached_property
     def summary(self) -> str:
         """One line: what is needed, for what, and what there is."""
-        listed = ", ".join(f"{name} {_human(size)}" for name, size in self.parts.items())
+        listed = ", ".join(f"{name} {human_bytes(size)}" for name, size in self.parts.items())
         without = f", without {' and '.join(self.unknown)}" if self.unknown else ""
-        return f"training needs about {_human(self.total)} ({listed}{without}); {_human(self.available)} are free"
+        return f"training needs about {human_bytes(self.total)} ({listed}{without}); {human_bytes(self.available)} are free"
 
     @cached_property
     def advice(self) -> str | None:
@@ -65,7 +66,7 @@ class MemoryPlan:
             return None
         tried = []
         for option, total in self.savers.items():
-            tried.append(f"{option} ({_human(total)})")
+            tried.append(f"{option} ({human_bytes(total)})")
             if total <= self.available:
                 return f"training may not fit; it should with {' and '.join(tried)}"
         hint = f" even with {' and '.join(tried)}" if tried else ""
@@ -76,7 +77,7 @@ class MemoryPlan:
         stays = self.total - self.parts.get("activations", 0) - self.parts.get("encoders", 0)
         if stays > self.capacity and all(total > self.capacity for total in self.savers.values()):
             raise UsageError(
-                f"the device has {_human(self.capacity)} in all, and {self.summary}",
+                f"the device has {human_bytes(self.capacity)} in all, and {self.summary}",
                 hint="take a larger device, or --lora",
             )
 
@@ -197,22 +198,16 @@ def _teacher_bytes(settings: FinetuneSettings) -> int:
 
 def _encoder_bytes(checkpoint: Checkpoint) -> tuple[int, list[str]]:
     """Bytes in fp32 of the text encoder and the autoencoder, and those that are not on this machine yet."""
-    from pathlib import Path
-
+    from sanactl.checkpoint.components import cached_component
     from sanactl.errors import InputError
     from sanactl.files.safetensors import read_header
-    from sanactl.model.loading import component_source
 
     total, unknown = 0, []
     for part, name in (("text_encoder", "the text encoder"), ("vae", "the autoencoder")):
         entry = checkpoint.components.get(part)
         try:
-            source, options = component_source(checkpoint, entry) if entry else ("", {})
-            files = (
-                sorted((Path(source) / (options.get("subfolder") or "")).glob("*.safetensors"))
-                if entry
-                else []
-            )
+            folder = cached_component(checkpoint, entry) if entry else None
+            files = sorted(folder.glob("*.safetensors")) if folder else []
             if not files:
                 unknown.append(name)
             for file in files:
@@ -235,11 +230,3 @@ def _device_memory(device: torch.device) -> tuple[int, int]:
     memory = psutil.virtual_memory()
     share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return memory.available // share, memory.total // share
-
-
-def _human(size: int) -> str:
-    """Bytes in decimal units."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB")):
-        if size >= limit:
-            return f"{size / limit:.3g} {unit}"
-    return f"{size / 1e3:.3g} kB"

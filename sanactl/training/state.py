@@ -6,7 +6,6 @@ One that was damaged since (`sanactl.training.saved`) is never loaded and never 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sanactl.errors import InputError
 from sanactl.files.atomic import atomic_dir
+from sanactl.files.content import json_digest
 from sanactl.training.saved import Saved, checksum, list_saved, set_aside
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["TrainingState", "identity_key", "state_folder"]
 
 def identity_key(identity: dict[str, Any]) -> str:
     """A digest of everything that a run's steps depend on, 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+    return json_digest(identity)
 
 
 class Stateful(Protocol):

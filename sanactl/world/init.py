@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.components import COMPONENTS, portable_components
 from sanactl.checkpoint.config import CONFIG_DEFAULTS
-from sanactl.checkpoint.metadata import encode_metadata, lineage_entry, portable_components
+from sanactl.checkpoint.metadata import encode_metadata, lineage_entry
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError
 from sanactl.files.atomic import atomic_path
@@ -45,7 +46,6 @@ SHAPES_SAMPLING: dict[str, Any] = {
     "learning_rate": 3e-5,
     "clip": 1.0,
 }
-COMPONENTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 
 
 def init_shapes(target: Path, *, grown: bool = False, force: bool = False) -> None:

@@ -16,8 +16,9 @@ from diffusers import SanaTransformer2DModel
 from safetensors.numpy import load_file, save_file
 
 from sanactl.bench.synthetic import TINY, synthetic_checkpoint, synthetic_plan
+from sanactl.checkpoint.components import portable_components, resolve_components
 from sanactl.checkpoint.decode import decode_metadata
-from sanactl.checkpoint.metadata import encode_metadata, portable_components, resolve_components
+from sanactl.checkpoint.metadata import encode_metadata
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.write import write_checkpoint
 from sanactl.errors import InputError

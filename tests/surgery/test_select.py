@@ -11,12 +11,12 @@ from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.checkpoint.write import parse_size, write_checkpoint
 from sanactl.errors import UsageError
+from sanactl.files.human import format_ranges
 from sanactl.surgery.prune import plan_prune
 from sanactl.surgery.select import (
     blocks_for_bytes,
     blocks_for_parameters,
     complement,
-    format_blocks,
     parse_blocks,
     parse_parameters,
 )
@@ -50,10 +50,10 @@ def test_complement() -> None:
 
 
 @pytest.mark.parametrize("blocks", [[0], [9], [0, 1, 2, 5, 7, 8], [], list(range(10)), [1, 3, 5]])
-def test_format_blocks_is_what_parse_blocks_reads(blocks: list[int]) -> None:
-    text = format_blocks(blocks)
+def test_format_ranges_is_what_parse_blocks_reads(blocks: list[int]) -> None:
+    text = format_ranges(blocks)
     assert (parse_blocks(text, 10) if blocks else []) == blocks
-    assert format_blocks([0, 1, 2, 5]) == "0-2,5"
+    assert format_ranges([0, 1, 2, 5]) == "0-2,5"
 
 
 def test_sizes() -> None:

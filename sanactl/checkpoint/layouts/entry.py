@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sanactl.checkpoint.components import resolve_components
 from sanactl.checkpoint.config import check_config
 from sanactl.checkpoint.decode import Stored
-from sanactl.checkpoint.metadata import resolve_components
 from sanactl.checkpoint.sana import check_tensors
 from sanactl.checkpoint.spans import Stamp, TensorRef
 from sanactl.checkpoint.table import Checkpoint

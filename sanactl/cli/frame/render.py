@@ -5,33 +5,16 @@ from __future__ import annotations
 from rich.text import Text
 
 from sanactl.cli.frame.console import PlainConsole, data, figure, show_rows
+from sanactl.files.human import human_bytes, human_count
 from sanactl.records.records import Record
 
 __all__ = [
-    "human_bytes",
-    "human_count",
     "show_blocks",
     "show_checkpoints",
     "show_images",
 ]
 
 BAR_WIDTH = 40
-
-
-def human_count(number: float) -> str:
-    """1,604,462,752 as 1.6B; at most three digits."""
-    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if abs(number) >= limit:
-            return f"{number / limit:.3g}{unit}"
-    return f"{number:g}"
-
-
-def human_bytes(number: float) -> str:
-    """Bytes in decimal units, as file managers and the Hub show them."""
-    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(number) >= limit:
-            return f"{number / limit:.3g} {unit}"
-    return f"{number:.0f} B"
 
 
 def show_checkpoints(records: list[Record]) -> None:
