@@ -1,4 +1,4 @@
-"""The config of a `SanaTransformer2DModel` as a checked value: every setting has its type and a possible value.
+"""The config of a `SanaTransformer2DModel` as a checked value: every setting has the right type and a possible value.
 
 Source: diffusers `models/transformers/sana_transformer.py`. A test holds the fields against the real class.
 """

@@ -27,7 +27,7 @@ _FAILED = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 
 
 class Sources:
-    """The source files of a write, opened once each and held against the state they were planned from.
+    """The source files of a write, each opened once and compared with its state at planning time.
 
     A file that is replaced after it was opened does not matter (the open descriptor keeps the old bytes); one that is
     rewritten in place does, and is found out when the write is done.

@@ -1,4 +1,4 @@
-"""What a checkpoint is known by: a hash of its config, its metadata, and each tensor's dtype, shape and bytes.
+"""A checkpoint's digest: a hash of its config, its metadata, and each tensor's dtype, shape and bytes.
 
 Since tensors are hashed one by one, under diffusers' names and in no order of a file, the same content has the same
 digest in every layout, and a tensor that was copied from a checkpoint whose hashes are known is not read again.
@@ -20,7 +20,7 @@ from sanactl.files.progress import SILENT, Progress
 
 __all__ = ["content_digest", "hash_tensors", "unread_bytes"]
 
-# What a file's form decides, and the config, which may lie in config.json.
+# Keys that depend on the file's layout, and the config, which may be in config.json.
 _OF_THE_FORM = ("format", "config", "sanactl.dropped")
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a table of tensors: what is known of it once it is opened, whatever its layout."""
+"""A checkpoint as a table of tensors: what is known of it once it is opened, in any layout."""
 
 from __future__ import annotations
 

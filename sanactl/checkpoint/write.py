@@ -182,7 +182,7 @@ def create_folder(
         write_json(folder / INDEX_NAME, {"metadata": {"total_size": plan.nbytes}, "weight_map": index})
     write_json(folder / "config.json", {"_class_name": "SanaTransformer2DModel", **plan.config})
     for name, shard in zip(names, shards, strict=True):
-        # the first shard tells the whole story, the others what diffusers asks of every one
+        # the first shard has all metadata, the others only what diffusers needs in each
         yield create_file(folder / name, shard, metadata if name == names[0] else {"format": "pt"})
 
 

@@ -84,7 +84,7 @@ def prune(
         bool,
         typer.Option(
             "--span",
-            help="Blocks that go lie side by side: the span of least importance in all.",
+            help="Drop one contiguous span of blocks: the one with the least total importance.",
             rich_help_panel=_CHOICE,
         ),
     ] = False,
@@ -120,7 +120,7 @@ def prune(
     from sanactl.surgery.prune import plan_prune
 
     if output is not None and keep is not None and "," in keep:
-        raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o away")
+        raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o out")
     parent, records = find_checkpoint(checkpoint, revision=revision, native=True)
     asked = {"--keep": keep, "--params": params, "--bytes": size, "--blocks": blocks, "--drop": drop}
     protect = (protect_head, protect_tail)

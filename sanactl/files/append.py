@@ -1,4 +1,4 @@
-"""Lines added to the end of a file that several processes write: whole lines or none, whatever was there before."""
+"""Append lines to a file that several processes write: whole lines or none, whatever was there before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE = 5.0  # seconds to wait for the lock; a process that was stopped may h
 
 
 def append_lines(path: str | os.PathLike[str], data: bytes) -> None:
-    """Adds lines to a file, which is made where it is missing.
+    """Append lines to a file; a missing file is made.
 
     One process writes at a time. Should the last line lack its end (its writer was killed, or the disk was full), the new
     ones begin below it. A write that the disk cuts short is taken back.

@@ -19,7 +19,7 @@ from sanactl.files.temporaries import make_file, make_folder, reclaim, set_aside
 __all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# what is the target's fault wherever it comes from in a write
+# errors that are the target's fault, whichever call of a write raises them
 _TARGETS = _NO_SPACE | {errno.EROFS, errno.EIO, errno.ESTALE}
 # What a file system answers that has no permissions (FAT, CIFS) or cannot flush (some network and object stores)
 _REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
@@ -84,7 +84,7 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
 
 @contextlib.contextmanager
 def scratch_folder(name: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden folder for the body alone, called after `name` and beside it; the next write there removes what a kill left.
+    """A hidden folder beside `name`, only for the body. After a kill, the next write there removes it.
 
     Raises:
         SanactlError: it cannot be made.
@@ -141,7 +141,7 @@ def _check_folder(target: Path) -> None:
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:
-    """Give the finished file its name; without `force` never over another, whoever made it meanwhile."""
+    """Give the finished file its name; without `force` another file of that name is never replaced, even a new one."""
     if force:
         if target.is_dir() and not target.is_symlink():
             raise SanactlError(f"{target} is a folder", hint="name a file with -o")

@@ -1,4 +1,4 @@
-"""What a file's bytes are known by: a hash of every byte, taken in threads, and of a large file once.
+"""Hashes of files: of every byte, computed in threads, and of a large file only once.
 
 The hash of a span of at most `LEAF` bytes is its sha256; of a longer one it is the sha256 of the hashes of its parts of
 `LEAF` bytes. So the parts can be read in any order by any number of threads, and hashlib lets go of the interpreter

@@ -1,4 +1,4 @@
-"""Writing past the page cache (O_DIRECT), for files that are large enough to gain by it, and sharing in place of writing.
+"""Writing past the page cache (O_DIRECT) for large files, and sharing pages between files in place of writing.
 
 A buffered write costs a page of memory for each page of file, which the kernel finds, fills, and later writes out; what
 was written last is also what a large file pushes everything else out of memory with. Straight from an aligned buffer to
@@ -34,7 +34,7 @@ _NOT_HERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.E
 
 
 def open_direct(path: Path) -> int | None:
-    """A descriptor that writes past the page cache, or None where there is none to be had. The caller closes it."""
+    """A descriptor that writes past the page cache, or None where the system has none. The caller closes it."""
     flag = getattr(os, "O_DIRECT", None)
     if flag is None:
         return None

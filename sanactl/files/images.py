@@ -1,4 +1,4 @@
-"""Images from files that nobody vouches for: bounded in bytes and pixels, decoded fully, upright, in RGB."""
+"""Images from untrusted files: limited in bytes and pixels, decoded fully, upright, in RGB."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def image_size(source: Path | IO[bytes]) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Path | IO[bytes], name: str | None = None) -> Iterator[tuple[Image.Image, str]]:
-    """An image whose header is read, and its name for errors, which what goes wrong in the body is told with, too."""
+    """An image whose header has been read, and its name for errors. Errors of the body name the image, too."""
     from PIL import Image, UnidentifiedImageError
 
     name = name or (str(source) if isinstance(source, Path) else "an embedded image")
@@ -134,7 +134,7 @@ def _check_bytes(size: int, name: str) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """An image in RGB, its transparency laid on white."""
+    """An image in RGB, with transparent pixels on white."""
     from PIL import Image
 
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:

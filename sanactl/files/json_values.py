@@ -1,4 +1,4 @@
-"""JSON from a stranger's file: parsed strictly, so that whatever is accepted can be written again and be printed.
+"""JSON from an untrusted file, parsed strictly: a value that is accepted can be written again and printed.
 
 Python's own parser takes more than JSON has (NaN, 1e400 as infinity, half a surrogate pair), and its errors can hold the
 whole text. Depth and the digits of a number are bounded here, the length of the text by who reads it.
@@ -79,7 +79,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _shallow(value: Any) -> bool:
-    """Whether nothing lies deeper than `MAX_DEPTH`."""
+    """Whether no value is nested deeper than `MAX_DEPTH`."""
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []

@@ -1,4 +1,4 @@
-"""Git LFS pointers: the three lines of text that lie in place of a large file that was cloned and not pulled."""
+"""Git LFS pointers: three lines of text in place of a large file that was cloned and not pulled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hashes of bytes that pass on their way to a file, so that the file need not be read for them."""
+"""Hashes of bytes while they are written to a file, so that the file need not be read for them."""
 
 from __future__ import annotations
 

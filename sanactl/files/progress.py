@@ -1,4 +1,4 @@
-"""What long work reports to whoever watches: nothing by default, a bar where the command line puts one in."""
+"""Progress of long work: discarded by default, a bar on the command line."""
 
 from __future__ import annotations
 

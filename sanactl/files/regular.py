@@ -1,4 +1,4 @@
-"""Opening files that somebody else names: regular files alone, and no larger than is reasonable."""
+"""Open files that a user or a record names: only regular files, up to a size limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The temporary that a write fills beside its target: its name, the lock that says that its writer lives, what is left over.
+"""The temporary file that a write fills beside its target: its name, the lock that its writer holds, and leftovers.
 
 A process id says nothing to a container with process ids of its own, or to another machine. A lock on the temporary itself
 is the kernel's: it ends with the process that holds it, whatever ends that. Some file systems have no such locks, or keep
@@ -134,7 +134,7 @@ def _create_folder(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor to lock a file or a folder by, or None where there is none to be had."""
+    """A descriptor to lock a file or a folder by, or None where the system gives none."""
     for flags in (os.O_RDWR, os.O_RDONLY):  # a folder opens for reading only
         with contextlib.suppress(OSError):
             return os.open(path, flags | _OPEN)

@@ -59,7 +59,7 @@ class Quantized(NamedTuple):
 
 
 def quantize(x: Tensor, block_size: int, scheme: Scheme) -> Quantized:
-    """Write `x` in 8 bits.
+    """Quantize `x` to 8 bits.
 
     Args:
         x: finite values of any shape, at most 1.7e38 in magnitude; read as fp32.

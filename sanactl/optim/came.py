@@ -251,18 +251,18 @@ class CAME8bit(CAME):
 
 
 def _identity(entry: Entry) -> Tensor:
-    """32 bits that tell a parameter's draws from another's: of its name and its values, the same on every process."""
+    """32 bits that make a parameter's draws differ from another's: from its name and values, equal on every process."""
     values = part_of(entry.p).sum(fingerprint(local(entry.p)))
     return torch.tensor((int(values) ^ zlib.crc32(entry.given.encode())) & 0xFFFFFFFF)
 
 
 def _as_tuple(values: Any) -> Any:
-    """A tuple of what can be one; anything else as it is, for `_check_group` to refuse."""
+    """The values as a tuple where they are iterable; anything else unchanged, so that `_check_group` refuses it."""
     return tuple(values) if isinstance(values, Iterable) else values
 
 
 def _are_numbers(values: Any, count: int, *, least: float) -> bool:
-    """Whether this is a sequence of so many numbers in [least, 1)."""
+    """Whether this is a sequence of `count` numbers in [least, 1)."""
     try:
         return len(values) == count and all(least <= value < 1 for value in values)
     except TypeError:

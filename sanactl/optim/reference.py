@@ -86,7 +86,7 @@ def came_step(p: Tensor, g: Tensor, state: State, h: Hyper) -> tuple[Tensor, Sta
 def came8bit_step(
     p: Tensor, g: Tensor, state: State, m: Quantized, h: Hyper, *, block_size: int, scheme: Scheme
 ) -> tuple[Tensor, State, Quantized]:
-    """One step of CAME-8bit (SANA-1.5, section 2.3): `came_step` on a first moment that rests in 8 bits.
+    """One step of CAME-8bit (SANA-1.5, section 2.3): `came_step` on a first moment that is kept in 8 bits.
 
     The step itself uses the fp32 moment; only what is kept for the next step is rounded. `state` is as for
     `came_step` without `exp_avg`, which is `m`. Returns the parameter in fp32, the state and the first moment.

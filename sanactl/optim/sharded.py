@@ -35,7 +35,7 @@ class Part(NamedTuple):
     rank: int = 0
 
     def sum(self, t: Tensor) -> Tensor:
-        """The sum of everyone's `t`, in place."""
+        """The sum of all processes' `t`, in place."""
         if self.group is not None:
             torch.distributed.all_reduce(t, group=self.group)
         return t

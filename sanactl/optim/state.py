@@ -35,7 +35,7 @@ OFFSETS = {"linear": "exp_avg_min", "zero": "exp_avg_zero"}
 
 
 class Entry(NamedTuple):
-    """A parameter, where it stands (`position` counts over all groups), and how to call it in a message.
+    """A parameter, its `position` over all groups, and its name for messages.
 
     `given` is the name that came with it, "" where none did.
     """

@@ -118,7 +118,7 @@ def _renamed(checkpoint: Checkpoint, layout: Layout, wanted: str | None) -> dict
 def _warnings(checkpoint: Checkpoint, wanted: str | None) -> list[str]:
     warnings = []
     if dropped := checkpoint.metadata.get("sanactl.dropped"):
-        warnings.append(f"{checkpoint.ref}: left behind, for diffusers has no place for them: {dropped}")
+        warnings.append(f"{checkpoint.ref}: left out, because diffusers has no place for them: {dropped}")
     if wanted == "BF16" and checkpoint.config.qk_norm is None:
         warnings += _bf16_trap(checkpoint)
     if wanted == "F16":

@@ -37,7 +37,7 @@ Slot = int | New | Mixed  # an int is that block of the parent, byte for byte
 
 
 def layout(kept: int, to: int, init: str, position: str | int = "end") -> list[Slot]:
-    """What each of the `to` blocks of the grown model is, of a parent of which `kept` blocks are kept.
+    """What each of the `to` blocks of the grown model is, when `kept` blocks of the parent are kept.
 
     >>> layout(2, 5, "cyclic"), layout(2, 5, "replicate")
     ([0, 1, 0, 1, 0], [0, 0, 0, 1, 1])

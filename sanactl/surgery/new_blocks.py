@@ -88,7 +88,7 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
 
 
 def _check_range(option: str, sigma: float, dtype: str, times: float = 1.0) -> None:
-    """Refuses a standard deviation, `times` larger where it is drawn with, whose values `dtype` may not hold."""
+    """Refuse a standard deviation whose values `dtype` cannot hold; values are drawn with `times` the deviation."""
     most = _LARGEST.get(dtype, _FP32_LARGEST) / _REACH / times
     if sigma > most:
         raise UsageError(

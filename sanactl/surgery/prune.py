@@ -67,7 +67,7 @@ def choose_blocks(
 def choose_span(
     importance: Sequence[float], keep: int, protect_head: int = 0, protect_tail: int = 0
 ) -> list[int]:
-    """The blocks that stay when those that go lie side by side: the contiguous span of least importance in all.
+    """The blocks that stay when one contiguous span is dropped: the span with the least total importance.
 
     Layer-pruning work on language models removes such spans (Gromov et al. 2024, "The Unreasonable Ineffectiveness of the
     Deeper Layers"); the paper of SANA-1.5 takes the least important blocks wherever they are (`choose_blocks`).

@@ -1,4 +1,4 @@
-"""How deep: from what a user asks for - a size, a number of parameters, a list of blocks - to blocks."""
+"""Which or how many blocks stay, from what a user asks for: a size, a number of parameters, a list of blocks."""
 
 from __future__ import annotations
 

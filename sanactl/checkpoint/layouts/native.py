@@ -22,7 +22,7 @@ from sanactl.files.json_values import shown
 __all__ = ["DROPPED", "implied_config", "native_names", "plain_names", "unfuse"]
 
 # Native tensors without a place in diffusers: computed there (position table) or taken from the text encoder (null
-# caption). They are named when they are left behind.
+# caption). The user is told which are left out.
 DROPPED = re.compile(r"^(pos_embed|y_embedder\.y_embedding|logvar_linear\.(weight|bias))$")
 
 _OUTER = {

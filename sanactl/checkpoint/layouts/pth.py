@@ -56,7 +56,7 @@ class _Dtype:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A tensor as the pickle tells it: a strided view of a storage. Offset and strides count elements."""
+    """A tensor as the pickle describes it: a strided view of a storage. Offset and strides count elements."""
 
     key: str
     dtype: str

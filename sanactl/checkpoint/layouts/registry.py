@@ -25,7 +25,7 @@ def layout_of(path: Path) -> Layout | None:
 
 
 def layout_read(suffix: str) -> Layout | None:
-    """The layout of which a suffix alone tells that it is not diffusers'."""
+    """The layout of files with this suffix, if such files are never in diffusers' layout."""
     if suffix in SAFETENSORS:
         return None
     return next((layout for layout in LAYOUTS.values() if suffix in layout.reads), None)

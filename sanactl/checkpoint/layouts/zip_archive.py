@@ -1,4 +1,4 @@
-"""The zip archive of a .pth: its pickle, and where each storage lies in the file. Nothing is ever inflated.
+"""The zip archive of a .pth: its pickle, and where each storage lies in the file. Nothing is decompressed.
 
 Source: torch `serialization.py`, `_open_zipfile_writer_file`; PKWARE's APPNOTE.TXT, 4.3.
 """

@@ -68,7 +68,7 @@ class Writing:
         if self.verify and self.dry_run:
             raise UsageError(
                 "--verify runs the checkpoint that is written, and --dry-run writes none",
-                hint="leave one away",
+                hint="leave one of them out",
             )
 
     def form(self, kind: str) -> dict[str, Any] | None:
@@ -121,9 +121,7 @@ def execute(
     for path in inputs:
         run.uses(path)
     if writing.pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
-        raise UsageError(
-            f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix away"
-        )
+        raise UsageError(f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix out")
     outputs = [_Output(job, target, run.part()) for job, target in zip(jobs, targets, strict=True)]
     # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
     left = []
