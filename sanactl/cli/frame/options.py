@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from sanactl.files.dtypes import WEIGHT_DTYPES
+
 __all__ = [
     "BatchSize",
     "CheckpointArgument",
@@ -92,11 +94,11 @@ Dtype = Annotated[
     Optional[str],
     typer.Option(
         "--dtype",
-        metavar="fp32|bf16|fp16",
+        metavar="|".join(WEIGHT_DTYPES),
         help="Data type of the weights. Default: bf16 on a GPU, fp32 on a CPU.",
         show_default=False,
         rich_help_panel=MACHINE,
-        autocompletion=lambda: ["fp32", "bf16", "fp16"],
+        autocompletion=lambda: [*WEIGHT_DTYPES],
     ),
 ]
 BatchSize = Annotated[
