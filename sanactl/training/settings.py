@@ -109,7 +109,9 @@ class FinetuneSettings:
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what the steps are, for the journal's key; the others may change at a restart."""
         chosen = {name: value for name, value in self.arguments().items() if name not in _FREE}
-        chosen["code"] = chosen.pop("scheme")  # its name when the first states were saved, which are still valid
+        chosen["code"] = chosen.pop(
+            "scheme"
+        )  # its name when the first states were saved, which are still valid
         return {**chosen, "arithmetic": _ARITHMETIC}
 
 
