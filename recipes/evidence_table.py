@@ -40,7 +40,7 @@ def geneval(file: Path) -> float | None:
     if not file.exists():
         return None
     with file.open(encoding="utf-8") as lines:
-        return next(float(r["overall"]) for r in map(json.loads, lines) if r.get("metric") == "geneval")
+        return next(float(r["value"]) for r in map(json.loads, lines) if r.get("metric") == "geneval")
 
 
 def spread(values: Iterable[float | None], form: str = ".3f") -> str:

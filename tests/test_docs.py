@@ -271,7 +271,11 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     assert scored[0].keys() - optional == example(kind="image").keys()
     assert geneval.keys() == example(metric="geneval").keys()
     assert scaling.keys() == example(metric="scaling").keys()
-    assert scaling["points"][0].keys() == example(metric="scaling")["points"][0].keys()
+    curves = example(metric="scaling")["curves"]
+    assert {name: curve[0].keys() for name, curve in scaling["curves"].items()} == {
+        name: curve[0].keys() for name, curve in curves.items()
+    }
+    assert next(iter(geneval["tasks"].values())).keys() == example(metric="geneval")["tasks"]["colors"].keys()
 
     journal = Journal(tmp_path)
     journal.append(Run("finetune", [], "0.1.0"), 1.0)

@@ -164,7 +164,7 @@ def _sample(phases: Phases) -> None:
 
 
 def _judge(phases: Phases) -> None:
-    from sanactl.judging.judge import open_judge
+    from sanactl.judging.registry import open_judge
     from sanactl.shapes.dataset import batch
 
     judge = open_judge(device="cpu")

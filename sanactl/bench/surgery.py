@@ -21,6 +21,7 @@ from sanactl.checkpoint.write import PlannedTensor, Zeros, write_checkpoint
 from sanactl.errors import SanactlError
 from sanactl.files.atomic import scratch_folder
 from sanactl.files.progress import SILENT, Progress
+from sanactl.records.scores import new_score
 
 __all__ = ["Shape", "bench_surgery"]
 
@@ -72,7 +73,7 @@ def bench_surgery(
 
     Yields:
         a score record a contender: metric "bench_surgery", task, contender, blocks [before, after], output_bytes,
-        seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and overall, the median over the rounds of its
+        seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and value, the median over the rounds of its
         time over that of the task's first contender.
 
     Raises:
@@ -168,11 +169,8 @@ def _surgery(
 
 def _record(task: str, row: dict[str, Any], **fields: Any) -> dict[str, Any]:
     rounded = {key: round(value, 4) for key, value in row.items() if isinstance(value, float)}
-    overall = rounded.pop("ratio")
-    return {
-        "kind": "score", "metric": "bench_surgery", "task": task, "contender": row["name"], **fields, **rounded,
-        "overall": overall,
-    }  # fmt: skip
+    ratio = rounded.pop("ratio")
+    return new_score("bench_surgery", ratio, task=task, contender=row["name"], **fields, **rounded)
 
 
 def _tick(progress: Progress) -> Callable[[str], None]:

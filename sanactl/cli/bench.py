@@ -80,7 +80,7 @@ def _show(records: list[Record]) -> None:
         blocks = rows[0].get("blocks")
         what = f"{task}, {blocks[0]} to {blocks[1]} blocks, {human_bytes(size)}" if blocks else task
         console.print(data(what))
-        keys = ("overall", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
+        keys = ("value", "seconds", "fastest", "cpu_seconds", "peak_mb", "gb_per_second")
         headings = ("contender", "times the first", "seconds", "fastest", "CPU seconds", "peak MB", "GB/s")
         cells: list[list[Text | str]] = [
             [data(row["contender"]), *("" if (n := row.get(key)) is None else f"{n:.3g}" for key in keys)]

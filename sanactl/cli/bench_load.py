@@ -41,11 +41,12 @@ def load(
     """
     from sanactl.bench.load import measure_load
     from sanactl.cli.frame.run import Invocation
+    from sanactl.records.scores import new_score
 
     run = Invocation("bench load")
     names = None if task is None else [name.strip() for name in task.split(",") if name.strip()]
     rows = measure_load(names, busy=busy, seconds=seconds, rounds=rounds)
-    records = ({"kind": "score", "metric": "beside_other_work", **row} for row in rows)
+    records = (new_score("beside_other_work", row["ratio"], **row) for row in rows)
     run.emit(records, show=_show)
 
 

@@ -56,6 +56,7 @@ def optim(
     from sanactl.model.conditioning import pick_device
     from sanactl.model.loading import resolve_dtype
     from sanactl.records.records import dumps
+    from sanactl.records.scores import new_score
 
     place = pick_device(device)
     kind = resolve_dtype(dtype, place)
@@ -79,7 +80,7 @@ def optim(
         return
     *_, table = tables
     for row in table:
-        write_line(dumps({"kind": "score", "metric": "optimizer_step", **row}))
+        write_line(dumps(new_score("optimizer_step", row.get("step_ms"), unit="ms", **row)))
 
 
 def show(rows: list[dict[str, Any]]) -> Any:

@@ -1,53 +1,93 @@
-"""`sanactl eval`: scores of images."""
+"""`sanactl eval`: scores of images, a subcommand for each metric of the registry."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
+from typer.core import TyperGroup
 
-from sanactl.cli.frame.options import Force, Output, RecordsArgument
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument
+from sanactl.scoring.metrics.protocol import Option
+from sanactl.scoring.metrics.registry import METRICS, Entry
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
+__all__ = ["app"]
+
+
+class Metrics(TyperGroup):
+    """A group with a command for each metric that is registered when the command line is read."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        for name, entry in METRICS.items():
+            self.commands[name] = _command(name, entry)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True, cls=Metrics)
 
 
 @app.callback()
 def metrics() -> None:
-    """Score images: eval geneval."""
+    """Score images by a metric."""
 
 
-@app.command()
-def geneval(
-    records: RecordsArgument = None,
-    detector: Annotated[
-        str, typer.Option(help="Who finds the objects: shapes, the built-in world's detector.")
-    ] = "shapes",
-    output: Output = None,
-    force: Force = False,
+def _command(name: str, entry: Entry) -> Any:
+    """The command of a metric: records, the metric's own options, --output and --force."""
+    metric = entry.load()
+    options = getattr(metric, "options", ())
+
+    def call(records: str | None, output: Path | None, force: bool, **given: Any) -> None:
+        _evaluate(name, records, given, output, force)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("records", keyword, default=None, annotation=RecordsArgument),
+        *(inspect.Parameter(o.name, keyword, default=o.default, annotation=_annotation(o)) for o in options),
+        inspect.Parameter("output", keyword, default=None, annotation=Output),
+        inspect.Parameter("force", keyword, default=False, annotation=Force),
+    ]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    call.__doc__ = getattr(metric, "help", entry.line)
+    single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    single.command(name=name, short_help=entry.line)(call)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
+# Options that other commands have, too, look alike everywhere.
+_SHARED = {"device": Device, "dtype": Dtype}
+
+
+def _annotation(option: Option) -> Any:
+    if option.name in _SHARED:
+        return _SHARED[option.name]
+    names = [f"--{option.name.replace('_', '-')}", *([option.short] if option.short else [])]
+    # A flag is on or off, and None would be neither.
+    kind: Any = option.type if option.type is bool else Optional[option.type]
+    shown = option.default is not None
+    return Annotated[kind, typer.Option(*names, help=option.help, min=option.least, show_default=shown)]
+
+
+def _evaluate(
+    name: str, records: str | None, options: dict[str, Any], output: Path | None, force: bool
 ) -> None:
-    """Score images by GenEval's rules: six tasks, each with its 95 % interval.
-
-    [bold]sanactl sample --prompts shapes | sanactl eval geneval[/bold]
-    [bold]sanactl eval geneval base-samples/[/bold]           a folder in GenEval's layout
-
-    The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
-    Stop it at any time: the same command goes on where it was.
-    """
     from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
-    from sanactl.scoring.geneval.evaluate import evaluate_geneval
-    from sanactl.scoring.geneval.rules import get_detector
+    from sanactl.scoring.metrics.registry import open_metric
 
-    run = Invocation("eval geneval")
-    target = run.records_file(output, "geneval", force=force)
+    run = Invocation(f"eval {name}")
+    target = run.records_file(output, name, force=force)
     stream, source = find_records(
-        records, ("image",), what="images to score", hint="sanactl sample | sanactl eval geneval"
+        records, ("image",), what="images to score", hint=f"sanactl sample | sanactl eval {name}"
     )
     run.uses(source)
-    with run.keeping(target, detector=get_detector(detector).label) as kept:
-        scored = evaluate_geneval(
-            run.counted(stream, "images to score"), detector=detector, kept=kept, progress=run.progress
-        )
+    metric = open_metric(name, **options)
+    with run.keeping(target, **metric.identity) as kept:
+        scored = metric.evaluate(run.counted(stream, "images to score"), kept=kept, progress=run.progress)
         run.emit(run.tee(scored, target, force=force), show=show_scores, owed=True)
     run.finish((target, "score"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, Sheet
+from sanactl.judging.registry import DEFAULT, JUDGES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -17,7 +18,7 @@ def judge(
     keep: Annotated[
         Optional[int],
         typer.Option(
-            "--keep", "-k", min=1, help="The best so many of each prompt. Default: 1.", show_default=False
+            "--keep", "-k", min=1, help="Images of each prompt to pass on. Default: 1.", show_default=False
         ),
     ] = None,
     all_images: Annotated[bool, typer.Option("--all", help="Pass on every image, with its rank.")] = False,
@@ -26,7 +27,18 @@ def judge(
         typer.Option(
             "--model",
             "-m",
-            help="A vision-language model's folder or Hub id; oracle: the built-in detector. Default: the built-in judge.",
+            metavar="JUDGE",
+            help=f"A judge: {DEFAULT}, oracle (the detector of eval geneval), or a vision-language model's folder or "
+            f"Hub id. BACKEND:NAME names the backend, too: {', '.join(JUDGES)}. Default: {DEFAULT}.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_options: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--judge-option",
+            metavar="KEY=VALUE",
+            help="An option of the judge's backend. May be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +46,7 @@ def judge(
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the model's own code.")
+        bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
     ] = False,
     output: Output = None,
     sheet: Sheet = None,
@@ -52,18 +64,29 @@ def judge(
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
-    from sanactl.judging.judge import open_judge
+    from sanactl.judging.options import split_options
+    from sanactl.judging.registry import open_judge
     from sanactl.judging.select import judge_stream
 
     if keep is not None and all_images:
         raise UsageError("--keep and --all exclude each other")
+    options: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code or None,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    for name, value in split_options(judge_options or ()).items():
+        if name in options:
+            raise UsageError(f"the judge's {name} is given twice", hint="leave out the --judge-option")
+        options[name] = value
     run = Invocation("judge")
     run.sheet(sheet, force=force)
     target = run.records_file(output, "judge", force=force)
     stream, source = find_records(
         records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", unjudged=True
     )
-    chosen = open_judge(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    chosen = open_judge(model, **options)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:
         winners = judge_stream(

@@ -29,13 +29,14 @@ def vae(
     """Train the autoencoder (diffusers' AutoencoderDC, 64 pixels to 8 x 8 latents) into WORLD/vae."""
     from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
+    from sanactl.records.scores import new_score
     from sanactl.world.train_vae import train_vae
 
     run = Invocation("make-shapes vae", seed=seed)
     world.mkdir(parents=True, exist_ok=True)
     scores = train_vae(world / "vae", steps=steps, seed=seed, force=force, progress=run.progress)
     run.emit(
-        ({"kind": "score", "metric": f"vae_{k}", "overall": v} for k, v in scores.items()),
+        (new_score(f"vae_{k}", v) for k, v in scores.items()),
         show=show_scores,
         owed=True,
     )
@@ -53,6 +54,7 @@ def text(
     from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
     from sanactl.errors import OutputExistsError
+    from sanactl.records.scores import new_score
     from sanactl.world.pack import write_scheduler
     from sanactl.world.train_text_encoder import train_text_encoder
 
@@ -63,7 +65,7 @@ def text(
     scores = train_text_encoder(world, steps=steps, seed=seed, progress=run.progress)
     write_scheduler(world / "scheduler")
     run.emit(
-        ({"kind": "score", "metric": f"text_{k}", "overall": v} for k, v in scores.items()),
+        (new_score(f"text_{k}", v) for k, v in scores.items()),
         show=show_scores,
         owed=True,
     )

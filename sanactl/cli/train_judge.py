@@ -45,6 +45,7 @@ def train_judge(
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.files.atomic import check_target
+    from sanactl.world.judge_measure import score_records
     from sanactl.world.train_judge import train_judge as train
 
     if rendered and records is not None:
@@ -78,8 +79,5 @@ def train_judge(
         force=force,
         progress=run.progress,
     )
-    scores = (
-        {"kind": "score", "metric": f"judge_{name}", "overall": value} for name, value in figures.items()
-    )
-    run.emit(scores, show=show_scores, owed=True)
+    run.emit(score_records(figures), show=show_scores, owed=True)
     run.finish((target, "judge"))

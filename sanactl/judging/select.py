@@ -11,7 +11,7 @@ from typing import Any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
-from sanactl.judging.judge import Judge
+from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.fields import LOGARITHM
 from sanactl.records.partial import Partial, image_key
@@ -55,7 +55,7 @@ def judge_stream(
     Args:
         records: `image` records with `path`, `prompt` and, from `sample`, `prompt_id` and `samples`. Images without
             a `prompt_id` belong together if their prompts are the same text.
-        judge: see `open_judge`.
+        judge: see `sanactl.judging.registry.open_judge`.
         keep: how many of a prompt's images are passed on (the paper: 4); None for all.
         batch_size: images scored at once.
         kept: verdicts of an earlier run that was stopped; this run's are added. A batch is asked for anew unless all of

@@ -89,9 +89,18 @@ def _is_position(value: Any) -> bool:
 
 
 def _has_tasks(value: Any) -> bool:
-    known = {"score": number(), "ci": INTERVAL, "images": whole()}
+    # A task's value was called score once.
+    known = {"value": number(), "score": number(), "ci": INTERVAL, "images": whole()}
     return isinstance(value, dict) and all(
         isinstance(task, dict) and _fault(known, task) is None for task in value.values()
+    )
+
+
+def _has_curves(value: Any) -> bool:
+    known = {"at": number(), "value": number(), "ci": INTERVAL}
+    return isinstance(value, dict) and all(
+        isinstance(curve, list) and all(isinstance(p, dict) and _fault(known, p) is None for p in curve)
+        for curve in value.values()
     )
 
 
@@ -154,13 +163,21 @@ FIELDS: dict[str, dict[str, Field]] = {
     "score": {
         **_MEASURED,
         "metric": TEXT,
-        "overall": number(),
         "value": number(),
+        "unit": TEXT,
+        "ci": INTERVAL,
+        "tasks": Field("an object of objects with value, ci and images", _has_tasks),
+        "axis": TEXT,
+        "curves": Field("an object of lists of objects with at, value and ci", _has_curves),
+        "protocol": TEXT,
+        "model": TEXT,
+        "model_digest": TEXT,
+        "detector_digest": TEXT,
+        # Of earlier versions; see `sanactl.records.scores.normal_score`.
+        "overall": number(),
         "score": number(),
         "single": number(),
-        "ci": INTERVAL,
         "single_ci": INTERVAL,
-        "tasks": Field("an object of objects with score, ci and images", _has_tasks),
         "points": OBJECTS,
         "images": whole(),
         "prompts": whole(),

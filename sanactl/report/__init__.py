@@ -8,14 +8,15 @@ from typing import Any
 
 from sanactl.files.atomic import atomic_path, check_target
 from sanactl.records.journal import Journal
+from sanactl.records.scores import normal_score
 from sanactl.report.history import lineage_section, read_lineages, settings_section
-from sanactl.report.page import Section, finite, number, page
+from sanactl.report.page import Section, escape, finite, number, page
 from sanactl.report.plots import plot_importance
 from sanactl.report.samples import add_image, samples_section
 from sanactl.report.sections import (
+    curves_section,
     importance_section,
     newest,
-    scaling_section,
     scores_section,
     training_section,
 )
@@ -23,6 +24,7 @@ from sanactl.report.sections import (
 __all__ = ["build_report", "plot_importance"]
 
 Record = dict[str, Any]
+MAX_FACTS = 4
 
 
 def build_report(
@@ -57,7 +59,7 @@ def build_report(
         if record["kind"] == "image":
             add_image(merged, record)
         elif record["kind"] in kinds:
-            kinds[record["kind"]].append(record)
+            kinds[record["kind"]].append(normal_score(record) if record["kind"] == "score" else record)
         name = record["path"] if record["kind"] == "checkpoint" else record.get("checkpoint")
         if isinstance(name, str):
             names[name] = None
@@ -65,7 +67,7 @@ def build_report(
     lineages = read_lineages(kinds["checkpoint"], names, journal)
     sections = [
         Section("scores", "Scores", scores_section(scores)),
-        Section("scaling", "Best of n", scaling_section(scores)),
+        Section("curves", "Best of n", curves_section(scores)),
         Section("blocks", "Block importance", importance_section(blocks, lineages.entries)),
         Section("training-loss", "Training", training_section(scores)),
         Section("samples", "Samples", samples_section(images, folder)),
@@ -83,8 +85,12 @@ def _facts(checkpoints: int, images: Sequence[Record], scores: Sequence[Record])
     facts = [("checkpoints", number(checkpoints))] if checkpoints else []
     if images:
         facts.append(("images", number(len(images))))
-    scored = [finite(r.get("overall")) for r in newest(scores) if r["metric"] == "geneval"]
-    if best := max((value for value in scored if value is not None), default=None):
-        facts.append(("best GenEval score", number(best)))
-    items = "".join(f"<li><b>{value}</b>{what}</li>" for what, value in facts)
+    best: dict[str, float] = {}
+    for record in newest(scores):
+        value = finite(record.get("value"))
+        # Only metrics with tasks: of any other it is not known whether larger is better.
+        if value is not None and isinstance(record.get("tasks"), dict) and record["tasks"]:
+            best[record["metric"]] = max(value, best.get(record["metric"], value))
+    facts += [(f"best {metric}", number(value)) for metric, value in list(best.items())[-MAX_FACTS:]]
+    items = "".join(f"<li><b>{value}</b>{escape(what, 40)}</li>" for what, value in facts)
     return f'<ul class="facts">{items}</ul>' if items else ""

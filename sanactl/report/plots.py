@@ -13,6 +13,7 @@ import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "Point",
+    "curves_figure",
     "importance_figure",
     "plain",
     "plot_importance",
     "save_figure",
-    "scaling_figure",
     "scores_figure",
     "to_svg",
     "training_figure",
@@ -37,6 +39,16 @@ __all__ = [
 Record = dict[str, Any]
 # (label, value, interval or None) of one bar
 Bar = tuple[str, float, tuple[float, float] | None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve: where on the axis, the value, its interval or None."""
+
+    at: float
+    value: float
+    ci: tuple[float, float] | None = None
+
 
 INK = "#1b1f24"
 # Middle tones: at least 3:1 against white and against #16191d; told apart by colour-blind readers too.
@@ -192,10 +204,14 @@ def _smooth(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]
 
 def scores_figure(panels: Mapping[str, Sequence[Bar]]) -> Figure:
     """Scores side by side: a panel a quantity (overall, then the tasks), a bar a checkpoint, whiskers for
-    intervals.
+    intervals. The axis is from 0 to 1 for scores in that range.
 
     A label may have a second line, as "base.st" and what was selected of its images.
     """
+    ends = [v for bars in panels.values() for _, value, interval in bars for v in (value, *(interval or ()))]
+    low, high = min(0.0, *ends), max(ends)
+    high = max(high, 1.0) if low == 0 and high <= 1 else max(high, 0.0)
+    width = high - low
     with _style():
         labels = list(dict.fromkeys(label for rows in panels.values() for label, _, _ in rows))
         columns = min(4, len(panels))
@@ -209,58 +225,70 @@ def scores_figure(panels: Mapping[str, Sequence[Bar]]) -> Figure:
                 axis.barh(place, value, height=0.6, color=BLUE if title == "overall" else GREY)
                 if interval:
                     axis.plot(interval, (place, place), color=INK, linewidth=1.4, solid_capstyle="butt")
-                axis.text(1.05, place, f"{value:.2f}", va="center", fontsize=9)
+                shown = f"{value:.2f}" if width < 1e4 else f"{value:.3g}"
+                axis.text(high + 0.05 * width, place, shown, va="center", fontsize=9)
             axis.set_title(plain(title.replace("_", " ")))
             names = ["\n".join(plain(line, 32) for line in label.split("\n")) for label in labels]
-            axis.set(xlim=(0, 1.36), xticks=(0, 0.5, 1), yticks=range(len(labels)))
+            axis.set(xlim=(low, high + 0.36 * width), yticks=range(len(labels)))
+            axis.set_xticks((low, low + width / 2, high), [f"{t:.3g}" for t in (low, low + width / 2, high)])
             axis.set_yticklabels(names, fontsize=9)
             axis.tick_params(axis="y", length=0)
-            axis.spines["bottom"].set_bounds(0, 1)
+            axis.spines["bottom"].set_bounds(low, high)
         axes[0].invert_yaxis()
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         return figure
 
 
-def scaling_figure(curves: Mapping[str, Sequence[Record]]) -> Figure:
-    """Score against n images a prompt, n on a log2 axis: the judge's choice, an oracle's, one image (section
-    2.5).
+def curves_figure(
+    panels: Mapping[str, Mapping[str, Sequence[Point]]], axis: str, values: Mapping[str, float | None]
+) -> Figure:
+    """Curves along an axis, a panel a checkpoint: best of n against n, on a log2 axis where the places span it.
 
     Args:
-        curves: for each checkpoint the points of `scaling_curve`.
+        panels: for each checkpoint its curves by name, their points in the order of their places, all above 0.
+        axis: what the places are.
+        values: for each checkpoint the value of the score itself; a dashed line where a curve begins with it.
     """
     from matplotlib.ticker import FixedLocator, NullLocator
 
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     with _style():
-        columns = min(2, len(curves))
-        rows = -(-len(curves) // columns)
+        columns = min(2, len(panels))
+        rows = -(-len(panels) // columns)
         figure, axes = _panels(rows, columns, 3.3 * rows, sharey=True)
-        for axis, (name, points) in zip(axes, curves.items(), strict=False):
-            sizes = [p["n"] for p in points]
-            single = points[0]["oracle"]
-            axis.axhline(single, color=GREY, linewidth=1.4, linestyle=(0, (5, 3)), label="one image")
-            for who, color, label in (("oracle", GREEN, "oracle"), ("judge", BLUE, "judge")):
-                if points[0].get(who) is None:
-                    continue
-                low, high = zip(*(p[f"{who}_ci"] for p in points), strict=True)
-                axis.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
-                axis.plot(sizes, [p[who] for p in points], color=color, linewidth=2, marker="o", label=label)
-            axis.set_xscale("log", base=2)
-            axis.xaxis.set_major_locator(FixedLocator(sizes))
-            axis.xaxis.set_minor_locator(NullLocator())
-            axis.set_xticklabels([str(n) for n in sizes])
-            axis.set_title(plain(name))
-            axis.set_xlabel("images per prompt, n")
-        axes[0].set_ylabel("score of the best of n")
+        for ax, (title, curves) in zip(axes, panels.items(), strict=False):
+            places = sorted({point.at for curve in curves.values() for point in curve})
+            firsts = {curve[0].value: curve[0].at for curve in curves.values()}
+            value = values.get(title)
+            if value is not None and value in firsts and len(places) > 1:
+                label = plain(f"{axis}: {firsts[value]:g}")
+                ax.axhline(value, color=GREY, linewidth=1.4, linestyle=(0, (5, 3)), label=label)
+            for name, curve in curves.items():
+                color = CYCLE[names.index(name) % (len(CYCLE) - 1)]
+                at = [point.at for point in curve]
+                bounds = [point.ci for point in curve if point.ci is not None]
+                if len(bounds) == len(curve):
+                    low, high = zip(*bounds, strict=True)
+                    ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+                drawn = [point.value for point in curve]
+                # A legend leaves out what begins with an underscore.
+                shown = plain(name).replace("_", "\u200b_", 1)
+                ax.plot(at, drawn, color=color, linewidth=2, marker="o", label=shown)
+            if places[-1] >= 4 * places[0]:
+                ax.set_xscale("log", base=2)
+                ax.xaxis.set_major_locator(FixedLocator(places))
+                ax.xaxis.set_minor_locator(NullLocator())
+                ax.set_xticklabels([f"{place:g}" for place in places])
+            ax.set_title(plain(title))
+            ax.set_xlabel(plain(axis))
+        axes[0].set_ylabel("score")
         lines = {
-            label: line
-            for axis in axes
-            for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+            label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        order = [label for label in ("judge", "oracle", "one image") if label in lines]
-        axes[0].legend([lines[label] for label in order], order)
-        for axis in axes[len(curves) :]:
-            axis.set_axis_off()
+        axes[0].legend(list(lines.values()), list(lines))
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
         return figure
 
 
@@ -288,7 +316,7 @@ def to_svg(figure: Figure, name: str, description: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
-    label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    label = plain(description, 200).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     tag, rest = svg.split(">", 1)
     tag = re.sub(r'\s(width|height)="[^"]*"', "", tag)
     return f'{tag} role="img" aria-label="{label}">{rest}'

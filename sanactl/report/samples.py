@@ -27,7 +27,7 @@ THUMBNAIL = 224
 
 
 # What a page does not show of an image: a benchmark has tens of thousands of images with their boxes.
-_UNSHOWN = frozenset(("detections", "include", "exclude"))
+_UNSHOWN = frozenset(("detections", "include", "exclude", "ranks"))
 
 
 def merge_images(records: Iterable[Record]) -> list[Record]:
@@ -40,20 +40,42 @@ def merge_images(records: Iterable[Record]) -> list[Record]:
 
 
 def add_image(merged: dict[str, Record], record: Record) -> None:
-    """Puts what a record says to what is known of its image; `merged` has images by their paths."""
+    """Puts what a record says to what is known of its image; `merged` has images by their paths.
+
+    The ranks that judges gave are kept for each judge, as `ranks`: {judge: (rank, samples)}.
+    """
     known = merged.setdefault(str(record["path"]), {})
     known.update({k: v for k, v in record.items() if v is not None and k not in _UNSHOWN})
+    ranks = {**known.pop("ranks", {}), **_ranks(record)}
+    if ranks:
+        known["ranks"] = ranks
+
+
+def _ranks(record: Record) -> dict[str, tuple[int, Any]]:
+    """What judges said of an image: its rank, and how many images its prompt had then."""
+    if isinstance(record.get("ranks"), dict):
+        # A field of that name in a file has no tuples.
+        return {judge: said for judge, said in record["ranks"].items() if isinstance(said, tuple)}
+    rank = record.get("rank")
+    return {str(record.get("judge")): (rank, record.get("samples"))} if type(rank) is int else {}
 
 
 def winners(images: Sequence[Record]) -> set[str]:
     """The paths of those of one prompt's images that a judge chose.
 
-    A judge that kept some has ranked these alone; of one that kept all, the first (rank 0) is the winner.
+    Of a judge that ranked all of a prompt's images the first (rank 0) is the winner. One that kept some has ranked
+    these alone, and each of them is a winner. Images that no judge has seen do not matter.
     """
-    ranked = [r for r in images if isinstance(r.get("rank"), int)]
-    if len(ranked) < len(images):
-        return {r["path"] for r in ranked}
-    return {r["path"] for r in ranked if r["rank"] == 0}
+    judges: dict[str, list[tuple[str, int, Any]]] = {}
+    for record in images:
+        for judge, (rank, samples) in _ranks(record).items():
+            judges.setdefault(judge, []).append((record["path"], rank, samples))
+    chosen: set[str] = set()
+    for ranked in judges.values():
+        sizes = [samples for _, _, samples in ranked if type(samples) is int]
+        kept_some = len(ranked) < (max(sizes) if sizes else len(images))
+        chosen |= {path for path, rank, _ in ranked if rank == 0 or kept_some}
+    return chosen
 
 
 def choose_prompts(images: Sequence[Record]) -> list[list[list[Record]]]:

@@ -18,20 +18,35 @@ from sanactl.report.page import (
     with_interval,
 )
 from sanactl.report.plots import (
+    Point,
+    curves_figure,
     importance_figure,
     plain,
-    scaling_figure,
     scores_figure,
     to_svg,
     training_figure,
 )
-from sanactl.scoring.geneval.rules import TASKS
 
-__all__ = ["importance_section", "newest", "scaling_section", "scores_section", "training_section"]
+__all__ = ["curves_section", "importance_section", "newest", "scores_section", "training_section"]
 
 Record = dict[str, Any]
-# The fields of a score that its `ci` belongs to.
-_MAIN = ("overall", "score", "value")
+# The steps of a training run are score records, too; they have a section of their own.
+_STEP = "train_loss"
+# What a score was measured with and on: scores that differ in one of these are different scores.
+_MEANS = ("detector", "detector_digest", "model", "model_digest", "protocol", "selection", "judge", "prompts")
+# The fields that a table has in other columns, or that are of no use to a person.
+_UNSHOWN = (
+    "kind",
+    "metric",
+    "checkpoint",
+    "digest",
+    "value",
+    "unit",
+    "ci",
+    "detector_digest",
+    "model_digest",
+)
+MAX_METRICS = 8
 MAX_BARS = 16
 MAX_ROWS = 100
 MAX_TASKS = 24
@@ -68,64 +83,72 @@ def newest(scores: Sequence[Record]) -> list[Record]:
     """Of scores of the same thing by the same means, the last: scoring again replaces."""
     kept: dict[str, Record] = {}
     for record in scores:
-        key = repr(
-            [
-                record.get(f)
-                for f in ("metric", "checkpoint", "digest", "detector", "selection", "judge", "prompts")
-            ]
-        )
+        key = repr([record.get(f) for f in ("metric", "checkpoint", "digest", *_MEANS)])
         kept.pop(key, None)
         kept[key] = record
     return list(kept.values())
 
 
+def _by_metric(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each metric, of the metrics that were measured last."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(str(record["metric"]), []).append(record)
+    return dict(list(groups.items())[-MAX_METRICS:])
+
+
 def scores_section(scores: Sequence[Record]) -> str:
-    """Every checkpoint's scores side by side: GenEval with its tasks, then whatever else was measured."""
-    geneval = [r for r in newest(scores) if r["metric"] == "geneval" and finite(r.get("overall")) is not None]
-    others = [r for r in newest(scores) if r["metric"] not in ("geneval", "train_loss", "scaling")]
-    if not geneval and not others:
+    """Every checkpoint's scores side by side: the metrics that have tasks, then the others."""
+    shown = [r for r in newest(scores) if r["metric"] != _STEP and not _curves(r)]
+    tasked = [r for r in shown if _tasks(r) and finite(r.get("value")) is not None]
+    others = [r for r in shown if not any(r is t for t in tasked)]
+    if not shown:
         return absent("No scores.", "sanactl eval writes them.")
-    return (_geneval(geneval) if geneval else "") + (_other_scores(others) if others else "")
+    parts = [
+        _with_tasks(metric, records, number)
+        for number, (metric, records) in enumerate(_by_metric(tasked).items())
+    ]
+    return "".join(parts) + (_other_scores(others) if others else "")
 
 
-def _geneval(records: Sequence[Record]) -> str:
+def _with_tasks(metric: str, records: Sequence[Record], place: int) -> str:
+    """One metric: a panel for the whole and one for each task, a bar a checkpoint, and the same as a table."""
     records = records[-MAX_ROWS:]
-    labels = _distinct(records, ("selection", "detector"))
-    present = dict.fromkeys(t for r in records for t in _tasks(r))
-    tags = [t for t in TASKS if t in present] + [t for t in present if t not in TASKS]
-    tags = tags[:MAX_TASKS]
+    labels = _distinct(records, _MEANS)
+    tags = list(dict.fromkeys(t for r in records for t in _tasks(r)))[:MAX_TASKS]
     shown, names = records[-MAX_BARS:], labels[-MAX_BARS:]
     panels: dict[str, list[tuple[str, float, tuple[float, float] | None]]] = {
-        "overall": [
-            (n, float(r["overall"]), _interval(r.get("ci"))) for n, r in zip(names, shown, strict=True)
-        ]
+        "overall": [(n, float(r["value"]), _interval(r.get("ci"))) for n, r in zip(names, shown, strict=True)]
     }
     for tag in tags:
         bars = [
             (name, value, _interval(_tasks(r)[tag].get("ci")))
             for name, r in zip(names, shown, strict=True)
-            if tag in _tasks(r) and (value := finite(_tasks(r)[tag].get("score"))) is not None
+            if tag in _tasks(r) and (value := finite(_tasks(r)[tag].get("value"))) is not None
         ]
         if bars:
             panels[tag] = bars
-    svg = to_svg(scores_figure(panels), "scores", "GenEval scores, overall and by task, of every checkpoint")
+    svg = to_svg(
+        scores_figure(panels), f"scores{place}", f"{metric}, overall and by task, of every checkpoint"
+    )
     rows = []
     for record in records:
         name = short_name(record.get("checkpoint"))
         tasks = _tasks(record)
-        about = " · ".join(escape(record[f]) for f in ("selection", "detector") if record.get(f))
+        about = " · ".join(escape(record[f]) for f in ("selection", "detector", "model") if record.get(f))
         counts = f"{number(record.get('prompts'))} prompts, {number(record.get('images'))} images"
         rows.append(
             [f"{escape(name)}<small>{about}</small><small>{counts}</small>"]
-            + [f"<b>{with_interval(record['overall'], record.get('ci'))}</b>"]
-            + [with_interval(tasks[t].get("score"), tasks[t].get("ci")) if t in tasks else "-" for t in tags]
+            + [f"<b>{with_interval(record['value'], record.get('ci'))}</b>"]
+            + [with_interval(tasks[t].get("value"), tasks[t].get("ci")) if t in tasks else "-" for t in tags]
         )
-    head = ["GenEval", "overall", *(t.replace("_", " ") for t in tags)]
+    head = [metric, "overall", *(t.replace("_", " ") for t in tags)]
+    protocols = dict.fromkeys(str(r["protocol"]) for r in records if r.get("protocol"))
     note = (
-        "Share of correct images; overall is the mean of the tasks. Intervals cover 95 %, from drawing each "
-        "task's prompts anew with their images kept together. Scores of different detectors do not compare."
+        f"{'; '.join(protocols)}{'. ' if protocols else ''}Intervals cover 95 %, as if other prompts of the same kind "
+        "had been taken; below five prompts there is none. Scores of different detectors or models do not compare."
     )
-    return figure(svg, note) + table(head, rows)
+    return f"<h3>{escape(metric)}</h3>" + figure(svg, note) + table(head, rows)
 
 
 def _tasks(record: Record) -> dict[str, dict[str, Any]]:
@@ -134,66 +157,78 @@ def _tasks(record: Record) -> dict[str, dict[str, Any]]:
 
 
 def _other_scores(records: Sequence[Record]) -> str:
-    known = ("kind", "metric", "checkpoint", "digest", "ci")
     rows = []
     for record in records[-MAX_ROWS:]:
-        values = [
-            f"{escape(key)} {with_interval(value, record.get('ci') if key in _MAIN else None)}"
+        facts = [
+            f"{escape(key)} {number(value)}"
             for key, value in record.items()
-            if key not in known and (finite(value) is not None or isinstance(value, str))
+            if key not in _UNSHOWN and (finite(value) is not None or isinstance(value, str))
         ]
+        unit = f" {escape(record['unit'])}" if isinstance(record.get("unit"), str) else ""
+        value = with_interval(record.get("value"), record.get("ci"))
         rows.append(
-            [escape(record["metric"]), escape(short_name(record.get("checkpoint"))), " · ".join(values)]
+            [
+                escape(record["metric"]),
+                escape(short_name(record.get("checkpoint"))),
+                f"{value}{unit}",
+                " · ".join(facts),
+            ]
         )
-    return "<h3>Other measurements</h3>" + table(["metric", "checkpoint", "values"], rows)
+    return "<h3>Other measurements</h3>" + table(["metric", "checkpoint", "value", "of"], rows)
 
 
-def scaling_section(scores: Sequence[Record]) -> str:
-    """Score against the number of images a prompt."""
-    records = [r for r in newest(scores) if r["metric"] == "scaling" and _points(r)]
+def curves_section(scores: Sequence[Record]) -> str:
+    """The scores that were measured along an axis, such as images per prompt: a panel a checkpoint."""
+    records = [r for r in newest(scores) if _curves(r)]
     if not records:
         return absent(
-            "No scaling curve.", "sanactl eval geneval adds one where every prompt has several judged images."
+            "No curves.", "sanactl eval geneval adds one where every prompt has several judged images."
         )
+    return "".join(
+        _with_curves(metric, mine, place) for place, (metric, mine) in enumerate(_by_metric(records).items())
+    )
+
+
+def _with_curves(metric: str, records: Sequence[Record], place: int) -> str:
     shown = records[-4:]
-    names = [label.replace("\n", ", ") for label in _distinct(shown, ("judge", "detector"))]
-    curves = dict(zip(names, (_points(r) for r in shown), strict=True))
-    svg = to_svg(
-        scaling_figure(curves), "scaling", "score of the best of n images against n, by judge and by oracle"
-    )
-    note = (
-        "The judge's line is the score of the image that the judge prefers among n; the oracle's, a bound "
-        "for all judges, is the chance that any of the n is correct. Both are exact expectations over all "
-        "choices of n of the images sampled; bands cover 95 %."
-    )
-    rows = [
-        [
-            escape(name),
-            number(p["n"]),
-            with_interval(p.get("judge"), p.get("judge_ci")),
-            with_interval(p["oracle"], p.get("oracle_ci")),
+    names = [label.replace("\n", ", ") for label in _distinct(shown, _MEANS)]
+    axis = str(shown[-1].get("axis") or "")
+    panels = dict(zip(names, map(_curves, shown), strict=True))
+    starts = dict(zip(names, (finite(r.get("value")) for r in shown), strict=True))
+    svg = to_svg(curves_figure(panels, axis, starts), f"curves{place}", f"{metric} along {axis}")
+    rows = []
+    for name, curves in panels.items():
+        ends = sorted({point.at for curve in curves.values() for point in (curve[0], curve[-1])})
+        for at in (ends[0], ends[-1])[: len(ends)]:
+            cells = []
+            for curve in curves:
+                point = next((p for p in curves[curve] if p.at == at), None)
+                cells.append(
+                    "-" if point is None else f"{escape(curve)} {with_interval(point.value, point.ci)}"
+                )
+            rows.append([escape(name), f"{at:g}", " ".join(cells)])
+    protocols = dict.fromkeys(str(r["protocol"]) for r in shown if r.get("protocol"))
+    note = f"{'; '.join(protocols)}{'. ' if protocols else ''}Bands cover 95 %."
+    head = ["checkpoint", plain(axis), "score"]
+    return f"<h3>{escape(metric)}</h3>" + figure(svg, note) + table(head, rows)
+
+
+def _curves(record: Record) -> dict[str, list[Point]]:
+    """The curves of a record that can be drawn: points with a place above 0 and a value, by place."""
+    curves = record.get("curves")
+    found: dict[str, list[Point]] = {}
+    for name, points in list(curves.items())[:MAX_CURVES] if isinstance(curves, dict) else ():
+        good = [
+            Point(at, value, _interval(p.get("ci")))
+            for p in (points if isinstance(points, list) else [])
+            if isinstance(p, dict)
+            and (at := finite(p.get("at"))) is not None
+            and 0 < at <= 10**9
+            and (value := finite(p.get("value"))) is not None
         ]
-        for name, points in curves.items()
-        for p in (points[0], points[-1])[: len(points)]
-    ]
-    return figure(svg, note) + table(["checkpoint", "images per prompt", "judge", "oracle"], rows)
-
-
-def _points(record: Record) -> list[Record]:
-    """The points that can be drawn, all of them with or all without a judge's value."""
-    points = record.get("points")
-    good = [
-        p
-        for p in (points if isinstance(points, list) else [])
-        if isinstance(p, dict)
-        and type(p.get("n")) is int
-        and 1 <= p["n"] <= 10**9
-        and finite(p.get("oracle")) is not None
-        and _interval(p.get("oracle_ci"))
-    ]
-    good = good[:MAX_SIZES]
-    judged = all(finite(p.get("judge")) is not None and _interval(p.get("judge_ci")) for p in good)
-    return good if judged else [{**p, "judge": None} for p in good]
+        if good:
+            found[str(name)] = sorted(good, key=lambda p: p.at)[:MAX_SIZES]
+    return found
 
 
 def importance_section(blocks: Sequence[Record], lineages: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -233,7 +268,7 @@ def training_section(scores: Sequence[Record]) -> str:
     curves: dict[str, dict[int, Record]] = {}
     for record in scores:
         if (
-            record["metric"] != "train_loss"
+            record["metric"] != _STEP
             or finite(record.get("loss")) is None
             or type(record.get("step")) is not int
         ):

@@ -1,55 +1,57 @@
-"""Bootstrap intervals for means over tasks: what a score would have been with other prompts of the same kind.
+"""Intervals for means over tasks: what a score might have been with other prompts of the same kind.
 
-The prompts of each task are drawn anew with replacement, and the images of one prompt stay together: images
-of one prompt succeed and fail together, so that resampling images would give intervals that are far too
-narrow.
+Prompts are the units: images of one prompt succeed and fail together, so that intervals from single images would be
+far too narrow. The interval is Wilson's (1927) for a share of n_eff independent trials. With one image a prompt n_eff
+is the number of prompts. With several it follows from the variance between prompts, and lies between the number of
+prompts and that of images. Such an interval has a width where all prompts score alike, and stays in [0, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Estimate", "bootstrap_task_means"]
+__all__ = ["FEWEST", "Estimate", "mean_of_tasks"]
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 2000
-# Draws are made in parts of about this many numbers: 32 MB.
-_PART = 4_000_000
+# Prompts below which there is no interval: it would span most of [0, 1] and cover less often than it says.
+FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval, each float64 [K] for K quantities that were measured on the same prompts."""
+    """A mean and its interval, each float64 [K] for K quantities that were measured on the same prompts.
+
+    `low` and `high` are None where there were fewer than `FEWEST` prompts.
+    """
 
     value: Array
-    low: Array
-    high: Array
+    low: Array | None
+    high: Array | None
 
 
-def bootstrap_task_means(
+def mean_of_tasks(
     sums: Mapping[str, Array],
     counts: Mapping[str, Array],
     *,
+    images: Mapping[str, Array] | None = None,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[Estimate, dict[str, Estimate]]:
-    """The mean of every task, the mean of these means, and percentile bootstrap intervals of all of them.
+    """The mean of every task, the mean of these means, and intervals of all of them.
 
-    A task's mean is that over its images: sum(sums) / sum(counts). An interval has no width where all prompts
-    of a task score alike; such a task is then too easy or too hard to tell how sure its score is.
+    A task's mean is that over its images: sum(sums) / sum(counts).
 
     Args:
-        sums: for each task float64 [prompts] or [prompts, K], a prompt's values summed over its images.
-        counts: for each task float64 [prompts], how many images a prompt has; above 0.
+        sums: for each task float64 [prompts] or [prompts, K], a prompt's values, each from 0 to 1, summed over its
+            images.
+        counts: for each task float64 [prompts], how many values a prompt's sum is of; above 0.
+        images: for each task float64 [prompts], how many images a prompt has; by default `counts`.
         level: the interval's coverage.
-        resamples: how many times the prompts are drawn.
-        seed: the result is a function of it and of the arguments.
 
     Returns:
         the overall estimate, and one for each task.
@@ -59,33 +61,61 @@ def bootstrap_task_means(
     """
     if not sums or any(len(s) == 0 for s in sums.values()):
         raise ValueError("a mean of task means needs at least one task, and a prompt in each")
-    rng = np.random.default_rng(seed)
-    values: dict[str, Array] = {}
-    draws: dict[str, Array] = {}
+    parts = {}
     for task, task_sums in sums.items():
         s = np.asarray(task_sums, dtype=np.float64).reshape(len(task_sums), -1)
         n = np.asarray(counts[task], dtype=np.float64)
-        values[task] = s.sum(axis=0) / n.sum()
-        draws[task] = _resampled_means(s, n, resamples, rng)
-    tails = [(1 - level) / 2, (1 + level) / 2]
+        total = float(n.sum() if images is None else images[task].sum())
+        parts[task] = _Part(s.sum(axis=0) / n.sum(), _variance(s, n), len(s), total)
+    count = len(parts)
+    whole = _Part(
+        np.mean([p.value for p in parts.values()], axis=0),
+        np.sum([p.variance for p in parts.values()], axis=0) / count**2,
+        # So many prompts, evenly divided among the tasks, would give the same variance.
+        count**2 / sum(1 / p.prompts for p in parts.values()),
+        count**2 / sum(1 / p.images for p in parts.values()),
+    )
+    enough = sum(p.prompts for p in parts.values()) >= FEWEST
+    return (
+        _estimate(whole, level, enough),
+        {task: _estimate(part, level, part.prompts >= FEWEST) for task, part in parts.items()},
+    )
 
-    def estimate(value: Array, drawn: Array) -> Estimate:
-        low, high = np.quantile(drawn, tails, axis=0)
-        return Estimate(value, low, high)
 
-    overall = estimate(np.mean(list(values.values()), axis=0), np.mean(list(draws.values()), axis=0))
-    return overall, {task: estimate(values[task], draws[task]) for task in values}
+@dataclass(frozen=True)
+class _Part:
+    """A mean [K], the variance of that mean [K], and what it is of."""
+
+    value: Array
+    variance: Array
+    prompts: float
+    images: float
 
 
-def _resampled_means(sums: Array, counts: Array, resamples: int, rng: np.random.Generator) -> Array:
-    """float64 [resamples, K]: means over as many prompts as there are, drawn with replacement."""
-    prompts = len(sums)
-    even = np.full(prompts, 1 / prompts)
-    step = max(1, _PART // prompts)
-    parts = []
-    for start in range(0, resamples, step):
-        # How often each prompt was drawn says all that a mean needs, and turns the resampling into two
-        # products.
-        times = rng.multinomial(prompts, even, size=min(step, resamples - start)).astype(np.float64)
-        parts.append((times @ sums) / (times @ counts)[:, None])
-    return np.concatenate(parts)
+def _variance(sums: Array, counts: Array) -> Array:
+    """float64 [K]: the variance of a task's mean, from the variance between its prompts.
+
+    Two prompts of half a weight, one all wrong and one all right, are added (Jeffreys' prior): prompts that happen to
+    score alike do not show that all would. It is the variance of the mean when prompts get random weights (the
+    Bayesian bootstrap, Rubin 1981).
+    """
+    rates = sums / counts[:, None]
+    shape = (1, rates.shape[1])
+    rates = np.concatenate([rates, np.zeros(shape), np.ones(shape)])
+    weights = np.concatenate([counts / counts.mean(), [0.5, 0.5]])[:, None]
+    total = weights.sum()
+    mean = (weights * rates).sum(axis=0) / total
+    spread: Array = (weights * (rates - mean) ** 2).sum(axis=0) / total
+    return spread / (total + 1)
+
+
+def _estimate(part: _Part, level: float, enough: bool) -> Estimate:
+    """A mean with Wilson's interval."""
+    if not enough:
+        return Estimate(part.value, None, None)
+    p = np.clip(part.value, 0.0, 1.0)
+    trials = np.clip(p * (1 - p) / part.variance, part.prompts, max(part.images, part.prompts))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    center = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    reach = z / (1 + z * z / trials) * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2))
+    return Estimate(part.value, np.maximum(center - reach, 0.0), np.minimum(center + reach, 1.0))

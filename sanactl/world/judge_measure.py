@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sanactl.records.records import Record
+from sanactl.records.scores import new_score
+
 if TYPE_CHECKING:
     from sanactl.world.judge_network import JudgeNetwork
     from sanactl.world.judge_pool import Pool
 
-__all__ = ["agreement", "auc", "measure", "selection"]
+__all__ = ["agreement", "auc", "measure", "score_records", "selection"]
 
 
 def auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
@@ -69,6 +72,19 @@ def selection(
     ceiling = float(np.mean([truth[g].any() for g in chosen]))
     closed = (best - one) / (ceiling - one) if ceiling > one else 1.0
     return {"one": one, "best": best, "ceiling": ceiling, "gap_closed": closed}
+
+
+def score_records(figures: Mapping[str, float]) -> list[Record]:
+    """The figures of `measure` as score records `judge_NAME`; the accuracy of each task is a task of `judge_accuracy`."""
+    before = "accuracy_"
+    tasks = {
+        name.removeprefix(before): {"value": v} for name, v in figures.items() if name.startswith(before)
+    }
+    return [
+        new_score(f"judge_{name}", value, **({"tasks": tasks} if name == "accuracy" and tasks else {}))
+        for name, value in figures.items()
+        if not name.startswith(before)
+    ]
 
 
 def measure(

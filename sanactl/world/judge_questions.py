@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sanactl.records.records import Record
+from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.geneval.rules import (
     CONFIDENCE,
     CONFIDENCE_COUNTING,
     RELATIONS,
-    Detected,
     is_confident,
     relations,
     score_image,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sanactl.errors import InputError
-from sanactl.judging.judge import open_judge
+from sanactl.judging.registry import open_judge
 from sanactl.shapes.prompts import sample_prompt, scene_for
 from sanactl.shapes.render import render
 from sanactl.shapes.vocabulary import TASKS

@@ -11,7 +11,7 @@ import pytest
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import write_png
-from sanactl.judging.judge import open_judge
+from sanactl.judging.registry import open_judge
 from sanactl.judging.select import judge_stream
 from sanactl.judging.tournament import Verdict
 from sanactl.records.partial import Partial

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sanactl.checkpoint.builtin import asset
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.judging.backends.vlm import VlmJudge, answer_tokens
-from sanactl.judging.judge import open_judge
+from sanactl.judging.registry import open_judge
 from sanactl.shapes.dataset import batch
 
 PROMPTS = [
@@ -150,7 +150,7 @@ def test_what_is_no_judge_is_refused(tmp_path: Path, judge_folder: Path) -> None
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"holds no model\.safetensors"):
         open_judge(str(tmp_path))
-    with pytest.raises(InputError, match="no type of numbers"):
+    with pytest.raises(UsageError, match="unknown dtype 'float12'; choose one of fp32"):
         open_judge(str(judge_folder), dtype="float12")
 
 

@@ -90,7 +90,9 @@ def test_all_that_is_loaded_is_aligned_and_no_longer_the_file(odd: Path, dtype: 
     checkpoint = open_checkpoint("odd.st")
     world = {p: {"source": str(odd / "world"), "subfolder": p} for p in checkpoint.components}
     found = load_components(replace(checkpoint, components=world), dtype=dtype)
-    judge = VlmJudge.load(str(odd / "world/judge"), "cpu", str(dtype).removeprefix("torch."))
+    judge = VlmJudge.load(
+        str(odd / "world/judge"), "cpu", {torch.float32: "fp32", torch.float16: "fp16"}[dtype]
+    )
     for model in (load_transformer(checkpoint, dtype=dtype), found.text_encoder, found.vae, judge.model):
         assert all(t.data_ptr() % ALIGNMENT == 0 for t in tensors_of(model)), type(model)
     if sys.platform == "linux":

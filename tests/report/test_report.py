@@ -179,7 +179,7 @@ def test_every_section_has_what_the_records_say(page):
     for words in (
         "One run",
         "best-of-3 by tiny",
-        "Other measurements metric checkpoint values fid base.st value 23.400",
+        "Other measurements metric checkpoint value of fid base.st 23.400",
         "grown.st: 8 blocks, 4 kept by pruning",
         "prune blocks=0-2,7, 4 blocks",
         "images per prompt",
@@ -227,7 +227,7 @@ def test_an_empty_run_says_what_is_missing_and_what_makes_it(tmp_path):
     for words in (
         "No scores",
         "No image records",
-        "No scaling curve",
+        "No curves",
         "No block records",
         "No training records",
     ):
@@ -287,6 +287,10 @@ def test_hostile_text_stays_text_everywhere(tmp_path, records):
             "overall": 0.5,
             "tasks": {"a": 1, "b": {"score": "x", "ci": [1]}},
         },
+        {"kind": "score", "metric": "geneval", "value": 0.5, "tasks": {"b": {"value": "x", "ci": [1]}}},
+        {"kind": "score", "metric": "x", "value": -3e7, "ci": [-4e7, 2], "tasks": {"b": {"value": 1e300}}},
+        {"kind": "score", "metric": "x", "curves": {"a": [{"at": 0, "value": 1}, 7, {"at": True}], "b": 3}},
+        {"kind": "score", "metric": "x", "curves": {"a": [{"at": 3, "value": 1, "ci": "x"}]}, "axis": None},
         {"kind": "score", "metric": "scaling", "points": [{"n": 0, "oracle": 1}, 7, {"n": True}]},
         {"kind": "score", "metric": "train_loss", "step": "x", "loss": None},
         {"kind": "block", "checkpoint": "a", "digest": "d", "block": 0, "importance": float("inf")},
@@ -337,9 +341,22 @@ def test_winners_are_those_that_the_judge_kept():
     assert winners(images) == set()
     assert winners(ranked) == {"0"}
     assert winners([*ranked[:2], *images[2:]]) == {"0", "1"}
+    # One that no judge has seen does not make winners of those that were all ranked.
+    whole = [{**r, "samples": 4} for r in ranked]
+    assert winners([*whole, {"path": "other", "samples": 1}]) == {"0"}
+    assert winners([*whole[:2], {"path": "other", "samples": 1}]) == {"0", "1"}
     records: list[dict[str, object]] = [{"kind": "image", **images[0], "seed": 1}, {"kind": "score"}]
     records.append({"kind": "image", **ranked[0]})
-    assert merge_images(records) == [{"kind": "image", "path": "0", "seed": 1, "rank": 0}]
+    (merged,) = merge_images(records)
+    assert {k: v for k, v in merged.items() if k != "ranks"} == {**records[0], "rank": 0}
+
+
+def test_a_second_judge_does_not_undo_the_first():
+    """Both judges' winners are marked: the first ranked four images, the second only the two that were kept."""
+    first = [{"kind": "image", "path": str(i), "judge": "a", "rank": i, "samples": 4} for i in range(4)]
+    second = [{**first[1], "judge": "b", "rank": 0}]
+    merged = merge_images([*first, *second, {**first[2], "ranks": {"x": [0, 1]}}])
+    assert winners(merged) == {"0", "1"}
 
 
 def test_importance_charts_stand_alone(tmp_path):

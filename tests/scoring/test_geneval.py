@@ -11,14 +11,15 @@ import pytest
 from sanactl.errors import InputError
 from sanactl.files.images import write_png
 from sanactl.records.records import dumps
+from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.geneval.evaluate import (
     evaluate_geneval,
     read_geneval_folder,
-    scaling_curve,
+    scaling_curves,
     scaling_record,
     selection,
 )
-from sanactl.scoring.geneval.rules import TASKS, Detected, Detector
+from sanactl.scoring.geneval.rules import TASKS
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 
@@ -63,13 +64,13 @@ def test_every_record_comes_back_with_its_verdict_and_a_score_follows(pictures):
     assert score["detector"] == images[0]["detector"] == "shapes-1"
     assert list(score["tasks"]) == list(TASKS)
     means = [np.mean([r["correct"] for r in images if r["tag"] == tag]) for tag in TASKS]
-    assert [t["score"] for t in score["tasks"].values()] == pytest.approx(means)
-    assert score["overall"] == pytest.approx(np.mean(means))
-    assert score["ci"][0] <= score["overall"] <= score["ci"][1]
+    assert [t["value"] for t in score["tasks"].values()] == pytest.approx(means)
+    assert score["value"] == pytest.approx(np.mean(means))
+    assert score["ci"][0] <= score["value"] <= score["ci"][1]
     assert (score["images"], score["prompts"], score["checkpoint"]) == (48, 12, "base.st")
     assert score["selection"] == "single"
     assert scaling["metric"] == "scaling"
-    assert scaling["single"] == pytest.approx(score["overall"])
+    assert scaling["value"] == pytest.approx(score["value"])
     assert [dumps(r) for r in (*images, scaling, score)]
 
 
@@ -108,20 +109,23 @@ def test_twice_the_same_image_tiny_images_and_nothing_are_refused(pictures, tmp_
 
 
 def test_colours_can_come_from_a_classifier_that_sees_the_image(pictures):
-    def classify(image, objects, name):
-        assert image.shape == (64, 64, 3)
-        return ["red"] * len(objects)
+    class Toy:
+        label, classes, batch_size = "toy-1", frozenset({"circle"}), 4
+        digest: str | None = "sha256:1"
 
-    detector = Detector(
-        "toy-1", frozenset({"circle"}), lambda image: [Detected("circle", None, 1.0, (0, 0, 9, 9))], classify
-    )
+        def detect(self, images, classes):
+            assert classes == self.classes
+            return [[Detected("circle", None, 1.0, (0, 0, 9, 9))] for _ in images]
+
+        def colors(self, image, objects, name):
+            assert image.shape == (64, 64, 3)
+            return ["red"] * len(objects)
+
     clause = {"class": "circle", "count": 1, "color": "red"}
-    image, score = evaluate_geneval(
-        [{**pictures[0], "tag": "colors", "include": [clause]}], detector=detector
-    )
+    image, score = evaluate_geneval([{**pictures[0], "tag": "colors", "include": [clause]}], detector=Toy())
     assert image["correct"]
     assert image["detections"] == [{"class": "circle", "score": 1.0, "box": [0, 0, 9, 9]}]
-    assert score["detector"] == "toy-1"
+    assert (score["detector"], score["detector_digest"]) == ("toy-1", "sha256:1")
     assert list(score["tasks"]) == ["colors"]
 
 
@@ -150,33 +154,34 @@ def judged(rng, prompts=6, images=8):
 
 def test_the_scaling_curve_lies_between_single_and_oracle():
     records = list(judged(np.random.default_rng(0)))
-    points = scaling_curve(records)
-    assert [p["n"] for p in points] == [1, 2, 4, 8]
+    curves = scaling_curves(records)
+    judge, oracle = ([p["value"] for p in curves[name]] for name in ("judge", "oracle"))
+    assert [p["at"] for p in curves["judge"]] == [p["at"] for p in curves["oracle"]] == [1, 2, 4, 8]
     rates = [np.mean([r["correct"] for r in records if r["tag"] == t]) for t in TASKS[:3]]
-    assert points[0]["judge"] == pytest.approx(points[0]["oracle"]) == pytest.approx(np.mean(rates))
-    assert all(p["judge"] <= p["oracle"] + 1e-9 for p in points)
-    assert all(a["oracle"] <= b["oracle"] + 1e-9 for a, b in pairwise(points))
-    for p in points:
-        assert p["judge_ci"][0] <= p["judge"] <= p["judge_ci"][1]
+    assert judge[0] == pytest.approx(oracle[0]) == pytest.approx(np.mean(rates))
+    assert all(j <= o + 1e-9 for j, o in zip(judge, oracle, strict=True))
+    assert all(a <= b + 1e-9 for a, b in pairwise(oracle))
+    for p in (*curves["judge"], *curves["oracle"]):
+        assert p["ci"][0] <= p["value"] <= p["ci"][1]
     best: dict[str, list[tuple[float, bool]]] = {}
     for r in records:
         best.setdefault(r["prompt"], []).append((r["judge_score"], r["correct"]))
-    assert points[-1]["judge"] == pytest.approx(np.mean([max(v)[1] for v in best.values()]))
+    assert judge[-1] == pytest.approx(np.mean([max(v)[1] for v in best.values()]))
     record = scaling_record(records)
     assert record["judge"] == "tiny"
-    assert record["points"] == points
+    assert record["curves"] == curves
+    assert (record["value"], record["ci"]) == (oracle[0], curves["oracle"][0]["ci"])
     assert record["checkpoint"] == "base.st"
 
 
 def test_without_scores_only_the_oracle_is_drawn_and_without_verdicts_nothing():
     records = list(judged(np.random.default_rng(0)))
-    points = scaling_curve([{k: v for k, v in r.items() if k != "judge_score"} for r in records])
-    assert [p["judge"] for p in points] == [None] * 4
-    assert [p["oracle"] for p in points] == [p["oracle"] for p in scaling_curve(records)]
+    curves = scaling_curves([{k: v for k, v in r.items() if k != "judge_score"} for r in records])
+    assert curves == {"oracle": scaling_curves(records)["oracle"]}
     with pytest.raises(InputError, match="no verdict"):
-        scaling_curve([{"prompt": "a", "path": "a.png"}])
+        scaling_curves([{"prompt": "a", "path": "a.png"}])
     with pytest.raises(InputError, match="no image records"):
-        scaling_curve([])
+        scaling_curves([])
 
 
 def test_a_folder_in_genevals_layout_is_read_in_order(pictures, tmp_path):
@@ -196,7 +201,7 @@ def test_a_folder_in_genevals_layout_is_read_in_order(pictures, tmp_path):
     ]
     *images, _, score = evaluate_geneval(records)
     assert len(images) == score["images"] == 9
-    assert score["overall"] == 0
+    assert score["value"] == 0
     assert images[0]["reason"].startswith("expected circle>=1, found 0")
 
 

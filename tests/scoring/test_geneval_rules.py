@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanactl.errors import InputError, UsageError
+from sanactl.scoring.detectors.protocol import Detected
+from sanactl.scoring.detectors.registry import open_detector
+from sanactl.scoring.detectors.shapes import detect_shapes
 from sanactl.scoring.geneval.rules import (
     COLORS,
     RELATIONS,
     TASKS,
-    Detected,
-    detect_shapes,
-    get_detector,
     is_confident,
     relations,
     score_image,
@@ -231,11 +231,11 @@ def test_pictures_of_the_built_in_world_are_right_for_their_prompts_and_wrong_fo
 
 
 def test_detectors_are_named():
-    detector = get_detector("shapes")
+    detector = open_detector("shapes")
     assert detector.label.startswith("shapes-")
     assert "star" in detector.classes
     with pytest.raises(UsageError, match="there are: shapes"):
-        get_detector("mask2former-9000")
+        open_detector("mask2former-9000")
 
 
 def test_the_built_in_world_has_genevals_words():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sanactl.errors import InputError
-from sanactl.scoring.geneval.rules import detect_shapes, score_image
+from sanactl.scoring.detectors.shapes import detect_shapes
+from sanactl.scoring.geneval.rules import score_image
 from sanactl.shapes.prompts import contents, load_eval_prompts, record_of, sample_prompt, split_of
 from sanactl.shapes.render import render
 from sanactl.shapes.scene import Item, Scene

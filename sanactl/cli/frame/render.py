@@ -46,7 +46,7 @@ def show_blocks(records: list[Record]) -> None:
 
 
 def show_images(records: list[Record]) -> None:
-    """Path, prompt, verdict and rank."""
+    """Path, prompt, verdict and rank; people count ranks from 1, records from 0."""
     rows = []
     for r in records:
         verdict = data(r.get("verdict", ""))
@@ -54,5 +54,6 @@ def show_images(records: list[Record]) -> None:
             verdict.append_text(data(f" ({figure(r['judge_score'], '+.2f')})"))
         if "correct" in r:
             verdict.append(" ").append(*(("correct", "green") if r["correct"] else ("wrong", "red")))
-        rows.append((data(r["path"]), data(r["prompt"], longest=60), verdict, data(r.get("rank", ""))))
+        rank = r["rank"] + 1 if type(r.get("rank")) is int else ""
+        rows.append((data(r["path"]), data(r["prompt"], longest=60), verdict, data(rank)))
     show_rows(PlainConsole(), ("image", "prompt", "verdict", "rank"), rows)

@@ -8,30 +8,30 @@ from rich.text import Text
 
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
 from sanactl.records.records import Record
+from sanactl.records.scores import normal_score
 
 __all__ = ["show_scores"]
 
-# The fields that hold a score's value, the first that is there.
-_VALUES = ("overall", "score", "value", "single", "loss")
 # What is shown elsewhere, or is of no use to a person who looks at a table.
-_OTHER = {"kind", "metric", "checkpoint", "digest", "ci", "single_ci", "tasks", "points", *_VALUES}
+_OTHER = {"kind", "metric", "value", "unit", "ci", "tasks", "axis", "curves", "checkpoint", "digest"}
+_OTHER |= {"detector_digest", "model_digest", "protocol"}
 _MOST_FACTS = 8
 _MOST_ROWS = 40
 
 
 def show_scores(records: list[Record]) -> None:
-    """Every score record: those with tasks or points as a table each, the others as one; images are passed over."""
-    scores = [r for r in records if r["kind"] == "score"]
+    """Every score record: those with tasks or curves as a table each, the others as one; images are passed over."""
+    scores = [normal_score(r) for r in records if r["kind"] == "score"]
     console = PlainConsole()
-    plain = [r for r in scores if not r.get("tasks") and not r.get("points")]
     for record in scores:
-        if record.get("points"):
-            _show_points(console, record)
+        if record.get("curves"):
+            _show_curves(console, record)
         if record.get("tasks"):
             _show_tasks(console, record)
+    plain = [r for r in scores if not r.get("tasks") and not r.get("curves")]
     if plain:
         rows = [
-            (data(r["metric"]), Text(_number(_value(r)), "bold"), _interval(r.get("ci")), data(_facts(r)))
+            (data(r["metric"]), Text(_value(r), "bold"), _interval(r.get("ci")), data(_facts(r)))
             for r in plain
         ]
         show_rows(console, ("metric", "value", "95 % interval", "of"), rows)
@@ -42,25 +42,25 @@ def _show_tasks(console: PlainConsole, record: Record) -> None:
     for name, task in list(record["tasks"].items())[:_MOST_ROWS]:
         images = task.get("images")
         rows.append(
-            (data(name), _number(task.get("score")), _interval(task.get("ci")), _number(images, whole=True))
+            (data(name), _number(task.get("value")), _interval(task.get("ci")), _number(images, whole=True))
         )
-    value = Text(_number(_value(record)), "bold")
-    rows.append((Text("overall", "bold"), value, _interval(record.get("ci")), ""))
+    rows.append((Text("overall", "bold"), Text(_value(record), "bold"), _interval(record.get("ci")), ""))
     show_rows(console, ("task", "score", "95 % interval", "images"), rows, title=_title(record))
 
 
-def _show_points(console: PlainConsole, record: Record) -> None:
-    rows = [
-        (
-            _number(point.get("n"), whole=True),
-            *(
-                f"{_number(point.get(who))}  {_interval(point.get(f'{who}_ci'))}".rstrip()
-                for who in ("judge", "oracle")
-            ),
-        )
-        for point in record["points"][:_MOST_ROWS]
-    ]
-    show_rows(console, ("best of", "judge", "oracle"), rows, title=_title(record))
+def _show_curves(console: PlainConsole, record: Record) -> None:
+    """A row for each place on the axis, a column for each curve."""
+    curves = {n: c for n, c in record["curves"].items() if isinstance(c, list)}
+    places = sorted({p["at"] for curve in curves.values() for p in curve if _number(p.get("at"))})
+    rows = []
+    for place in places[:_MOST_ROWS]:
+        points: list[Record] = [
+            next((p for p in curve if p.get("at") == place), {}) for curve in curves.values()
+        ]
+        cells = [f"{_number(p.get('value'))}  {_interval(p.get('ci'))}".rstrip() for p in points]
+        rows.append((_number(place, whole=True), *cells))
+    headings = (data(record.get("axis") or "at").plain, *(data(name).plain for name in curves))
+    show_rows(console, headings, rows, title=_title(record))
 
 
 def _title(record: Record) -> Text:
@@ -68,11 +68,13 @@ def _title(record: Record) -> Text:
     return data(f"{record['metric']} of {record.get('checkpoint') or 'these images'}, {images} images")
 
 
-def _value(record: Record) -> Any:
-    return next((record[name] for name in _VALUES if record.get(name) is not None), None)
+def _value(record: Record) -> str:
+    shown = _number(record.get("value"))
+    unit = record.get("unit")
+    return f"{shown} {data(unit).plain}" if shown and isinstance(unit, str) else shown
 
 
-def _number(value: object, *, whole: bool = False) -> str:
+def _number(value: Any, *, whole: bool = False) -> str:
     """A number as people read it; nothing where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""

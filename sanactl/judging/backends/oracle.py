@@ -1,4 +1,4 @@
-"""The built-in world's detector with GenEval's rules, as a judge: the ceiling that a judge can reach.
+"""A detector with GenEval's rules, as a judge: no judge can do better.
 
 Its verdicts are the labels themselves, so a score of images that it picked says what best-of-N could give, and not
 what a judge gives. Records carry its name for that reason.
@@ -10,9 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError
 from sanactl.judging.tournament import Verdict
-from sanactl.scoring.geneval.rules import Detected, check_record, get_detector, score_image
+from sanactl.scoring.detectors.batch import classifier_of, detect_batch
+from sanactl.scoring.detectors.protocol import Detected
+from sanactl.scoring.detectors.registry import open_detector
+from sanactl.scoring.geneval.rules import check_record, score_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,16 +27,22 @@ _DOUBT = 1e-4
 
 
 class OracleJudge:
-    """Judges with a detector of `sanactl.scoring.geneval.rules`; the records need GenEval's `tag` and `include`.
+    """Judges with a detector; the records need GenEval's `tag` and `include`.
+
+    Args:
+        detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`; "" for the built-in world's.
+        device, dtype: of the detector.
 
     Raises:
-        UsageError: there is no detector of that name.
+        UsageError: there is no detector, device or dtype of that name.
     """
 
-    def __init__(self, detector: str = "shapes") -> None:
-        self.name = "oracle"
-        self.detector = get_detector(detector)
+    def __init__(self, detector: str = "", *, device: str | None = None, dtype: str | None = None) -> None:
+        self.name = f"oracle:{detector}" if detector else "oracle"
+        self.detector = open_detector(detector or "shapes", device=device, dtype=dtype)
         self.identity = {"name": self.name, "detector": self.detector.label}
+        if self.detector.digest is not None:
+            self.identity["digest"] = self.detector.digest
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """Yes where the rules say that the image is right.
@@ -45,17 +53,13 @@ class OracleJudge:
         Raises:
             InputError: a record is not in GenEval's form, or its image not of a size that the detector takes.
         """
-        return [self._one(image, record) for image, record in zip(images, records, strict=True)]
+        for record in records:
+            check_record(record)
+        found = detect_batch(self.detector, images, records)
+        return [self._verdict(*each) for each in zip(images, records, found, strict=True)]
 
-    def _one(self, image: NDArray[np.uint8], record: dict[str, Any]) -> Verdict:
-        check_record(record)
-        try:
-            found = self.detector.detect(image)
-        except ValueError as error:  # too small, or too large
-            raise InputError(f"{record.get('path')}: {error}") from None
-        classify = self.detector.colors
-        colors = None if classify is None else lambda objects, name: classify(image, objects, name)
-        result = score_image(found, record, colors=colors)
+    def _verdict(self, image: NDArray[np.uint8], record: dict[str, Any], found: list[Detected]) -> Verdict:
+        result = score_image(found, record, colors=classifier_of(self.detector, image))
         if result["correct"]:
             p = 0.5 + 0.5 * _weakest(found, record)
         else:

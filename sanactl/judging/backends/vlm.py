@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.files.dtypes import find_dtype
 from sanactl.files.paths import user_path, utf8_name
 from sanactl.judging.dialogue import ANSWERS, conversation
 from sanactl.judging.tournament import Verdict
@@ -82,28 +81,26 @@ class VlmJudge:
         Args:
             source: a folder, or a Hub id `owner/name`.
             device: "cpu", "cuda", "cuda:1"...; by default the GPU if there is one.
-            dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU and float32 on a CPU.
+            dtype: "fp32", "bf16" or "fp16"; by default bf16 on a GPU and fp32 on a CPU.
             trust_remote_code: run the repository's own code.
 
         Raises:
+            UsageError: no such device or dtype.
             InputError: the folder does not exist or holds no such model, or the Hub has none.
         """
         place = _place(source)
         import numpy as np
-        import torch
 
         from sanactl.judging.backends.vlm_load import load_vlm
+        from sanactl.model.conditioning import pick_device
         from sanactl.model.guard import reading
+        from sanactl.model.loading import resolve_dtype
 
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        named = find_dtype(dtype or ("fp32" if device == "cpu" else "bf16"))
-        kind = named and getattr(torch, named.torch)
-        if kind is None:
-            raise InputError(f"{dtype!r} is no type of numbers", hint="choose one of fp32, bf16, fp16")
+        chosen = pick_device(device)
+        kind = resolve_dtype(dtype, chosen)
         with utf8_name(place) as folder:
             model, processor = load_vlm(
-                folder, device=device, dtype=kind, trust_remote_code=trust_remote_code
+                folder, device=chosen, dtype=kind, trust_remote_code=trust_remote_code
             )
         with reading(f"{source} as a judge"):
             judge = cls(model, processor, source)
@@ -222,5 +219,8 @@ def _place(source: str) -> str:
     if path.exists():
         raise InputError(f"{source}: a file; a judge is a folder with config.json and a processor")
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
-        raise InputError(f"{source}: no such folder", hint="give a folder, a Hub id owner/name, or 'oracle'")
+        raise InputError(
+            f"{source}: no such folder",
+            hint="give a folder, a Hub id owner/name, or a name that sanactl judge --help lists",
+        )
     return source

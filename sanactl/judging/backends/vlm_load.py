@@ -24,7 +24,7 @@ __all__ = ["load_vlm"]
 
 
 def load_vlm(
-    place: str, *, device: str, dtype: torch.dtype, trust_remote_code: bool = False
+    place: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
     """Loads a model and its processor.
 
@@ -88,7 +88,7 @@ def _model(place: str, folder: Path | None, dtype: torch.dtype) -> Any:
     return model
 
 
-def _placed(model: Any, device: str) -> Any:
+def _placed(model: Any, device: torch.device) -> Any:
     model = model.to(device)
     own_memory(model)
     return model

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.fields import FIELDS, check_fields
 from sanactl.records.geneval_folder import read_geneval_folder
 from sanactl.records.partial import Partial, image_key
-from sanactl.scoring.geneval.rules import (
-    CONFIDENCE,
-    TASKS,
-    Detected,
-    Detector,
-    check_record,
-    get_detector,
-    is_confident,
-    score_image,
-)
+from sanactl.records.records import Record
+from sanactl.scoring.detectors.batch import classifier_of, detect_batch
+from sanactl.scoring.detectors.protocol import Detected, Detector
+from sanactl.scoring.detectors.registry import open_detector
+from sanactl.scoring.geneval.rules import CONFIDENCE, TASKS, check_record, is_confident, score_image
 from sanactl.scoring.geneval.scores import (
     by_prompt,
-    scaling_curve,
+    geneval_record,
+    scaling_curves,
     scaling_record,
-    score_record,
     selection,
     unselected,
 )
 
-__all__ = ["evaluate_geneval", "read_geneval_folder", "scaling_curve", "scaling_record", "selection"]
-
-Record = dict[str, Any]
+__all__ = ["evaluate_geneval", "read_geneval_folder", "scaling_curves", "scaling_record", "selection"]
 
 
 def evaluate_geneval(
     records: Iterable[Record],
     *,
     detector: str | Detector = "shapes",
+    batch_size: int | None = None,
     kept: Partial | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
@@ -49,41 +42,41 @@ def evaluate_geneval(
     Args:
         records: image records with the `tag` and `include` of their prompts; relative paths are from the
             current folder. Prompts are told apart by `prompt_id` (or `id`) and text.
-        detector: a name of `DETECTORS`, or a detector.
-        kept: verdicts of an earlier run that was stopped; this run's are added.
+        detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`, or a detector.
+        batch_size: images that the detector gets at once, by default its own `batch_size`. So many images are in
+            memory.
+        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is detected anew unless all
+            of its verdicts are there, so that the same records and batch size give the same verdicts.
 
     Yields:
         each record with `correct`, `reason`, `detector` and `detections` (above confidence 0.3, without
         masks) added; then, where every prompt has several images that nothing has selected, a `scaling` score
-        (`scaling_record`); last a `geneval` score: `overall`, the mean of the task means of per-image
-        correctness, and `tasks`, each with its 95 % interval from resampling prompts.
+        (`scaling_record`); last a `geneval` score: `value`, the mean of the task means of per-image
+        correctness, and `tasks`, each with its 95 % interval over prompts.
 
     Raises:
         InputError: an image cannot be read or comes twice, a record cannot be scored by GenEval's rules or
             asks for objects that the detector does not know, or there are no records.
+        UsageError: there is no such detector, or the batch size is less than one.
     """
-    chosen = get_detector(detector) if isinstance(detector, str) else detector
+    chosen = open_detector(detector) if isinstance(detector, str) else detector
+    size = chosen.batch_size if batch_size is None else batch_size
+    if size < 1:
+        raise UsageError(f"the batch size must be at least 1, got {size}")
     seen: list[Record] = []
-    paths: set[str] = set()
     right = taken = 0
     progress.start(None, "scoring images")
     try:
-        for record in records:
-            if record["path"] in paths:
-                raise InputError(f"{record['path']} comes twice", hint="score a stream of distinct images")
-            paths.add(record["path"])
-            key = None if kept is None else image_key(record)
-            verdict = None if kept is None else _known(kept.get(key), chosen)
-            if verdict is not None:
-                taken += 1
-            else:
-                verdict = _verdict(record, chosen)
-                if kept is not None:
-                    kept.put([(key, verdict)])
-            right += verdict["correct"]
-            seen.append({key: value for key, value in {**record, **verdict}.items() if key in _KEPT})
-            progress.advance(1, correct=f"{right / len(seen):.1%}")
-            yield {**record, **verdict}
+        checked = _checked(records, chosen)
+        while batch := list(islice(checked, size)):
+            verdicts, known = _verdicts(batch, chosen, kept)
+            taken += len(batch) if known else 0
+            for record, verdict in zip(batch, verdicts, strict=True):
+                right += verdict["correct"]
+                scored = {**record, **verdict}
+                seen.append({key: value for key, value in scored.items() if key in _KEPT})
+                progress.advance(1, correct=f"{right / len(seen):.1%}")
+                yield scored
     finally:
         progress.close()
     if not seen:
@@ -93,9 +86,10 @@ def evaluate_geneval(
     missing = [task for task in TASKS if task not in {record["tag"] for record in seen}]
     if missing:
         progress.note(f"the overall score is over the tasks present; without {', '.join(missing)}")
+    about = {"detector": chosen.label, **({"detector_digest": chosen.digest} if chosen.digest else {})}
     if min(len(images) for images in by_prompt(seen)) > 1 and unselected(seen):
-        yield scaling_record(seen)
-    yield score_record(seen, chosen.label)
+        yield scaling_record(seen, **about)
+    yield geneval_record(seen, **about)
 
 
 # What the scores at the end are made from: a benchmark has tens of thousands of images, each with its boxes.
@@ -112,7 +106,6 @@ _KEPT = frozenset(
         "judge_score",
         "rank",
         "correct",
-        "detector",
     ]
 )
 
@@ -129,23 +122,40 @@ def _known(found: Record | None, detector: Detector) -> Record | None:
     return found
 
 
-def _verdict(record: Record, detector: Detector) -> Record:
-    check_record(record)
-    clauses = [*record["include"], *(record.get("exclude") or ())]
-    unknown = sorted({clause["class"] for clause in clauses} - detector.classes)
-    if unknown:
-        raise InputError(
-            f"{record['path']}: the detector {detector.label} knows no {unknown[0]!r}",
-            hint=f"it knows {', '.join(sorted(detector.classes)[:8])}; choose another with --detector",
-        )
-    image = read_image(Path(record["path"]))
-    try:
-        found = detector.detect(image)
-    except ValueError as error:
-        raise InputError(f"{record['path']}: {error}") from None
-    colors = partial(detector.colors, image) if detector.colors else None
-    compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
-    return {**score_image(found, record, colors=colors), "detector": detector.label, "detections": compact}
+def _checked(records: Iterable[Record], detector: Detector) -> Iterator[Record]:
+    """The records, each found to be distinct and one that the detector can score."""
+    paths: set[str] = set()
+    for record in records:
+        if record["path"] in paths:
+            raise InputError(f"{record['path']} comes twice", hint="score a stream of distinct images")
+        paths.add(record["path"])
+        check_record(record)
+        clauses = [*record["include"], *(record.get("exclude") or ())]
+        unknown = sorted({clause["class"] for clause in clauses} - detector.classes)
+        if unknown:
+            raise InputError(
+                f"{record['path']}: the detector {detector.label} knows no {unknown[0]!r}",
+                hint=f"it knows {', '.join(sorted(detector.classes)[:8])}; choose another with --detector",
+            )
+        yield record
+
+
+def _verdicts(batch: Sequence[Record], detector: Detector, kept: Partial | None) -> tuple[list[Record], bool]:
+    """The verdicts on a batch, and whether an earlier run has found them."""
+    keys = [None if kept is None else image_key(record) for record in batch]
+    if kept is not None:
+        known = [v for key in keys if (v := _known(kept.get(key), detector)) is not None]
+        if len(known) == len(batch):
+            return known, True
+    images = [read_image(Path(record["path"])) for record in batch]
+    verdicts = []
+    for image, record, found in zip(images, batch, detect_batch(detector, images, batch), strict=True):
+        compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
+        result = score_image(found, record, colors=classifier_of(detector, image))
+        verdicts.append({**result, "detector": detector.label, "detections": compact})
+    if kept is not None:
+        kept.put(zip(keys, verdicts, strict=True))
+    return verdicts, False
 
 
 def _compact(found: Detected) -> Record:

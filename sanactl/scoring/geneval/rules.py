@@ -8,33 +8,22 @@ the label of the detector stands beside every score: the same image scores other
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sanactl.errors import InputError, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from sanactl.scoring.detectors.protocol import Box, Detected
 
 __all__ = [
     "COLORS",
     "CONFIDENCE",
     "CONFIDENCE_COUNTING",
-    "DETECTORS",
     "MAX_OBJECTS",
     "TASKS",
-    "Detected",
-    "Detector",
     "check_record",
-    "detect_shapes",
-    "get_detector",
     "is_confident",
     "relations",
     "score_image",
 ]
-
-Box = tuple[float, float, float, float]
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -49,47 +38,6 @@ MAX_OBJECTS = 16
 # relation holds where what is left exceeds this share of the centres' distance.
 POSITION_TOLERANCE = 0.1
 POSITION_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Detected:
-    """One object found in an image, by whatever detector.
-
-    Attributes:
-        name: its class, as the prompt records name it.
-        color: one of `COLORS`, or None where the detector leaves colours to `Detector.colors`.
-        score: confidence in [0, 1].
-        box: x0, y0, x1, y1 in pixels, y pointing down.
-        mask: bool [H, W], or None.
-    """
-
-    name: str
-    color: str | None
-    score: float
-    box: Box
-    mask: NDArray[np.bool_] | None = field(default=None, repr=False)
-
-
-# The colours of some objects of one class in an image: (image, objects, class) -> one of COLORS each.
-ColorClassifier = Callable[[Any, Sequence[Detected], str], list[str]]
-
-
-@dataclass(frozen=True)
-class Detector:
-    """How objects are found.
-
-    Attributes:
-        label: name and version, part of every score made with it ("shapes-1").
-        classes: the names that it can find; a prompt that asks for another cannot be scored with it.
-        detect: uint8 [H, W, 3] -> the objects. Raises ValueError for an image that it cannot take.
-        colors: classifies colours, called only for objects whose colour a prompt asks for (the official
-            scorer does so with CLIP); None where detections carry their colours.
-    """
-
-    label: str
-    classes: frozenset[str]
-    detect: Callable[[Any], list[Detected]]
-    colors: ColorClassifier | None = None
 
 
 def is_confident(score: float, confidence: float) -> bool:
@@ -259,32 +207,3 @@ def _check_clause(clause: Any, where: str) -> None:
         )
     if "color" in clause and clause["color"] not in COLORS:
         raise InputError(f"{where}: color {clause['color']!r} is none of {', '.join(COLORS)}")
-
-
-def detect_shapes(image: NDArray[np.uint8]) -> list[Detected]:
-    """The objects of a picture of the built-in world, uint8 [H, W, 3] of at least 32 px a side."""
-    from sanactl.shapes.detector import detect
-
-    return [Detected(d.shape, d.color, d.score, d.box, d.mask) for d in detect(image)]
-
-
-def _shapes() -> Detector:
-    from sanactl.shapes.detector import DETECTOR_VERSION
-    from sanactl.shapes.vocabulary import SHAPES
-
-    return Detector(DETECTOR_VERSION, frozenset(SHAPES), detect_shapes)
-
-
-# The detectors by name; each is made when first asked for, for most of them load a model.
-DETECTORS: dict[str, Callable[[], Detector]] = {"shapes": _shapes}
-
-
-def get_detector(name: str) -> Detector:
-    """The detector of a name.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    if name not in DETECTORS:
-        raise UsageError(f"no detector {name!r}", hint=f"there are: {', '.join(DETECTORS)}")
-    return DETECTORS[name]()

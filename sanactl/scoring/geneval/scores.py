@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
+from sanactl.records.records import Record
+from sanactl.records.scores import new_score
 from sanactl.scoring.geneval.rules import TASKS
 
 if TYPE_CHECKING:
@@ -15,9 +17,11 @@ if TYPE_CHECKING:
 
     from sanactl.scoring.intervals import Estimate
 
-__all__ = ["by_prompt", "scaling_curve", "scaling_record", "score_record", "selection", "unselected"]
+__all__ = ["by_prompt", "geneval_record", "scaling_curves", "scaling_record", "selection", "unselected"]
 
-Record = dict[str, Any]
+# How scores come about: those of another protocol do not compare.
+PROTOCOL = "GenEval's rules, mean of the tasks' means"
+SCALING_PROTOCOL = "GenEval's rules, mean of the tasks' means, exact expectation over all choices of n images"
 
 
 def by_prompt(records: Iterable[Record]) -> list[list[Record]]:
@@ -34,11 +38,15 @@ def _tasks_in_order(prompts: Sequence[Sequence[Record]]) -> list[str]:
     return [tag for tag in TASKS if tag in tags] + [tag for tag in tags if tag not in TASKS]
 
 
-def score_record(records: list[Record], label: str) -> Record:
-    """The `geneval` score of image records with verdicts of the detector `label`; see `evaluate_geneval`."""
+def geneval_record(records: list[Record], **about: Any) -> Record:
+    """The `geneval` score of image records with verdicts; see `evaluate_geneval`.
+
+    Args:
+        about: fields that say what it was measured with, such as `detector`.
+    """
     import numpy as np
 
-    from sanactl.scoring.intervals import bootstrap_task_means
+    from sanactl.scoring.intervals import mean_of_tasks
 
     prompts = by_prompt(records)
     sums: dict[str, NDArray[np.float64]] = {}
@@ -47,22 +55,22 @@ def score_record(records: list[Record], label: str) -> Record:
         mine = [images for images in prompts if str(images[0].get("tag")) == tag]
         sums[tag] = np.array([sum(r["correct"] for r in images) for images in mine], dtype=np.float64)
         counts[tag] = np.array([len(images) for images in mine], dtype=np.float64)
-    overall, tasks = bootstrap_task_means(sums, counts)
-    return {
-        "kind": "score",
-        "metric": "geneval",
-        "detector": label,
-        "overall": _rounded(overall.value[0]),
-        "ci": _interval(overall),
-        "tasks": {
-            tag: {"score": _rounded(task.value[0]), "ci": _interval(task), "images": int(counts[tag].sum())}
+    overall, tasks = mean_of_tasks(sums, counts)
+    return new_score(
+        "geneval",
+        _rounded(overall.value[0]),
+        ci=_interval(overall),
+        tasks={
+            tag: {"value": _rounded(task.value[0]), "ci": _interval(task), "images": int(counts[tag].sum())}
             for tag, task in tasks.items()
         },
-        "images": len(records),
-        "prompts": len(prompts),
+        protocol=PROTOCOL,
+        **about,
+        images=len(records),
+        prompts=len(prompts),
         **_checkpoint(records),
-        "selection": selection(records),
-    }
+        selection=selection(records),
+    )
 
 
 def _rounded(value: float) -> float:
@@ -70,7 +78,9 @@ def _rounded(value: float) -> float:
     return round(float(value), 6)
 
 
-def _interval(estimate: Estimate, column: int = 0) -> list[float]:
+def _interval(estimate: Estimate, column: int = 0) -> list[float] | None:
+    if estimate.low is None or estimate.high is None:
+        return None
     return [_rounded(estimate.low[column]), _rounded(estimate.high[column])]
 
 
@@ -121,7 +131,7 @@ def _judge_scores(images: Sequence[Record]) -> list[float] | None:
     return None
 
 
-def scaling_curve(records: Iterable[Record]) -> list[Record]:
+def scaling_curves(records: Iterable[Record]) -> dict[str, list[Record]]:
     """The score that best-of-n reaches for n = 1, 2, 4, ... up to the images of every prompt (section 2.5).
 
     Each value is exact: the expectation over all choices of n of a prompt's images, then the mean over
@@ -131,9 +141,9 @@ def scaling_curve(records: Iterable[Record]) -> list[Record]:
         records: image records with `correct`, all that were sampled for their prompts.
 
     Returns:
-        {"n", "judge", "judge_ci", "oracle", "oracle_ci"} for each n: `judge` is the score of the image with
-        the highest judge_score, None without such scores; `oracle` that of a judge who is never wrong; the
-        intervals cover 95 % from resampling prompts.
+        {"judge": points, "oracle": points}, a point being {"at": n, "value", "ci"}. `judge` is the score of the image
+        with the highest judge_score, absent without such scores; `oracle` that of a judge who is never wrong; `ci` is
+        the 95 % interval over prompts, None below five prompts.
 
     Raises:
         InputError: there are no records, or one has no verdict.
@@ -141,7 +151,7 @@ def scaling_curve(records: Iterable[Record]) -> list[Record]:
     import numpy as np
 
     from sanactl.scoring.best_of_n import expected_best_of_n, pass_at_n, sizes_up_to
-    from sanactl.scoring.intervals import bootstrap_task_means
+    from sanactl.scoring.intervals import mean_of_tasks
 
     prompts = by_prompt(records)
     if not prompts:
@@ -154,42 +164,48 @@ def scaling_curve(records: Iterable[Record]) -> list[Record]:
     judged = all(_judge_scores(images) is not None for images in prompts)
     sizes = sizes_up_to(min(len(images) for images in prompts))
     values: dict[str, NDArray[np.float64]] = {}
+    sampled: dict[str, NDArray[np.float64]] = {}
     for tag in _tasks_in_order(prompts):
         rows = []
-        for images in (i for i in prompts if str(i[0].get("tag")) == tag):
+        mine = [images for images in prompts if str(images[0].get("tag")) == tag]
+        sampled[tag] = np.array([len(images) for images in mine], dtype=np.float64)
+        for images in mine:
             correct = [float(r["correct"]) for r in images]
             scores = _judge_scores(images) if judged else None
             by_judge = [] if scores is None else [expected_best_of_n(correct, scores, n) for n in sizes]
             rows.append(by_judge + [pass_at_n(correct, n) for n in sizes])
         values[tag] = np.array(rows)
-    overall, _ = bootstrap_task_means(values, {tag: np.ones(len(v)) for tag, v in values.items()})
-    oracle = len(sizes) if judged else 0
-    return [
-        {
-            "n": n,
-            "judge": _rounded(overall.value[i]) if judged else None,
-            "judge_ci": _interval(overall, i) if judged else None,
-            "oracle": _rounded(overall.value[oracle + i]),
-            "oracle_ci": _interval(overall, oracle + i),
-        }
-        for i, n in enumerate(sizes)
-    ]
-
-
-def scaling_record(records: Sequence[Record]) -> Record:
-    """`scaling_curve` as a score record: {"metric": "scaling", "points": [...], ...}."""
-    points = scaling_curve(records)
-    judges = {str(r["judge"]) for r in records if r.get("judge") is not None}
-    detectors = {str(r["detector"]) for r in records if r.get("detector") is not None}
+    once = {tag: np.ones(len(rows)) for tag, rows in values.items()}
+    overall, _ = mean_of_tasks(values, once, images=sampled)
+    names = ("judge", "oracle") if judged else ("oracle",)
     return {
-        "kind": "score",
-        "metric": "scaling",
-        **({"detector": detectors.pop()} if len(detectors) == 1 else {}),
-        **({"judge": ", ".join(sorted(judges))} if judges else {}),
-        "single": points[0]["oracle"],
-        "single_ci": points[0]["oracle_ci"],
-        "points": points,
-        "images": len(records),
-        "prompts": len(by_prompt(records)),
-        **_checkpoint(records),
+        name: [
+            {"at": n, "value": _rounded(overall.value[column]), "ci": _interval(overall, column)}
+            for column, n in enumerate(sizes, start=place * len(sizes))
+        ]
+        for place, name in enumerate(names)
     }
+
+
+def scaling_record(records: Sequence[Record], **about: Any) -> Record:
+    """`scaling_curves` as a score record; its value is that of one image a prompt.
+
+    Args:
+        about: fields that say what it was measured with, such as `detector`.
+    """
+    curves = scaling_curves(records)
+    judges = {str(r["judge"]) for r in records if r.get("judge") is not None}
+    single = curves["oracle"][0]
+    return new_score(
+        "scaling",
+        single["value"],
+        ci=single["ci"],
+        axis="images per prompt",
+        curves=curves,
+        protocol=SCALING_PROTOCOL,
+        **about,
+        **({"judge": ", ".join(sorted(judges))} if judges else {}),
+        images=len(records),
+        prompts=len(by_prompt(records)),
+        **_checkpoint(records),
+    )

@@ -1,0 +1,39 @@
+"""What every judge can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Judge"]
+
+
+class Judge(Protocol):
+    """Looks at images, each with the prompt record that it was made for.
+
+    Attributes:
+        name: what records call this judge.
+    """
+
+    name: str
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything except image and record that its verdicts depend on, as JSON: weights, dtype, device."""
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """One verdict for each image, which does not depend on the other images.
+
+        Args:
+            images: uint8 [height, width, 3], RGB; sizes may differ.
+            records: one for each image, with `prompt` (and, for the oracle, GenEval's `tag` and `include`).
+
+        Raises:
+            InputError: an image or a record is one that this judge cannot take.
+        """

@@ -1,0 +1,81 @@
+"""The judges by name, and how one is opened. Nothing heavy is imported before a judge is opened."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from sanactl.errors import UsageError
+from sanactl.judging.options import read_options
+from sanactl.judging.protocol import Judge
+
+__all__ = ["DEFAULT", "JUDGES", "open_judge", "register_judge"]
+
+# The judge where none is named, and the backend of a name that is a folder or a Hub id.
+DEFAULT = "builtin:shapes"
+FALLBACK = "vlm"
+
+# Backend to what opens it: a function or a class, or where one is found ("module:name"). It is called with what stands
+# behind the backend's name and a colon, "" if nothing does; its other parameters are the judge's options.
+JUDGES: dict[str, str | Callable[..., Judge]] = {
+    "builtin": "sanactl.judging.backends.builtin:open_builtin",
+    "oracle": "sanactl.judging.backends.oracle:OracleJudge",
+    "vlm": "sanactl.judging.backends.vlm:VlmJudge.load",
+}
+
+
+def register_judge(name: str, opener: str | Callable[..., Judge]) -> None:
+    """Adds a judge backend.
+
+    Args:
+        name: small letters, digits, `-` and `_`; `NAME` and `NAME:REST` then name judges of this backend.
+        opener: a class or function that is called with REST and with the options as keywords, or "module:name" of one.
+            Its parameters with defaults are the options.
+    """
+    JUDGES[name] = opener
+
+
+def open_judge(spec: str | None = None, **options: Any) -> Judge:
+    """Opens a judge.
+
+    Args:
+        spec: the name of a backend (`oracle`), `BACKEND:REST` (`builtin:shapes`, `vlm:my-judge`), or the folder or Hub
+            id of a vision-language model. By default the judge that ships with sanactl.
+        options: the backend's own, as text or as values; None counts as not given. Models have `device`, `dtype` and
+            `trust_remote_code`.
+
+    Raises:
+        UsageError: no such backend, or an option that it does not have; the message names those that there are.
+        InputError: there is no such judge, or it cannot be loaded.
+    """
+    backend, rest = _parts(DEFAULT if spec is None else spec)
+    opener = _opener(JUDGES[backend])
+    given = {name: value for name, value in options.items() if value is not None}
+    return opener(rest, **read_options(opener, given, backend))
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """(backend, rest) of a judge's name."""
+    head, colon, rest = spec.partition(":")
+    if head in JUDGES:
+        return head, rest
+    if colon and re.fullmatch("[a-z][a-z0-9_-]*", head) and not os.path.exists(spec):
+        raise UsageError(
+            f"no judge backend {head!r} ({spec})",
+            hint=f"there are: {', '.join(JUDGES)}; or give a folder or Hub id",
+        )
+    return FALLBACK, spec
+
+
+def _opener(entry: str | Callable[..., Judge]) -> Callable[..., Judge]:
+    if not isinstance(entry, str):
+        return entry
+    module, _, name = entry.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    opener: Callable[..., Judge] = found
+    return opener

@@ -1,0 +1,1 @@
+"""Detectors: what finds the objects in an image."""

@@ -1,0 +1,44 @@
+"""A batch of images given to a detector, with errors that name the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError
+from sanactl.scoring.detectors.protocol import ColorClassifier, Detected, Detector
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["classifier_of", "detect_batch"]
+
+
+def detect_batch(
+    detector: Detector, images: Sequence[NDArray[np.uint8]], records: Sequence[Mapping[str, Any]]
+) -> list[list[Detected]]:
+    """The objects of each image, of all classes that the detector knows.
+
+    Args:
+        images: uint8 [height, width, 3], RGB.
+        records: one for each image, for the errors.
+
+    Raises:
+        InputError: the detector cannot take an image; the message names it.
+    """
+    try:
+        return detector.detect(images, detector.classes)
+    except ValueError as error:
+        if len(images) == 1:
+            raise InputError(f"{records[0].get('path')}: {error}") from None
+    # One by one, the error can name the image.
+    return [detect_batch(detector, images[i : i + 1], records[i : i + 1])[0] for i in range(len(images))]
+
+
+def classifier_of(
+    detector: Detector, image: NDArray[np.uint8]
+) -> Callable[[Sequence[Detected], str], list[str]] | None:
+    """What tells the colours of an image's objects; None where detections carry their colours."""
+    return partial(detector.colors, image) if isinstance(detector, ColorClassifier) else None

@@ -1,0 +1,1 @@
+"""Metrics: what `sanactl eval` can measure of images."""

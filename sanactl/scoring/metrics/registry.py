@@ -1,0 +1,74 @@
+"""The metrics by name, and how one is opened."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sanactl.errors import UsageError
+from sanactl.scoring.metrics.protocol import Metric
+
+__all__ = ["METRICS", "Entry", "open_metric", "register_metric"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A metric of the registry.
+
+    Attributes:
+        source: the class, or "module:name" of it.
+        line: what it measures, for the list of `sanactl eval --help`.
+    """
+
+    source: str | Callable[..., Metric]
+    line: str
+
+    def load(self) -> Any:
+        """The class; its module is imported, which needs neither torch nor transformers."""
+        if not isinstance(self.source, str):
+            return self.source
+        module, _, name = self.source.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+METRICS: dict[str, Entry] = {
+    "geneval": Entry(
+        "sanactl.scoring.metrics.geneval:GenEval", "Share of images that show what their prompt asks for."
+    ),
+}
+
+
+def register_metric(name: str, source: str | Callable[..., Metric], line: str) -> None:
+    """Adds a metric, and with it the command `sanactl eval NAME`.
+
+    Args:
+        name: small letters, digits and `-`.
+        source: the class, or "module:name" of it.
+        line: what it measures, in a sentence.
+    """
+    METRICS[name] = Entry(source, line)
+
+
+def open_metric(name: str, **options: Any) -> Metric:
+    """The metric of a name.
+
+    Args:
+        name: one of `METRICS`.
+        options: its own; see its `options`.
+
+    Raises:
+        UsageError: there is no metric or option of that name.
+    """
+    if name not in METRICS:
+        raise UsageError(f"no metric {name!r}", hint=f"there are: {', '.join(METRICS)}")
+    metric = METRICS[name].load()
+    known = [option.name for option in getattr(metric, "options", ())]
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"the metric {name} has no option {option!r}", hint=f"its options: {', '.join(known)}"
+            )
+    opened: Metric = metric(**options)
+    return opened
