@@ -13,13 +13,13 @@ import pytest
 
 from sanactl.cli.app import main
 from sanactl.files.images import read_image, write_png
-from sanactl.judging.registry import JUDGES, register_judge
+from sanactl.judging.registry import JUDGES
 from sanactl.judging.tournament import Verdict
 from sanactl.records.scores import new_score
 from sanactl.scoring.detectors.protocol import Detected
-from sanactl.scoring.detectors.registry import DETECTORS, register_detector
+from sanactl.scoring.detectors.registry import DETECTORS
 from sanactl.scoring.metrics.protocol import Option
-from sanactl.scoring.metrics.registry import METRICS, register_metric
+from sanactl.scoring.metrics.registry import METRICS, Entry
 from tests.program import Program
 
 
@@ -73,14 +73,11 @@ class ToyMetric:
 @pytest.fixture
 def additions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The three are registered; four pictures of one prompt, dark to bright, as lines of records."""
-    tables: tuple[dict[str, Any], ...] = (JUDGES, DETECTORS, METRICS)
-    for table in tables:
-        monkeypatch.setitem(table, "toy", None)  # what is registered below is taken out again at the end
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ToyDetector, "calls", [])
-    register_judge("toy", ToyJudge)
-    register_detector("toy", ToyDetector)
-    register_metric("toy", ToyMetric, "Mean brightness of images.")
+    monkeypatch.setitem(JUDGES, "toy", ToyJudge)
+    monkeypatch.setitem(DETECTORS, "toy", ToyDetector)
+    monkeypatch.setitem(METRICS, "toy", Entry(ToyMetric, "Mean brightness of images."))
     lines = []
     for number in range(4):
         write_png(np.full((8, 8, 3), 20 + 60 * number, dtype=np.uint8), tmp_path / f"{number}.png")

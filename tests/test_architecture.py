@@ -167,6 +167,9 @@ def test_surgery_imports_no_model_library(tmp_path: Path) -> None:
         ["prune", "base-d12.st", "--blocks", "0-3"],
         ["convert", "base.st", "-o", "folder"],
         ["log"],
+        ["judge", "--help"],
+        ["eval", "--help"],
+        ["eval", "geneval", "--help"],
     ]
     for arguments in runs:
         done = subprocess.run(

@@ -12,30 +12,19 @@ from sanactl.errors import UsageError
 from sanactl.judging.options import read_options
 from sanactl.judging.protocol import Judge
 
-__all__ = ["DEFAULT", "JUDGES", "open_judge", "register_judge"]
+__all__ = ["DEFAULT", "JUDGES", "open_judge"]
 
 # The judge where none is named, and the backend of a name that is a folder or a Hub id.
 DEFAULT = "builtin:shapes"
 FALLBACK = "vlm"
 
-# Backend to what opens it: a function or a class, or where one is found ("module:name"). It is called with what stands
-# behind the backend's name and a colon, "" if nothing does; its other parameters are the judge's options.
+# Backend to what opens it: a function or a class, or where one is found ("module:name"). `BACKEND:REST` calls it with REST,
+# `BACKEND` with "". Its parameters with defaults are the judge's options.
 JUDGES: dict[str, str | Callable[..., Judge]] = {
     "builtin": "sanactl.judging.backends.builtin:open_builtin",
     "oracle": "sanactl.judging.backends.oracle:OracleJudge",
     "vlm": "sanactl.judging.backends.vlm:VlmJudge.load",
 }
-
-
-def register_judge(name: str, opener: str | Callable[..., Judge]) -> None:
-    """Adds a judge backend.
-
-    Args:
-        name: small letters, digits, `-` and `_`; `NAME` and `NAME:REST` then name judges of this backend.
-        opener: a class or function that is called with REST and with the options as keywords, or "module:name" of one.
-            Its parameters with defaults are the options.
-    """
-    JUDGES[name] = opener
 
 
 def open_judge(spec: str | None = None, **options: Any) -> Judge:

@@ -23,7 +23,7 @@ _NEXT = {
     "judge": "sanactl eval geneval {}",
     "filter": "sanactl finetune --data {}",
     "train-judge": "sanactl judge --model {}",
-    "eval geneval": "sanactl report",
+    "eval": "sanactl report",
 }
 _WHAT = {"block": "blocks", "image": "images", "score": "scores", "prompt": "prompts"}
 
@@ -55,7 +55,7 @@ def _step(command: str, path: Path, counts: Mapping[str, int]) -> str | None:
         return f"sanactl prune --keep {half}" if half else None
     if command == "sample":
         return f"sanactl judge {shlex.quote(str(path))}"
-    form = _NEXT.get(command)
+    form = _NEXT.get("eval" if command.startswith("eval ") else command)
     return form.format(shlex.quote(str(path))) if form else None
 
 

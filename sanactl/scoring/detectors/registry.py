@@ -8,23 +8,13 @@ from collections.abc import Callable
 from sanactl.errors import UsageError
 from sanactl.scoring.detectors.protocol import Detector
 
-__all__ = ["DETECTORS", "open_detector", "register_detector"]
+__all__ = ["DETECTORS", "open_detector"]
 
-# Name to what opens it: a function or a class, or where one is found ("module:name").
+# Name to what opens it: a function or a class, or where one is found ("module:name"). It is called with the keywords
+# `device` and `dtype`, names as the options have them, or None.
 DETECTORS: dict[str, str | Callable[..., Detector]] = {
     "shapes": "sanactl.scoring.detectors.shapes:ShapesDetector",
 }
-
-
-def register_detector(name: str, opener: str | Callable[..., Detector]) -> None:
-    """Adds a detector.
-
-    Args:
-        name: what `--detector` calls it.
-        opener: a class or function that is called with `device` and `dtype` (names as the options have them, or
-            None), or "module:name" of one.
-    """
-    DETECTORS[name] = opener
 
 
 def open_detector(name: str, *, device: str | None = None, dtype: str | None = None) -> Detector:

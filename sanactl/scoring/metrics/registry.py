@@ -10,7 +10,7 @@ from typing import Any
 from sanactl.errors import UsageError
 from sanactl.scoring.metrics.protocol import Metric
 
-__all__ = ["METRICS", "Entry", "open_metric", "register_metric"]
+__all__ = ["METRICS", "Entry", "open_metric"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,12 @@ class Entry:
         return getattr(importlib.import_module(module), name)
 
 
+# Each name is a command, `sanactl eval NAME`.
 METRICS: dict[str, Entry] = {
     "geneval": Entry(
         "sanactl.scoring.metrics.geneval:GenEval", "Share of images that show what their prompt asks for."
     ),
 }
-
-
-def register_metric(name: str, source: str | Callable[..., Metric], line: str) -> None:
-    """Adds a metric, and with it the command `sanactl eval NAME`.
-
-    Args:
-        name: small letters, digits and `-`.
-        source: the class, or "module:name" of it.
-        line: what it measures, in a sentence.
-    """
-    METRICS[name] = Entry(source, line)
 
 
 def open_metric(name: str, **options: Any) -> Metric:
