@@ -14,7 +14,7 @@ from sanactl.checkpoint.config import CONFIG_DEFAULTS
 from sanactl.checkpoint.copy import Sources
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError, UsageError
-from sanactl.files.dtypes import WEIGHT_DTYPES
+from sanactl.files.dtypes import WEIGHT_DTYPES, find_dtype
 from sanactl.files.paths import utf8_name
 from sanactl.model.components import load_text_encoder, load_tokenizer, load_vae
 from sanactl.model.schedulers import load_scheduler
@@ -44,12 +44,17 @@ class Components:
 
 
 def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; by default bf16 on an accelerator and fp32 on the CPU."""
+    """The dtype called `name` ("bf16", "bfloat16"); by default bf16 on an accelerator and fp32 on the CPU.
+
+    Raises:
+        UsageError: no such dtype.
+    """
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in WEIGHT_DTYPES:
+    found = find_dtype(name)
+    if found is None:
         raise UsageError(f"unknown dtype {name!r}", hint=f"choose one of {', '.join(WEIGHT_DTYPES)}")
-    return TORCH_DTYPES[WEIGHT_DTYPES[name].name]
+    return TORCH_DTYPES[found.name]
 
 
 def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
