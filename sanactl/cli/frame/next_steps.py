@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from sanactl.cli.frame.render import human_bytes
+from sanactl.files.human import human_bytes
 
 __all__ = ["wrote_line"]
 

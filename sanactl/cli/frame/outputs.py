@@ -10,16 +10,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from sanactl.checkpoint.layouts.registry import LAYOUTS, SAFETENSORS
 from sanactl.errors import SanactlError, UsageError
 from sanactl.files.atomic import check_target
 
 __all__ = ["check_file", "check_folder", "free_names"]
 
+_NOT_READ = (".gguf",)  # of other programs' checkpoints
+_CHECKPOINTS = dict.fromkeys([*SAFETENSORS, *(s for x in LAYOUTS.values() for s in x.reads), *_NOT_READ])
 # What a suffix promises. A suffix that is not listed promises nothing.
 _PROMISES = {
     "records": (".jsonl", ".ndjson", ".json", ".txt"),
     "a page": (".html", ".htm"),
-    "a checkpoint": (".st", ".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf"),
+    "a checkpoint": tuple(_CHECKPOINTS),
     "a picture": (".png", ".jpg", ".jpeg", ".webp", ".svg", ".gif"),
     "a document": (".pdf", ".md", ".ipynb"),
     "a table": (".csv", ".tsv", ".parquet", ".arrow", ".xlsx"),
