@@ -23,7 +23,8 @@ class OptimizerEntry:
 
     Attributes:
         name: what it is called.
-        path: "module:Class", called with the parameters, lr and options; imported when it is built.
+        source: the class, or where it is found ("module:Class"), imported when it is built. It is called with the parameters,
+            lr and options.
         state_bytes: bytes of its state with default options, of the parameters' shapes and the bytes of one weight.
             Step counters do not count.
         package: the pip package that it needs besides torch.
@@ -32,7 +33,7 @@ class OptimizerEntry:
     """
 
     name: str
-    path: str
+    source: str | Callable[..., Optimizer]
     state_bytes: Callable[[Sequence[Shape], int], int]
     package: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +45,9 @@ class OptimizerEntry:
         Raises:
             UsageError: the package that it needs is not installed.
         """
-        module, _, name = self.path.partition(":")
+        if not isinstance(self.source, str):
+            return self.source
+        module, _, name = self.source.partition(":")
         try:
             loaded: Callable[..., Optimizer] = getattr(import_module(module), name)
         except ImportError as error:
@@ -57,7 +60,9 @@ class OptimizerEntry:
 
     def check_installed(self, option: str) -> None:
         """Raises UsageError where its package is missing, without importing it; `option` asked for it."""
-        if self.package is not None and find_spec(self.path.partition(":")[0].partition(".")[0]) is None:
+        if self.package is None or not isinstance(self.source, str):
+            return
+        if find_spec(self.source.partition(":")[0].partition(".")[0]) is None:
             raise UsageError(f"{option} {self.name} needs the package {self.package}", hint=self._way_out)
 
     @property

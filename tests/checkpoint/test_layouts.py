@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sanactl.checkpoint.decode import decode_metadata
-from sanactl.checkpoint.layouts.entry import Chunks, Layout, StateDict, opened
+from sanactl.checkpoint.layouts.entry import Chunks, Layout, NamedTensor, StateDict, opened
 from sanactl.checkpoint.layouts.registry import LAYOUTS
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.checkpoint.spans import TensorRef
@@ -51,7 +51,7 @@ def open_toy(path: Path, where: str, config: Mapping[str, Any] | None) -> Checkp
 
 def write_toy(
     path: Path,
-    tensors: Iterable[tuple[str, str, tuple[int, ...]]],
+    tensors: Iterable[NamedTensor],
     strings: Mapping[str, str],
     chunks: Chunks,
 ) -> None:

@@ -36,7 +36,7 @@ def toy_bytes(shapes: Sequence[tuple[int, ...]], weight_bytes: int) -> int:
     return sum(weight_bytes * math.prod(shape) for shape in shapes)
 
 
-TOY = OptimizerEntry("toy", f"{__name__}:Toy", toy_bytes, defaults={"momentum": 0.75})
+TOY = OptimizerEntry("toy", Toy, toy_bytes, defaults={"momentum": 0.75})
 
 
 def test_a_toy_optimizer_trains_and_is_counted(

@@ -16,9 +16,10 @@ from sanactl.checkpoint.spans import Stamp, TensorRef
 from sanactl.checkpoint.table import Checkpoint
 from sanactl.errors import InputError
 
-__all__ = ["Layout", "StateDict", "opened"]
+__all__ = ["Chunks", "Layout", "NamedTensor", "StateDict", "opened"]
 
-Chunks = Callable[[str], Iterator[bytes]]
+NamedTensor = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
+Chunks = Callable[[str], Iterator[bytes]]  # of a tensor's name: its bytes, in parts
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class Layout:
     holds: Callable[[Path], bool] = lambda path: True
     writes: tuple[str, ...] = ()
     names: Callable[[Checkpoint], Mapping[str, tuple[str, ...]]] | None = None
-    write: (
-        Callable[[Path, Iterable[tuple[str, str, tuple[int, ...]]], Mapping[str, str], Chunks], None] | None
-    ) = None
+    write: Callable[[Path, Iterable[NamedTensor], Mapping[str, str], Chunks], None] | None = None
 
 
 @dataclass(frozen=True)

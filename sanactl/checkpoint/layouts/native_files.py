@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,8 @@ from sanactl.checkpoint.config import SanaConfig, check_config
 from sanactl.checkpoint.decode import decode_metadata
 from sanactl.checkpoint.folder import read_json
 from sanactl.checkpoint.kinds import describe_kind
-from sanactl.checkpoint.layouts.entry import Layout, StateDict, opened
+from sanactl.checkpoint.layouts.entry import Chunks, Layout, NamedTensor, StateDict, opened
 from sanactl.checkpoint.layouts.native import DROPPED, implied_config, native_names, plain_names, unfuse
-from sanactl.checkpoint.layouts.pth import read_pth
-from sanactl.checkpoint.layouts.pth_write import write_pth
 from sanactl.checkpoint.table import Checkpoint, TensorRef
 from sanactl.errors import InputError
 from sanactl.files.safetensors import MAX_HEADER, read_header
@@ -33,7 +31,7 @@ def _open(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Ch
     Returns:
         a checkpoint of kind "native". `metadata["sanactl.dropped"]` names, comma-separated, what it leaves out.
     """
-    state = read_pth(path) if path.suffix.lower() in _PICKLES else _read_safetensors(path)
+    state = _read_pickle(path) if path.suffix.lower() in _PICKLES else _read_safetensors(path)
     tensors = plain_names(state.tensors, where)
     stored = decode_metadata(state.strings, where)
     native = any(name.startswith("blocks.") for name in tensors)
@@ -44,6 +42,20 @@ def _open(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Ch
     named, dropped = _in_diffusers(tensors, full, where, native)
     strings = {**state.strings, **({"sanactl.dropped": ", ".join(dropped)} if dropped else {})}
     return opened(NATIVE.name, path, where, StateDict(named, strings, state.notes), stored, full)
+
+
+def _read_pickle(path: Path) -> StateDict:
+    from sanactl.checkpoint.layouts.pth import read_pth  # here, since few commands meet a .pth
+
+    return read_pth(path)
+
+
+def _write_pth(
+    path: Path, tensors: Iterable[NamedTensor], strings: Mapping[str, str], chunks: Chunks
+) -> None:
+    from sanactl.checkpoint.layouts.pth_write import write_pth
+
+    write_pth(path, tensors, strings, chunks)
 
 
 def _read_safetensors(path: Path) -> StateDict:
@@ -105,7 +117,7 @@ NATIVE = Layout(
     open=_open,
     writes=(".pth",),
     names=_names_of,
-    write=write_pth,
+    write=_write_pth,
 )
 NATIVE_SAFETENSORS = Layout(
     "native safetensors",
