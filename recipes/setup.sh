@@ -1,6 +1,7 @@
 # Sourced by the other scripts: makes .venv on first use, installs sanactl into it, and puts it on PATH.
 #
-# With no environment this takes a few minutes, most of it downloads. SANACTL_VENV names another folder;
+# With no environment this takes a few minutes, most of it downloads. SANACTL_VENV names another folder, or `active`:
+# the environment that is active is taken as it is;
 # sanactl_extras='[dev]', set before, adds what the tests need.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${SANACTL_VENV:-$root/.venv}
@@ -9,7 +10,9 @@ stamp=$venv/.installed${extras:+-${extras//[^a-z]/}}
 
 install() { "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$root/constraints.txt" "$@" >&2; }
 
-if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/constraints.txt" -nt "$stamp" ]; then
+if [ "$venv" = active ]; then
+  command -v sanactl >/dev/null || { echo "SANACTL_VENV=active, and there is no sanactl on PATH" >&2; exit 1; }
+elif [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/constraints.txt" -nt "$stamp" ]; then
   echo "setting up $venv" >&2
   # torch by its exact version first: a range would take the CUDA build where a CPU build is at hand.
   if "${PYTHON:-python3}" -m venv "$venv" >&2 && install "$(grep '^torch==' "$root/constraints.txt")" &&
@@ -20,5 +23,5 @@ if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/cons
     exit 1
   fi
 fi
-PATH=$venv/bin:$PATH
+[ "$venv" = active ] || PATH=$venv/bin:$PATH
 export PATH

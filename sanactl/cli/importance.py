@@ -64,10 +64,8 @@ def importance(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.sampling.importance import block_importance
 
-    if plot is not None:
-        if plot.suffix.lower() not in (".png", ".svg"):
-            raise UsageError(f"{plot}: a chart is written as .png or .svg")
-        check_target(plot, force)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"{plot}: a chart is written as .png or .svg")
     run = Invocation("importance", seed=seed)
     checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
     also = () if typed else prompts_wanted(prompts, checkpoint)
@@ -91,7 +89,12 @@ def importance(
     run.uses(found)
     run.uses(source)
     run.key(digest=found.digest, prompts=texts, settings=asdict(settings), seed=seed, dtype=str(kind))
-    if run.made_before(target, force=force):
+    there = run.made_before(target, force=force)
+    if plot is not None and there and plot.exists():
+        plot = None  # drawn by that run
+    elif plot is not None:
+        check_target(plot, force)
+    if there:
         blocks = run.again(target)
     else:
         measured = block_importance(

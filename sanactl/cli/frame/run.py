@@ -309,7 +309,7 @@ class Invocation:
             more = f"; {self._sheet.left_out:,} more images are left out" if self._sheet.left_out else ""
             note(f"drew {self._sheet.path}{more}")
         if not stdout_is_piped():  # in a pipe the next step is there already
-            for path, kind, *_ in outputs:
+            for path, kind, *_ in outputs[-1:]:  # the main one
                 if path not in self._there and kind in _TOLD:
                     note(wrote_line(self.run.command, self._renamed.get(path, path), kind, self._counts))
         if self._fault is not None:
