@@ -155,7 +155,9 @@ def test_commands_and_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.sh")), ids=lambda p: p.name)
 def test_recipes_use_options_that_exist(recipe: Path) -> None:
-    calls = [s for stages in pipes(recipe.read_text(encoding="utf-8")) for s in stages if s.arguments]
+    # recipes/sana-1.5.sh calls sanactl by a function, which passes its arguments on.
+    text = recipe.read_text(encoding="utf-8").replace("launched ", "sanactl ").replace('sanactl "$@"', "true")
+    calls = [s for stages in pipes(text) for s in stages if s.arguments]
     assert not [wrong for s in calls if (wrong := fault(s.arguments or [], whole=False))]
 
 
