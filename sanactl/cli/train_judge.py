@@ -46,10 +46,21 @@ def train_judge(
     from sanactl.errors import UsageError
     from sanactl.files.atomic import check_target
     from sanactl.world.judge_measure import score_records
+    from sanactl.world.judge_settings import JudgeTraining
     from sanactl.world.train_judge import train_judge as train
 
     if rendered and records is not None:
         raise UsageError("--rendered takes no records")
+    settings = JudgeTraining(
+        start=start,
+        warmup_steps=warmup_steps,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=lr,
+        pool_size=pool_size,
+        save_every=save_every,
+        seed=seed,
+    )
     run = Invocation("train-judge", seed=seed)
     target = output or Path("judge")
     check_folder(target)
@@ -64,20 +75,6 @@ def train_judge(
         )
         run.uses(source)
         labelled = list(run.counted(stream, "labelled images"))
-    figures = train(
-        labelled,
-        target,
-        start=start,
-        warmup_steps=warmup_steps,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=lr,
-        pool_size=pool_size,
-        save_every=save_every,
-        seed=seed,
-        restart=not resume,
-        force=force,
-        progress=run.progress,
-    )
+    figures = train(labelled, target, settings, restart=not resume, force=force, progress=run.progress)
     run.emit(score_records(figures), show=show_scores, owed=True)
     run.finish((target, "judge"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from sanactl.world.judge_measure import agreement, auc, selection
 from sanactl.world.judge_network import JudgeNetwork, pixels
 from sanactl.world.judge_pool import flawed_pool
 from sanactl.world.judge_questions import own_question
-from sanactl.world.train_judge import _schedule, new_judge, train_judge
+from sanactl.world.judge_settings import JudgeTraining, _schedule
+from sanactl.world.train_judge import new_judge, train_judge
 
 SMALL: dict[str, Any] = {"width": 32, "vision_layers": 1, "text_layers": 2}
 SHORT: dict[str, Any] = {
@@ -32,6 +34,7 @@ SHORT: dict[str, Any] = {
     "pool_size": 12,
     "save_every": 1,
 }
+SETTINGS = JudgeTraining(**SHORT, sizes=SMALL)
 
 
 class Stop(Progress):
@@ -80,11 +83,11 @@ def sampled_records(folder: Path, prompts: int, each: int) -> list[dict]:
 
 
 def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path):
-    figures = train_judge(None, tmp_path / "a", **SHORT, **SMALL)
+    figures = train_judge(None, tmp_path / "a", SETTINGS)
     with pytest.raises(KeyboardInterrupt):
-        train_judge(None, tmp_path / "b", progress=Stop(3), **SHORT, **SMALL)
+        train_judge(None, tmp_path / "b", SETTINGS, progress=Stop(3))
     assert not (tmp_path / "b").exists()
-    again = train_judge(None, tmp_path / "b", **SHORT, **SMALL)
+    again = train_judge(None, tmp_path / "b", SETTINGS)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     assert figures == again
     assert not list(tmp_path.glob(".*"))
@@ -92,10 +95,10 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path):
 
 
 def test_from_labelled_samples_and_on_from_a_judge(tmp_path):
-    train_judge(None, tmp_path / "first", **SHORT, **SMALL)
+    train_judge(None, tmp_path / "first", SETTINGS)
     records = sampled_records(tmp_path, prompts=30, each=2)
-    settings = {**SHORT, "warmup_steps": 0}
-    figures = train_judge(records, tmp_path / "second", start=tmp_path / "first", **settings)
+    settings = JudgeTraining(**{**SHORT, "warmup_steps": 0}, start=tmp_path / "first")
+    figures = train_judge(records, tmp_path / "second", settings)
     assert figures["one"] <= figures["ceiling"] <= 1
     assert {"best", "gap_closed"} <= set(figures)
     judge = VlmJudge.load(str(tmp_path / "second"), device="cpu")
@@ -117,12 +120,13 @@ def test_a_stopped_run_is_known_by_its_images_and_not_by_their_places(tmp_path):
     """Moved, they are the same images; of other content under the same name, they are not. So with a judge to start from."""
     (tmp_path / "images").mkdir()
     records = sampled_records(tmp_path / "images", prompts=30, each=2)
-    train_judge(None, tmp_path / "first", **SHORT, **SMALL)
+    train_judge(None, tmp_path / "first", SETTINGS)
 
     def began(records: list[dict], start: Path) -> int | None:
         told = Told(2)
         with pytest.raises(KeyboardInterrupt):
-            train_judge(records, tmp_path / "judge", start=start, progress=told, **{**SHORT, "steps": 9})
+            settings = JudgeTraining(**{**SHORT, "steps": 9}, start=start)
+            train_judge(records, tmp_path / "judge", settings, progress=told)
         return told.begun
 
     assert began(records, tmp_path / "first") == 0
@@ -140,10 +144,10 @@ def test_a_stopped_run_is_known_by_its_images_and_not_by_their_places(tmp_path):
 
 def test_one_run_at_a_time_and_a_learning_rate(tmp_path):
     with TargetLock(tmp_path / "judge"), pytest.raises(InputError, match="another run is making it"):
-        train_judge(None, tmp_path / "judge", **SHORT, **SMALL)
+        train_judge(None, tmp_path / "judge", SETTINGS)
     for rate in (float("nan"), float("inf"), 0.0):
         with pytest.raises(UsageError, match="positive"):
-            train_judge(None, tmp_path / "judge", learning_rate=rate, **SHORT, **SMALL)
+            replace(SETTINGS, learning_rate=rate)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,20 +174,20 @@ def test_the_network_answers_as_the_judge_that_it_becomes():
 def test_evaluation_prompts_are_refused(tmp_path):
     record = {**load_eval_prompts()[0], "kind": "image", "path": "x.png"}
     with pytest.raises(InputError, match="eval split"):
-        train_judge([record], tmp_path / "judge", **SHORT, **SMALL)
+        train_judge([record], tmp_path / "judge", SETTINGS)
     assert not (tmp_path / "judge").exists()
 
 
 def test_bad_settings(tmp_path):
     with pytest.raises(UsageError, match="positive"):
-        train_judge(None, tmp_path / "judge", **{**SHORT, "batch_size": 0})
+        replace(SETTINGS, batch_size=0)
     with pytest.raises(InputError, match="no judge to start from"):
-        train_judge(None, tmp_path / "judge", start=tmp_path, **SHORT)
+        train_judge(None, tmp_path / "judge", replace(SETTINGS, start=tmp_path))
     with pytest.raises(InputError, match="no image records"):
-        train_judge([], tmp_path / "judge", **SHORT, **SMALL)
+        train_judge([], tmp_path / "judge", SETTINGS)
     (tmp_path / "judge").mkdir()
     with pytest.raises(OutputExistsError):
-        train_judge(None, tmp_path / "judge", **SHORT)
+        train_judge(None, tmp_path / "judge", SETTINGS)
 
 
 def test_figures():
@@ -205,8 +209,7 @@ def test_figures():
 @pytest.mark.slow
 def test_a_short_training_sees(tmp_path):
     """About 5 minutes on one core: the answers to questions about faulty pictures are better than chance."""
-    figures = train_judge(
-        None, tmp_path / "judge", warmup_steps=500, steps=500, learning_rate=2e-3, pool_size=6000
-    )
+    settings = JudgeTraining(warmup_steps=500, steps=500, pool_size=6000)
+    figures = train_judge(None, tmp_path / "judge", settings)
     assert figures["balanced_accuracy"] > 0.6
     assert figures["auc"] > 0.65
