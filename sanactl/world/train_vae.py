@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.files.atomic import atomic_dir
 from sanactl.files.progress import SILENT, Progress
+from sanactl.training.settings import FinetuneSettings, learning_rate_factor
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,9 @@ LATENT_NOISE = 0.05
 # Pulls every latent channel towards mean 0 and variance 1, so that one scaling factor fits all.
 MOMENT_WEIGHT = 0.01
 
+WARMUP = 200  # steps
+LEAST_RATE = 2e-5  # the cosine goes down to this and not to 0
+
 
 def image_batch(indices: range, seed: int) -> torch.Tensor:
     """Rendered scenes as float32 [B, 3, 64, 64] in [-1, 1]; a function of the indices and the seed alone."""
@@ -65,7 +69,17 @@ def train_vae(
 ) -> dict[str, float]:
     """Trains an `AutoencoderDC` on rendered scenes and writes a diffusers folder.
 
-    The last fifth of the steps trains the decoder alone with the encoder fixed, which sharpens the edges.
+    The last fifth of the steps trains the decoder alone with the encoder fixed, which sharpens the edges. The learning
+    rate has a linear warm-up, then a cosine.
+
+    Args:
+        target: the folder to write.
+        steps: updates of the weights.
+        batch_size: scenes a step.
+        learning_rate: at the end of the warm-up.
+        seed: of the scenes, the first weights and the noise.
+        force: replace a folder that is there.
+        progress: told of each step.
 
     Returns:
         `psnr` (dB) and `mae` (of 255) on 256 scenes that training never saw.
@@ -79,11 +93,11 @@ def train_vae(
     torch.manual_seed(seed)
     vae = AutoencoderDC(**VAE_CONFIG).train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    schedule = FinetuneSettings(steps=steps, warmup=WARMUP, schedule="cosine")
     polish = int(steps * 0.8)
     progress.start(steps, "autoencoder")
     for step in range(steps):
-        warm = min(1.0, (step + 1) / 200)
-        rate = learning_rate * warm * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + 2e-5
+        rate = learning_rate * learning_rate_factor(schedule, step) + LEAST_RATE
         for group in optimizer.param_groups:
             group["lr"] = rate
         if step == polish:
