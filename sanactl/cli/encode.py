@@ -20,35 +20,41 @@ def encode(
         typer.Option(
             "--data",
             "-d",
-            help="As of finetune: a folder, shards or their pattern, a dataset id, a .jsonl of image records, - for "
-            "those on stdin. Default: image records of the pipe, else the built-in world with --count.",
+            help="A folder of images with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, "
+            ".tar or .parquet files, a dataset id, a .jsonl of image records, or - for those on stdin. "
+            "Default: image records of the pipe, else the built-in world with --count.",
             show_default=False,
         ),
     ] = None,
     captions: Annotated[
         Optional[str],
         typer.Option(
-            help="Columns of captions with weights: text:0.7,short:0.3. All are encoded.", show_default=False
+            help="Columns to take captions from, with weights: text:0.7,short:0.3. All are encoded.",
+            show_default=False,
         ),
     ] = None,
     buckets: Annotated[
-        bool, typer.Option("--buckets", help="Keep each image's aspect ratio, nearly: SANA's bucket sizes.")
+        bool,
+        typer.Option("--buckets", help="Keep each image's aspect ratio, nearly, by SANA's bucket sizes."),
     ] = False,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Read a dataset as it goes by; nothing is prepared on disk.")
+        bool,
+        typer.Option("--streaming", help="Read a dataset as a stream, without preparing a copy on disk."),
     ] = False,
-    count: Annotated[int, typer.Option(min=0, help="The first so many examples; 0: all.")] = 0,
-    max_bad: Annotated[int, typer.Option(min=0, help="Leave out up to so many unreadable images.")] = 0,
+    count: Annotated[
+        int, typer.Option(min=0, help="How many examples to encode, the first ones; 0: all.")
+    ] = 0,
+    max_bad: Annotated[int, typer.Option(min=0, help="Leave out up to this many unreadable images.")] = 0,
     batch_size: BatchSize = 16,
     dtype: Annotated[
         Optional[str],
         typer.Option(
-            help="Of the shards: fp32, bf16 or fp16. Default: bf16 on a GPU, fp32 on a CPU.",
+            help="Precision of the shards: fp32, bf16 or fp16. Default: bf16 on a GPU, fp32 on a CPU.",
             show_default=False,
         ),
     ] = None,
     shard_size: Annotated[
-        str, typer.Option(help="About the size of a shard, and what a stopped run loses at most.")
+        str, typer.Option(help="About the size of a shard; a stopped run loses one at most.")
     ] = "1GB",
     seed: Seed = 0,
     device: Device = None,

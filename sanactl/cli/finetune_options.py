@@ -27,8 +27,8 @@ Data = Annotated[
         _DATA,
         "--data",
         "-d",
-        help="A folder of images with metadata.jsonl, a dataset id, tar shards, a folder that encode made, a .jsonl of "
-        "image records, or - for those on stdin. "
+        help="A folder of images with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, .tar or "
+        ".parquet files, a dataset id, a folder that encode made, a .jsonl of image records, or - for those on stdin. "
         "Default: image records of the pipe, else the built-in world's endless stream.",
         show_default=False,
     ),
@@ -38,13 +38,16 @@ Captions = Annotated[
     _option(_DATA, "--captions", help="Columns to take captions from, with weights: text:0.7,short:0.3.", show_default=False),
 ]  # fmt: skip
 Buckets = Annotated[
-    bool, _option(_DATA, "--buckets", help="Keep aspect ratios: each step's images are of one shape.")
+    bool,
+    _option(
+        _DATA, "--buckets", help="Keep each image's aspect ratio, nearly; the images of a step have one size."
+    ),
 ]
 Streaming = Annotated[
-    bool, _option(_DATA, "--streaming", help="Read a dataset as it comes, without a copy on disk.")
+    bool, _option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
 ]
 MaxBad = Annotated[
-    int, _option(_DATA, "--max-bad", min=0, help="Damaged images that are named and passed over.")
+    int, _option(_DATA, "--max-bad", min=0, help="Skip up to this many damaged images; each is named.")
 ]
 Workers = Annotated[
     Optional[int],
@@ -52,20 +55,33 @@ Workers = Annotated[
         _DATA,
         "--workers",
         min=0,
-        help="Processes that read images ahead, for each that trains. Default: up to 4 on a GPU, none on a CPU.",
+        help="How many processes read images ahead, for each process that trains. Default: up to 4 on a GPU, none on a CPU.",
         show_default=False,
     ),
 ]
 TextDropout = Annotated[
-    float, _option(_DATA, "--text-dropout", min=0, max=1, help="Share of captions left empty.")
+    float,
+    _option(
+        _DATA,
+        "--text-dropout",
+        min=0,
+        max=1,
+        help="Share of the captions that are replaced by the empty prompt.",
+    ),
 ]
-FlowShift = Annotated[float, _option(_DATA, "--flow-shift", min=0, help="Of the noise levels.")]
+FlowShift = Annotated[
+    float, _option(_DATA, "--flow-shift", min=0, help="Shift of the noise levels towards noise.")
+]
 
-Steps = Annotated[int, _option(_STEPS, "--steps", min=1, help="Updates.")]
+Steps = Annotated[int, _option(_STEPS, "--steps", min=1, help="Updates of the weights.")]
 Batch = Annotated[
     int,
     _option(
-        _STEPS, "--batch-size", "-b", min=1, help="Images a step, over all processes and accumulated parts."
+        _STEPS,
+        "--batch-size",
+        "-b",
+        min=1,
+        help="Images of a step, over all processes and accumulated parts.",
     ),
 ]
 LearningRate = Annotated[
@@ -79,11 +95,12 @@ LearningRate = Annotated[
     ),
 ]
 ScaleLr = Annotated[
-    str, _option(_STEPS, "--scale-lr", help="none, sqrt or linear: scale the rate by batch size / 256.")
+    str,
+    _option(_STEPS, "--scale-lr", help="Scale the learning rate by batch size / 256: none, sqrt or linear."),
 ]
 _NAMES = [*OPTIMIZERS]
 OptimizerName = Annotated[
-    str, _option(_STEPS, "--optimizer", help=f"{', '.join(_NAMES[:-1])} or {_NAMES[-1]}.")
+    str, _option(_STEPS, "--optimizer", help=f"Optimizer: {', '.join(_NAMES[:-1])} or {_NAMES[-1]}.")
 ]
 Scheme = Annotated[
     str,
@@ -96,36 +113,57 @@ Scheme = Annotated[
 ]
 OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former name of --scheme.")]
 Schedule = Annotated[
-    str, _option(_STEPS, "--schedule", help="constant, cosine or linear (the last two go down to 0).")
+    str,
+    _option(
+        _STEPS, "--schedule", help="Learning rate after the warm-up: constant, or cosine or linear down to 0."
+    ),
 ]
-Warmup = Annotated[int, _option(_STEPS, "--warmup", min=0, help="Steps of linear warm-up.")]
+Warmup = Annotated[
+    int, _option(_STEPS, "--warmup", min=0, help="Steps over which the learning rate rises to its value.")
+]
 Clip = Annotated[
     Optional[float],
     _option(
         _STEPS,
         "--clip",
         min=0,
-        help="Largest gradient norm; 0: any. Default: the checkpoint's own, else 0.1.",
+        help="Largest norm of the gradient; 0 sets no bound. Default: the checkpoint's own, else 0.1.",
         show_default=False,
     ),
 ]
-WeightDecay = Annotated[float, _option(_STEPS, "--weight-decay", min=0, help="As AdamW's.")]
-Ema = Annotated[float, _option(_STEPS, "--ema", min=0, max=1, help="Decay of the weights' average; 0: none.")]
+WeightDecay = Annotated[
+    float, _option(_STEPS, "--weight-decay", min=0, help="Decoupled weight decay, as in AdamW.")
+]
+Ema = Annotated[
+    float,
+    _option(
+        _STEPS,
+        "--ema",
+        min=0,
+        max=1,
+        help="Decay of the weights' average, which is then written; 0 keeps no average.",
+    ),
+]
 
 NewBlocksOnly = Annotated[
     bool,
-    _option(_WHAT, "--train-new-blocks-only", help="Leave all but the blocks that grow added as they are."),
+    _option(_WHAT, "--train-new-blocks-only", help="Train only the blocks that grow added."),
 ]
 Lora = Annotated[
     int,
-    _option(_WHAT, "--lora", min=0, help="Train adapters of this rank and merge them at the end; 0: all."),
+    _option(
+        _WHAT,
+        "--lora",
+        min=0,
+        help="Train adapters of this rank and merge them at the end; 0 trains the weights.",
+    ),
 ]
 TeacherRef = Annotated[
     Optional[str],
     _option(
         _WHAT,
         "--teacher",
-        help="The checkpoint that was pruned: learn its velocity and its blocks' outputs as well.",
+        help="The checkpoint that was pruned: also learn its velocity and its blocks' outputs.",
         show_default=False,
     ),
 ]
@@ -136,7 +174,13 @@ TeacherWeight = Annotated[
     ),
 ]
 FeatureWeight = Annotated[
-    float, _option(_WHAT, "--feature-weight", min=0, help="Of the distance between the blocks' outputs.")
+    float,
+    _option(
+        _WHAT,
+        "--feature-weight",
+        min=0,
+        help="Weight of the distance between the blocks' outputs and the teacher's.",
+    ),
 ]
 
 Accumulate = Annotated[
@@ -145,41 +189,66 @@ Accumulate = Annotated[
         _MEMORY,
         "--accumulate",
         min=1,
-        help="Gradient accumulation: put a process's share of a step through the model in so many parts.",
+        help="Gradient accumulation: how many parts each process divides its share of a step into.",
     ),
 ]
 Checkpointing = Annotated[
     bool,
-    _option(_MEMORY, "--gradient-checkpointing", help="Compute each block twice: less memory, slower."),
+    _option(
+        _MEMORY,
+        "--gradient-checkpointing",
+        help="Compute each block a second time in the backward pass: less memory, more time.",
+    ),
 ]
 Precision = Annotated[
     Optional[str],
     _option(
         _MEMORY,
         "--precision",
-        help="fp32, or bf16 autocast. Default: bf16 on a GPU, fp32 on a CPU.",
+        help="Precision of training: fp32, or bf16 (autocast). Default: bf16 on a GPU, fp32 on a CPU.",
         show_default=False,
     ),
 ]
 TrainDevice = Annotated[
     Optional[str],
     _option(
-        _MEMORY, "--device", help="cpu, cuda, cuda:1, mps; default: the best there is.", show_default=False
+        _MEMORY,
+        "--device",
+        help="Where to train: cpu, cuda, cuda:1, mps. Default: the best device there is.",
+        show_default=False,
     ),
 ]
 Cache = Annotated[
-    int, _option(_MEMORY, "--cache", min=0, help="Encode this many images once and train on these.")
+    int,
+    _option(
+        _MEMORY,
+        "--cache",
+        min=0,
+        help="Encode this many images once, before training, and train only on these; 0: none.",
+    ),
 ]
 
 SaveEvery = Annotated[
     int,
-    _option(_STATE, "--save-every", min=0, help="Save the state every so many steps; 0: every ten minutes."),
+    _option(
+        _STATE,
+        "--save-every",
+        min=0,
+        help="Steps from one saved state to the next; 0 saves every ten minutes.",
+    ),
 ]
-KeepLast = Annotated[int, _option(_STATE, "--keep-last", min=1, help="Saved states that stay.")]
+KeepLast = Annotated[int, _option(_STATE, "--keep-last", min=1, help="How many saved states are kept.")]
 Resume = Annotated[
-    bool, _option(_STATE, "--resume/--restart", help="Continue an interrupted run of the same settings.")
+    bool,
+    _option(
+        _STATE,
+        "--resume/--restart",
+        help="Continue an interrupted run with the same settings, or start again.",
+    ),
 ]
 Tracker = Annotated[
     Optional[str],
-    _option(_STATE, "--tracker", help="Log every step to tensorboard, wandb or trackio.", show_default=False),
+    _option(
+        _STATE, "--tracker", help="Also log every step to tensorboard, wandb or trackio.", show_default=False
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Images that cannot be read: how many are passed over."""
+"""Images that cannot be read: how many are skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_bad(count: int, max_bad: int, error: InputError) -> None:
         return
     if max_bad == 0:
         raise InputError(
-            error.message, hint=error.hint or "--max-bad N passes over so many unreadable images"
+            error.message, hint=error.hint or "--max-bad N skips up to N unreadable images"
         ) from error
     raise InputError(
         f"{error.message}; {count} images cannot be read, and --max-bad allows {max_bad}",

@@ -29,10 +29,12 @@ def bucket_sizes(height: int, width: int, multiple: int) -> list[Size]:
         multiple: pixels of a latent's side, times the patch size.
 
     Raises:
-        UsageError: the resolution is no multiple of `multiple`.
+        UsageError: the resolution is not a multiple of `multiple`.
     """
     if height % multiple or width % multiple:
-        raise UsageError(f"{height} x {width} pixels are no multiple of {multiple}, which buckets need")
+        raise UsageError(
+            f"--buckets needs sides that are multiples of {multiple} pixels, and the size is {height} x {width}"
+        )
     published = _published(height) if height == width and height in PUBLISHED else []
     if published and all(h % multiple == 0 and w % multiple == 0 for h, w in published):
         return published

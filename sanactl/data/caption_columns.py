@@ -57,7 +57,7 @@ class CaptionColumns:
         self.rows = 0
 
     def add(self, cells: Mapping[str, Any], where: str) -> None:
-        """One more row; what is no text in a column counts only if that column is chosen."""
+        """Adds a row. A cell that is not text is an error only if its column is chosen."""
         self.rows += 1
         for column, texts in self._texts.items():
             try:
@@ -102,5 +102,5 @@ class CaptionColumns:
         for column, texts in self._texts.items():
             if column in self._faults or any(texts):
                 return CaptionChoice((column,), (1.0,))
-        # None has text: one that is there at least, else an error that names what is.
+        # No column has text: take the first that is there, else say in an error which are.
         return find_columns(self._seen, None, self.name)

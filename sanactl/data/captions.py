@@ -50,7 +50,7 @@ class CaptionChoice:
         if np.count_nonzero(weights) == 1:
             return int(np.argmax(weights))
         draw = np.random.default_rng([seed, position, _STREAM]).random() * total
-        # Among columns of some weight only, or rounding could name one that is empty.
+        # Only among columns of some weight: by rounding it could be an empty one.
         (some,) = np.nonzero(weights)
         place = int(np.searchsorted(np.cumsum(weights[some]), draw, side="right"))
         return int(some[min(place, len(some) - 1)])
@@ -63,7 +63,7 @@ def parse_captions(text: str) -> CaptionChoice:
     """Reads "text:0.7,short:0.3"; a column without a weight has weight 1.
 
     Raises:
-        UsageError: a weight is no positive number, or a column comes twice.
+        UsageError: a weight is not a positive number, or a column comes twice.
     """
     columns, weights = [], []
     for part in text.split(","):
@@ -74,7 +74,7 @@ def parse_captions(text: str) -> CaptionChoice:
             weight = math.nan
         if not name or not 0 < weight < math.inf or name in columns:
             raise UsageError(
-                f"--captions {text}: {part.strip() or 'an empty part'} is no column and weight",
+                f"--captions {text}: {part.strip() or 'an empty part'} is not a column with a weight",
                 hint="write column:weight, as in text:0.7,short:0.3",
             )
         columns.append(name)
@@ -124,7 +124,7 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
         row: its cells; an `InputError` in place of a cell tells why that cannot be read.
 
     Raises:
-        InputError: what stands there is no text, or cannot be read.
+        InputError: the cell is not text, or cannot be read.
     """
     value = _cell(row, column)
     if value is None:

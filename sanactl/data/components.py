@@ -15,7 +15,7 @@ from sanactl.files.content import files_digest, json_digest
 __all__ = ["ENCODERS", "component_identity", "differing"]
 
 ENCODERS = ("vae", "text_encoder", "tokenizer")
-# What a component computes follows from these of its files; its config.json also tells versions and paths.
+# What a component computes follows from these of its files; its config.json also has versions and paths.
 _DATA = (".safetensors", ".bin", ".model", "tokenizer.json")
 
 

@@ -48,7 +48,7 @@ class DatasetTable:
         if not self.count:
             raise InputError(f"{name}: no images")
         self.images, columns = columns_of(table.features, name)
-        # Decoding is left to read_image, which bounds the size of what it opens.
+        # read_image decodes: it bounds the size of what it opens.
         for column in self.images:
             table = table.cast_column(column, datasets.Image(decode=False))
         self.table = table

@@ -154,7 +154,7 @@ class _Job:
     def _bad(self, count: int, error: InputError) -> None:
         """An image of the shard under way cannot be read, the `count`th of it."""
         check_bad(self._skipped + count, self.settings.max_bad, error)
-        self.progress.note(f"passed over: {error.message}")
+        self.progress.note(f"skipped: {error.message}")
 
     def long_captions(self, processes: int) -> str | None:
         """A line about captions that were cut in this run, by all processes; None where none was."""

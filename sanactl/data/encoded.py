@@ -44,7 +44,7 @@ _NEEDED = {
     "resolution": list, "factor": int, "multiple": int, "channels": int, "text_width": int, "captions": str,
     "dtype": str, "max_sequence_length": int, "complex_human_instruction": bool, "buckets": bool, "encoders": dict,
 }  # fmt: skip
-# No number of the settings is larger; keeps products of hostile ones small.
+# No number of the settings is larger. The bound keeps products small in a manipulated file.
 _LARGEST = 2**16
 # Shards whose files are kept open at once.
 _OPEN = 64
@@ -187,7 +187,7 @@ class EncodedData:
         return self.order.step(step, count)
 
     def announce(self, say: Callable[[str], None]) -> None:
-        """Nothing is passed over: what could not be read was left out when the images were encoded."""
+        """Nothing is skipped: images that could not be read were left out when the data were encoded."""
 
     def encoded(
         self, positions: Sequence[int], dropped: Sequence[bool]
@@ -230,10 +230,10 @@ def _open(path: Path) -> TensorFile:
 
 
 def _read_shard(path: Path, settings: dict[str, Any], columns: int, count: Any) -> _Shard:
-    """Opens a shard and holds its table of shapes against its tensors.
+    """Opens a shard and checks its table of shapes against its tensors.
 
     Raises:
-        InputError: it is missing, damaged, or says what cannot be.
+        InputError: it is missing or damaged, or its values are impossible.
     """
     header = read_header(path)
     kinds = {name: (info.dtype, info.shape) for name, info in header.tensors.items()}

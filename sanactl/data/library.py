@@ -75,7 +75,7 @@ def load_hub(reference: str, *, streaming: bool) -> tuple[Any, str]:
             data = datasets.load_dataset(reference, split="train")
             return data, f"{reference} {getattr(data, '_fingerprint', '')}"
     revision = None
-    with contextlib.suppress(Exception):  # a mirror without this interface: the name has to do
+    with contextlib.suppress(Exception):  # a mirror without this interface: it is known by its name then
         from huggingface_hub import HfApi
 
         revision = HfApi().dataset_info(reference).sha
@@ -129,7 +129,7 @@ def _cache() -> str:
     hint = "set HF_HOME (or HF_DATASETS_CACHE) to a folder that can be"
     if folder.startswith(
         "~"
-    ):  # a home that nobody knows; made as it stands, it would be a folder called ~ right here
+    ):  # no home folder is known; as it stands this would be a folder called ~ in the current one
         raise InputError(
             f"{folder}, the cache of datasets, cannot be found: there is no home folder", hint=hint
         )

@@ -1,4 +1,4 @@
-"""What lies in a folder, and what files are known by: their names and contents, whatever the path that leads to them."""
+"""The files in a folder, and their identity: names and contents, the same for every path that leads to them."""
 
 from __future__ import annotations
 

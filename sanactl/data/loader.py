@@ -1,4 +1,4 @@
-"""Images ahead of training: torch's DataLoader over positions of the stream, in an order that is known beforehand."""
+"""Reading images ahead of training: torch's DataLoader over positions of the stream, in an order that is known beforehand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def default_workers(device: torch.device, processes: int = 1) -> int:
 
 @dataclass(frozen=True)
 class _Fault:
-    """An error that another process met: torch would raise it here as a page of text."""
+    """An error of another process. torch would raise it here with a page of text."""
 
     kind: type[SanactlError]
     message: str
@@ -83,8 +83,8 @@ class _Parts(Sampler[list[int]]):
 class ReadAhead:
     """Batches of images and captions, read by other processes before they are asked for.
 
-    What comes is what `source.batch` gives, and so are the images that are passed over and the errors. A batch that is
-    not the next of the plan is read at once, and the plan waits.
+    Batches, skipped images and errors are those of `source.batch`. A batch that is not the next of the plan is read at
+    once in this process.
 
     Args:
         source: images with captions. A stream is read by one process, which can only go forwards.
@@ -112,7 +112,7 @@ class ReadAhead:
         # The tokenizers library warns of threads that a forked process has lost. These processes use none of it.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of more processes than cores, which is for the user to choose
+            warnings.simplefilter("ignore")  # about more processes than cores, which the user may choose
             self.loader = DataLoader(
                 PositionDataset(source),
                 batch_sampler=_Parts(plan),
@@ -163,8 +163,8 @@ class ReadAhead:
 
 @contextlib.contextmanager
 def _own_child_handler() -> Iterator[None]:
-    """Takes back what is done when a child ends: DataLoader raises an error wherever training is at that moment, and
-    sees for itself, when a batch is wanted, that nobody reads it."""
+    """Restores the handler of SIGCHLD. DataLoader's own raises an error in the middle of training when a process ends;
+    without it the next batch raises one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -189,6 +189,6 @@ def _collate(fetched: Sequence[Fetched | _Fault]) -> _Batch:
 
 
 def _stay_out_of_signals(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and schedulers signal all of a job: training answers for these."""
+    """Ignores Ctrl-C and SIGTERM, which terminals and schedulers send to all processes: the one that trains handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

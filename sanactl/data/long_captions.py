@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sanactl.errors import InputError
 
 if TYPE_CHECKING:
     from sanactl.data.tables import Examples
@@ -83,5 +86,9 @@ def long_captions_of(examples: Examples, encoders: Encoders) -> LongCaptions:
     if examples.count > LOOKED_AT:
         rows = np.linspace(0, examples.count - 1, LOOKED_AT).astype(np.int64)
         found.sample_of = examples.count
-    found.add([text for row in rows for text in examples.texts(int(row))], encoders)
+    captions: list[str] = []
+    for row in rows:
+        with contextlib.suppress(InputError):  # an example that cannot be read is an error when it is used
+            captions += examples.texts(int(row))
+    found.add(captions, encoders)
     return found

@@ -30,7 +30,7 @@ class Order(Protocol):
         """The size that a row's image is brought to."""
 
     def after(self, row: int) -> int:
-        """The row that stands in for one that cannot be read: the next one of the same size, in the table's order."""
+        """The row that replaces one that cannot be read: the next one of the same size, in the table's order."""
 
 
 class ShuffledOrder:
@@ -81,7 +81,7 @@ class BucketOrder:
     Each bucket is an endless stream of its own, shuffled anew each time it begins again, and a step takes the next
     examples of one bucket. Which bucket: that of a random row, the rows in an order without repetition. So in as many
     steps as there are rows each bucket has exactly as many steps as it has rows, every image is seen equally often in
-    the long run, and what a bucket has left at the end of an epoch is simply taken next.
+    the long run, and images that a bucket has left at the end of an epoch are taken next.
 
     Args:
         bucket_of: [rows] number of each row's bucket; -1 leaves the row out.

@@ -18,8 +18,8 @@ class DataSettings:
         captions: columns with weights ("text:0.7,short:0.3"); None takes the first of text, caption, prompt, ... that
             has text.
         buckets: keep each image's aspect ratio, nearly: steps of several sizes.
-        streaming: read a dataset as it goes by, in place of preparing it on disk.
-        max_bad: how many unreadable or missing images may be passed over.
+        streaming: read a dataset as a stream, in place of preparing it on disk.
+        max_bad: how many unreadable or missing images may be skipped.
         multiple: pixels that a bucket's sides have to be multiples of (a latent's side times the patch size); None
             takes that of the checkpoints with images of this size.
         once: read a stream once, in its own order; else it is shuffled within a buffer and begins again at its end.

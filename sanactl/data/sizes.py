@@ -14,7 +14,7 @@ from sanactl.files.atomic import atomic_path
 
 __all__ = ["image_sizes"]
 
-# Below this reading the headers again takes less than a second.
+# Rows; for fewer, reading the headers again takes less than a second.
 REMEMBERED_FROM = 2000
 
 
@@ -27,7 +27,7 @@ def image_sizes(table: SizedExamples) -> NDArray[np.int64]:
     rows = table.count
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sanactl"
     file = cache / f"sizes-{table.identity[:32]}.npy"
-    # Without a home folder ~ stays as it is, and is not to be a folder's name.
+    # Without a home folder the path begins with ~, which must not become a folder.
     remembered = rows >= REMEMBERED_FROM and cache.is_absolute()
     if remembered:
         with contextlib.suppress(OSError, ValueError, EOFError):
@@ -36,7 +36,7 @@ def image_sizes(table: SizedExamples) -> NDArray[np.int64]:
                 return known
     sizes = np.array(list(table.sizes()), dtype=np.int64).reshape(-1, 2)
     if remembered:
-        with contextlib.suppress(Exception):  # a cache that cannot be written is none
+        with contextlib.suppress(Exception):  # it works without a cache
             cache.mkdir(parents=True, exist_ok=True)
             with atomic_path(file, force=True) as temporary, temporary.open("wb") as stream:
                 np.save(stream, sizes)

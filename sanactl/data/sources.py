@@ -31,7 +31,7 @@ class TrainingData(Protocol):
     Attributes:
         name: what a person calls it.
         about: for people: how many examples, from where, and what was left out.
-        identity: a text that is another one where the pairs are, so that a run is not continued on other data.
+        identity: a text that differs where the pairs differ, so that a run is not continued on other data.
         skipped: a line for each image that this process could not read and replaced, in the order it met them; one
             line for an image however often it comes.
     """
@@ -45,7 +45,7 @@ class TrainingData(Protocol):
         """Positions of the `count` examples of a step, and the (height, width) that all of them have."""
 
     def announce(self, say: Callable[[str], None]) -> None:
-        """From now on `say` is told of each image that is passed over; first of those that are already."""
+        """Calls `say` for each image that is skipped: at once for earlier ones, then as they are met."""
 
 
 @runtime_checkable
@@ -57,9 +57,9 @@ class ImageData(TrainingData, Protocol):
 
 
 class Fetched(NamedTuple):
-    """An example: uint8 [height, width, 3], its caption, and (message, hint) of images that were passed over for it.
+    """An example: uint8 [height, width, 3], its caption, and (message, hint) of images that were skipped before it.
 
-    Without an image it was one too many that could not be read.
+    `image` is None where more images than allowed could not be read.
     """
 
     image: NDArray[np.uint8] | None
@@ -98,13 +98,13 @@ class TableSource:
         return self.take(self.fetch(positions))
 
     def fetch(self, positions: Sequence[int]) -> list[Fetched]:
-        """What stands at these positions. Nothing is counted or said: this may run in another process."""
+        """The examples at these positions. Nothing is counted or printed: this may run in another process."""
         if isinstance(self.examples, StreamTable):
             self.examples.release(min(positions))
         return [self._fetch(position) for position in positions]
 
     def take(self, fetched: Sequence[Fetched]) -> tuple[NDArray[np.uint8], list[str]]:
-        """What was fetched as a batch; images that were passed over on the way count from now on.
+        """The fetched examples as a batch; images that were skipped for them are counted now.
 
         Raises:
             InputError: these are too many.
@@ -141,7 +141,7 @@ class TableSource:
         return Fetched(image, "" if column is None else texts[column], skipped)
 
     def count_skipped(self, skipped: Sequence[tuple[str, str | None]]) -> None:
-        """Notes images that were passed over, each once.
+        """Counts images that were skipped, each once.
 
         Raises:
             InputError: these are too many.

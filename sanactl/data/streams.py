@@ -28,7 +28,7 @@ class EndOfExamples(LookupError):
 
 
 class Stream(Protocol):
-    """Rows of cells that are read from the first to the last, as often as one likes.
+    """Rows of cells that are read from the first to the last, any number of times.
 
     Attributes:
         images: the columns that may hold a row's image.
@@ -62,7 +62,7 @@ class DatasetStream:
         self.images, columns = columns_of(features, name)
         self.captions = find_columns(columns, captions, name)
         self.name, self.identity = name, identity
-        self.about = described(None, name, f"{what}, as they go by", [])
+        self.about = described(None, name, f"{what}, streamed", [])
         for column in self.images:
             stream = stream.cast_column(column, datasets.Image(decode=False))
         self._stream = stream
@@ -78,7 +78,7 @@ class StreamTable:
     """A stream by number.
 
     Row n is the nth example of the stream, so whoever begins anywhere (a resumed run) reads up to there, and every
-    process of several reads all of it; images that are passed over are not decoded.
+    process of several reads all of it; skipped ones are not decoded.
 
     Args:
         stream: where the examples come from.
@@ -140,7 +140,7 @@ class StreamTable:
         yield from (held[place] for place in rng.permutation(len(held)))
 
     def release(self, row: int) -> None:
-        """What comes before `row` will not be asked for again soon, and need not be held."""
+        """Examples before `row` will not be asked for again soon, and are no longer held."""
         self._floor = row
         while self._held and self._first < row:
             self._held.popleft()

@@ -26,7 +26,7 @@ class Examples(Protocol):
 
     Attributes:
         name: what a person calls them.
-        identity: a text that is another one where the pairs are.
+        identity: a text that differs where the pairs differ.
         captions: the columns to take captions from.
         about: for people: how many, from where, and what was left out.
     """
@@ -132,7 +132,7 @@ class NumberedExamples:
     Args:
         name: what a person calls them.
         count: how many there are.
-        identity: a text that is another one where the pairs are.
+        identity: a text that differs where the pairs differ.
         example: from a number to the image, uint8 [height, width, 3], and its caption. It raises an InputError that
             names an image that cannot be read.
     """
@@ -182,7 +182,7 @@ def described(count: int | None, name: str, what: str, left_out: Sequence[str], 
 
 
 def header_size(source: Path | IO[bytes]) -> tuple[int, int]:
-    """(height, width) of an image as it is read; (0, 0) where it is none or too large to be."""
+    """(height, width) of an image as it is read; (0, 0) where it is not an image or too large."""
     try:
         return image_size(source)
     except InputError:

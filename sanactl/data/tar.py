@@ -103,7 +103,7 @@ class TarExample:
 
 @dataclass
 class TarIndex:
-    """The examples of a .tar in the order of their first members, and how much of it is none.
+    """The examples of a .tar in the order of their first members, and how much is not used.
 
     Attributes:
         extra: images beside an example's first.
@@ -223,7 +223,7 @@ def _is_text(file: tuple[str, Any]) -> bool:
 
 
 class _Headers(io.RawIOBase):
-    """A file for tarfile to read headers from: none is so large as a hostile one says."""
+    """A file for tarfile to read headers from, which refuses headers of an impossible size."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -243,7 +243,7 @@ class _Headers(io.RawIOBase):
 def _members(stream: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
     """All members of a file of one or several joined archives.
 
-    tarfile ends without a word where a header is damaged, and at the first of joined archives.
+    tarfile ends without an error where a header is damaged, and at the first of joined archives.
     """
     size = os.fstat(stream.fileno()).st_size
     head = stream.read(8)

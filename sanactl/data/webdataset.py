@@ -114,7 +114,7 @@ class TarStream:
         if not columns.rows:
             raise InputError(f"{name}: no images in {_tars(len(self._shards[:_LOOKED_AT]))}")
         self.captions: CaptionChoice = columns.choose().choice
-        self.about = described(None, name, f"a webdataset of {_tars(len(shards))}, as they go by", [])
+        self.about = described(None, name, f"a webdataset of {_tars(len(shards))}, streamed", [])
         self.identity = identity_of_files(root, shards)
 
     def epoch(self, number: int, seed: int | None) -> Iterator[dict[str, Any]]:

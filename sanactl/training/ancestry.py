@@ -1,6 +1,6 @@
-"""What a checkpoint's lineage tells of its blocks: which of an ancestor's blocks they are, and which growth added.
+"""What a checkpoint's lineage says about its blocks: which of an ancestor's blocks they are, and which `grow` added.
 
-A header is what somebody wrote, so every entry is checked before it is believed; what cannot be believed tells nothing.
+Anybody can write a header, so every entry is checked before it is used; an entry with a fault is not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SAME_BLOCKS = ("convert", "finetune")
 
 
 class Unknown(Exception):
-    """The lineage does not tell; the message says why."""
+    """The lineage does not say; the message has the reason."""
 
 
 def kept_blocks(student: Checkpoint, teacher: Checkpoint) -> list[int] | None:
@@ -36,11 +36,11 @@ def kept_blocks(student: Checkpoint, teacher: Checkpoint) -> list[int] | None:
 def trace_blocks(student: Checkpoint, teacher: Checkpoint) -> list[int]:
     """The teacher's number of each of the student's blocks, ascending.
 
-    The student's lineage is walked back over what keeps blocks (`convert`, `finetune`, QK norms) and over `prune`, until
-    it comes to the teacher, or to a checkpoint from which the teacher was made by commands that keep blocks.
+    The student's lineage is followed back over commands that keep blocks (`convert`, `finetune`, QK norms) and over
+    `prune`, until it reaches the teacher, or to a checkpoint from which the teacher was made by commands that keep blocks.
 
     Raises:
-        Unknown: it does not come there, or the student was grown on the way.
+        Unknown: it does not reach the teacher, or the student was grown in between.
     """
     blocks = list(range(student.num_blocks))
     same, blocks, grown = set(_same_as(teacher)), list(range(student.num_blocks)), False
@@ -68,7 +68,7 @@ def new_blocks(checkpoint: Checkpoint) -> list[int]:
     """The blocks that the last `grow` of a checkpoint's lineage added, copies included; ascending.
 
     Raises:
-        UsageError: the lineage does not tell.
+        UsageError: the lineage does not say.
     """
     at: list[int] = list(range(checkpoint.num_blocks))  # numbers of the blocks as the walk goes back
     for place in range(len(checkpoint.lineage) - 1, -1, -1):
@@ -92,11 +92,11 @@ def new_blocks(checkpoint: Checkpoint) -> list[int]:
 
 
 class _Entry:
-    """One step of a lineage, read with care.
+    """One step of a lineage, with its fields checked.
 
     Attributes:
         command: "prune" and the like; "" where it is no text.
-        parent: the digest of what went in, None where there is none.
+        parent: the digest of the checkpoint that the command took; None where there is none.
     """
 
     def __init__(self, entry: Any) -> None:
@@ -169,5 +169,5 @@ def _same_as(teacher: Checkpoint) -> Iterator[str]:
 
 
 def _is_known_as(teacher: Checkpoint, lineage: list[dict[str, Any]]) -> bool:
-    """Whether the teacher has this very history: then it is that checkpoint, if perhaps in another format."""
+    """Whether the teacher has exactly this history; then it is that checkpoint, possibly in another format."""
     return bool(lineage) and lineage == teacher.lineage

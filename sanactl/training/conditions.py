@@ -33,8 +33,8 @@ __all__ = ["Conditions"]
 class Conditions:
     """Turns positions of the data stream into latents, text embeddings and masks, on the training device.
 
-    Autoencoder and text encoder are loaded for images only: `EncodedData` needs neither, and a filled cache lets them
-    go. With `workers` the parts of a batch are for these, see `sanactl.training.parts`.
+    Autoencoder and text encoder are loaded for images only: `EncodedData` needs neither, and they are released once a
+    cache is filled. With `workers` a batch is cut into parts for these, see `sanactl.training.parts`.
 
     Raises:
         InputError: the data were encoded for another checkpoint.
@@ -98,9 +98,9 @@ class Conditions:
         return process_parts(mine, self.settings.accumulate, tokens)
 
     def read_ahead(self, first: int, accelerator: Accelerator) -> None:
-        """Lets other processes read the images of the steps from `first` on, `settings.workers` of them.
+        """Starts `settings.workers` processes that read the images of the steps from `first` on.
 
-        Data that are encoded already are read as they are wanted: from shards that is a copy out of the file.
+        Encoded data are read in this process: that is a copy out of a file.
         """
         from sanactl.data.sources import TableSource
 
@@ -140,7 +140,7 @@ class Conditions:
     def fill_cache(self, progress: Progress) -> None:
         """Encodes the examples of the first steps, `settings.cache` of them or a few more, each process its share.
 
-        Autoencoder and text encoder are let go afterwards. Data that are encoded already need no cache.
+        Autoencoder and text encoder are released afterwards. Encoded data need no cache.
         """
         import torch
 

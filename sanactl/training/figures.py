@@ -1,4 +1,4 @@
-"""The figures of every step in a file beside the target, written as they come: to be followed, and there after a stop."""
+"""The figures of every step in a file beside the target, written after each step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SUFFIXES = (".st", ".safetensors")
 
 
 def figures_path(target: Path) -> Path:
-    """`tuned.train.jsonl` for `tuned.st`; of any other name nothing is cut off: `sana-1.5` is a folder."""
+    """`tuned.train.jsonl` for `tuned.st`. Only the ending .st is cut off: `sana-1.5` is a folder."""
     stem = target.stem if target.suffix.lower() in _SUFFIXES else target.name
     return target.with_name(f"{stem}.train.jsonl")
 
 
 def is_figures(path: Path) -> bool:
-    """Whether a file holds a run's figures, as far as its beginning tells, or nothing, or is not there."""
+    """Whether a file holds a run's figures (by its beginning), is empty, or is not there."""
     try:
         with path.open("rb") as file:
             head = file.read(256)
@@ -35,9 +35,9 @@ def is_figures(path: Path) -> bool:
 class FiguresFile:
     """`train_loss` score records of a run, a line a step.
 
-    Nothing is touched before the first step; a run that goes on begins the file anew, with the steps that it has done.
-    While a result of an earlier run is there, the file is that run's, and this one's figures wait for `finish`. A disk
-    that takes no more lines does not end the training.
+    The file is written from the first step on. A resumed run begins it anew, with the steps that are done already.
+    While the result of an earlier run is there, the file stays that run's, and this run's figures are written by
+    `finish`. A full disk does not end the training.
 
     Args:
         path: of the file.
@@ -77,7 +77,7 @@ class FiguresFile:
             self._close()
 
     def finish(self) -> None:
-        """Writes all of them, once the run has its result; without steps the file stays as it is.
+        """Writes all figures, once the run has its result; without steps the file stays as it is.
 
         Raises:
             SanactlError: the file cannot be written.
@@ -95,6 +95,6 @@ class FiguresFile:
         file, self._file = self._file, None
         if file is not None:
             try:
-                file.close()  # which writes what a full disk did not take before
+                file.close()  # writes what a full disk refused before
             except OSError:
                 self._waits = True

@@ -104,7 +104,7 @@ def finetune(
 
 @dataclass
 class _Run:
-    """One run of `finetune` that has its target to itself; the fields are as there."""
+    """One run of `finetune` that holds the lock on its target; the fields are that function's arguments."""
 
     checkpoint: Checkpoint
     data: TrainingData
@@ -117,14 +117,14 @@ class _Run:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the result's lineage tells of this run."""
+        """What the result's lineage says about this run."""
         arguments = self.settings.arguments() | {"data": self.data.name, "run": self.key[:_RUN]}
         if self.teacher is not None:
             arguments["teacher"] = {"name": self.teacher.path.name, "digest": self.teacher.digest}
         return {"command": "finetune", "seed": self.settings.seed, "arguments": arguments}
 
     def train(self, force: bool, on_step: Callable[[dict[str, Any]], None] | None) -> dict[str, Any]:
-        """What `finetune` does once it has begun."""
+        """What `finetune` does once the lock is held."""
         from accelerate.utils import gather_object
 
         from sanactl.model.saving import header_of, save_transformer
@@ -158,15 +158,15 @@ class _Run:
             progress.note(f"{line}; that after step {first} is used")
         if first:
             progress.note(f"resuming at step {first} of {settings.steps}")
-        # Nobody goes on, and removes or replaces a state, before everybody has read it.
+        # No process goes on, and removes or replaces a state, before all have read it.
         accelerator.wait_for_everyone()
         if not settings.resume and accelerator.is_main_process:
             state.clear()
         with self._workers() as workers:
             conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
             self.data.announce(progress.note)
-            if accelerator.is_main_process and (line := conditions.long_captions()):
-                progress.note(line)
+            if accelerator.is_main_process and (cut := conditions.long_captions()):
+                progress.note(cut)
             if settings.cache and first < settings.steps:
                 conditions.fill_cache(progress)
             taught = None
@@ -183,7 +183,7 @@ class _Run:
                         with _averaged(trained, average):
                             save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
                 except BaseException as error:
-                    # A second Ctrl-C is not kept waiting, and weights in the middle of an update are no step's.
+                    # A second Ctrl-C ends at once, and weights in the middle of an update are not saved.
                     if (
                         accelerator.is_main_process
                         and loop.done
@@ -249,7 +249,7 @@ def run_key(
 
 
 def is_result(target: Path, key: str) -> bool:
-    """Whether the target is there and is what the run of this key makes, as its own lineage tells."""
+    """Whether the target is there and was made by the run of this key, by its own lineage."""
     from sanactl.checkpoint.open import open_checkpoint
 
     with contextlib.suppress(SanactlError, OSError):
@@ -259,7 +259,7 @@ def is_result(target: Path, key: str) -> bool:
 
 
 def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
-    """Saves the state that an error leaves behind; what is wrong with that is only told, since the error matters more."""
+    """Saves the state after an error. A failure to save is a note, since the first error matters more."""
     try:
         loop.save()
     except (OSError, SanactlError) as trouble:

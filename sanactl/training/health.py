@@ -1,4 +1,4 @@
-"""When training goes wrong: which layer a NaN came from, and a loss that has left its course."""
+"""When training goes wrong: the layer that a NaN came from, and a loss that diverges."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["Divergence", "bad_gradient", "bad_weight", "first_bad_layer"]
 
 
 class Divergence:
-    """Watches the loss for a run that has left its course, long before its weights are NaN.
+    """Watches the loss for divergence, which shows long before the weights are NaN.
 
     A run has diverged when its loss was more than `FACTOR` times its running median for `PATIENCE` steps in a row.
-    Single steps do that now and then: a batch of one or two images with little noise.
+    Single steps reach that now and then, for instance a batch of one or two images with little noise.
 
     Attributes:
-        suspicious: steps in a row that were too high. Their weights are not worth keeping.
+        suspicious: steps in a row whose loss was too high. Their weights are not saved.
     """
 
     FACTOR, PATIENCE, WINDOW, FIRST = 10.0, 5, 50, 20
@@ -30,7 +30,7 @@ class Divergence:
             self.diverged(loss)
 
     def diverged(self, loss: float) -> bool:
-        """Takes a step's loss; whether the run has diverged with it."""
+        """Adds a step's loss; whether the run has diverged."""
         if len(self._good) >= self.FIRST and loss > self.FACTOR * self.median:
             self.suspicious += 1
         else:
@@ -52,7 +52,7 @@ def bad_weight(model: torch.nn.Module) -> str | None:
 def bad_gradient(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> str | None:
     """The parameter where the backward pass first met a NaN or an infinity.
 
-    That is the last one in the model's order: the backward pass comes from there, and all before it inherit the fault.
+    That is the last one in the model's order: the backward pass starts at the end, and spreads the fault to all before.
     """
     bad = [name for name, p in parameters if p.grad is not None and not _finite(p.grad)]
     return bad[-1] if bad else None

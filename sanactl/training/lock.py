@@ -1,4 +1,4 @@
-"""One run at a time makes a target: a lock that the kernel gives up when its process ends, whatever ends it."""
+"""One run at a time makes a target: a lock that the kernel releases when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["TargetLock"]
 
 
 class TargetLock:
-    """While it is open, no other run makes the target; it locks the folder of the run's state, which it makes.
+    """While it is open, no other run makes the target. It makes the folder of the run's state and locks that.
 
     A folder that is still empty at the end is removed. Where the file system has no locks, nothing is held.
 
@@ -49,7 +49,7 @@ class TargetLock:
             os.close(self._descriptor)
 
     def _take(self, descriptor: int) -> int | None:
-        """The descriptor with the lock, or None where the folder is another by now."""
+        """The descriptor with the lock, or None where the folder has been replaced meanwhile."""
         if try_lock(descriptor) is False:
             os.close(descriptor)
             raise InputError(

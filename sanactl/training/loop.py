@@ -34,7 +34,7 @@ class TrainingLoop:
     Attributes:
         done: steps whose update is complete.
         whole: whether the weights are those after `done` steps, and not in the middle of an update.
-        sound: whether they are worth keeping: finite, and of a run that has not diverged.
+        sound: whether they may be saved: finite, and of a run that has not diverged.
         speed: images a second since it began.
     """
 
@@ -99,7 +99,7 @@ class TrainingLoop:
                     on_step(self.state.history[-1])
                 if self.done == settings.steps:
                     break
-                # One process need not ask the others, which would take it until the end of the next step.
+                # A single process need not wait for the others' answer, which comes with the next step.
                 alone = self.accelerator.num_processes == 1
                 if "interrupted" in stopping or (alone and stop.interrupted):
                     raise KeyboardInterrupt
@@ -143,9 +143,7 @@ class TrainingLoop:
         asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
         parameters = [p for p in self.trained.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if (
-            norm.isfinite()
-        ):  # else the factor would spread it to every gradient, and no one could tell its origin
+        if norm.isfinite():  # else the factor would spread it to every gradient, and hide where it came from
             torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip or math.inf, norm)
         return found, norm.item(), asked
 
@@ -182,7 +180,7 @@ class TrainingLoop:
         )
 
     def _kept(self, weights: Any) -> str:
-        """Where the last good weights lie, or that there are none."""
+        """The end of a hint: where the last good weights are; "" where there are none."""
         weights = weights if weights is not None and self.done else self.state.newest()
         return f"; good weights of before are kept in {weights}" if weights else ""
 

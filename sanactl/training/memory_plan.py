@@ -1,4 +1,4 @@
-"""How much memory a run of `finetune` will take, told before it starts, and what to change where that is too much.
+"""How much memory a run of `finetune` will take, computed before it starts, and what to change where that is too much.
 
 What stays from step to step is arithmetic on shapes (`sanactl.surgery.memory`). Activations are counted in the real
 diffusers class: one and two blocks of it are run on fake tensors, which have shapes and no memory, while torch reports
@@ -38,7 +38,7 @@ class MemoryPlan:
             that are computed side by side), teacher, activations, encoders; none of 0.
         available: free on the device now.
         capacity: of the device.
-        savers: options that save memory, by what the run would take with each and those before it.
+        savers: options that save memory, by what the run would take with it and those before it.
         unknown: what could not be counted.
     """
 

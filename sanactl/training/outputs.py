@@ -1,4 +1,4 @@
-"""What a run of training will write, looked at before anything is loaded: a fault found at the end costs the run."""
+"""What a run of training will write, checked before anything is loaded: a fault found at the end costs the run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ __all__ = ["keep_attention_fp32"]
 
 
 class _LinearAttention:
-    """diffusers' `SanaLinearAttnProcessor2_0` with its two products out of reach of autocast.
+    """diffusers' `SanaLinearAttnProcessor2_0` with its two products in fp32 under autocast.
 
     They sum over all tokens, relu(Q) (relu(K)^T V), and the second is divided by the sum of the weights: the paper's code
     does that in fp32 (`attn_matmul`). diffusers makes fp32 tensors of Q, K and V, but autocast would take both products to
@@ -43,6 +43,6 @@ class _LinearAttention:
 
 
 def keep_attention_fp32(model: Any) -> None:
-    """Lets every block's self-attention of a `SanaTransformer2DModel` be in fp32 under autocast, as the paper trains."""
+    """Keeps the self-attention of every block of a `SanaTransformer2DModel` in fp32 under autocast, as the paper trains."""
     for block in model.transformer_blocks:
         block.attn1.set_processor(_LinearAttention())

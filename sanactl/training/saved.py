@@ -1,6 +1,6 @@
-"""Saved states on disk: which there are, and whether one is still as it was written.
+"""Saved states on disk: their list, and whether one is still as it was written.
 
-`state.json`, which is written last, has the size and the CRC-32 of each of a state's files: 3 GB/s on one core.
+`state.json`, which is written last, has the size and the CRC-32 of each file of a state (3 GB/s on one core).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Saved(NamedTuple):
     """A saved state as its `state.json` describes it.
 
     Attributes:
-        folder: where it lies.
+        folder: that it is in.
         step: after which it was saved.
         key: of its run; None where `state.json` cannot be read, and `files` is empty then.
         files: size in bytes and CRC-32 of each file, by name.
@@ -57,7 +57,7 @@ class Saved(NamedTuple):
 
 
 def list_saved(folder: Path) -> list[Saved]:
-    """Every state that lies in a folder, of whatever run, oldest first; other files and folders are passed over."""
+    """All states in a folder, of any run, oldest first; other files and folders are ignored."""
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(folder):
@@ -97,7 +97,7 @@ def checksum(path: Path) -> int:
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a damaged state, so that it is none any more; where that fails, it stays and is passed over each time."""
+    """Renames a damaged state, so that it is no longer looked at; where that fails, it stays and is skipped each time."""
     number = 1
     aside = folder.with_name(f"damaged-{folder.name}")
     while os.path.lexists(aside):

@@ -1,4 +1,4 @@
-"""How to train: what a user can choose, and which of it decides the result."""
+"""How to train: what a user can choose, and which settings decide the result."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _REFERENCE_BATCH = 256  # images a step for which the reference code's learning 
 
 # What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
 _FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every", "workers")
-# What belongs to this machine or this call, and is not told in the result's lineage either.
+# What belongs to this machine or this call, and is not part of the result's lineage either.
 _LOCAL = ("device", "tracker", "resume")
 
-# Raised whenever the same settings give other steps than before: states and results of the old ones are not these.
+# Raised whenever the same settings give other steps than before, so that older states and results are not taken for new.
 _ARITHMETIC = 2
 
 

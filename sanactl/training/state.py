@@ -1,6 +1,6 @@
-"""What a training run leaves behind when it is stopped: weights, optimizer, average and step, written whole.
+"""What a training run saves so that it can be resumed: weights, optimizer, average and step, written whole.
 
-One that was damaged since (`sanactl.training.saved`) is never loaded and never counted among those that stay.
+A damaged state (`sanactl.training.saved`) is never loaded, and does not count among those that are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def identity_key(identity: dict[str, Any]) -> str:
 
 
 class Stateful(Protocol):
-    """What is trained, as a state sees it; a `torch.nn.Module` is one."""
+    """What a state needs of what is trained; a `torch.nn.Module` has it."""
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
@@ -41,7 +41,7 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class HasExtra(Protocol):
-    """One whose `state_dict` is not all that it needs."""
+    """A `Stateful` whose `state_dict` does not hold all of its state."""
 
     def extra(self) -> dict[str, torch.Tensor]: ...
 
@@ -55,7 +55,7 @@ class TrainingState:
         target: the file that the run will write.
         key: of the run, see `identity_key`. State of another key is never loaded.
         header: of the saved weights' file; with a checkpoint's (`header_of`) they are one that sanactl can open.
-        keep_last: saved states that stay. Only good ones count.
+        keep_last: how many saved states are kept. Only good ones count.
 
     Nothing in a state depends on the number of processes: any number goes on from it.
 
@@ -100,7 +100,7 @@ class TrainingState:
             return
         target = self.weights(step).parent
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
-            set_aside(target)  # a stranger's file under a state's name
+            set_aside(target)  # another program's file with the name of a state
         with atomic_dir(target, force=True) as folder:
             write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
             extra = model.extra() if isinstance(model, HasExtra) else {}
@@ -123,7 +123,7 @@ class TrainingState:
         Damaged ones that are newer are set aside, under a name by which no state is looked for, and noted in `damaged`.
 
         Raises:
-            InputError: there are states, and all are damaged. They stay where they are.
+            InputError: there are states, and all are damaged. They are left in place.
         """
         bad: list[tuple[Saved, str]] = []
         for saved in reversed(list_saved(self.folder)):

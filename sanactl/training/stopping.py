@@ -15,15 +15,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """While it is open, Ctrl-C and SIGTERM are noted in place of raising.
 
-    An optimizer's step that is cut in two leaves weights that no undisturbed run ever has, so a loop looks at these
-    between its steps. Who presses Ctrl-C again means it: that sets `insisted` and raises KeyboardInterrupt at once. A
-    second SIGTERM does not: launchers and schedulers send it to the process and to its group.
+    An optimizer's step that is interrupted leaves weights that no undisturbed run has, so the loop asks between its
+    steps. A second Ctrl-C sets `insisted` and raises KeyboardInterrupt at once. A second SIGTERM does not: launchers
+    and schedulers send it to the process and to its group.
 
     Signals reach a process's main thread only; elsewhere this does nothing.
 
     Attributes:
-        interrupted: Ctrl-C: a person does not want to wait for the end.
-        terminated: SIGTERM: the machine is wanted for something else, and the work will go on later.
+        interrupted: there was a Ctrl-C.
+        terminated: there was a SIGTERM: the machine is needed elsewhere, and the work will go on later.
     """
 
     def __init__(self) -> None:

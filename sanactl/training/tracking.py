@@ -1,4 +1,4 @@
-"""Trackers: the figures of every step to tensorboard, wandb or trackio, by accelerate's classes for these."""
+"""Trackers: the figures of every step go to tensorboard, wandb or trackio, through accelerate's classes for these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 def check_tracker(name: str) -> None:
-    """Raises UsageError for a tracker that there is not, or whose package is not installed."""
+    """Raises UsageError for an unknown tracker, or one whose package is not installed."""
     from accelerate.tracking import get_available_trackers
 
     if name not in TRACKERS:
@@ -37,13 +37,13 @@ def _stem(target: Path) -> str:
 def open_tracker(name: str, target: Path, settings: dict[str, Any], *, key: str, first: int) -> Any:
     """An accelerate `GeneralTracker` that has started: `log(values, step=...)` and `finish()`.
 
-    To be called by the first process alone.
+    Only the first process calls this.
 
     Args:
         target: the run is called by its stem; tensorboard's files go to STEM.tensorboard beside it.
         settings: what to show beside the curves.
-        key: of the run: one that was stopped and goes on is one run there, on one axis of steps.
-        first: steps that are done already; what a run that was killed had logged after them is overwritten.
+        key: of the run: a resumed run is one run in the tracker, on one axis of steps.
+        first: steps that are done already; later ones that a killed run has logged are overwritten.
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -69,7 +69,7 @@ def watching(
     key: str,
     first: int,
 ) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """`on_step`, with the steps after `first` going to the tracker called `name`, too; None is no tracker."""
+    """`on_step`, extended so that the steps after `first` also go to the tracker called `name`; None: no tracker."""
     if name is None:
         yield on_step
         return

@@ -18,10 +18,10 @@ _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention,
 
 
 class Trainable:
-    """A model, and what of it is trained; for `TrainingState` a thing with a state.
+    """A model, and which of its parameters are trained. It is a `Stateful` of `sanactl.training.state`.
 
     Args:
-        model: a `SanaTransformer2DModel`; parameters that stay as they are lose their `requires_grad`.
+        model: a `SanaTransformer2DModel`; `requires_grad` is turned off for parameters that are not trained.
         settings: `new_blocks_only` and `lora` choose.
         blocks: the new blocks, where only these are trained.
 
@@ -60,16 +60,16 @@ class Trainable:
         return {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes back what `state_dict` gave; adapters come by `load_extra`, and their weights are the checkpoint's."""
+        """Loads what `state_dict` gave. Adapters are loaded by `load_extra`; the weights under them are the checkpoint's."""
         if not self.lora:
             self.model.load_state_dict(state)
 
     def extra(self) -> dict[str, torch.Tensor]:
-        """What `state_dict` cannot give back: the adapters by themselves."""
+        """What `state_dict` does not have: the adapters by themselves."""
         return {name: p.detach() for name, p in self.named} if self.lora else {}
 
     def load_extra(self, extra: Mapping[str, torch.Tensor]) -> None:
-        """Takes back what `extra` gave."""
+        """Loads what `extra` gave."""
         for name, parameter in self.named if self.lora else ():
             parameter.data.copy_(extra[name])
 

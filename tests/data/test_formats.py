@@ -71,7 +71,7 @@ def test_a_format_of_one_class_trains_and_is_encoded(toy: Path, sanactl: Program
 def test_its_faults_are_told_as_those_of_others(toy: Path, sanactl: Program) -> None:
     command = ("finetune", "tiny.st", *FEW, "--data")
     (toy / "y.toy").write_text("dark\ngold\n")
-    assert "y.toy, line 2: gold is no shade; --max-bad N" in sanactl.fails(*command, "y.toy")
+    assert "y.toy, line 2: gold is no shade; --max-bad N skips" in sanactl.fails(*command, "y.toy")
     assert "shades/z.toy: no such file" in sanactl.fails(*command, "shades/z.toy")
     folder = write_folder(toy / "shots", 2)
     (folder / "metadata.jsonl").unlink()

@@ -103,7 +103,7 @@ REFUSED: list[tuple[str, Build, str]] = [
     ("a windows name outside", jsonl({"file_name": "..\\a.png", "text": "a"}), r"leads out of shots"),
     ("the folder itself", jsonl({"file_name": "./", "text": "a"}), r"names no file"),
     ("a missing image", jsonl({"file_name": "0.png", "text": "a"}, {"file_name": "7.png", "text": "b"}),
-     r"^shots/7\.png: no such image \(shots/metadata\.jsonl, line 2\); --max-bad N passes over"),
+     r"^shots/7\.png: no such image \(shots/metadata\.jsonl, line 2\); --max-bad N skips up to"),
     ("missing images alone", jsonl({"file_name": "7.png", "text": "b"}), r"none of the images that its metadata name is there: shots/7\.png"),
     ("no caption at all", jsonl(*({"file_name": f"{i}.png", "text": None} for i in range(2))), r"^shots: no row has a caption: text is empty in all 2"),
     ("captions that are lists", jsonl({"file_name": "0.png", "text": ["a"]}), r"^shots/metadata\.jsonl, line 1: column text holds a list"),
