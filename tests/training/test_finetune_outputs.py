@@ -94,7 +94,7 @@ def test_a_folder_without_permission_is_found_before_training(place: Path, sanac
     [
         (("--lr", "inf"), "--lr inf"), (("--lr", "nan"), "--lr"), (("--clip", "inf"), "--clip inf"),
         (("--flow-shift", "0"), "leaves no noise"),
-        (("--code", "zero", "--optimizer", "adamw"), "--code is for"),
+        (("--code", "zero", "--optimizer", "adamw"), "--scheme is for"),
     ],
 )  # fmt: skip
 def test_settings_that_train_nothing(
