@@ -109,9 +109,8 @@ class FinetuneSettings:
     def deciding(self) -> dict[str, Any]:
         """The settings that decide what the steps are, for the journal's key; the others may change at a restart."""
         chosen = {name: value for name, value in self.arguments().items() if name not in _FREE}
-        chosen["code"] = chosen.pop(
-            "scheme"
-        )  # its name when the first states were saved, which are still valid
+        # The name it had when the first states were saved, which are still valid.
+        chosen["code"] = chosen.pop("scheme")
         return {**chosen, "arithmetic": _ARITHMETIC}
 
 
