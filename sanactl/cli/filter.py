@@ -1,4 +1,4 @@
-"""`sanactl filter`: some of the images."""
+"""`sanactl filter`: passes on some of the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def filter_(
     records: RecordsArgument = None,
     correct: Annotated[
-        bool, typer.Option("--correct", help="Those that eval geneval found correct.")
+        bool, typer.Option("--correct", help="Pass on images that eval geneval found correct.")
     ] = False,
     where: Annotated[
         Optional[list[str]],
@@ -29,13 +29,17 @@ def filter_(
     ] = None,
     per_prompt: Annotated[
         Optional[int],
-        typer.Option(min=1, help="At most so many of a prompt, the first that come.", show_default=False),
+        typer.Option(
+            min=1, help="How many images of each prompt to pass on, the first that come.", show_default=False
+        ),
     ] = None,
     top: Annotated[
         Optional[int],
-        typer.Option(min=1, help="The best so many of a prompt, by --by.", show_default=False),
+        typer.Option(
+            min=1, help="How many images of each prompt to pass on, the best by --by.", show_default=False
+        ),
     ] = None,
-    by: Annotated[str, typer.Option(help="The field that --top looks at; larger is better.")] = "judge_score",
+    by: Annotated[str, typer.Option(help="The field that --top compares; larger is better.")] = "judge_score",
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,
@@ -54,7 +58,7 @@ def filter_(
     from sanactl.scoring.filter import Condition, filter_records
 
     if not (correct or where or per_prompt or top):
-        raise UsageError("filter by what?", hint="give --correct, --where, --per-prompt or --top")
+        raise UsageError("no condition is given", hint="give --correct, --where, --per-prompt or --top")
     conditions = [Condition(text) for text in where or ()]
     run = Invocation("filter")
     run.sheet(sheet, force=force)

@@ -21,7 +21,9 @@ def judge(
             "--keep", "-k", min=1, help="Images of each prompt to pass on. Default: 1.", show_default=False
         ),
     ] = None,
-    all_images: Annotated[bool, typer.Option("--all", help="Pass on every image, with its rank.")] = False,
+    all_images: Annotated[
+        bool, typer.Option("--all", help="Pass on all images, each with its rank.")
+    ] = False,
     model: Annotated[
         Optional[str],
         typer.Option(

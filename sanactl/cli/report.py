@@ -22,11 +22,11 @@ def report(
     records: Annotated[
         Optional[list[Path]],
         typer.Argument(
-            help="JSONL files of records. Default: a pipe, else all that this folder's journal knows.",
+            help="JSONL files of records. Default: the pipe's, else all files of records in this folder's journal.",
             show_default=False,
         ),
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "A run of sanactl",
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "A run of sanactl",
     output: Output = None,
     force: Force = False,
 ) -> None:

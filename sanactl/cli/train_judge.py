@@ -17,23 +17,26 @@ def train_judge(
     records: RecordsArgument = None,
     rendered: Annotated[
         bool,
-        typer.Option("--rendered", help="Learn from rendered pictures with faults alone, without records."),
+        typer.Option("--rendered", help="Train on rendered pictures with faults alone, without records."),
     ] = False,
     start: Annotated[
-        Optional[Path], typer.Option(help="A judge to go on from.", exists=True, show_default=False)
+        Optional[Path],
+        typer.Option(
+            help="A judge to start from, in place of random weights.", exists=True, show_default=False
+        ),
     ] = None,
-    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps of the vision tower alone.")] = 2000,
-    steps: Annotated[int, typer.Option(min=0, help="Steps on questions.")] = 4000,
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps that train the vision tower alone.")] = 2000,
+    steps: Annotated[int, typer.Option(min=0, help="Steps that train the whole judge on questions.")] = 4000,
     batch_size: BatchSize = 32,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 2e-3,
-    pool_size: Annotated[int, typer.Option(min=1, help="Rendered pictures to draw from.")] = 24_000,
-    save_every: Annotated[int, typer.Option(min=1, help="Save the state every so many steps.")] = 200,
+    lr: Annotated[float, typer.Option(min=0, help="The largest learning rate.")] = 2e-3,
+    pool_size: Annotated[int, typer.Option(min=1, help="How many rendered pictures to train on.")] = 24_000,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 200,
     resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run.")] = True,
     seed: Seed = 0,
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Train a judge on sampled images: the detector labels them, no evaluation prompt may be among them.
+    """Train a judge on sampled images, which the detector labels. Evaluation prompts are refused.
 
     [bold]sanactl prompts shapes --split train -n 500 | sanactl sample -n 8 | sanactl train-judge -o judge[/bold]
 

@@ -1,1 +1,1 @@
-"""Judges: who looks at an image and its prompt and says yes or no, and the tournament among their verdicts."""
+"""Judges, which say whether an image matches its prompt, and the ranking of images by their verdicts."""

@@ -22,7 +22,7 @@ __all__ = ["judge_stream"]
 
 @dataclass
 class _Group:
-    """The images of one prompt: their records, and their verdicts as far as they are there."""
+    """The images of one prompt: their records, and the verdicts that there are so far."""
 
     size: int | None
     records: list[Record] = field(default_factory=list)
@@ -48,9 +48,9 @@ def judge_stream(
 ) -> Iterator[Record]:
     """Judges images and passes on the best of each prompt.
 
-    A prompt's winners are passed on as soon as as many of its images have come as its records' `samples` say; where
-    records carry no `samples`, at the end of the stream. So a long stream needs little memory (`batch_size` images,
-    and the records of the prompts under way), and images of several prompts may come in any order.
+    A prompt's winners are passed on once all of its images have come, as many as its records' `samples` say; without
+    `samples`, at the end of the stream. So a long stream needs little memory (`batch_size` images, and the records of
+    unfinished prompts), and images of several prompts may come in any order.
 
     Args:
         records: `image` records with `path`, `prompt` and, from `sample`, `prompt_id` and `samples`. Images without
@@ -58,7 +58,7 @@ def judge_stream(
         judge: see `sanactl.judging.registry.open_judge`.
         keep: how many of a prompt's images are passed on (the paper: 4); None for all.
         batch_size: images scored at once.
-        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is asked for anew unless all of
+        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is judged again unless all of
             its verdicts are there, so that the same records and batch size give the same verdicts to the last digit.
 
     Yields:
@@ -75,7 +75,7 @@ def judge_stream(
     closed: deque[_Group] = deque()
     waiting: list[tuple[_Group, int]] = []
     finished: set[str] = set()
-    bench = _Bench(judge, kept, progress)
+    scorer = _Scorer(judge, kept, progress)
     progress.start(None, f"judging with {judge.name}")
     for record in records:
         key = _key(record)
@@ -92,11 +92,11 @@ def judge_stream(
             closed.append(open_groups.pop(key))
             finished.add(key)
         if len(waiting) == batch_size:
-            bench.score(waiting)
+            scorer.score(waiting)
         while closed and closed[0].judged:
             yield from _winners(closed.popleft(), judge.name, keep)
-    bench.score(waiting)
-    bench.tell()
+    scorer.score(waiting)
+    scorer.tell()
     closed.extend(open_groups.values())
     for group in closed:
         yield from _winners(group, judge.name, keep)
@@ -116,7 +116,7 @@ def _samples(record: Record) -> int | None:
     return value
 
 
-class _Bench:
+class _Scorer:
     """A judge with the verdicts that an earlier run has kept."""
 
     def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
@@ -173,7 +173,7 @@ def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:
             **group.records[index],
             "judge": name,
             "verdict": v.verdict,
-            # Nine digits, not nine decimals: a sure judge's answers differ only in how near to zero they are.
+            # Nine digits, not nine decimals: log-probabilities near 0 differ in how near they are.
             "yes_logprob": float(f"{v.yes_logprob:.9g}"),
             "no_logprob": float(f"{v.no_logprob:.9g}"),
             "judge_score": float(f"{v.score:.9g}"),

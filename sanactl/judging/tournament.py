@@ -1,7 +1,7 @@
 """The tournament among the images of one prompt (SANA-1.5, section 2.5), from one scoring an image.
 
-A verdict says nothing about the opponent, so it need not be asked for again in every round: N images cost N
-scorings, where the paper's rounds cost about 2N.
+A verdict does not depend on the opponent, so it is computed once: N images cost N scorings, where the paper's rounds cost
+about 2N.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Verdict:
 
     @classmethod
     def of(cls, yes_logprob: float, no_logprob: float) -> Verdict:
-        """The verdict is the likelier answer; a tie is a no, for a judge in doubt does not confirm.
+        """The verdict is the likelier answer; a tie is a no.
 
         Raises:
             ValueError: a log-probability is NaN or above zero.
@@ -37,7 +37,7 @@ class Verdict:
     def score(self) -> float:
         """The probability of the answer, with its sign: above 0 for yes, below for no, in [-1, 1].
 
-        Its order is the pairwise rule's: of two yeses the surer wins, of two noes the one that is less sure.
+        It orders images as the pairwise rule does: of two yeses the more certain wins, of two noes the less certain.
         """
         return math.exp(self.yes_logprob) if self.verdict == "yes" else -math.exp(self.no_logprob)
 
@@ -74,8 +74,8 @@ def keep_best(verdicts: Sequence[Verdict], count: int | None) -> list[int]:
 def knockout(verdicts: Sequence[Verdict], count: int = 1) -> list[int]:
     """The survivors of the reference's rounds: neighbours meet, the loser is out, until `count` are left.
 
-    An odd one out goes through to the next round, and a round ends early once `count` are left, so that any number
-    of images will do (the reference drops images down to a power of two). The winner is `rank`'s first. For
+    An image without an opponent goes on to the next round, and a round ends early once `count` are left, so that any
+    number of images can be ranked (the reference drops images down to a power of two). The winner is `rank`'s first. For
     `count` > 1 the survivors are in the order given and need not be the `count` best: two of those may have met.
 
     Raises:

@@ -8,7 +8,6 @@ a run. Nothing in a component's files can make the program run code of theirs or
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,14 @@ from sanactl.files.json_values import brief
 from sanactl.model.guard import (
     Weights,
     check_loaded,
-    check_size,
     local_folder,
     offline,
-    pin_attention,
     read_config,
     reading,
     weight_files,
 )
-from sanactl.model.tensors import own_memory, steady_files
+from sanactl.model.pretrained import load_checked, place_on
+from sanactl.model.tensors import steady_files
 
 __all__ = [
     "load_text_encoder",
@@ -68,34 +66,16 @@ def load_text_encoder(source: str, options: dict[str, Any], *, device: Any, dtyp
     Raises:
         InputError: it cannot be loaded, its weights are not those of its config, or it gives no hidden states.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     folder = local_folder(source)
     weights = None
     if folder is not None:
         read_config(folder)
         weights = weight_files(folder, "model")
+    variant = {} if weights is None else _variant(weights)
     with offline(folder), reading(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **options)
-        pin_attention(config)
-        if weights is not None:
-            with torch.device("meta"):
-                built = AutoModel.from_config(copy.deepcopy(config), trust_remote_code=False)
-            check_size(built, weights, f"{source}/config.json")
-            options = {**options, **_variant(weights)}
-        with steady_files(source) as mapped:
-            model, info = AutoModel.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype,
-                trust_remote_code=False,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # `check_loaded` names the tensor
-                output_loading_info=True,
-                **options,
-                **mapped,
-            )
-        check_loaded(info, source)
+        model = load_checked(AutoModel, source, weights, dtype, options, use_safetensors=True, **variant)
         model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
         model = _placed(model, device)
         ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
@@ -166,6 +146,4 @@ def _variant(weights: Weights) -> dict[str, str]:
 
 
 def _placed(model: Any, device: Any) -> Any:
-    model = model.to(device).eval().requires_grad_(False)
-    own_memory(model)
-    return model
+    return place_on(model.eval().requires_grad_(False), device)

@@ -1,4 +1,4 @@
-"""`report`: everything that the records of a run say, on one HTML page that needs nothing but a browser."""
+"""`report`: the records of a run on one HTML page that needs nothing but a browser."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def build_report(
     """Writes one HTML page about a run: scores, scaling, block importance, training, samples, lineage,
     settings.
 
-    The page holds its images and plots, needs no script and no network, and stays under 5 MB. What the
-    records do not tell is said in its section, and so is an image or a checkpoint that is not there any more.
+    The page holds its images and plots, needs no script and no network, and stays under 5 MB. A section without records
+    says so and names the command that makes them. A missing image or checkpoint is named.
 
     Args:
         records: of any kinds, in order; of several about one image or one score the later count. They are read one by

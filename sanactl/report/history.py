@@ -1,4 +1,4 @@
-"""The sections of a report that tell where things came from: lineage, commands, settings of the samples."""
+"""The sections of a report on lineage, commands and the settings of the samples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SECRET = re.compile(r"[-_](key|token|secret|password)$", re.IGNORECASE)
 
 @dataclass
 class Lineages:
-    """What the checkpoints of a report say of themselves, by name; `faults` tells why one says nothing."""
+    """The lineages of the checkpoints of a report, by name; `faults` has the reason where one is unknown."""
 
     entries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)

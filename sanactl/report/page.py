@@ -22,8 +22,7 @@ __all__ = [
     "with_interval",
 ]
 
-# A record's text may be a model's or a stranger's: the page may show images and styles of its own, and run
-# nothing.
+# A record's text may come from anyone: the page shows its own images and styles, and runs nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 STYLE = """

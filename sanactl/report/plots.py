@@ -1,6 +1,6 @@
-"""Every plot of sanactl, in one style: quiet axes, two or three colours that hold on light and dark ground.
+"""Every plot of sanactl, in one style, with colours that are clear on light and dark backgrounds.
 
-Figures are made without pyplot, so that nothing global changes and no window system is looked for. `to_svg`
+Figures are made without pyplot, so that no global state changes and no window system is needed. `to_svg`
 gives an SVG for a page: its ink is `currentColor` and its text is text, so it follows the page's font,
 colours and zoom.
 """

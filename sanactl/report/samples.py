@@ -31,7 +31,7 @@ _UNSHOWN = frozenset(("detections", "include", "exclude", "ranks"))
 
 
 def merge_images(records: Iterable[Record]) -> list[Record]:
-    """One record an image: what sampling, judging and scoring say of one path, put together."""
+    """One record for each image, with the fields of sampling, judging and scoring together."""
     merged: dict[str, Record] = {}
     for record in records:
         if record.get("kind") == "image":
@@ -40,7 +40,7 @@ def merge_images(records: Iterable[Record]) -> list[Record]:
 
 
 def add_image(merged: dict[str, Record], record: Record) -> None:
-    """Puts what a record says to what is known of its image; `merged` has images by their paths.
+    """Adds a record's fields to those of its image; `merged` has images by their paths.
 
     The ranks that judges gave are kept for each judge, as `ranks`: {judge: (rank, samples)}.
     """

@@ -1,4 +1,4 @@
-"""The sections of a report that draw and tabulate records; each is HTML, and says so where it has nothing."""
+"""The sections of a report with plots and tables of records, as HTML; one without records says so."""
 
 from __future__ import annotations
 

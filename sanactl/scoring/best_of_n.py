@@ -28,7 +28,7 @@ def expected_best_of_n(values: Sequence[float], scores: Sequence[float], n: int)
     order.
 
     Sorted by falling score, the image in place i (from 1) is the best of C(N - i, n - 1) of the C(N, n)
-    choices. Images of equal score are chosen between at random.
+    choices. Among images of equal score one is chosen at random.
 
     Args:
         values: of the N images, such as 1.0 where it is correct.
@@ -50,7 +50,7 @@ def expected_best_of_n(values: Sequence[float], scores: Sequence[float], n: int)
 
 
 def pass_at_n(correct: Sequence[bool] | Sequence[float], n: int) -> float:
-    """The chance that at least one of n of a prompt's N images is correct: a faultless judge's score."""
+    """The chance that at least one of n of a prompt's N images is correct: the score with a perfect judge."""
     right = [float(c) for c in correct]
     return expected_best_of_n(right, right, n)
 

@@ -1,4 +1,4 @@
-"""`filter`: image records in, those that pass out, unchanged."""
+"""`filter`: passes on the image records that meet conditions, unchanged."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Condition:
     """A condition on a record's fields: comparisons, `and`, `or`, `not`, as Python writes them, and nothing else.
 
     Names are fields, `a.b` is field b of a; values are numbers, "text", true, false, null and lists of these. A record
-    that lacks a field, or has null there, fails the comparison that names it. Nothing of the text is ever run as code.
+    that lacks a field, or has null there, fails the comparison that names it. The text is never run as code.
 
     Attributes:
         fields: those that it names.
 
     Raises:
-        UsageError: it is no such condition.
+        UsageError: the text is not such a condition.
     """
 
     def __init__(self, text: str) -> None:
@@ -70,7 +70,7 @@ class Condition:
         """Whether a record passes.
 
         Raises:
-            InputError: a field's value cannot be compared so.
+            InputError: a field's value cannot be compared in this way.
         """
         try:
             return bool(_truth(self._tree, record))
@@ -95,7 +95,7 @@ def _check(node: ast.expr) -> set[str]:
     """The fields that a condition names.
 
     Raises:
-        ValueError: it has something that a condition has not.
+        ValueError: it has a part that conditions do not allow.
     """
     if isinstance(node, ast.BoolOp):
         return set().union(*(_check(value) for value in node.values))
@@ -179,9 +179,9 @@ def filter_records(
         records: image records.
         conditions: all have to hold.
         correct: `correct` of `eval geneval` has to be true.
-        per_prompt: at most so many of a prompt, the first that come (the paper's training set has 10, section 3.3).
-        top: the so many of a prompt with the largest `by`, of equals the first; the stream is read to its end first, and
-            no more than these are held.
+        per_prompt: how many records of a prompt pass, the first that come (the paper's training set has 10, section 3.3).
+        top: how many records of a prompt pass, those with the largest `by`, of equals the first. The stream is read to
+            its end first, and no more than these are held.
         by: a field that is a number.
         count: called with "read" for every record and "passed" for one that passes.
 
@@ -235,7 +235,7 @@ class _Best:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{record.get('path')}: {self._by} is {str(value)[:60]!r}, no number")
+            raise InputError(f"{record.get('path')}: {self._by} is {str(value)[:60]!r}, not a number")
         group = self._groups.setdefault(_prompt(record), [])
         entry = (value, -self._count, record)
         if len(group) < self._most:

@@ -1,7 +1,7 @@
-"""Reads a picture of the built-in world: which shapes, in which colours, where, and how sure.
+"""Detects the objects of a picture of the built-in world: shapes, colours, boxes, scores.
 
-It is exact on the renderer's pictures and fair on a small model's: soft edges, noise, smears, touching
-objects, halves of the wrong colour. An object's mask is where its colour exceeds half of its contrast to the
+It is exact on the renderer's pictures, and made for those of a small model, too: soft edges, noise, smears, touching
+objects, objects of two colours. An object's mask is where its colour exceeds half of its contrast to the
 background; at a lower threshold the blur around a pale star fills its notches and makes it a diamond.
 """
 
@@ -19,7 +19,7 @@ from sanactl.shapes.color import color_distances, nearest_colors
 from sanactl.shapes.matching import match, sharpen
 from sanactl.shapes.vocabulary import COLORS, SHAPES
 
-# Part of what a score depends on: raise it with every change that can alter a detection.
+# Scores carry it: raise it with every change that can alter a detection.
 DETECTOR_VERSION = "shapes-1"
 
 Array = NDArray[np.float32]
@@ -33,7 +33,7 @@ FOREGROUND = 40.0
 MIN_AREA = 12.0
 # A pixel is core where it has this share of the strongest contrast nearby: the antialiased rim is not.
 CORE = 0.75
-# A second colour with less than this share of a piece's core is a blemish, not an object.
+# A second colour with less than this share of a piece's core is no object.
 MINOR_COLOR = 0.12
 # Pieces looked at, largest first; a scene has at most four.
 MAX_PIECES = 24
@@ -44,7 +44,7 @@ MIN_SIDE, MAX_PIXELS = 32, 1024 * 1024
 # 0.90 and more; warped by 0.5 px RMS 0.85 to 0.96, by 1 px 0.77 to 0.93; stretched by a half 0.68 to 0.78;
 # random blobs, halves and overlaps have a median of 0.6 to 0.75.
 FIT_MIDDLE, FIT_SLOPE = 0.79, 0.025
-# A clean object leads over the second shape by 0.10 and more; less than 0.05 is an in-between of two shapes.
+# A clean object's fit is 0.10 and more above that of the second shape; less than 0.05 is half-way between two shapes.
 CLEAR_LEAD = 0.05
 # Share of an object's pixels that have its colour's name, where the score is zero and where it is whole.
 PURITY_NONE, PURITY_WHOLE = 0.5, 0.9
@@ -177,7 +177,7 @@ def _parts(mask: Mask, minimum: float) -> list[Mask]:
 def _read(
     image: Array, share: Array, mask: Mask, window: tuple[slice, slice], size: tuple[int, int], minimum: float
 ) -> list[Detection]:
-    """The object of a mask; or several, where the mask is no shape but falls into some at its necks."""
+    """The object of a mask; or several, where the mask fits no shape, and its parts between narrow places do."""
     whole = _read_one(image, share, mask, window, size)
     if whole.score >= 0.5:
         return [whole]

@@ -1,8 +1,8 @@
 """Pictures with the faults of a small image model, for a judge to learn from before there are sampled images.
 
 A sampler draws shapes half-way between two, in two colours, faded, warped, merged, one too many or too few. Here the
-same is done to rendered scenes on purpose. What such a picture shows is for the detector to say, not for the scene
-that it began as.
+same is done to rendered scenes on purpose. The label of such a picture comes from the detector, not from the scene that
+was rendered.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["flawed_example"]
 Array = NDArray[np.float32]
 
 _COLOR_NAMES = tuple(COLORS)
-# How often an item gets a fault of its own, and what kind.
+# The probability that an item has a fault of its own, and the kinds.
 ITEM_FAULT = 0.45
 ITEM_FAULTS = ("morph", "morph", "twin", "two_colors", "fade", "stretch", "tint")
-# How often the scene's content is changed: the prompt then no longer fits.
+# The probability that the scene's content is changed, so that the prompt no longer fits.
 EDIT = 0.4
 
 
@@ -90,7 +90,7 @@ def _edit(items: tuple[Item, ...], rng: np.random.Generator) -> tuple[Item, ...]
 
 
 def _draw(image: Array, item: Item, rng: np.random.Generator) -> None:
-    """Lays one item on the image, with a fault of its own as often as `ITEM_FAULT`."""
+    """Draws one item on the image, with a fault of its own at the probability `ITEM_FAULT`."""
     size = image.shape[0]
     fault = ITEM_FAULTS[int(rng.integers(len(ITEM_FAULTS)))] if rng.random() < ITEM_FAULT else ""
     distance = outline(item.shape).distance
@@ -105,7 +105,7 @@ def _draw(image: Array, item: Item, rng: np.random.Generator) -> None:
     elif fault == "fade":
         opacity = float(rng.uniform(0.3, 0.95))
     elif fault == "twin":
-        # The same once more, grown together with the first: what becomes of two objects that were begun too near.
+        # The same object once more, merged with the first, as a sampler draws two objects that are too near.
         angle, far = rng.uniform(0, 2 * np.pi), item.size * rng.uniform(0.5, 1.6)
         x, y = (
             float(np.clip(v, 0.1, 0.9)) for v in (item.x + far * np.cos(angle), item.y + far * np.sin(angle))
@@ -134,7 +134,7 @@ def _lay(
     sy: float = 1.0,
     opacity: float = 1.0,
 ) -> None:
-    """Lays an outline's distance table on the image: stretched by `sx`, `sy`, in a colour [3] or colours [H, W, 3]."""
+    """Draws an outline from its distance table on the image: stretched by `sx`, `sy`, in a colour [3] or colours [H, W, 3]."""
     size = image.shape[0]
     # Pixel centres in the item's own units, looked up in its table (nearest: warp and blur follow).
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
@@ -150,7 +150,7 @@ def _lay(
 
 
 def _warp(image: Array, rng: np.random.Generator) -> Array:
-    """A smooth displacement of up to some pixels: crooked outlines."""
+    """A smooth displacement of a few pixels, which makes outlines uneven."""
     size = image.shape[0]
     cells = int(rng.integers(3, 9))
     amplitude = float(rng.uniform(0.2, 1.5)) * size / 64
@@ -164,7 +164,7 @@ def _warp(image: Array, rng: np.random.Generator) -> Array:
 
 
 def _smear(image: Array, rng: np.random.Generator) -> None:
-    """A soft blotch of some colour on the image."""
+    """A blurred spot of a random colour on the image."""
     size = image.shape[0]
     x, y, radius = rng.uniform(0, size), rng.uniform(0, size), rng.uniform(2, 8) * size / 64
     ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)

@@ -20,7 +20,7 @@ __all__ = ["agreement", "auc", "measure", "score_records", "selection"]
 
 
 def auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: how often a right image scores above a wrong one, ties half; NaN-free 0.5 without both."""
+    """Area under the ROC curve: how often a right image scores above a wrong one, ties counting half; 0.5 where one of the two kinds is missing."""
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:
         return 0.5

@@ -1,7 +1,7 @@
-"""The built-in judge's shape: a small LLaVA - vision tower, projector, language model - and its processor.
+"""The built-in judge's architecture: a small LLaVA (vision tower, projector, language model) and its processor.
 
 SaVILA is an NVILA of 2 B parameters (SANA-1.5, section 2.5): a vision tower whose patches are pooled, a two-layer
-projector, and a Qwen 2. This is the same in small, under transformers' own classes, so that
+projector, and a Qwen 2. This is a smaller model of the same kind, in transformers' own classes, so that
 `AutoModelForImageTextToText` and `AutoProcessor` load it like any other model.
 """
 
@@ -46,7 +46,7 @@ def build_tokenizer(sentences: Sequence[str], answers: Sequence[str]) -> PreTrai
 
     Args:
         sentences: the dialogue's fixed sentences. Each is a token of its own, which makes a dialogue 64 image tokens
-            and about 15 others, where its words would be 60; a sentence that never changes says no more than that.
+            and about 15 others; as words it would be 60. The sentences never change, so nothing is lost.
         answers: what the judge can answer.
     """
     from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
@@ -100,8 +100,8 @@ def judge_config(
     """A LLaVA with a FocalNet tower of two stages and a Qwen 2 of `text_layers` layers, both `width` wide.
 
     The tower reads 4-pixel patches that overlap and merges them two by two, each stage `vision_layers` deep. Its
-    convolutions know from the start that a star is a star wherever it stands: after 80 s on one core, it named 84 %
-    of the shapes in faulty pictures where a SigLIP of 8-pixel patches named 59 % (docs/log.md).
+    convolutions do not depend on where an object is: after 80 s on one core, it named 84 % of the shapes in faulty
+    pictures, where a SigLIP of 8-pixel patches named 59 % (docs/log.md).
     """
     from transformers import FocalNetConfig, LlavaConfig, Qwen2Config
 

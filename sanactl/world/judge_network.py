@@ -1,9 +1,9 @@
-"""The judge while it learns: the LLaVA, and linear heads that say what it has to see on the way to its answer.
+"""The judge in training: the LLaVA with linear heads for auxiliary losses.
 
-Trained on the answers alone, a small model stays at chance: one bit an image does not teach it what a star is. So
-every patch of the vision tower has to tell which object's centre it holds and what covers it, and the language model
-has to know at each noun how many of it there are, where the surest stands and in which colour. The heads are thrown
-away afterwards.
+Trained on the answers alone, a small model stays at chance: one bit an image does not teach it what a star is. So the
+heads predict, for every patch of the vision tower, the object whose centre it holds and what covers it, and for every
+noun of a prompt how many such objects there are, and where and in which colour the most confident one is. The heads are
+not saved.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sanactl.world.judge_questions import FACTS, UNKNOWN, Question
 
 __all__ = ["JudgeNetwork", "pixels"]
 
-# Of a patch: two thresholds of the score, shape and colour of the object centred there, its box, what covers it, and
-# where it lies itself, which a tower of convolutions has to infer from the edges.
+# Outputs of a patch: whether the score passes GenEval's two thresholds; shape, colour and box of the object centred there;
+# the shape and the colour that cover the patch; the patch's own row and column.
 _DENSE = {
     "score": 2,
     "shape": len(SHAPES),
@@ -38,7 +38,7 @@ _DENSE = {
     "row": GRID,
     "column": GRID,
 }
-# An object that the detector is this unsure of has no shape to be learned.
+# Objects with a lower score of the detector are left out: their shape is too uncertain to learn from.
 _NAMELESS = 0.05
 FACT_WEIGHT = 0.3
 
@@ -50,10 +50,10 @@ def pixels(views: Sequence[View]) -> torch.Tensor:
 
 
 class JudgeNetwork(nn.Module):
-    """A LLaVA with the heads of its apprenticeship.
+    """A LLaVA with the linear heads of the auxiliary losses.
 
     Args:
-        model: the judge to be.
+        model: the LLaVA to train.
         tokenizer: its tokenizer.
     """
 
@@ -78,7 +78,7 @@ class JudgeNetwork(nn.Module):
         return patches
 
     def dense_loss(self, patches: torch.Tensor, views: Sequence[View]) -> torch.Tensor:
-        """How badly the patches [B, 64, width] tell of the objects; a sum of cross-entropies and a box error."""
+        """The auxiliary loss of the patches [B, 64, width]: cross-entropies and a box error, summed."""
         out = dict(zip(_DENSE, self.dense(patches).float().split(list(_DENSE.values()), dim=-1), strict=True))
         rows = [np.column_stack([np.full(len(v.objects), i), v.objects]) for i, v in enumerate(views)]
         table = torch.from_numpy(np.concatenate(rows)).float()
@@ -112,9 +112,9 @@ class JudgeNetwork(nn.Module):
     def question_loss(
         self, patches: torch.Tensor, questions: Sequence[Sequence[Question]], own_weight: float = 1.0
     ) -> tuple[torch.Tensor, float]:
-        """The loss of the answers and of the facts before them.
+        """The loss of the answers, with the auxiliary loss of the facts at the nouns.
 
-        The image and the words before it are read once, all its questions after that.
+        The image and the text before it are computed once and shared by all questions about the image.
 
         Args:
             patches: [B, 64, width].
@@ -136,11 +136,11 @@ class JudgeNetwork(nn.Module):
         loss = (F.cross_entropy(logits, target, reduction="none") * weight).sum() / weight.sum()
         says_yes = logits[:, self.answers[0]] > logits[:, self.answers[1]]
         right = float((says_yes == (target == self.answers[0])).float().mean())
-        # Where the prompt has been read, the answer is due already; the words after it only carry it on.
+        # An auxiliary loss: the answer can be predicted at the prompt's last word already.
         early = self.right(hidden[-1][rows, last]).squeeze(-1).float()
         truth = torch.tensor([float(q.correct) for q in flat])
         loss = loss + 0.5 * F.binary_cross_entropy_with_logits(early, truth)
-        # One layer before the last, so that the answer can be made of them.
+        # Taken one layer before the last, so that the last layer can use them for the answer.
         facts = self.facts(hidden[self.layers - 1]).float().split(list(FACTS.values()), dim=-1)
         for name, values in zip(FACTS, facts, strict=True):
             labels = torch.full(ids.shape, UNKNOWN)

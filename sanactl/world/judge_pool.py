@@ -24,7 +24,7 @@ __all__ = ["NONE", "Pool", "View", "flawed_pool", "record_pool"]
 # Objects kept of an image, the most confident first, and the columns of each: score, shape, colour, box.
 OBJECTS = 8
 SCORE, SHAPE, COLOR, BOX = 0, 1, 2, slice(3, 7)
-# A patch is an object's if this share of it is.
+# An object covers a patch from this share of the patch's pixels on.
 COVERED = 0.3
 NONE = 0
 
@@ -49,7 +49,7 @@ class Pool:
         return len(self.records)
 
     def view(self, index: int, mirrored: bool) -> View:
-        """One image, as it is or mirrored left to right: all six shapes are symmetric, only places change."""
+        """One image, as it is or mirrored left to right. All six shapes are symmetric; only their places change."""
         image, objects, covered = self.images[index], self.objects[index], self.covered[index]
         objects = objects[objects[:, SCORE] > 0]
         if mirrored:

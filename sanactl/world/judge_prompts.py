@@ -1,7 +1,7 @@
-"""Prompts that are nearly right for a picture, and prompts that a picture happens to fit: what teaches a judge.
+"""Prompts for the training of a judge: some that a picture fits, and some that are wrong in one word.
 
-A judge that sees only the prompt that each image was made for learns what the sampler finds easy, and not to look.
-So each image is asked about in several prompts, of which each may differ from the truth in one word.
+A judge that sees each image with its own prompt alone learns which prompts the sampler finds easy, and does not look at
+the image. So each image is shown with several prompts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 _COLORS = tuple(COLORS)
 _COUNTS = tuple(str(n) for n in NUMBERS)
-# How often each task is asked about: what is hard to see more often.
+# The share of each task among the questions; tasks that are hard to see have a larger one.
 _TASK_WEIGHTS = np.array([0.06, 0.10, 0.30, 0.10, 0.28, 0.16])
 
 
@@ -98,7 +98,7 @@ def random_content(rng: np.random.Generator) -> tuple[str, Content]:
 
 
 def seen_content(objects: Sequence[tuple[str, str]], rng: np.random.Generator) -> tuple[str, Content] | None:
-    """A task and a content made of what a picture shows; the relation is left to chance.
+    """A task and a content made of what a picture shows; a relation is random.
 
     Args:
         objects: shape and colour of each object in the picture.
@@ -135,7 +135,7 @@ def near_miss(
 ) -> tuple[str, Content] | None:
     """The same content with one word changed, or two swapped; None where the change makes no prompt.
 
-    Half of the time the new shape or colour is one that the picture shows elsewhere, which is the harder to refuse.
+    In half of the cases the new shape or colour is one that the picture shows elsewhere, which is harder to tell apart.
     """
     parts = list(content)
     if tag in ("color_attr", "position") and rng.random() < 0.25:

@@ -1,4 +1,4 @@
-"""Questions about an image with their answers, and the facts that lead to each answer."""
+"""Questions about an image with their answers, and labels for the auxiliary loss at each noun."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from sanactl.world.judge_prompts import content_of, near_miss, random_content, s
 
 __all__ = ["FACTS", "UNKNOWN", "Question", "ask", "facts_at_words"]
 
-# What is to be known about a noun once it is read: how many of it are there by GenEval's two thresholds, and of the
-# most confident one its place and colour; at a second noun, how the first stands to it.
+# The labels at a noun: how many such objects there are above each of GenEval's two thresholds, the patch and the colour of
+# the most confident one, and at a second noun its relation to the first.
 _RELATION_SETS: tuple[tuple[str, ...], ...] = (
     (),
     *((r,) for r in RELATIONS),
@@ -57,7 +57,7 @@ class Question:
 def ask(view: View, count: int, rng: np.random.Generator) -> list[Question]:
     """`count` different questions about an image: its own prompt, then others, half of all of them with a yes.
 
-    Where an image admits too few of one answer, the other fills up.
+    Where an image has too few questions with one answer, questions with the other answer take their places.
     """
     found, seen = view.detected(), view.seen()
     chosen = [(view.record, bool(score_image(found, view.record)["correct"]))]
@@ -91,7 +91,7 @@ def _draw(
     *,
     right: bool,
 ) -> Record | None:
-    """A prompt that is likely `right` for the image (what is seen, as it stands) or likely wrong (one word changed)."""
+    """A prompt that is likely `right` for the image (made of what it shows) or likely wrong (one word changed)."""
     kind = rng.random()
     if right:
         drawn = own if kind < 0.1 else seen_content(seen, rng)

@@ -1,7 +1,7 @@
 """Trains the built-in world's judge: a small LLaVA that answers SaVILA's dialogue (SANA-1.5, section 2.5, appendix B).
 
 The labels are the detector's under GenEval's rules, as in the paper, and no prompt of the evaluation set occurs. What
-differs is the scale: the paper fine-tunes a model that can see; this one learns to see first.
+differs is the scale: the paper fine-tunes a pretrained vision-language model, this one is trained from random weights.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = ["new_judge", "train_judge"]
 
 # The share of the prompts of labelled records that is kept from training and measured at the end.
 HELD_OUT = 0.15
-# The share of a batch that is labelled records where there are any; the rest are faulty renderings, which keep the
-# judge from learning what this one sampler finds hard.
+# The share of labelled records in a batch, where there are any. The rest are faulty renderings, so that the judge does not
+# learn only the faults of one sampler.
 SAMPLED_SHARE = 0.6
 # Weight of an image's own prompt among its questions once images are sampled: it is what the judge will be asked.
 OWN_WEIGHT = 3.0
@@ -40,7 +40,7 @@ _HELD_OUT_RENDERED = 1000  # pictures for the measurement where there are no rec
 
 
 def new_judge(seed: int = 0, **sizes: int) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """A judge that knows nothing yet, and its processor; `sizes` are those of `judge_config`."""
+    """A judge with random weights, and its processor; `sizes` are those of `judge_config`."""
     import torch
     from transformers import LlavaForConditionalGeneration
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OracleJudge"]
 
-# Never quite sure, so that both logarithms are finite.
-_DOUBT = 1e-4
+# The smallest probability of an answer, so that both logarithms are finite.
+_LEAST = 1e-4
 
 
 class OracleJudge:
@@ -66,7 +66,7 @@ class OracleJudge:
             clauses = len(record["include"]) + len(record.get("exclude") or ())
             faults = result["reason"].count("\n") + 1
             p = 0.5 * (1 - min(faults, clauses) / (clauses + 1))
-        p = min(max(p, _DOUBT), 1 - _DOUBT)
+        p = min(max(p, _LEAST), 1 - _LEAST)
         return Verdict("yes" if result["correct"] else "no", math.log(p), math.log(1 - p))
 
 

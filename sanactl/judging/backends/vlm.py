@@ -1,4 +1,4 @@
-"""A judge from any image-text-to-text model of transformers: how likely its next word is yes, how likely no."""
+"""A judge from any image-text-to-text model of transformers, by the probability that its answer is yes or no."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class VlmJudge:
             raise InputError(
                 f"{name}: its processor has no chat template", hint="take an instruction-tuned model"
             )
-        # The next token comes after the last column, so that padding has to stand on the left.
+        # The next token follows the last column, so padding is on the left.
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -104,7 +104,7 @@ class VlmJudge:
             )
         with reading(f"{source} as a judge"):
             judge = cls(model, processor, source)
-            # Some models load and cannot answer the dialogue: better said now than at the first image.
+            # Some models load and cannot answer the dialogue: the error comes here and not at the first image.
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
         judge.identity["files"] = _files_of(Path(place))
         return judge
@@ -122,8 +122,9 @@ class VlmJudge:
 
         Returns:
             One verdict a pair. `yes_logprob` is the log-probability that the answer's first token is one of those
-            that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Neighbours in the
-            batch do not matter beyond the rounding of the dtype, nor do threads at all where the judge is small.
+            that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Other pairs of the
+            batch change it by the dtype's rounding at most; the number of threads does not change it where the judge
+            is small.
 
         Raises:
             InputError: the model gives NaN.
@@ -177,7 +178,7 @@ class VlmJudge:
             output = self.model.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
-            # Float64: a sure judge's log-probabilities differ only far behind the point.
+            # Float64: log-probabilities near 0 differ only in late digits.
             logprobs = torch.log_softmax(output.logits[0].double(), dim=-1)
             yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
             no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
@@ -187,7 +188,7 @@ class VlmJudge:
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:
-    """The ids with which an answer can begin: its spellings that are one token, with and without a space.
+    """The ids that an answer can begin with: its spellings that are one token, with and without a space.
 
     Raises:
         InputError: no spelling is a token of its own.
@@ -210,7 +211,7 @@ def _files_of(folder: Path) -> list[list[Any]]:
 
 
 def _place(source: str) -> str:
-    """The folder or Hub id to load; fails at once for a missing folder, for which transformers would ask the Hub."""
+    """The folder or Hub id to load. A missing folder fails here; transformers would look for it on the Hub."""
     path = user_path(source)
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sanactl.files.lfs import refuse_pointers
-from sanactl.model.guard import (
-    check_loaded,
-    check_size,
-    offline,
-    pin_attention,
-    read_config,
-    reading,
-    weight_files,
-)
-from sanactl.model.tensors import own_memory, steady_files
+from sanactl.model.guard import offline, read_config, reading, weight_files
+from sanactl.model.pretrained import load_checked, place_on
 
 __all__ = ["load_vlm"]
 
@@ -31,7 +22,7 @@ def load_vlm(
     Args:
         place: a folder with a config.json, or a Hub id.
         device, dtype: where and in what the model runs.
-        trust_remote_code: run the repository's own code, which may do and fetch what it likes.
+        trust_remote_code: run the repository's own code, which is not restricted in any way.
 
     Returns:
         The model and the processor.
@@ -53,42 +44,19 @@ def load_vlm(
             processor = AutoProcessor.from_pretrained(place, trust_remote_code=True)
             # The repository's own class may not know options of transformers.
             model = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype, trust_remote_code=True)
-            return _placed(model, device), processor
+            return place_on(model, device), processor
     with offline(folder), reading(what):
         model = _model(place, folder, dtype)
         processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
-        return _placed(model, device), processor
+        return place_on(model, device), processor
 
 
 def _model(place: str, folder: Path | None, dtype: torch.dtype) -> Any:
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     weights = None
     if folder is not None:
         read_config(folder)
         if any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin")):
             weights = weight_files(folder, "model")
-    config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-    pin_attention(config)
-    if weights is not None:
-        with torch.device("meta"):
-            built = AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
-        check_size(built, weights, f"{place}/config.json")
-    with steady_files(place) as mapped:
-        model, info = AutoModelForImageTextToText.from_pretrained(
-            place,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # `check_loaded` names the tensor
-            output_loading_info=True,
-            **mapped,
-        )
-    check_loaded(info, place)
-    return model
-
-
-def _placed(model: Any, device: torch.device) -> Any:
-    model = model.to(device)
-    own_memory(model)
-    return model
+    return load_checked(AutoModelForImageTextToText, place, weights, dtype)

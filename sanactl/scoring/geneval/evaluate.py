@@ -1,4 +1,4 @@
-"""`eval geneval`: image records in, the same with verdicts out, and scores with intervals at the end."""
+"""`eval geneval`: passes on image records with verdicts, then scores with intervals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def evaluate_geneval(
     yield geneval_record(seen, **about)
 
 
-# What the scores at the end are made from: a benchmark has tens of thousands of images, each with its boxes.
+# The fields that the scores at the end need. Other fields are not held: a benchmark has tens of thousands of images, each
+# with its boxes.
 _KEPT = frozenset(
     [
         "prompt_id",
@@ -111,7 +112,7 @@ _KEPT = frozenset(
 
 
 def _known(found: Record | None, detector: Detector) -> Record | None:
-    """A verdict that was kept, if it is one."""
+    """A verdict that was kept, or None where it is none of this detector."""
     fields = ("correct", "reason", "detector", "detections")
     if found is None or tuple(found) != fields or found["detector"] != detector.label:
         return None

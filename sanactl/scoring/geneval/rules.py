@@ -1,8 +1,8 @@
 """GenEval's rules: whether the objects found in an image are what its prompt asks for.
 
 The rules are those of the official `evaluation/evaluate_images.py` (Ghosh et al. 2023), reasons' wording
-included; they know nothing of how the objects were found. A detector brings `Detected` objects to them, and
-the label of the detector stands beside every score: the same image scores otherwise under another detector.
+included. They take the `Detected` objects of any detector. Every score names its detector, for the same image has another
+score under another detector.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASKS = ("single_object", "two_object", "counting", "colors", "position", "color
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
 
-# An object counts above this confidence; counting asks for more, for a spare detection is a miscount there.
+# An object counts above this confidence; counting needs a higher one, for there a false detection is an error.
 CONFIDENCE = 0.3
 CONFIDENCE_COUNTING = 0.9
 # Objects kept of a class, the most confident first.
@@ -65,7 +65,7 @@ def relations(a: Box, b: Box) -> list[str]:
     sizes = np.abs(corners[:, 1] - corners[:, 0])
     offset = centers[0] - centers[1]
     revised = np.maximum(np.abs(offset) - POSITION_TOLERANCE * (sizes[0] + sizes[1]), 0) * np.sign(offset)
-    # The official scorer's small print: offsets under 1e-3 px on both axes are none.
+    # As in the official scorer, offsets under 1e-3 px on both axes count as zero.
     if bool((np.abs(revised) < 1e-3).all()):
         return []
     dx, dy = revised / np.linalg.norm(offset)

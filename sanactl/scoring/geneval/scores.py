@@ -142,7 +142,7 @@ def scaling_curves(records: Iterable[Record]) -> dict[str, list[Record]]:
 
     Returns:
         {"judge": points, "oracle": points}, a point being {"at": n, "value", "ci"}. `judge` is the score of the image
-        with the highest judge_score, absent without such scores; `oracle` that of a judge who is never wrong; `ci` is
+        with the highest judge_score, absent without such scores; `oracle` that of a judge that is never wrong; `ci` is
         the 95 % interval over prompts, None below five prompts.
 
     Raises:

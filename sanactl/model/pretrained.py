@@ -1,0 +1,65 @@
+"""A transformers model from a folder or the Hub, with its weights checked against its config."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sanactl.model.guard import Weights, check_loaded, check_size, pin_attention
+from sanactl.model.tensors import own_memory, steady_files
+
+__all__ = ["load_checked", "place_on"]
+
+
+def load_checked(
+    auto_class: Any,
+    source: str,
+    weights: Weights | None,
+    dtype: torch.dtype,
+    options: Mapping[str, Any] | None = None,
+    **loading: Any,
+) -> Any:
+    """Loads a model without code of its repository.
+
+    Args:
+        auto_class: AutoModel, AutoModelForImageTextToText...
+        source: a folder or a Hub id.
+        weights: what the folder holds; None where that is not known before it is loaded.
+        dtype: of the model.
+        options: where to look, for config and weights (subfolder, revision).
+        **loading: more options of `from_pretrained` for the weights.
+
+    Raises:
+        InputError: the weights are not those of the config.
+    """
+    from transformers import AutoConfig
+
+    found = dict(options or {})
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False, **found)
+    pin_attention(config)
+    if weights is not None:
+        with torch.device("meta"):
+            built = auto_class.from_config(copy.deepcopy(config), trust_remote_code=False)
+        check_size(built, weights, f"{source}/config.json")
+    with steady_files(source) as mapped:
+        model, info = auto_class.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # `check_loaded` names the tensor
+            output_loading_info=True,
+            **{**found, **loading, **mapped},
+        )
+    check_loaded(info, source)
+    return model
+
+
+def place_on(model: Any, device: Any) -> Any:
+    """The model on a device, its tensors in memory of their own and no longer in the file."""
+    model = model.to(device)
+    own_memory(model)
+    return model
