@@ -32,7 +32,7 @@ def write_pipeline(
     target: str | os.PathLike[str],
     force: bool = False,
     *,
-    copy: bool = False,
+    link: bool = False,
     shard_size: str | int = SHARD_SIZE,
     progress: Progress = SILENT,
 ) -> Path:
@@ -42,8 +42,8 @@ def write_pipeline(
         plan: of the transformer, in the diffusers layout, with its components.
         target: the folder.
         force: replace it, if it holds nothing but a pipeline.
-        copy: copy the components, so that the folder can be moved to another machine; else they are symbolic links to
-            where they lie.
+        link: the components are symbolic links to where they lie. Such a folder is small, and whole on this machine only:
+            what is uploaded from it lacks them.
         shard_size: of the transformer.
         progress: told the bytes of the transformer.
 
@@ -90,10 +90,10 @@ def write_pipeline(
             sources.check()
             opened.close()
             for name, source in folders.items():
-                if copy:
-                    copy_folder(source, folder / name)
-                else:
+                if link:
                     (folder / name).symlink_to(os.path.realpath(source), target_is_directory=True)
+                else:
+                    copy_folder(source, folder / name)
             write_json(folder / "model_index.json", index)
     finally:
         progress.close()

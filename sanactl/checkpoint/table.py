@@ -39,6 +39,7 @@ class Checkpoint:
         headers: (file, header bytes' length) of each file, in order.
         stamps: state of each file when it was opened.
         notes: what a person should know of how it was opened.
+        given: what the user named as its components, where these are not its own.
     """
 
     ref: str
@@ -53,6 +54,7 @@ class Checkpoint:
     headers: tuple[tuple[Path, int], ...] = ()
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    given: str | None = None
 
     @property
     def name(self) -> str:

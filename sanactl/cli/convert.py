@@ -9,9 +9,10 @@ import typer
 
 from sanactl.cli.frame.options import (
     CheckpointArgument,
-    Copy,
+    ComponentsFrom,
     DryRun,
     Force,
+    Link,
     Output,
     Pipeline,
     Revision,
@@ -50,10 +51,11 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    components: ComponentsFrom = None,
     revision: Revision = None,
     dry_run: DryRun = False,
     pipeline: Pipeline = False,
-    copy: Copy = False,
+    link: Link = False,
     shard_size: ShardSize = "5GB",
     output: Output = None,
     force: Force = False,
@@ -68,6 +70,7 @@ def convert(
 
     Between formats no value is computed: there and back is the same file, byte for byte.
     """
+    from sanactl.checkpoint.given import with_components
     from sanactl.checkpoint.locate import read_json
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.streams import find_checkpoint
@@ -86,6 +89,8 @@ def convert(
         )
     else:
         parent, _ = find_checkpoint(checkpoint, revision=revision, native=True, builtin=False)
+    if components:
+        parent = with_components(parent, components)
     name = natural_name(f"{parent.name}-{dtype}" if dtype else parent.name, pipeline=pipeline)
     if output is None and parent.path.absolute() == Path(name).absolute():
         raise UsageError(
@@ -93,4 +98,4 @@ def convert(
             hint="-o names another format (name.pth, folder/), --dtype another dtype",
         )
     job = Job(plan_convert(parent, output or Path(name), dtype), name)
-    execute("convert", parent, [job], Writing(output, force, dry_run, shard_size, pipeline, copy))
+    execute("convert", parent, [job], Writing(output, force, dry_run, shard_size, pipeline, link))

@@ -7,7 +7,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import BatchSize, CheckpointArgument, Device, Force, Output, Revision, Seed
+from sanactl.cli.frame.options import (
+    BatchSize,
+    CheckpointArgument,
+    ComponentsFrom,
+    Device,
+    Force,
+    Output,
+    Revision,
+    Seed,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -58,6 +67,7 @@ def encode(
     ] = "1GB",
     seed: Seed = 0,
     device: Device = None,
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     force: Force = False,
@@ -85,7 +95,11 @@ def encode(
     if output is not None:
         check_folder(output)
     found, piped = find_checkpoint(
-        checkpoint, revision=revision, also=("image",) if data in (None, "-") else ()
+        checkpoint,
+        revision=revision,
+        also=("image",) if data in (None, "-") else (),
+        native=True,
+        components=components,
     )
     records = [r for r in piped if r["kind"] == "image"]
     if data == "-" and not records:

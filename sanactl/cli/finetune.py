@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from sanactl.cli import finetune_options as option
-from sanactl.cli.frame.options import CheckpointArgument, Force, Output, Revision, Seed
+from sanactl.cli.frame.options import CheckpointArgument, ComponentsFrom, Force, Output, Revision, Seed
 from sanactl.data.settings import DataSettings
 from sanactl.training.settings import SCALINGS, SCHEDULES, FinetuneSettings
 
@@ -55,6 +55,7 @@ def finetune(
     tracker: option.Tracker = DEFAULTS.tracker,
     resume: option.Resume = DEFAULTS.resume,
     seed: Seed = 0,
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     force: Force = False,
@@ -69,7 +70,7 @@ def finetune(
     """
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.render import show_checkpoints
-    from sanactl.cli.frame.run import Invocation, checkpoint_record
+    from sanactl.cli.frame.run import Invocation, checkpoint_record, given_key
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.data import open_training_data
     from sanactl.errors import InputError, OutputExistsError
@@ -91,7 +92,11 @@ def finetune(
         _check_choice("--scheme", scheme, SCHEMES)
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
-        checkpoint, revision=revision, also=("image",) if None in (checkpoint, data) or data == "-" else ()
+        checkpoint,
+        revision=revision,
+        also=("image",) if None in (checkpoint, data) or data == "-" else (),
+        native=True,
+        components=components,
     )
     images = [r for r in piped if r["kind"] == "image"]
     if images and data not in (None, "-"):
@@ -162,6 +167,7 @@ def finetune(
         run.uses(taught_by)
     run.key(
         digest=found.digest,
+        **given_key(found),
         data=source.identity,
         settings=settings.deciding(),
         **({"teacher": taught_by.digest} if taught_by else {}),

@@ -8,9 +8,10 @@ import typer
 
 from sanactl.cli.frame.options import (
     CheckpointArgument,
-    Copy,
+    ComponentsFrom,
     DryRun,
     Force,
+    Link,
     Output,
     Pipeline,
     Revision,
@@ -107,8 +108,9 @@ def grow(
     ] = False,
     dry_run: DryRun = False,
     pipeline: Pipeline = False,
-    copy: Copy = False,
+    link: Link = False,
     shard_size: ShardSize = "5GB",
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     force: Force = False,
@@ -133,7 +135,7 @@ def grow(
 
     if to is None and not qk_norm:
         raise UsageError("grow needs --to, the number of blocks", hint="for example --to 60")
-    parent, _ = find_checkpoint(checkpoint, revision=revision, native=True)
+    parent, _ = find_checkpoint(checkpoint, revision=revision, native=True, components=components)
     if to is None:
         plan = plan_qk_norm(parent)
     else:
@@ -160,7 +162,7 @@ def grow(
         "grow",
         parent,
         [Job(plan, natural_name(stem, pipeline=pipeline))],
-        Writing(output, force, dry_run, shard_size, pipeline, copy, verify),
+        Writing(output, force, dry_run, shard_size, pipeline, link, verify),
         seed=seed,
         notes=notes,
     )

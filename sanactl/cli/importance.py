@@ -9,6 +9,7 @@ import typer
 from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
+    ComponentsFrom,
     Device,
     Dtype,
     Force,
@@ -41,6 +42,7 @@ def importance(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     force: Force = False,
@@ -56,7 +58,7 @@ def importance(
     from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_file
     from sanactl.cli.frame.render import show_blocks
-    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.errors import UsageError
     from sanactl.files.atomic import check_target
@@ -69,7 +71,9 @@ def importance(
     run = Invocation("importance", seed=seed)
     checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
     also = () if typed else prompts_wanted(prompts, checkpoint)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=also)
+    found, piped = find_checkpoint(
+        checkpoint, revision=revision, also=also, native=True, components=components
+    )
     target = output or Path(f"{found.name}.importance.jsonl")
     if is_first_process():
         check_file(target, "records", force=True)  # one from the same run may be there
@@ -88,7 +92,14 @@ def importance(
     texts = [r["prompt"] for r in records]
     run.uses(found)
     run.uses(source)
-    run.key(digest=found.digest, prompts=texts, settings=asdict(settings), seed=seed, dtype=str(kind))
+    run.key(
+        digest=found.digest,
+        **given_key(found),
+        prompts=texts,
+        settings=asdict(settings),
+        seed=seed,
+        dtype=str(kind),
+    )
     there = run.made_before(target, force=force)
     if plot is not None and there and plot.exists():
         plot = None  # drawn by that run

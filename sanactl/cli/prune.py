@@ -9,9 +9,10 @@ import typer
 
 from sanactl.cli.frame.options import (
     CheckpointArgument,
-    Copy,
+    ComponentsFrom,
     DryRun,
     Force,
+    Link,
     Output,
     Pipeline,
     Revision,
@@ -98,8 +99,9 @@ def prune(
     ] = 0,
     dry_run: DryRun = False,
     pipeline: Pipeline = False,
-    copy: Copy = False,
+    link: Link = False,
     shard_size: ShardSize = "5GB",
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     force: Force = False,
@@ -121,7 +123,7 @@ def prune(
 
     if output is not None and keep is not None and "," in keep:
         raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o out")
-    parent, records = find_checkpoint(checkpoint, revision=revision, native=True)
+    parent, records = find_checkpoint(checkpoint, revision=revision, native=True, components=components)
     asked = {"--keep": keep, "--params": params, "--bytes": size, "--blocks": blocks, "--drop": drop}
     protect = (protect_head, protect_tail)
     choices, file = choose(parent, records, importance, asked, protect=protect, span=span)
@@ -130,5 +132,5 @@ def prune(
         name = natural_name(f"{parent.name}-d{len(choice.kept)}", pipeline=pipeline)
         jobs.append(Job(plan_prune(parent, choice.kept), name, choice.as_fields()))
         tell(choice)
-    writing = Writing(output, force, dry_run, shard_size, pipeline, copy)
+    writing = Writing(output, force, dry_run, shard_size, pipeline, link)
     execute("prune", parent, jobs, writing, inputs=[] if file is None else [file])

@@ -11,6 +11,7 @@ import typer
 from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
+    ComponentsFrom,
     Device,
     Dtype,
     FlowShift,
@@ -61,6 +62,7 @@ def sample(
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
     sheet: Sheet = None,
@@ -85,7 +87,7 @@ def sample(
     )
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
-    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.loading import dtype_warning, resolve_dtype
@@ -100,7 +102,9 @@ def sample(
         check_folder(output, parents=True)
     checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
     also = () if typed else prompts_wanted(prompts, checkpoint)
-    found, piped = find_checkpoint(checkpoint, revision=revision, also=also)
+    found, piped = find_checkpoint(
+        checkpoint, revision=revision, also=also, native=True, components=components
+    )
     records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="demo")
     records = spread(records, limit)
     settings = sampling_settings(
@@ -122,6 +126,7 @@ def sample(
     run.uses(source)
     run.key(
         digest=found.digest,
+        **given_key(found),
         prompts=wanted["prompts"],
         count=count,
         settings=asdict(settings),

@@ -35,7 +35,10 @@ def component_identity(checkpoint: Checkpoint, part: str) -> dict[str, str]:
     """
     entry = checkpoint.components.get(part)
     if entry is None:
-        raise InputError(f"{checkpoint.path}: names no {part}", hint="give a whole pipeline folder")
+        raise InputError(
+            f"{checkpoint.path}: names no {part}",
+            hint="--components FOLDER|HUB-ID names the pipeline that it belongs to",
+        )
     known = {key: str(entry[key]) for key in ("source", "subfolder", "revision") if entry.get(key)}
     folder = cached_component(checkpoint, entry)
     if folder is not None:

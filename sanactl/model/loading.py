@@ -12,6 +12,7 @@ import torch
 from sanactl.checkpoint.components import component_source
 from sanactl.checkpoint.config import CONFIG_DEFAULTS
 from sanactl.checkpoint.copy import Sources
+from sanactl.checkpoint.given import published_components
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError, UsageError
 from sanactl.files.dtypes import WEIGHT_DTYPES, find_dtype
@@ -156,7 +157,7 @@ def load_components(
         if entry is None:
             raise InputError(
                 f"{checkpoint.path}: names no {part}",
-                hint="give a whole pipeline folder, or a checkpoint written by sanactl",
+                hint=_components_hint(checkpoint),
             )
         source, options = component_source(checkpoint, entry)
         try:
@@ -174,6 +175,13 @@ def load_components(
             hint="name the VAE that it was trained with",
         )
     return found
+
+
+def _components_hint(checkpoint: Checkpoint) -> str:
+    known = published_components(checkpoint.config)
+    if known is None:
+        return "--components FOLDER|HUB-ID names the pipeline that it belongs to"
+    return f"--components {known} takes those of the published pipeline"
 
 
 def quiet_libraries() -> None:

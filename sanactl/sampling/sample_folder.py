@@ -68,8 +68,14 @@ def folder_settings(
         "seed": seed,
         "dtype": str(dtype),
         **asdict(settings),
+        **_given(checkpoint),
         "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
     }
+
+
+def _given(checkpoint: Checkpoint) -> dict[str, str]:
+    """Components that are not the checkpoint's own make other images."""
+    return {} if checkpoint.given is None else {"components": checkpoint.given}
 
 
 @contextlib.contextmanager
@@ -279,7 +285,12 @@ class SampleFolder:
             self._common["instruction"] = (
                 "sha256:" + hashlib.sha256(settings.instruction.encode()).hexdigest()[:16]
             )
-        self._function = {"digest": checkpoint.digest, "dtype": str(dtype), **asdict(settings)}
+        self._function = {
+            "digest": checkpoint.digest,
+            "dtype": str(dtype),
+            **asdict(settings),
+            **_given(checkpoint),
+        }
 
     def __len__(self) -> int:
         return len(self.prompts) * self.count

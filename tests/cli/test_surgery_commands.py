@@ -106,7 +106,7 @@ def test_importance_of_the_pipe_is_named_in_the_journal(place: Path, sanactl: Pr
         (["--bytes", "1KB"], "not even one block"),
         (["--params", "1Q"], "1.6B"),
         (["--keep", "3", "--pipeline", "-o", "x.st"], "--pipeline writes a folder"),
-        (["--keep", "3", "--copy"], "--copy goes with --pipeline"),
+        (["--keep", "3", "--link"], "--link goes with --pipeline"),
     ],
 )
 def test_impossible_pruning(deep: Path, sanactl: Program, options: list[str], says: str) -> None:

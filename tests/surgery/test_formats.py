@@ -119,7 +119,7 @@ def test_a_pipeline_folder_draws_what_its_parent_draws(
 ) -> None:
     """Converted, and grown by blocks that are the identity: SanaPipeline gives the same image, bit for bit."""
     monkeypatch.chdir(tmp_path)
-    copy = ["--copy"] if components == "copies" else []
+    link = ["--link"] if components == "links" else []
     assert (
         main(
             [
@@ -130,14 +130,14 @@ def test_a_pipeline_folder_draws_what_its_parent_draws(
                 "--drop-last",
                 "0",
                 "--pipeline",
-                *copy,
+                *link,
                 "-o",
                 "deep",
             ]
         )
         == 0
     )
-    assert (tmp_path / "deep" / "vae").is_symlink() == (not copy)
+    assert (tmp_path / "deep" / "vae").is_symlink() == bool(link)
     assert torch.equal(draw(tmp_path / "deep"), draw(formats / "x-pipeline"))
     assert main(["prune", "deep", "--blocks", "0-2", "--pipeline", "-o", "back"]) == 0
     assert torch.equal(draw(tmp_path / "back"), draw(formats / "x-pipeline"))

@@ -12,7 +12,7 @@ from sanactl.files.dtypes import WEIGHT_DTYPES
 __all__ = [
     "BatchSize",
     "CheckpointArgument",
-    "Copy",
+    "ComponentsFrom",
     "Device",
     "DryRun",
     "Dtype",
@@ -21,6 +21,7 @@ __all__ = [
     "GuidanceScale",
     "Height",
     "Instruction",
+    "Link",
     "Negative",
     "Output",
     "Pipeline",
@@ -204,6 +205,16 @@ Instruction = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+ComponentsFrom = Annotated[
+    Optional[str],
+    typer.Option(
+        "--components",
+        metavar="FOLDER|HUB-ID",
+        help="The pipeline that text encoder, tokenizer, autoencoder and scheduler come from. "
+        "Default: those that the checkpoint names.",
+        show_default=False,
+    ),
+]
 Revision = Annotated[
     Optional[str],
     typer.Option(
@@ -253,9 +264,11 @@ Pipeline = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Copy = Annotated[
+Link = Annotated[
     bool,
     typer.Option(
-        "--copy", help="With --pipeline: copy the components, in place of links.", rich_help_panel=OUTPUT
+        "--link/--copy",
+        help="With --pipeline: links to the components in place of copies. A folder with links cannot be uploaded.",
+        rich_help_panel=OUTPUT,
     ),
 ]

@@ -32,7 +32,7 @@ from sanactl.records.records import Record, dumps, load_records
 if TYPE_CHECKING:
     from sanactl.report.sheet import ContactSheet
 
-__all__ = ["Invocation", "checkpoint_record"]
+__all__ = ["Invocation", "checkpoint_record", "given_key"]
 
 # Kinds of outputs that are told at the end; commands with other outputs have words of their own.
 _TOLD = ("checkpoint", "block", "image", "score", "judge")
@@ -53,6 +53,11 @@ def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
         "parameters": checkpoint.num_parameters,
         "bytes": checkpoint.nbytes,
     }
+
+
+def given_key(checkpoint: Checkpoint) -> dict[str, str]:
+    """What `--components` adds to a run's key: nothing where the checkpoint has its own."""
+    return {} if checkpoint.given is None else {"components": checkpoint.given}
 
 
 def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from sanactl.checkpoint.builtin import asset
+from sanactl.checkpoint.given import with_components
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.stdout import silence_stdout, write_line
@@ -164,6 +165,7 @@ def find_checkpoint(
     also: tuple[str, ...] = (),
     native: bool = False,
     builtin: bool = True,
+    components: str | None = None,
 ) -> tuple[Checkpoint, list[Record]]:
     """The checkpoint to work on, and the records that came with it through the pipe.
 
@@ -177,11 +179,19 @@ def find_checkpoint(
         also: kinds of records that are wanted besides.
         native: whether files in SANA's native layout will do.
         builtin: whether the built-in base will do where nothing else is there.
+        components: of --components; see `sanactl.checkpoint.given`.
 
     Raises:
         UsageError: nothing is there, and the built-in base will not do.
         InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
     """
+    found, records = _found(argument, revision, also, native, builtin)
+    return (with_components(found, components) if components else found), records
+
+
+def _found(
+    argument: str | None, revision: str | None, also: tuple[str, ...], native: bool, builtin: bool
+) -> tuple[Checkpoint, list[Record]]:
     # A line of GenEval's metadata has no kind, and is a prompt as it stands.
     untold = "prompt" if "prompt" in also else None
     if argument is not None and not is_stdin(argument):

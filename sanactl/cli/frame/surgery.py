@@ -14,7 +14,7 @@ from sanactl.checkpoint.pipeline import write_pipeline
 from sanactl.checkpoint.target import target_kind, target_layout
 from sanactl.checkpoint.write import Plan, parse_size, write_checkpoints
 from sanactl.cli.frame.render import show_checkpoints
-from sanactl.cli.frame.run import Invocation, checkpoint_record
+from sanactl.cli.frame.run import Invocation, checkpoint_record, given_key
 from sanactl.cli.frame.streams import note
 from sanactl.cli.render_plan import show_plan
 from sanactl.errors import SanactlError, UsageError
@@ -49,7 +49,7 @@ class Writing:
         dry_run: show the plans and write nothing.
         shard_size: largest shard of a folder ("5GB").
         pipeline: write a whole pipeline folder.
-        copy: copy the components into it rather than link them.
+        link: put links to the components into it rather than copies.
         verify: run parent and child, and tell how far they are apart.
     """
 
@@ -58,13 +58,13 @@ class Writing:
     dry_run: bool = False
     shard_size: str = "5GB"
     pipeline: bool = False
-    copy: bool = False
+    link: bool = False
     verify: bool = False
 
     def check(self) -> None:
         """Raises UsageError for options that do not go together."""
-        if self.copy and not self.pipeline:
-            raise UsageError("--copy goes with --pipeline")
+        if self.link and not self.pipeline:
+            raise UsageError("--link goes with --pipeline")
         if self.verify and self.dry_run:
             raise UsageError(
                 "--verify runs the checkpoint that is written, and --dry-run writes none",
@@ -75,7 +75,7 @@ class Writing:
         """What beside the plan decides the bytes of a target of this kind."""
         if kind != "folder":
             return None
-        return {"shard_size": self.shard_size, "pipeline": (self.copy,) if self.pipeline else None}
+        return {"shard_size": self.shard_size, "pipeline": (self.link,) if self.pipeline else None}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _write(outputs: Sequence[_Output], writing: Writing, progress: Progress) -> 
     size, force = writing.shard_size, writing.force
     if writing.pipeline:
         for plan, target in jobs:
-            write_pipeline(plan, target, force, copy=writing.copy, shard_size=size, progress=progress)
+            write_pipeline(plan, target, force, link=writing.link, shard_size=size, progress=progress)
     elif jobs:
         write_checkpoints(jobs, force, shard_size=size, progress=progress)
 
@@ -198,7 +198,7 @@ def _set_key(output: _Output, parent: Checkpoint, writing: Writing) -> None:
     lineage = output.job.plan.lineage
     done = lineage[-1] if lineage else None
     kind = target_kind(output.target)
-    output.run.key(digest=parent.digest, done=done, kind=kind, form=writing.form(kind))
+    output.run.key(digest=parent.digest, done=done, kind=kind, **given_key(parent), form=writing.form(kind))
 
 
 def _verified(parent: Checkpoint, child: Checkpoint, plan: Plan) -> Record:
