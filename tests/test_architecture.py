@@ -80,7 +80,6 @@ def test_imports_point_down(layer: str) -> None:
     assert not wrong
 
 
-@pytest.mark.xfail(strict=False, reason="circles and long signatures are being mended")
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert drawing.circles(drawing.graph(ROOT.parent)) == []
     assert drawing.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
@@ -105,7 +104,6 @@ def is_table_of_options(function: ast.FunctionDef) -> bool:
     return any(".command" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
-@pytest.mark.xfail(strict=False, reason="circles and long signatures are being mended")
 def test_functions_take_at_most_eight_parameters() -> None:
     many = []
     for name, path in MODULES.items():
