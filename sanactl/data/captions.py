@@ -145,7 +145,7 @@ def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:
-    """What stands in a column, or in field b.c of column a; the longest name that is there is the column's."""
+    """The cell of a column, or field b.c of column a; of several possible columns the one with the longest name."""
     if column in row:
         return row[column]
     parts = column.split(".")

@@ -28,7 +28,7 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 @dataclass
 class Shard:
-    """What became of some rows.
+    """The result of encoding some rows.
 
     Attributes:
         tensors: `latents`, `text` and `shapes`.

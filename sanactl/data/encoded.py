@@ -63,7 +63,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """The folder's index, checked as far as it goes: {"format", "settings", "key", "complete", ...}.
 
     Raises:
-        InputError: it cannot be read, or is none of sanactl's.
+        InputError: it cannot be read, or is not one of sanactl's.
     """
     path = folder / INDEX
     try:

@@ -33,7 +33,7 @@ _HINT = 'a line is {"file_name": "0001.png", "text": "..."}'
 
 @dataclass(frozen=True)
 class Row:
-    """What a metadata file says of an image: the `where` for errors, the image's name beside it, its other columns."""
+    """A row of a table: its file and line for errors (`where`), the image's name, and the other columns."""
 
     where: str
     file_name: str
@@ -243,7 +243,7 @@ class ImageNames:
     def find(self, row: Row, folder: str) -> str | None:
         """The file's path below the root; None where there is no such file.
 
-        "./a.png", "x/../a.png" and, where a file is called so, "x\\a.png" name a file like any other spelling. One
+        "./a.png" and "x/../a.png" name a.png; "x\\a.png" names x/a.png, unless there is a file of that very name. One
         that is written in Unicode's other normal form (as macOS writes names) is found, too.
 
         Args:

@@ -222,5 +222,5 @@ def fit(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def _multiple_of(height: int, width: int) -> int:
-    """Pixels that a bucket's sides are multiples of where nobody says: SANA's 32, the built-in world's 8 below 256."""
+    """Pixels that a bucket's sides are multiples of by default: SANA's 32, below 256 pixels the built-in world's 8."""
     return 32 if min(height, width) >= 256 else 8

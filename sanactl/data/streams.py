@@ -77,8 +77,8 @@ class DatasetStream:
 class StreamTable:
     """A stream by number.
 
-    Row n is the nth example of the stream, so whoever begins anywhere (a resumed run) reads up to there, and every
-    process of several reads all of it; skipped ones are not decoded.
+    Row n is the nth example of the stream. So a resumed run reads up to where it begins, and each of several processes
+    reads all of it; examples that are not its own are not decoded.
 
     Args:
         stream: where the examples come from.
