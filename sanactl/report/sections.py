@@ -32,8 +32,9 @@ __all__ = ["curves_section", "importance_section", "newest", "scores_section", "
 Record = dict[str, Any]
 # The steps of a training run are score records, too; they have a section of their own.
 _STEP = "train_loss"
-# What a score was measured with and on: scores that differ in one of these are different scores.
-_MEANS = ("detector", "detector_digest", "model", "model_digest", "protocol", "selection", "judge", "prompts")
+# What a score was measured with and on, for its label, and the rest: scores that differ in one are different scores.
+_MEANS = ("detector", "model", "selection", "judge")
+_KEY = ("metric", "checkpoint", "digest", *_MEANS, "detector_digest", "model_digest", "prompts")
 # The fields that a table has in other columns, or that are of no use to a person.
 _UNSHOWN = (
     "kind",
@@ -81,9 +82,12 @@ def _distinct(records: Sequence[Record], fields: Sequence[str]) -> list[str]:
 
 def newest(scores: Sequence[Record]) -> list[Record]:
     """Of scores of the same thing by the same means, the last: scoring again replaces."""
+    keys = [repr([record.get(f) for f in _KEY]) for record in scores]
+    # A score of an earlier version does not name its protocol: the same measurement's replaces it.
+    protocols = {key: r["protocol"] for key, r in zip(keys, scores, strict=True) if r.get("protocol")}
     kept: dict[str, Record] = {}
-    for record in scores:
-        key = repr([record.get(f) for f in ("metric", "checkpoint", "digest", *_MEANS)])
+    for key, record in zip(keys, scores, strict=True):
+        key += str(record.get("protocol") or protocols.get(key))
         kept.pop(key, None)
         kept[key] = record
     return list(kept.values())

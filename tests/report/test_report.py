@@ -374,3 +374,19 @@ def test_importance_charts_stand_alone(tmp_path):
     with pytest.raises(InputError, match="without a number"):
         plot_importance([{"checkpoint": "a", "block": 0}], tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()
+
+
+def test_scoring_again_replaces_a_score_of_an_earlier_version(tmp_path):
+    """The older shape has the same checkpoint and detector, and no protocol; another protocol is another score."""
+    old = {"kind": "score", "metric": "geneval", "overall": 0.25, "ci": [0.1, 0.4], "checkpoint": "a.st"}
+    old["tasks"] = {"colors": {"score": 0.25, "ci": [0.1, 0.4], "images": 8}}
+    new = {"kind": "score", "metric": "geneval", "value": 0.75, "ci": [0.6, 0.9], "checkpoint": "a.st"}
+    new |= {"protocol": "rules", "tasks": {"colors": {"value": 0.75, "ci": None, "images": 8}}}
+
+    def shown(*records):
+        text = build_report(records, None, tmp_path / "page.html", force=True).read_text(encoding="utf-8")
+        return [value in Page(text).text for value in ("0.250 0.10 to 0.40", "0.750 0.60 to 0.90", "0.875")]
+
+    assert shown(old) == [True, False, False]
+    assert shown(old, new) == [False, True, False]
+    assert shown(old, new, {**new, "protocol": "other rules", "value": 0.875}) == [False, True, True]
