@@ -1,4 +1,4 @@
-"""The components of a pipeline beside the transformer - text encoder, tokenizer, VAE, scheduler - and where they lie.
+"""The components of a pipeline beside the transformer - text encoder, tokenizer, VAE, scheduler - and where to find them.
 
 A checkpoint names each as {"source", "subfolder", "revision"}. A source is `builtin:shapes`, a path, or a Hub id.
 """
@@ -32,7 +32,7 @@ COMPONENTS = ("text_encoder", "tokenizer", "vae", "scheduler")
 def resolve_components(
     components: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Components with every local path made absolute; `folder` is the one that the checkpoint lies in."""
+    """Components with every local path made absolute; `folder` is the checkpoint's."""
     return {
         name: {**entry, "source": _resolve(entry["source"], folder)} for name, entry in components.items()
     }

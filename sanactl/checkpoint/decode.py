@@ -26,7 +26,7 @@ _Check = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Stored:
-    """What a header says beside its tensors; everything is absent in a header of other programs.
+    """What a header holds beside its tensors. Headers of other programs have none of it.
 
     Attributes:
         config: of the transformer, as it stands (`check_config` checks it), or None.

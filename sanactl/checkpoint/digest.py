@@ -30,7 +30,7 @@ def content_digest(
     tensors: Mapping[str, TensorRef],
     hashes: Mapping[str, bytes],
 ) -> str:
-    """ "sha256:..." of a checkpoint's content; `hashes` as of `hash_tensors`."""
+    """ "sha256:..." of a checkpoint's content; `hashes` come from `hash_tensors`."""
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     said = {key: value for key, value in metadata.items() if key not in _OF_THE_FORM}
     digest = hashlib.sha256(f"sanactl 2\n{compact_json(known)}\n{compact_json(said)}\n".encode())

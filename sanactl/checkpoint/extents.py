@@ -1,4 +1,4 @@
-"""What a planned file consists of: extents that are copied or computed, cut into the pieces that are done at a time."""
+"""The parts of a planned file: extents that are copied or computed, cut into pieces that are written one at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Extent = Copied | Computed
 def extents_of(
     tensors: Sequence[tuple[str, PlannedTensor]], places: Mapping[str, TensorInfo]
 ) -> Iterator[Extent]:
-    """Everything but zeros in the order of the target's bytes; copies of neighbours that stay neighbours are one."""
+    """Everything but zeros, in the order of the target's bytes. Adjacent copies of adjacent sources are one extent."""
     pending: Copied | None = None
     for name, tensor in tensors:
         at = places[name].offset

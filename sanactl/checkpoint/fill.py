@@ -135,7 +135,7 @@ def fill_files(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What one thread does at a time: copy or compute extents of a file, or let it share one with its source."""
+    """One piece of work for a thread: copy or compute extents of a file, or share one with its source."""
 
     file: OutputFile
     extents: Sequence[Extent]

@@ -54,7 +54,7 @@ class Located:
 
 
 def read_json(path: Path, *, constants: bool = False) -> dict[str, Any]:
-    """Read a JSON object from a file of sane size; `constants` as of `parse_json`.
+    """Read a JSON object from a file of limited size; `constants` as for `parse_json`.
 
     Raises:
         InputError: it cannot be read, or is not that.

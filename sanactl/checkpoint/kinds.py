@@ -1,4 +1,4 @@
-"""What a file holds, told by its tensors' names or a config's numbers: for people, in messages and in `inspect`."""
+"""Guess what a file holds, from its tensors' names or a config's numbers, for messages and for `inspect`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
 
 
 def guess_kind(names: Iterable[str]) -> str | None:
-    """One clause on what a file with these tensor names seems to be, or None where nothing tells."""
+    """A clause that says what a file with these tensor names seems to be, or None if the names do not tell."""
     names = list(names)
     for pattern, kind in _KINDS:
         search = re.compile(pattern).search

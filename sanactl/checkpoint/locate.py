@@ -1,4 +1,4 @@
-"""From what the user names - a file, a folder, a whole pipeline, a Hub id - to the safetensors files to open."""
+"""Find the safetensors files to open for what the user names: a file, a folder, a whole pipeline, a Hub id."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def locate(
 
 
 def local_path(text: str) -> Path:
-    """The path that a name stands for: as it is where that exists, else with ~ for the home folder.
+    """The path that a name means: the name itself if it exists, else with ~ as the home folder.
 
     Raises:
         InputError: a name that no path can have.

@@ -1,4 +1,4 @@
-"""What a self-describing checkpoint says in its safetensors header: config, components, sampling defaults, lineage.
+"""The safetensors header of a self-describing checkpoint: config, components, sampling defaults, lineage.
 
 Values are strings, as safetensors wants; the structured ones are JSON with sorted keys, and nothing holds a time or a
 host, so that the same command gives the same bytes. docs/checkpoints.md lists the keys.

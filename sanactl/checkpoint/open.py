@@ -88,7 +88,7 @@ def open_checkpoint(
 
 
 def _merge(located: Located, headers: Mapping[Path, Header]) -> dict[str, TensorRef]:
-    """One table from all shards, held against the index."""
+    """One table from all shards, compared with the index."""
     tensors: dict[str, TensorRef] = {}
     for path, header in headers.items():
         for name, info in header.tensors.items():

@@ -1,4 +1,4 @@
-"""A checkpoint to be written, said in terms of where each tensor's bytes come from. Nothing here touches a file."""
+"""The plan of a checkpoint to be written: where each tensor's bytes come from. Nothing here touches a file."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class PlannedTensor:
 
 
 def copy_of(ref: TensorRef) -> PlannedTensor:
-    """A tensor taken over byte for byte."""
+    """A tensor copied byte for byte."""
     return PlannedTensor(ref.dtype, ref.shape, Bytes((ref,)))
 
 
@@ -168,7 +168,7 @@ class Plan:
                 self.made[name] = found
 
     def known_hashes(self) -> dict[str, bytes]:
-        """The hashes of those of its tensors that need no reading once it is written: copies, zeros, what was computed."""
+        """The hashes of tensors that need not be read after the write: copies, zeros, computed ones."""
         before = self.before
         if before is None:
             return {}

@@ -109,7 +109,7 @@ def expected_tensors(config: Mapping[str, Any]) -> dict[str, Shape]:
 
 
 def check_tensors(shapes: Mapping[str, Shape], config: Mapping[str, Any], where: str) -> None:
-    """Check a file's tensors against its config: every block complete, numbered without a gap, no stranger.
+    """Check a file's tensors against its config: every block complete, numbered without a gap, no other tensors.
 
     Raises:
         InputError: names the first tensor that is missing, unexpected or of another shape.

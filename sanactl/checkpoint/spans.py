@@ -1,4 +1,4 @@
-"""Where a tensor's bytes lie, and what tells whether the file was replaced since."""
+"""Where a tensor's bytes are in a file, and whether the file was changed since it was opened."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TensorRef:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells whether a file was replaced or rewritten since it was opened."""
+    """The state of a file, to see whether it was replaced or rewritten since it was opened."""
 
     device: int
     inode: int

@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """What opens it again, components and all: a Hub id and a pipeline folder by what the user named."""
+        """The name that opens it again with its components: what the user named for a Hub id or a pipeline folder, else the path."""
         return self.ref if self.kind in ("hub", "pipeline") else str(self.path)
 
     @property
@@ -112,7 +112,7 @@ class Checkpoint:
 
     @cached_property
     def _by_block(self) -> list[dict[str, TensorRef]]:
-        """The tensors of each block, named within it: sorted out once, so that all blocks cost one reading."""
+        """The tensors of each block, named within it: sorted once for all blocks."""
         blocks: list[dict[str, TensorRef]] = [{} for _ in range(self.num_blocks)]
         for name, ref in self.tensors.items():
             if match := BLOCK.match(name):
@@ -126,7 +126,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """What the checkpoint is known by ("sha256:..."): the same for the same tensors, config and metadata.
+        """The checkpoint's digest ("sha256:..."): the same for the same tensors, config and metadata.
 
         The files are read once, whole; a large one's hashes are remembered.
         """

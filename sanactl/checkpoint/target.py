@@ -1,4 +1,4 @@
-"""What the name of a checkpoint to be written asks for."""
+"""The format that the name of an output asks for."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def _metadata(plan: Plan, path: Path, kind: str) -> dict[str, str]:
 
 
 def _stamps(plans: Iterable[Plan]) -> dict[Path, Stamp]:
-    """The state of every source when the plans were made, which has to be one and the same."""
+    """The state of every source when the plans were made; all plans must have seen the same state."""
     stamps: dict[Path, Stamp] = {}
     for plan in plans:
         for file, stamp in (plan.before.stamps if plan.before else {}).items():

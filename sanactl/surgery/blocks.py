@@ -50,7 +50,7 @@ def is_attention_bias(name: str) -> bool:
 
 
 def copied_block(checkpoint: Checkpoint, index: int) -> dict[str, PlannedTensor]:
-    """Block `index` taken over byte for byte."""
+    """Block `index` copied byte for byte."""
     return {name: copy_of(ref) for name, ref in checkpoint.block_tensors(index).items()}
 
 

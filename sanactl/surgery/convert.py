@@ -1,4 +1,4 @@
-"""From one layout or dtype to another. Between layouts no value is computed, so there and back is byte for byte."""
+"""Conversion to another layout or dtype. Between layouts no value is computed: there and back gives the same bytes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor
 
 
 def _renamed(checkpoint: Checkpoint, layout: Layout, wanted: str | None) -> dict[str, PlannedTensor]:
-    """The checkpoint's tensors under the names of another layout, joined where that joins them."""
+    """The checkpoint's tensors under the names of another layout, joined as this layout joins them."""
     assert layout.names is not None, layout
     where = checkpoint.ref
     tensors: dict[str, PlannedTensor] = {}

@@ -79,7 +79,7 @@ class Growth:
         return Random(self.seed, self.sigma, self.sigma_depthwise, self.sigma_noise)
 
     def as_arguments(self, blocks: int) -> dict[str, Any]:
-        """The settings that decide the result, for the lineage of one grown from `blocks` blocks."""
+        """The settings that decide the result, for the lineage; `blocks` is the parent's number of blocks."""
         arguments: dict[str, Any] = {
             "from": blocks,
             "to": self.to,

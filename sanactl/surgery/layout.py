@@ -1,4 +1,4 @@
-"""Which block of a grown model comes from where. Pure numbers: no tensors, no files."""
+"""Where each block of a grown model comes from, as numbers: no tensors, no files."""
 
 from __future__ import annotations
 

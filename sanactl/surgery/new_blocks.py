@@ -1,4 +1,4 @@
-"""Blocks that no parent holds: drawn at random, or computed from kept ones."""
+"""New blocks: drawn at random, or computed from kept ones."""
 
 from __future__ import annotations
 

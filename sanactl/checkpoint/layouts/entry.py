@@ -1,4 +1,4 @@
-"""What a layout of checkpoints is to the rest of the program: how a file in it is known, opened and written."""
+"""The entry of a checkpoint layout: how a file of this layout is recognised, opened and written."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Chunks = Callable[[str], Iterator[bytes]]  # of a tensor's name: its bytes, in p
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout of one file beside diffusers' own, into which it is translated when it is opened.
+    """A layout of checkpoint files other than diffusers' own. An opened checkpoint always has diffusers' names.
 
     A new one is a module with such a value, and a line in `sanactl.checkpoint.layouts.registry.LAYOUTS`.
 
     Attributes:
         name: of the layout; also the `Checkpoint.kind` of what is opened from it.
-        what: how a person calls such a file, with its article ("a pickled checkpoint").
+        what: what messages call such a file, with its article ("a pickled checkpoint").
         reads: suffixes of the files that may be in it, lower case.
-        open: gives the checkpoint with diffusers' names, of the file, what the user named, and a diffusers config to use
-            in place of the file's own (None for that); see `opened`.
-        holds: whether a file with one of these suffixes is in it, told without reading all of it. It raises nothing.
+        open: opens a file as a checkpoint with diffusers' names. It is called with the file, what the user named, and a
+            diffusers config that replaces the file's own, or None; see `opened`.
+        holds: whether a file with one of these suffixes has this layout. It reads little of the file and raises nothing.
         writes: suffixes of the files that are written in it, the usual one first; none where it is only read.
-        names: of a checkpoint, the tensors of the file in order, and for each the diffusers tensors whose rows it joins.
-            Raises InputError where the layout has no place for such a model.
-        write: writes a file: its path, (name, dtype, shape) of each tensor in order, strings to keep beside them, and
-            what gives the bytes of the tensor of a name in parts. The parts are made while they are asked for, so
-            a large checkpoint never lies in memory.
+        names: from a checkpoint to the names of the file's tensors, in order, each with the diffusers tensors whose rows
+            it joins. It raises InputError for a model that the layout cannot hold.
+        write: writes a file. It is called with the path, (name, dtype, shape) of each tensor in order, strings to keep
+            beside them, and a function from a tensor's name to its bytes in parts. The parts are made one at a time,
+            so that a large checkpoint never is in memory.
     """
 
     name: str

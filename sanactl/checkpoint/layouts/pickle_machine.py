@@ -1,4 +1,4 @@
-"""The machine that a pickle is a program for: a stack, marks in it, and a memo. `sanactl.checkpoint.layouts.pickles` runs it."""
+"""The machine that runs a pickle: a stack with marks, and a memo. `sanactl.checkpoint.layouts.pickles` runs it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _contents(archive: zipfile.ZipFile, raw: Any, path: Path) -> tuple[bytes, di
     prefix = pickles[0][: -len("data.pkl")]
 
     def read(name: str, limit: int) -> bytes:
-        """An entry as it is stored: none is ever inflated, and none is larger than it may be."""
+        """An entry as it is stored, without decompression; its size is limited."""
         start, size = _span(raw, entries[name], path)
         if size > limit:
             raise InputError(f"{path}: {shown(name)} has {size:,} bytes; at most {limit:,} are read")
@@ -90,7 +90,7 @@ def _contents(archive: zipfile.ZipFile, raw: Any, path: Path) -> tuple[bytes, di
 
 
 def _span(raw: Any, entry: zipfile.ZipInfo, path: Path) -> tuple[int, int]:
-    """Where an entry's bytes start, which only its local header tells, and how many there are."""
+    """The first byte of an entry, which only its local header tells, and the number of its bytes."""
     name = shown(entry.filename)
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise InputError(f"{path}: {name} is compressed or encrypted", hint="save it again with torch.save")
