@@ -16,7 +16,8 @@ from sanactl.checkpoint.folder import (
     read_json,
     transformer_folder,
 )
-from sanactl.checkpoint.layouts.registry import SAFETENSORS, layout_read
+from sanactl.checkpoint.layouts.diffusers import SAFETENSORS
+from sanactl.checkpoint.layouts.registry import layout_read
 from sanactl.errors import InputError, SanactlError
 from sanactl.files.json_values import brief, shown
 from sanactl.files.lfs import is_pointer, pointer_error

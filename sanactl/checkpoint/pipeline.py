@@ -11,7 +11,7 @@ from typing import Any
 from sanactl.checkpoint.components import COMPONENTS, component_folder
 from sanactl.checkpoint.copy import Sources, copy_folder
 from sanactl.checkpoint.fill import fill_files
-from sanactl.checkpoint.layouts.registry import DIFFUSERS
+from sanactl.checkpoint.layouts.diffusers import DIFFUSERS
 from sanactl.checkpoint.locate import read_json
 from sanactl.checkpoint.metadata import encode_metadata
 from sanactl.checkpoint.plan import Plan

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from sanactl.checkpoint.layouts.registry import DIFFUSERS, LAYOUTS, SAFETENSORS, layout_written
+from sanactl.checkpoint.layouts.diffusers import DIFFUSERS, SAFETENSORS
+from sanactl.checkpoint.layouts.registry import LAYOUTS, layout_written
 from sanactl.errors import UsageError
 
 __all__ = ["target_kind", "target_layout"]

@@ -1,17 +1,17 @@
-"""The layouts that files may have beside diffusers' own."""
+"""The layouts that checkpoint files may have other than diffusers' own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from sanactl.checkpoint.layouts.diffusers import SAFETENSORS
 from sanactl.checkpoint.layouts.entry import Layout
 from sanactl.checkpoint.layouts.native_files import NATIVE, NATIVE_SAFETENSORS
 
-__all__ = ["DIFFUSERS", "LAYOUTS", "SAFETENSORS", "layout_of", "layout_read", "layout_written"]
+__all__ = ["LAYOUTS", "layout_of", "layout_read", "layout_written"]
 
-DIFFUSERS = "diffusers"  # the layout of `.st` and `.safetensors` files and of folders; `open_checkpoint` reads it itself
-SAFETENSORS = (".st", ".safetensors")
-# The first that holds a file opens it.
+# The first that holds a file opens it. What none of them holds is in diffusers' layout, which is more than files: folders,
+# whole pipelines and Hub ids (`sanactl.checkpoint.locate`, `sanactl.checkpoint.layouts.diffusers`).
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (NATIVE, NATIVE_SAFETENSORS)}
 
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sanactl.checkpoint.layouts.registry import LAYOUTS, SAFETENSORS
+from sanactl.checkpoint.layouts.diffusers import SAFETENSORS
+from sanactl.checkpoint.layouts.registry import LAYOUTS
 from sanactl.errors import SanactlError, UsageError
 from sanactl.files.atomic import check_target
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sanactl.checkpoint.layouts.registry import DIFFUSERS
+from sanactl.checkpoint.layouts.diffusers import DIFFUSERS
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.checkpoint.pipeline import write_pipeline
 from sanactl.checkpoint.target import target_kind, target_layout
