@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import sanactl
+from sanactl.optim.table import OPTIMIZERS
 
 ROOT = Path(sanactl.__file__).parent
 PROJECT = ROOT.parent
@@ -56,6 +57,7 @@ def _imports(file: Path, name: str) -> bool:
 def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
     packages = importlib.metadata.packages_distributions()
     used = {packages.get(name, [name])[0].lower(): file for name, file in imported().items()}
+    used |= {entry.package: "optim/table.py" for entry in OPTIMIZERS.values() if entry.package}
     missing = {name: file for name, file in used.items() if name not in declared() | OPTIONAL}
     assert not missing, "add them to pyproject.toml"
     assert not declared() - set(used) - BEHIND_OTHERS, "nothing imports these"
