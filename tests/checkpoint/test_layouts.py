@@ -11,6 +11,7 @@ import pytest
 from sanactl.checkpoint.decode import decode_metadata
 from sanactl.checkpoint.layouts.entry import Chunks, Layout, NamedTensor, StateDict, opened
 from sanactl.checkpoint.layouts.registry import LAYOUTS
+from sanactl.checkpoint.open import open_checkpoint
 from sanactl.checkpoint.sana import expected_tensors
 from sanactl.checkpoint.spans import TensorRef
 from sanactl.checkpoint.table import Checkpoint
@@ -100,7 +101,7 @@ def test_a_toy_layout_is_written_read_and_converted_back(folder: Path, sanactl: 
     assert (folder / "again.toy").read_bytes() == (folder / "tiny.toy").read_bytes()
 
 
-def test_surgery_reads_a_toy_layout_and_others_name_the_way(folder: Path, sanactl: Program) -> None:
+def test_surgery_reads_a_toy_layout_and_writes_it_by_convert(folder: Path, sanactl: Program) -> None:
     sanactl("convert", "tiny.st", "-o", "tiny.toy")
     sanactl("grow", "tiny.st", "--to", "5", "-o", "one.st")
     sanactl("grow", "tiny.toy", "--to", "5", "-o", "other.st")
@@ -108,6 +109,17 @@ def test_surgery_reads_a_toy_layout_and_others_name_the_way(folder: Path, sanact
     start = read_header("one.st").data_start, read_header("other.st").data_start
     one, other = Path("one.st").read_bytes()[start[0] :], Path("other.st").read_bytes()[start[1] :]
     assert one == other
-    assert "is a toy" in sanactl.fails("sample", "tiny.toy", "-p", "a red square")
+    with pytest.raises(InputError, match="is a toy; sanactl convert"):
+        open_checkpoint("tiny.toy")
     assert "grow writes no .toy" in sanactl.fails("grow", "tiny.st", "--to", "5", "-o", "x.toy", code=2)
     assert "a .toy file" in sanactl.fails("convert", "tiny.st", "-o", "x.gguf", code=2)
+
+
+def test_a_toy_checkpoint_draws_what_its_source_draws(folder: Path, sanactl: Program) -> None:
+    sanactl("convert", "tiny.st", "-o", "tiny.toy")
+    drawn = [
+        sanactl("sample", name, "-n", "1", "--limit", "1", "--steps", "2", "-o", target)
+        for name, target in (("tiny.st", "one"), ("tiny.toy", "other"))
+    ]
+    one, other = (Path(records[0]["path"]).read_bytes() for records in drawn)
+    assert one == other
