@@ -11,7 +11,7 @@ import pytest
 from sanactl.bench.synthetic import SANA_1_6B, synthetic_plan
 from sanactl.checkpoint.config import check_config
 from sanactl.checkpoint.given import published_components
-from sanactl.checkpoint.open import open_checkpoint
+from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from tests.program import Program
 
 FEW = ("-n", "1", "--steps", "1", "--prompt", "a red circle")
@@ -138,7 +138,7 @@ def test_the_suggestion_is_in_the_line(
     assert "--components Efficient-Large-Model/" in _components_hint(checkpoint)
 
 
-def open_checkpoint_of(folder: Path):  # type: ignore[no-untyped-def]
+def open_checkpoint_of(folder: Path) -> Checkpoint:
     from dataclasses import replace
 
     from sanactl.checkpoint.builtin import asset
