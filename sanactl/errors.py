@@ -10,7 +10,7 @@ __all__ = ["InputError", "OutputExistsError", "SanactlError", "TrainingError", "
 
 
 class SanactlError(Exception):
-    """What went wrong, in one line that names the file or value at fault.
+    """The base of sanactl's errors: one line that names the file or value at fault.
 
     Args:
         message: what is wrong, with which file or value.
@@ -29,13 +29,13 @@ class SanactlError(Exception):
 
 
 class UsageError(SanactlError, ValueError):
-    """The command line or a function's arguments make no sense (exit code 2)."""
+    """The command line or a function's arguments are wrong (exit code 2)."""
 
     exit_code = 2
 
 
 class InputError(SanactlError, ValueError):
-    """A file, record or model that was read is not what it has to be (exit code 1)."""
+    """A file, record or model that was read is missing, damaged or of the wrong kind (exit code 1)."""
 
 
 class OutputExistsError(UsageError):

@@ -78,7 +78,7 @@ def find_reference(name: str) -> Reference:
     if os.path.isdir(name):
         return Reference(name, "folder", Path(name))
     if os.path.exists(name) and not os.path.isfile(name):
-        raise InputError(f"{name}: is no regular file, and no folder", hint=HINT)
+        raise InputError(f"{name}: is neither a regular file nor a folder", hint=HINT)
     paths = [name] if os.path.isfile(name) else _matching(name)
     suffixes = {suffix_of(path): path for path in reversed(paths)}
     if len(suffixes) > 1:

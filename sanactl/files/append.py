@@ -1,4 +1,4 @@
-"""Append lines to a file that several processes write: whole lines or none, whatever was there before."""
+"""Append whole lines to a file that several processes write."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import time
 
 __all__ = ["append_lines", "append_to", "try_lock"]
 
-PATIENCE = 5.0  # seconds to wait for the lock; a process that was stopped may hold it for ever
+PATIENCE = 5.0  # seconds to wait for the lock; a suspended process may hold it without end
 
 
 def append_lines(path: str | os.PathLike[str], data: bytes) -> None:
-    """Append lines to a file; a missing file is made.
+    """Append lines to a file; a missing file is created.
 
-    One process writes at a time. Should the last line lack its end (its writer was killed, or the disk was full), the new
-    ones begin below it. A write that the disk cuts short is taken back.
+    One process writes at a time. If the last line has no newline (its writer was killed, or the disk was full), the new
+    lines begin on a line of their own. A write that the disk cuts short is undone.
 
     Args:
         path: a regular file.
-        data: lines, each with its end.
+        data: lines, each with its newline.
 
     Raises:
-        OSError: the file cannot be written, or is no regular file; it is as it was.
+        OSError: the file cannot be written, or is not a regular file; it is unchanged.
     """
-    # Without O_NONBLOCK a named pipe would wait right here for a reader.
+    # Without O_NONBLOCK, opening a named pipe would wait for a reader.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o666)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
         append_to(descriptor, data, locked=_lock(descriptor))
     finally:
         os.close(descriptor)
 
 
 def append_to(descriptor: int, data: bytes, *, locked: bool) -> None:
-    """Adds lines to a file that is open for reading and appending; see `append_lines`.
+    """Add lines to a file that is open for reading and appending; see `append_lines`.
 
     Args:
-        locked: whether this process has the file's lock. Without it another's line may stand behind a write that was cut
-            short: the half line stays, and the next begins below it.
+        locked: whether this process has the file's lock. Without it, another process may have written after a write that
+            was cut short. Then the half line stays, and the next line begins below it.
     """
     end = os.fstat(descriptor).st_size
     if end and os.pread(descriptor, 1, end - 1) != b"\n":
@@ -58,10 +58,10 @@ def append_to(descriptor: int, data: bytes, *, locked: bool) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Takes the lock of an open file if no other process has it.
+    """Take the lock of an open file if no other process has it.
 
     Returns:
-        True with the lock, which lasts until the file is closed; False where another has it; None where this system or
+        True: this process has the lock until it closes the file. False: another process has it. None: this system or
         file system has no locks.
     """
     try:
@@ -78,7 +78,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Waits for the lock, at most `PATIENCE`; whether it is there."""
+    """Wait for the lock for at most `PATIENCE` seconds; returns whether it was taken."""
     until = time.monotonic() + PATIENCE
     pause = 0.001
     while (got := try_lock(descriptor)) is False and time.monotonic() < until:

@@ -1,7 +1,7 @@
-"""All-or-nothing writes: a temporary beside the target, flushed, then renamed.
+"""All-or-nothing writes: a temporary file beside the target, flushed, then renamed.
 
-A reader never sees half a file. A killed process leaves at most a hidden temporary, which the next write into the same
-folder removes (`sanactl.files.temporaries`).
+A reader never sees half a file. A killed process leaves at most a hidden temporary file. The next write into the same
+folder removes it (`sanactl.files.temporaries`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from sanactl.files.temporaries import make_file, make_folder, reclaim, set_aside
 __all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# errors that are the target's fault, whichever call of a write raises them
+# errors that concern the target, whichever call raises them
 _TARGETS = _NO_SPACE | {errno.EROFS, errno.EIO, errno.ESTALE}
-# What a file system answers that has no permissions (FAT, CIFS) or cannot flush (some network and object stores)
+# errors of file systems without permissions (FAT, CIFS) or without flushing (some network and object stores)
 _REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
-    """Write a file all at once: yields a temporary path beside `target` and renames it when the body is done.
+    """Write a file all at once: yield a temporary path beside `target` and rename it when the body has ended.
 
     Args:
-        target: the file to make. A symbolic link is replaced, never written through.
+        target: the file to make. A symbolic link is replaced; the file that it points to is not written.
         force: replace what is there.
 
     Yields:
@@ -49,7 +49,7 @@ def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator
         with _explained(target, only=_TARGETS):
             yield temporary.path
         with _explained(target):
-            # a library may have replaced the file by one of its own that only its owner can read
+            # a library may have replaced the file with a new one that only its owner can read
             _permit(temporary.path, temporary.mode)
             _sync(temporary.path)
             _publish(temporary.path, target, force)
@@ -62,8 +62,8 @@ def atomic_path(target: str | os.PathLike[str], force: bool = False) -> Iterator
 def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
     """Like `atomic_path` for a folder: yields an empty temporary folder that becomes `target`.
 
-    With `force` the folder that was there is swapped out in one step where the system can (Linux), else set aside and
-    put back by the next write should the process die between the two renames.
+    With `force`, Linux exchanges the old folder and the new one in one step. Other systems need two renames: the old
+    folder is set aside first, and if the process dies between the two, the next write puts it back.
     """
     target = Path(target)
     check_target(target, force)
@@ -84,7 +84,7 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
 
 @contextlib.contextmanager
 def scratch_folder(name: str | os.PathLike[str]) -> Iterator[Path]:
-    """A hidden folder beside `name`, only for the body. After a kill, the next write there removes it.
+    """A hidden folder beside `name` that exists while the body runs. After a kill, the next write there removes it.
 
     Raises:
         SanactlError: it cannot be made.
@@ -101,7 +101,7 @@ def scratch_folder(name: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
-    """Refuse early what `atomic_path` would refuse at the end, and remove the temporaries of dead processes.
+    """Check early what `atomic_path` would refuse at the end, and remove the temporary files of dead processes.
 
     Raises:
         OutputExistsError: the target exists and `force` is false.
@@ -109,7 +109,7 @@ def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
     """
     target = Path(target)
     if target.name in ("", ".", ".."):
-        raise UsageError(f"{target} is no name for an output", hint="name a file with -o")
+        raise UsageError(f"{target} is not a name for an output", hint="name a file with -o")
     with _explained(target):
         _check_folder(target)
     if os.path.lexists(target) and not force:
@@ -120,7 +120,7 @@ def check_target(target: str | os.PathLike[str], force: bool = False) -> None:
 
 
 def _check_folder(target: Path) -> None:
-    """Raises SanactlError or OSError if nothing can be made in the target's folder, or not under the target's name."""
+    """Raise SanactlError or OSError if the target cannot be made in its folder or under its name."""
     folder = target.parent
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
@@ -141,7 +141,7 @@ def _check_folder(target: Path) -> None:
 
 
 def _publish(temporary: Path, target: Path, force: bool) -> None:
-    """Give the finished file its name; without `force` another file of that name is never replaced, even a new one."""
+    """Give the finished file its name; without `force` a file that already has this name is never replaced."""
     if force:
         if target.is_dir() and not target.is_symlink():
             raise SanactlError(f"{target} is a folder", hint="name a file with -o")
@@ -154,7 +154,9 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
             os.link(temporary, target)
         except FileExistsError:
             raise
-        except OSError:  # no hard links here (FAT, some network disks): the check before the body has to do
+        except (
+            OSError
+        ):  # no hard links here (FAT, some network disks): only the check before the body protects the target
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
             os.rename(temporary, target)
@@ -190,7 +192,7 @@ def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Linux's rename with flags (man 2 renameat2). False where the system or the file system has none."""
+    """Linux's rename with flags (man 2 renameat2). False where the system or the file system does not have it."""
     import ctypes
 
     try:
@@ -207,7 +209,7 @@ def _renameat2(source: Path, target: Path, flags: int) -> bool:
 
 
 def _permit(path: Path, mode: int) -> None:
-    """Gives a file these permissions, unless its file system refuses to."""
+    """Give a file these permissions, unless its file system has no permissions."""
     try:
         if path.stat().st_mode & 0o777 != mode & 0o777:
             path.chmod(mode & 0o777)
@@ -217,7 +219,7 @@ def _permit(path: Path, mode: int) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flushes a file or folder to its disk, unless its file system cannot.
+    """Flush a file or folder to its disk, unless its file system cannot.
 
     Raises:
         OSError: the disk is full or fails.
@@ -233,14 +235,14 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; where that fails the write is finished all the same."""
+    """Make the rename itself durable; if that fails, the write still counts as finished."""
     with contextlib.suppress(OSError):
         _sync(folder)
 
 
 @contextlib.contextmanager
 def _explained(target: Path, only: set[int] | None = None) -> Iterator[None]:
-    """Turn the operating system's errors about the output into one line; with `only`, just those error numbers."""
+    """Turn the operating system's errors about the output into one line; with `only`, only these error numbers."""
     try:
         yield
     except OSError as error:

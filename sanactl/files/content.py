@@ -1,8 +1,8 @@
-"""Hashes of files: of every byte, computed in threads, and of a large file only once.
+"""Hashes of files' contents, computed in threads and remembered for large files.
 
-The hash of a span of at most `LEAF` bytes is its sha256; of a longer one it is the sha256 of the hashes of its parts of
-`LEAF` bytes. So the parts can be read in any order by any number of threads, and hashlib lets go of the interpreter
-meanwhile. A large file's hashes are remembered (`sanactl.files.hash_cache`), so that each of its bytes is read once.
+The hash of a span of at most `LEAF` bytes is its sha256. The hash of a longer span is the sha256 of the hashes of its
+parts of `LEAF` bytes. So any number of threads can read the parts in any order; hashlib releases the interpreter's lock
+meanwhile. A large file's hashes are remembered (`sanactl.files.hash_cache`), and each of its bytes is read once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = [
 
 HASH = 32  # bytes of a hash
 LEAF = 1 << 20  # bytes
-_REMEMBERED_FROM = 8 << 20  # bytes of spans; fewer are read in ten milliseconds
+_REMEMBERED_FROM = 8 << 20  # bytes of spans; reading fewer takes at most ten milliseconds
 _WORKERS = 8  # one core hashes 0.5 to 2 GB/s, a fast disk reads 7
-_WHOLE = 16 << 20  # bytes of a file that `files_digest` takes as it is
+_WHOLE = 16 << 20  # bytes; `files_digest` hashes a smaller file as a whole
 
 Span = tuple[int, int]  # first byte, number of bytes
 
@@ -48,13 +48,13 @@ def span_hashes(
     """The hash of each span of a file.
 
     Args:
-        path: the file; its spans may touch, and lie inside it.
-        spans: what to hash.
-        known: hashes that need no reading.
-        progress: told the bytes as they are read.
+        path: the file.
+        spans: what to hash; spans lie inside the file and may be adjacent.
+        known: hashes that are known already; their spans are not read.
+        progress: gets the number of bytes as they are read.
 
     Raises:
-        InputError: the file cannot be read, or changed meanwhile.
+        InputError: the file cannot be read, or changed while it was read.
     """
     ordered = sorted(set(spans))
     what = _table(ordered)
@@ -78,7 +78,7 @@ def span_hashes(
 
 
 def known_hashes(path: Path, spans: Sequence[Span]) -> bool:
-    """Whether `span_hashes` would answer without reading much."""
+    """Whether `span_hashes` has the answer without reading much."""
     ordered = sorted(set(spans))
     if not _is_large(ordered):
         return True
@@ -89,12 +89,12 @@ def known_hashes(path: Path, spans: Sequence[Span]) -> bool:
 
 
 def json_digest(value: Any) -> str:
-    """sha256 of a value as JSON with sorted keys, 64 hexadecimal digits; what JSON does not have counts as its text."""
+    """sha256 of a value as JSON with sorted keys, 64 hexadecimal digits; values that JSON lacks count as their `str`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def files_digest(files: Sequence[Path], extra: str = "") -> str:
-    """sha256 ("sha256:...") of `extra` and of each file's size and bytes, or of a large one's hash, in order.
+    """sha256 ("sha256:...") of `extra` and, in order, of each file's size and bytes (for large files, the hash).
 
     Raises:
         InputError: a file cannot be read.
@@ -122,7 +122,7 @@ def zeros_hash(count: int) -> bytes:
 
 
 def joined(leaves: Sequence[bytes]) -> bytes:
-    """The hash of a span from those of its parts."""
+    """The hash of a span from the hashes of its parts."""
     return hashlib.sha256(b"".join(leaves)).digest()
 
 
@@ -183,7 +183,7 @@ def _read(descriptor: int, path: Path, spans: Sequence[Span], progress: Progress
 
 
 def _groups(spans: Sequence[Span]) -> Iterator[list[Span]]:
-    """Long spans by themselves; short ones, in the order of their bytes, by what is read at once."""
+    """Each long span alone; short ones in the order of their bytes, in groups that are read at once."""
     members: list[Span] = []
     for span in spans:
         start, count = span

@@ -1,9 +1,9 @@
-"""Writing past the page cache (O_DIRECT) for large files, and sharing pages between files in place of writing.
+"""Large files: writing without the page cache (O_DIRECT), and sharing pages between files instead of writing them.
 
-A buffered write costs a page of memory for each page of file, which the kernel finds, fills, and later writes out; what
-was written last is also what a large file pushes everything else out of memory with. Straight from an aligned buffer to
-the disk a gigabyte costs 0.05 s of processor instead of 0.35 s to 2.5 s, and the flush at the end finds nothing to do.
-Where the system or the file system has no such thing, callers write as usual.
+For a buffered write the kernel finds and fills a page of memory for each page of the file, and writes it out later. A
+large file so displaces everything else from the page cache. A direct write from an aligned buffer takes 0.05 s of
+processor time for a gigabyte instead of 0.35 s to 2.5 s, and the flush at the end has nothing left to write. Where the
+system or the file system does not support it, callers write as usual.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ except ImportError:  # not on Windows
 
 __all__ = ["DIRECT_FROM", "PAGE", "allocate", "open_direct", "share", "write_direct"]
 
-PAGE = 4096  # bytes; offsets, lengths and addresses are multiples of it, which no disk or file system finds too small
-# A smaller file better stays in memory, where the next command finds it.
+PAGE = (
+    4096  # bytes; offsets, lengths and addresses are multiples of it; enough for every disk and file system
+)
+# A smaller file is better kept in memory for the next command.
 DIRECT_FROM = 256 << 20  # bytes of data to be written
 _FICLONERANGE = 0x4020940D  # linux/fs.h
 _KEEP_SIZE = 1  # linux/falloc.h
@@ -34,7 +36,7 @@ _NOT_HERE = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.E
 
 
 def open_direct(path: Path) -> int | None:
-    """A descriptor that writes past the page cache, or None where the system has none. The caller closes it."""
+    """A descriptor that writes without the page cache, or None where that is not possible. The caller closes it."""
     flag = getattr(os, "O_DIRECT", None)
     if flag is None:
         return None
@@ -44,11 +46,11 @@ def open_direct(path: Path) -> int | None:
 
 
 def write_direct(descriptor: int, data: memoryview, at: int) -> int:
-    """Write whole pages at a page's start; returns the bytes written, 0 where the file system wants it buffered.
+    """Write whole pages at the start of a page; returns the bytes written, 0 where the file system needs a buffered write.
 
     Args:
         descriptor: of `open_direct`.
-        data: from a page-aligned address, of a multiple of `PAGE`.
+        data: begins at a page-aligned address; its length is a multiple of `PAGE`.
         at: byte in the file, a multiple of `PAGE`.
     """
     try:
@@ -60,15 +62,15 @@ def write_direct(descriptor: int, data: memoryview, at: int) -> int:
 
 
 def share(source: int, offset: int, target: int, at: int, count: int) -> bool:
-    """Let whole pages of one file be those of another until either is written to (man 2 ioctl_ficlonerange).
+    """Make two files share whole pages until one of them is written to (man 2 ioctl_ficlonerange).
 
     Args:
-        source, offset: an open file, and the first byte.
-        target, at: an open file, and where it gets them.
-        count: how many bytes.
+        source, offset: an open file, and the first byte to share.
+        target, at: another open file, and the byte where the pages go.
+        count: number of bytes.
 
     Returns:
-        whether they are there now; False where the file system has no such thing, or will not.
+        whether the pages are shared now; False where the file system does not support it or refuses.
     """
     if fcntl is None or sys.platform != "linux":
         return False
@@ -80,13 +82,14 @@ def share(source: int, offset: int, target: int, at: int, count: int) -> bool:
 
 
 def allocate(descriptor: int, at: int, count: int) -> None:
-    """Reserve `count` bytes of disk from byte `at` (man 2 fallocate); nothing where the file system cannot.
+    """Reserve `count` bytes of disk from byte `at` (man 2 fallocate); does nothing where the file system cannot.
 
-    Threads can then write at the same time, where for a hole each would wait for the other, and a disk that is too
-    small says so before the work. `os.posix_fallocate` will not do: where there is no such call it writes to each page.
+    Threads can then write at the same time; when they write into a hole, they wait for each other. A disk that is too
+    small is noticed before the work. `os.posix_fallocate` is not used, because without kernel support it writes to each
+    page.
 
     Raises:
-        OSError: no space.
+        OSError: there is no space.
     """
     call = _fallocate()
     if call is None or call(descriptor, _KEEP_SIZE, at, count) == 0:

@@ -1,4 +1,4 @@
-"""The types of numbers, and what each is called: by safetensors, by torch, by a person."""
+"""The types of numbers (dtypes) and their names in safetensors, in torch and in options."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["DTYPES", "WEIGHT_DTYPES", "Dtype", "find_dtype"]
 
 @dataclass(frozen=True, slots=True)
 class Dtype:
-    """One type of numbers.
+    """A type of numbers.
 
     Attributes:
-        name: safetensors' name ("BF16"), which tensors, plans and records have.
-        nbytes: of one number.
+        name: safetensors' name ("BF16"); tensors, plans and records use it.
+        nbytes: bytes of one number.
         torch: torch's name, an attribute of the package ("bfloat16").
-        storage: torch's class of storages for it in a .pth ("BFloat16Storage"); None where it is kept in bytes.
-        short: what a person calls it in an option ("bf16"); None for those that no option takes.
+        storage: torch's storage class in a .pth file ("BFloat16Storage"); None if it is stored as bytes.
+        short: the name in options ("bf16"); None if no option takes it.
     """
 
     name: str
@@ -52,12 +52,12 @@ DTYPES: Mapping[str, Dtype] = {
     )
 }
 
-# Those that weights are computed in and saved in, by what a person calls them.
+# The types that weights can be computed and saved in, by their name in options.
 WEIGHT_DTYPES: Mapping[str, Dtype] = {dtype.short: dtype for dtype in DTYPES.values() if dtype.short}
 
 
 def find_dtype(text: str) -> Dtype | None:
-    """The one of `WEIGHT_DTYPES` that "bf16", "bfloat16" or "BF16" means, in any case; None where there is none."""
+    """The type of `WEIGHT_DTYPES` that a name means ("bf16", "bfloat16", "BF16", in any case); None if there is none."""
     wanted = {"half": "fp16"}.get(text.lower(), text.lower())
     for dtype in WEIGHT_DTYPES.values():
         if wanted in (dtype.short, dtype.torch):

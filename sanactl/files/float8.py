@@ -1,7 +1,7 @@
-"""Floating-point numbers of eight bits: what each byte stands for.
+"""Floating-point numbers of eight bits: the value of each byte.
 
 Sources: "FP8 Formats for Deep Learning" (arXiv 2209.05433) for E4M3 and E5M2, "8-bit Numerical Formats for Deep Neural
-Networks" (arXiv 2206.02915) for the FNUZ ones, OCP Microscaling Formats 1.0 for E8M0. A test holds them against torch.
+Networks" (arXiv 2206.02915) for the FNUZ ones, OCP Microscaling Formats 1.0 for E8M0. A test compares them with torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _value(dtype: str, byte: int) -> float:
     sign = -1.0 if byte & 0x80 else 1.0
     exponent, mantissa = (byte & 0x7F) >> mantissa_bits, byte & ((1 << mantissa_bits) - 1)
     if dtype.endswith("FNUZ"):
-        if byte == 0x80:  # in place of a negative zero
+        if byte == 0x80:  # NaN instead of a negative zero
             return math.nan
     elif ieee and exponent == 31:
         return math.nan if mantissa else sign * math.inf

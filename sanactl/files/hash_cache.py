@@ -1,9 +1,9 @@
-"""Hashes of large files, remembered from run to run by what the file system says of a file.
+"""A cache of large files' hashes, kept from run to run.
 
-An entry belongs to a file's device, inode, size, and times of change to the nanosecond: `ctime` moves with every write,
-also where a program sets `mtime` back. It is a file of its own under the user's cache folder, written in one step and
-sealed by a checksum, so that runs side by side do not disturb each other and a damaged entry is no entry. Nothing here
-fails where there is no folder to write to: then files are read again.
+The key of an entry is the file's device, inode, size, and times of change to the nanosecond: `ctime` changes with every
+write, also where a program sets `mtime` back. Each entry is a file under the user's cache folder, written in one step
+and protected by a checksum. So parallel runs do not disturb each other, and a damaged entry is ignored. If the cache
+folder cannot be written, nothing fails: files are read again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 
 __all__ = ["MAX_ENTRIES", "MAX_ENTRY", "cache_folder", "recall", "remember"]
 
-MAX_ENTRIES = 256  # the oldest go; of SANA's 60 blocks one has 45 KB
+MAX_ENTRIES = 256  # the oldest are removed; the entry of SANA's 60 blocks has 45 KB
 MAX_ENTRY = 4 << 20  # bytes
 _SEAL = 32  # bytes
-# How old a time of change has to be before the next change is sure to have another one: a few ticks of the kernel's
-# clock, or where a file system writes whole seconds, two of these.
+# How old a time of change must be, so that the next change certainly gets a different one: a few ticks of the kernel's
+# clock, or two seconds where a file system stores whole seconds.
 _FINE_AGE, _COARSE_AGE = 50_000_000, 2_500_000_000  # nanoseconds
 
 
 def cache_folder() -> Path | None:
-    """Where entries lie: below XDG_CACHE_HOME, else ~/.cache; None where there is no home folder."""
+    """The folder of the entries: below XDG_CACHE_HOME, else ~/.cache; None if there is no home folder."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):
         return Path(named) / "sanactl" / "hashes"
@@ -37,11 +37,11 @@ def cache_folder() -> Path | None:
 
 
 def recall(status: os.stat_result, what: bytes) -> bytes | None:
-    """What was remembered of a file in this state, or None.
+    """The data remembered for a file in this state, or None.
 
     Args:
-        status: of the file, as it is now.
-        what: tells apart what can be remembered of one file.
+        status: the file's present `os.stat` result.
+        what: part of the key; distinguishes several entries of one file.
     """
     folder = cache_folder()
     if folder is None:
@@ -57,12 +57,12 @@ def recall(status: os.stat_result, what: bytes) -> bytes | None:
     if hashlib.sha256(key.encode() + data[_SEAL:]).digest() != data[:_SEAL]:
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # used just now: it goes last
+        os.utime(path)  # used just now: removed last
     return data[_SEAL:]
 
 
 def remember(status: os.stat_result, what: bytes, data: bytes) -> None:
-    """Keep `data` for a file in this state, if that state cannot hide a later change and there is a place."""
+    """Keep `data` for a file in this state, unless a later change could go unnoticed or there is no cache folder."""
     folder = cache_folder()
     if folder is None or len(data) + _SEAL > MAX_ENTRY or not _settled(status):
         return
@@ -87,8 +87,8 @@ def _key(status: os.stat_result, what: bytes) -> str:
 
 
 def _settled(status: os.stat_result) -> bool:
-    """Whether a change from now on is sure to move `ctime`; waits a few milliseconds for it."""
-    if os.name == "nt":  # where ctime is the time of creation
+    """Whether any change from now on certainly changes `ctime`; may wait a few milliseconds until that is so."""
+    if os.name == "nt":  # there ctime is the time of creation
         return False
     needed = _FINE_AGE if status.st_ctime_ns % 1_000_000 else _COARSE_AGE
     age = time.time_ns() - status.st_ctime_ns
@@ -99,9 +99,9 @@ def _settled(status: os.stat_result) -> bool:
 
 
 def _bound(folder: Path) -> None:
-    """Remove the oldest entries past `MAX_ENTRIES`, and temporaries that a killed run left among them.
+    """Remove the oldest entries beyond `MAX_ENTRIES`, and temporary files of killed runs.
 
-    Another run may remove the same entries at the same time, so each may be gone already.
+    Another run may remove the same entries at the same time, so any of them may be missing already.
     """
     found: list[tuple[int, str]] = []
     with os.scandir(folder) as entries:

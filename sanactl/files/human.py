@@ -24,7 +24,7 @@ def human_bytes(number: float) -> str:
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short: [0, 1, 2, 5] is "0-2,5"."""
+    """Ascending numbers as ranges: [0, 1, 2, 5] is "0-2,5"."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

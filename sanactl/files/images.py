@@ -1,4 +1,4 @@
-"""Images from untrusted files: limited in bytes and pixels, decoded fully, upright, in RGB."""
+"""Reading images from untrusted files, with limits on bytes and pixels; writing PNGs."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ __all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "image_size", "read_image", "w
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# How the names of such files end, in small letters.
+# The suffixes of such files, in lower case.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Pillow cuts their values off at 255 in place of scaling them.
+# Pillow clips their values at 255 instead of scaling them.
 UNSCALED = ("I", "F")
 _ORIENTATION = 0x0112  # EXIF's tag
 _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
-# Chunks of a PNG that may hold an orientation; Pillow knows those behind the pixels only once it has decoded these.
+# Chunks of a PNG that may hold an orientation; those after the pixels are known only when the pixels are decoded.
 _PNG_NOTES = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 
 
 def read_image(source: Path | IO[bytes], *, name: str | None = None) -> NDArray[np.uint8]:
-    """Decodes an image; of an animation the first frame.
+    """Decode an image, or the first frame of an animation.
 
     Args:
         source: a file, or its bytes.
         name: what errors call it; by default the file.
 
     Returns:
-        uint8 [height, width, 3], RGB, turned as its EXIF orientation says; transparency is laid on white, 16-bit grey
-        keeps its upper 8 bits.
+        uint8 [height, width, 3], RGB, rotated as its EXIF orientation says. Transparent pixels are blended with white;
+        16-bit grey keeps its upper 8 bits.
 
     Raises:
-        InputError: if the file is missing, is no regular file, no image, truncated, too large, or holds numbers of no
-            known range.
+        InputError: the file is missing, not a regular file, not an image, truncated, too large, or its pixels are numbers
+            of an unknown range.
     """
     import numpy as np
 
@@ -58,7 +58,7 @@ def read_image(source: Path | IO[bytes], *, name: str | None = None) -> NDArray[
         elif image.mode in UNSCALED:
             kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
             raise InputError(
-                f"{name}: its pixels are {kind}, of no known range",
+                f"{name}: its pixels are {kind}, of an unknown range",
                 hint="save it with 8 or 16 bits a channel",
             )
         else:
@@ -73,20 +73,20 @@ def image_size(source: Path | IO[bytes]) -> tuple[int, int]:
         InputError: there is no header of an image that it reads.
     """
     with _opened(source) as (image, _):
-        # Pillow tells the size of a turned TIFF as it is turned.
+        # Pillow gives a rotated TIFF's size after the rotation.
         turned = image.format != "TIFF" and _orientation(image, decode=_has_late_notes(image)) in _SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
 @contextmanager
 def _opened(source: Path | IO[bytes], name: str | None = None) -> Iterator[tuple[Image.Image, str]]:
-    """An image whose header has been read, and its name for errors. Errors of the body name the image, too."""
+    """An image whose header has been read, and its name for errors. Errors of the body also name the image."""
     from PIL import Image, UnidentifiedImageError
 
     name = name or (str(source) if isinstance(source, Path) else "an embedded image")
     try:
         with _stream(source, name) as stream, warnings.catch_warnings():
-            # What Pillow finds odd but can read is not for stderr.
+            # Pillow's warnings about images that it can read are not shown.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream, formats=FORMATS) as image:
@@ -94,13 +94,13 @@ def _opened(source: Path | IO[bytes], name: str | None = None) -> Iterator[tuple
                     raise InputError(_too_large(name, f"{image.width} x {image.height}"))
                 yield image, name
     except UnidentifiedImageError:
-        # Pillow's own line holds an address in memory, and the same image is to have the same line.
+        # Pillow's own message contains a memory address; the same image must give the same message.
         raise InputError(f"{name}: not a readable image (none of {', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(_too_large(name, "its")) from None
     except SanactlError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever damaged data makes them stumble over
+    except Exception as error:  # Pillow's decoders raise all kinds of errors on damaged data
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
 
 
@@ -128,7 +128,7 @@ def _stream(source: Path | IO[bytes], name: str) -> Iterator[IO[bytes]]:
 
 def _check_bytes(size: int, name: str) -> None:
     if size == 0:
-        raise InputError(f"{name}: an empty file, no image")
+        raise InputError(f"{name}: an empty file, not an image")
     if size > MAX_BYTES:
         raise InputError(f"{name}: larger than {MAX_BYTES >> 20} MiB")
 
@@ -139,7 +139,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
     if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
         image.load()
-        # Of the same mode `convert` would be a copy, 256 MB of the largest image.
+        # With the same mode, `convert` would make a copy: 256 MB for the largest image.
         return image if image.mode == "RGB" else image.convert("RGB")
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -151,33 +151,33 @@ def _grey16(image: Image.Image) -> NDArray[np.uint8]:
 
     values = np.asarray(image)
     grey = (values >> 8).astype(np.uint8)
-    if "transparency" in image.info:  # one value that is not to be seen
+    if "transparency" in image.info:  # one grey value is marked as transparent
         grey[values == image.info["transparency"]] = 255
     return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _orientation(image: Image.Image, *, decode: bool = True) -> int:
-    """EXIF's orientation, 1 to 8; 1 (upright) where there is none, or what stands there is damaged.
+    """EXIF's orientation, 1 to 8; 1 (upright) if there is none or the EXIF data is damaged.
 
     Args:
-        image: opened, and for all but its size read, which turns a TIFF and takes its orientation away.
-        decode: whether Pillow may decode a PNG to find what stands behind its pixels.
+        image: opened; decoded, unless only its size is needed. Decoding rotates a TIFF and removes its orientation.
+        decode: whether Pillow may decode a PNG to find the chunks after its pixels.
     """
     from PIL import Image
 
     try:
-        # A PNG's own method decodes it first, if it has found no EXIF before the pixels.
+        # A PNG's own method decodes the image first if there is no EXIF before the pixels.
         exif = image.getexif() if decode else Image.Image.getexif(image)
         value = exif.get(_ORIENTATION, 1)
     except (
         Exception
-    ):  # Pillow's reader raises whatever damaged EXIF makes it stumble over; many programs write such
+    ):  # Pillow's reader raises all kinds of errors on damaged EXIF data, which many programs write
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _has_late_notes(image: Image.Image) -> bool:
-    """Whether a PNG has EXIF or text behind its pixels."""
+    """Whether a PNG has EXIF or text after its pixels."""
     stream = getattr(image, "fp", None)
     if image.format != "PNG" or stream is None:
         return False
@@ -196,7 +196,7 @@ def _has_late_notes(image: Image.Image) -> bool:
 
 
 def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """[H, W, 3] upright. As `PIL.ImageOps.exif_transpose`, which fails where it cannot write the EXIF data again."""
+    """[H, W, 3] upright, as by `PIL.ImageOps.exif_transpose`; that one fails if it cannot rewrite the EXIF data."""
     import numpy as np
 
     if orientation in _SIDEWAYS:
@@ -209,13 +209,13 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def write_png(pixels: NDArray[np.uint8], path: Path, *, text: Mapping[str, str] | None = None) -> None:
-    """Writes uint8 [height, width, 3] as PNG, whole or not at all; an image that is there is replaced.
+    """Write uint8 [height, width, 3] as PNG, whole or not at all; an existing image is replaced.
 
     Args:
         text: keywords and texts that are stored before the pixels, as iTXt chunks.
 
     Raises:
-        SanactlError: full disk, no permission.
+        SanactlError: the disk is full, or there is no permission.
     """
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -223,7 +223,7 @@ def write_png(pixels: NDArray[np.uint8], path: Path, *, text: Mapping[str, str] 
     from sanactl.files.atomic import atomic_path
 
     data = io.BytesIO()
-    # Level 1 writes 3 times as fast as the default for 5 % more bytes.
+    # Level 1 is 3 times as fast as the default and gives 5 % more bytes.
     chunks = PngInfo()
     for keyword, value in (text or {}).items():
         chunks.add_itxt(keyword, value)

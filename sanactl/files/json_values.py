@@ -1,7 +1,7 @@
-"""JSON from an untrusted file, parsed strictly: a value that is accepted can be written again and printed.
+"""JSON from untrusted files, parsed strictly: every accepted value can be written again and printed.
 
-Python's own parser takes more than JSON has (NaN, 1e400 as infinity, half a surrogate pair), and its errors can hold the
-whole text. Depth and the digits of a number are bounded here, the length of the text by who reads it.
+Python's own parser accepts more than JSON (NaN, 1e400 as infinity, half a surrogate pair), and its errors can contain
+the whole text. This module limits the depth and the digits of a number. The caller limits the length of the text.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any, NoReturn
 
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "brief", "parse_json", "shown"]
 
-MAX_DEPTH = 64  # lists and objects inside one another; a config has three
-MAX_DIGITS = 4300  # of a whole number; Python prints no more
+MAX_DEPTH = 64  # nested lists and objects; a config has three levels
+MAX_DIGITS = 4300  # of a whole number; Python's own limit for printing
 _BRIEF = 60  # characters of a value in a message
 
 
 def parse_json(text: str, *, unique: bool = False, constants: bool = False) -> Any:
-    """Parse JSON that any reader would take.
+    """Parse JSON that every reader of JSON accepts.
 
     Args:
         text: the whole document.
         unique: refuse an object that names a key twice; otherwise the last one counts.
-        constants: allow NaN and infinities, which diffusers writes into the config of a scheduler.
+        constants: allow NaN and infinities; diffusers writes them into scheduler configs.
 
     Raises:
-        ValueError: says in a few words what is wrong.
+        ValueError: the text is not such JSON; the message says in a few words why.
     """
     pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = _unique if unique else None
     try:
@@ -45,7 +45,7 @@ def parse_json(text: str, *, unique: bool = False, constants: bool = False) -> A
         raise ValueError(f"{error.msg} at character {error.pos:,}") from None
     if not _shallow(value):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
-    if "\\u" in text:  # only an escape can make half of a surrogate pair, which could not be written back
+    if "\\u" in text:  # only an escape can make half of a surrogate pair; it could not be written as UTF-8
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
@@ -54,7 +54,7 @@ def parse_json(text: str, *, unique: bool = False, constants: bool = False) -> A
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _whole(digits: str) -> int:
@@ -95,7 +95,7 @@ def _shallow(value: Any) -> bool:
 
 
 def brief(value: Any) -> str:
-    """A value for a message: as Python writes it, cut short, without control characters."""
+    """A value for a message: its `repr`, shortened, without control characters."""
     if isinstance(value, str):
         return repr(value if len(value) <= _BRIEF else value[:_BRIEF] + "...")
     if isinstance(value, int) and value.bit_length() > 256:
@@ -111,5 +111,5 @@ def brief(value: Any) -> str:
 
 
 def shown(name: str) -> str:
-    """A name for a message: as it is where it is plain and short, else as `brief` has it."""
+    """A name for a message: unchanged if it is short and printable, else as by `brief`."""
     return name if len(name) <= 2 * _BRIEF and name.isprintable() else brief(name)

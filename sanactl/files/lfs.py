@@ -1,4 +1,4 @@
-"""Git LFS pointers: three lines of text in place of a large file that was cloned and not pulled."""
+"""Git LFS pointers: three lines of text in place of a large file that has not been downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST = 1024  # bytes; the specification's limit
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a regular file is a pointer; False for what cannot be read."""
+    """Whether a regular file is a pointer; False if it cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size > _LONGEST:
             return False
@@ -24,14 +24,14 @@ def is_pointer(path: Path) -> bool:
 
 
 def pointer_error(path: Path) -> InputError:
-    """What to say of a pointer."""
+    """The error for a pointer."""
     return InputError(
         f"{path} is a Git LFS pointer, not the file itself", hint=f"run git lfs pull in {path.parent}"
     )
 
 
 def refuse_pointers(folder: Path) -> None:
-    """Raise InputError if a file of this folder (not of those inside) is a pointer; others would say "not valid"."""
+    """Raise InputError if a file directly in this folder is a pointer; other checks would only say "not valid"."""
     try:
         files = sorted(folder.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""Hashes of bytes while they are written to a file, so that the file need not be read for them."""
+"""Hashes of bytes while they are written to a file, so that the file need not be read again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PassingHashes"]
 
 @dataclass
 class _Leaf:
-    """A part of `LEAF` bytes of which pieces have come; those that came early wait for the ones before them."""
+    """A part of `LEAF` bytes that arrives in pieces; a piece that comes early waits for those before it."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     hash: Any = field(default_factory=hashlib.sha256)
@@ -23,9 +23,9 @@ class _Leaf:
 
 
 class PassingHashes:
-    """Takes the pieces of spans from several threads, each span's in nearly its order, and has its hash at the end.
+    """Computes the hashes of spans whose pieces come from several threads, nearly in order.
 
-    Few pieces wait: as many as there are threads that are ahead of the slowest.
+    Few pieces wait in memory: at most one for each thread that is ahead of the slowest.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class PassingHashes:
         self._done: dict[int, dict[int, bytes]] = {}
 
     def add(self, span: int, total: int, offset: int, data: memoryview) -> None:
-        """A piece of the span known by the number `span`, of `total` bytes in all, from byte `offset` of it."""
+        """Add a piece of span number `span`, which has `total` bytes; the piece begins at byte `offset` of the span."""
         while data:
             number, start = divmod(offset, LEAF)
             count = min(len(data), LEAF - start)
@@ -42,7 +42,7 @@ class PassingHashes:
             data, offset = data[count:], offset + count
 
     def hash(self, span: int, total: int) -> bytes | None:
-        """The hash of a span as `span_hashes` has it, or None if not all of it has passed."""
+        """The hash of a span, equal to that of `span_hashes`; None if pieces of it are missing."""
         leaves = self._done.get(span, {})
         if len(leaves) < -(-total // LEAF) or not total:
             return None

@@ -1,8 +1,8 @@
-"""Paths as people type them and as JSON holds them.
+"""Paths as people type them and as JSON stores them.
 
-A Unix file name is bytes, and JSON is Unicode text. A name that is no UTF-8 is written into records, journals and
-headers as a `file:` URI (RFC 8089; relative paths stay relative), in which such bytes are percent-encoded:
-`file:caf%E9.st`. Reading takes that back to the same bytes.
+A Unix file name is bytes, and JSON is Unicode text. A name that is not UTF-8 is written into records, journals and
+headers as a `file:` URI (RFC 8089; relative paths stay relative) with percent-encoded bytes: `file:caf%E9.st`. Reading
+restores the same bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """A path as a person gives it: `~/x` is in the home folder, and a `file:` URI of a record is what it stands for.
+    """A path as a person types it: `~/x` is in the home folder, and a record's `file:` URI is decoded.
 
-    What is there under the very name comes first: a file called `~old.st`. Without a home, and for users that are not
-    known, the name stays as it is.
+    A file with exactly the typed name comes first, such as one called `~old.st`. If there is no home folder, or the user
+    of `~user` is not known, the name is unchanged.
     """
     name = from_json(os.fspath(text))
     if name.startswith("~") and not os.path.lexists(name.split(os.sep, 1)[0]):
@@ -33,9 +33,9 @@ def user_path(text: str | os.PathLike[str]) -> Path:
 
 
 def to_json(value: Any) -> Any:
-    """A value whose strings, at any depth, are valid Unicode: names of files that are not become `file:` URIs.
+    """A value whose strings, at any depth, are valid Unicode: file names that are not become `file:` URIs.
 
-    The same for text that is no name but holds one, such as a line of arguments.
+    The same holds for text that contains a name, such as a line of arguments.
     """
     if isinstance(value, str):
         return _spelled(value) if _SURROGATE.search(value) else value
@@ -51,13 +51,13 @@ def _spelled(name: str) -> str:
 
     raw = name.encode("utf-8", "surrogatepass") if _is_no_name(name) else os.fsencode(name)
     try:
-        return raw.decode("utf-8")  # the locale, not the name, is other than UTF-8
+        return raw.decode("utf-8")  # the name is UTF-8, only the locale is not
     except UnicodeDecodeError:
         return f"{_SCHEME}{'//' if name.startswith('/') else ''}{quote_from_bytes(raw)}"
 
 
 def _is_no_name(name: str) -> bool:
-    """Whether this locale has no file of that name: it lacks a character, or there is half of a surrogate pair."""
+    """Whether this locale cannot encode the name: it lacks a character, or there is half of a surrogate pair."""
     try:
         os.fsencode(name)
         return False
@@ -67,7 +67,7 @@ def _is_no_name(name: str) -> bool:
 
 @contextlib.contextmanager
 def utf8_name(folder: str | os.PathLike[str]) -> Iterator[str]:
-    """A name of the folder that is UTF-8, for libraries that take no other: its own, else that of a link to it."""
+    """A UTF-8 name of the folder, for libraries that need one: its own, else that of a temporary link to it."""
     name = os.fspath(folder)
     if not _SURROGATE.search(name):
         yield name
@@ -81,12 +81,12 @@ def utf8_name(folder: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def from_json(text: str) -> str:
-    """A path as the system wants it, from a record: see `to_json`. A file of that very name comes first."""
+    """The system's path for a record's path; the inverse of `to_json`. A file with exactly this name comes first."""
     if text.startswith(_SCHEME) and not os.path.lexists(text):
         from urllib.parse import unquote_to_bytes
 
         path = re.sub("^//[^/]*", "", text.removeprefix(_SCHEME))
         return os.fsdecode(unquote_to_bytes(path))
-    if _is_no_name(text):  # in a locale whose names are not UTF-8
+    if _is_no_name(text):  # the locale's encoding is not UTF-8
         return os.fsdecode(text.encode("utf-8", "surrogatepass"))
     return text

@@ -1,4 +1,4 @@
-"""Progress of long work: discarded by default, a bar on the command line."""
+"""The interface by which long work reports progress; by default the reports are discarded."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ __all__ = ["SILENT", "Progress"]
 
 
 class Progress:
-    """The sink for progress that stages write to; this one discards everything.
+    """Receives the progress of a stage; this class discards it.
 
-    A stage calls `start` once, `advance` often (fields are shown beside the bar: loss, images/s), `note` for a line
-    that a person should see, and `close` at the end.
+    A stage calls `start` once, `advance` often (its fields, such as loss or images/s, are shown beside the bar), `note`
+    for a line that a person should see, and `close` at the end.
     """
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
-        """Begins `what`, of which `done` out of `total` units are there already (total None: unknown)."""
+        """`what` begins; `done` of its `total` units are done already (None: the total is unknown)."""
 
     def advance(self, count: int = 1, **fields: str) -> None:
-        """`count` more units are done."""
+        """`count` more units are done; `fields` are shown beside the bar."""
 
     def note(self, line: str) -> None:
         """One line for a person."""

@@ -1,4 +1,4 @@
-"""Open files that a user or a record names: only regular files, up to a size limit."""
+"""Opening files that a user or a record names: only regular files, up to a size limit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["open_regular"]
 
 
 def open_regular(path: Path | str, *, most: int | None = None, what: str = "file") -> IO[bytes]:
-    """Opens a file to be read, if it is a regular one: a pipe, socket or device may give bytes for ever, or none.
+    """Open a regular file for reading. Pipes, sockets and devices are refused: they may never end or never begin.
 
     Args:
         path: the file; symbolic links are followed.
-        most: bytes that it may have.
-        what: how an error calls it ("image").
+        most: the largest size allowed, in bytes; None for any.
+        what: what an error calls it ("image").
 
     Raises:
-        InputError: it is not there, cannot be read, is no regular file, or is larger than `most`.
+        InputError: it is missing, cannot be read, is not a regular file, or is larger than `most`.
     """
     try:
-        # Without O_NONBLOCK the opening of a pipe waits for its writer; a regular file is read as without it.
+        # Without O_NONBLOCK, opening a pipe waits for its writer; regular files are not affected.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}") from None
@@ -33,7 +33,7 @@ def open_regular(path: Path | str, *, most: int | None = None, what: str = "file
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise InputError(f"{path}: is no regular file")
+            raise InputError(f"{path}: is not a regular file")
         if most is not None and about.st_size > most:
             raise InputError(f"{path}: larger than {most >> 20} MiB")
         return os.fdopen(descriptor, "rb")

@@ -1,8 +1,8 @@
-"""The header of a safetensors file: read with every claim checked, and written.
+"""Reading, checking and writing the header of a safetensors file.
 
 A safetensors file is 8 bytes (the header's length N, little-endian), N bytes of JSON that map each tensor's name to its
-dtype, shape and place, then the tensors' bytes, back to back. Nothing here reads tensor data or imports torch, and no
-header, however hostile, makes it read more than `MAX_HEADER` bytes.
+dtype, shape and place, then the tensors' bytes without gaps. This module never reads tensor data, never imports torch,
+and never reads more than `MAX_HEADER` bytes.
 
 Source: https://github.com/huggingface/safetensors (README, "Format").
 """
@@ -36,25 +36,25 @@ __all__ = [
 ]
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-# Data begin at a multiple of this many bytes in a file written here: a page of memory and a block of any file system,
-# so that mapped tensors are aligned, and whole blocks can be shared between files.
+# In files written here, data begins at a multiple of this many bytes. It is a page of memory and a block of any file
+# system, so mapped tensors are aligned and files can share whole blocks.
 DATA_ALIGNMENT = 4096
 _MAX_VALUES = 2_000_000  # commas and colons of a header; a SANA of 1,024 blocks has an eighth
-_MAX_BYTES = 1 << 62  # no tensor is larger; keeps products of hostile dimensions small
+_MAX_BYTES = 1 << 62  # no tensor is larger; bounds the product of a hostile header's dimensions
 
 DTYPE_BYTES: Mapping[str, int] = {name: dtype.nbytes for name, dtype in DTYPES.items()}
-_PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # the library's others: several values share a byte
+_PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # dtypes of the library whose values take less than a byte
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies.
+    """The place of one tensor in a file.
 
     Attributes:
         dtype: the file's name for it ("F32", "BF16", ...).
         shape: dimensions; () is a scalar.
-        offset: of the first byte, counted from the start of the file.
-        nbytes: length in bytes.
+        offset: position of its first byte, from the start of the file.
+        nbytes: its length in bytes.
     """
 
     dtype: str
@@ -70,8 +70,8 @@ class Header:
     Attributes:
         tensors: name to place, in the order of the data.
         metadata: the `__metadata__` strings.
-        data_start: offset of the first tensor byte in the file.
-        size: of the file in bytes.
+        data_start: position of the first byte of tensor data in the file.
+        size: of the file, in bytes.
     """
 
     tensors: dict[str, TensorInfo]
@@ -81,7 +81,7 @@ class Header:
 
 
 def tensor_bytes(dtype: str, shape: Iterable[int]) -> int:
-    """Bytes that a tensor of this dtype and shape takes."""
+    """The size in bytes of a tensor of this dtype and shape."""
     return DTYPE_BYTES[dtype] * math.prod(shape)
 
 
@@ -89,11 +89,11 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """Read and check the header of a safetensors file.
 
     Raises:
-        InputError: the file cannot be read, is no safetensors file, is truncated, or its header contradicts itself.
+        InputError: the file cannot be read, is not a safetensors file, is truncated, or its header contradicts itself.
     """
     path = Path(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for a writer
             raise InputError(f"{path} is not a regular file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -122,7 +122,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether a file's first 8 bytes are text; of a safetensors file they are a length, whose upper bytes are zero."""
+    """Whether a file's first 8 bytes are text. In a safetensors file they are a length, and its upper bytes are zero."""
     return bool(start) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
 
 
@@ -138,7 +138,7 @@ def _text_hint(path: Path) -> str:
 def _check(path: Path, raw: bytes, size: int) -> Header:
     entries = _parse(path, raw)
     metadata = entries.pop("__metadata__", None)
-    metadata = {} if metadata is None else metadata  # the library takes null for none, too
+    metadata = {} if metadata is None else metadata  # the library also accepts null
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise InputError(f"{path}: the header's __metadata__ is not a map from strings to strings")
     start = 8 + len(raw)
@@ -165,10 +165,10 @@ def _check(path: Path, raw: bytes, size: int) -> Header:
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    # Each value takes a hundred bytes of memory: what a hostile header could hold is counted before it is parsed.
+    # Each parsed value takes about a hundred bytes of memory, so a hostile header's values are counted before parsing.
     values = raw.count(b",") + raw.count(b":")
     if values > _MAX_VALUES:
-        raise InputError(f"{path}: its header lists {values:,} things, more than any checkpoint has")
+        raise InputError(f"{path}: its header has {values:,} values, more than any checkpoint has")
     try:
         text = raw.decode("utf-8")
         if not text.startswith("{"):
@@ -211,7 +211,7 @@ def _number(value: int) -> str:
 
 
 def _counts(value: Any) -> bool:
-    """Whether it is a short list of non-negative whole numbers of a sane size (JSON's true is none)."""
+    """Whether it is a short list of non-negative whole numbers of plausible size (`true` is not a number)."""
     return (
         isinstance(value, list)
         and len(value) <= 64
@@ -220,10 +220,10 @@ def _counts(value: Any) -> bool:
 
 
 def placement(dtype: str, shape: Iterable[int]) -> tuple[int, bool]:
-    """A key by which to sort tensors in a file.
+    """A key for sorting tensors in a file.
 
-    Wider dtypes first keeps every tensor aligned to its elements. Of one width, tensors of whole pages come first, so that
-    their pages fall on those of any other file that was written likewise.
+    Wider dtypes come first, which keeps every tensor aligned to its elements. Within a width, tensors of whole pages come
+    first; so their pages line up with those of any other file that was written here.
     """
     return -DTYPE_BYTES[dtype], tensor_bytes(dtype, shape) % DATA_ALIGNMENT != 0
 
@@ -233,15 +233,15 @@ def encode_header(
 ) -> tuple[bytes, dict[str, TensorInfo]]:
     """The first bytes of a safetensors file that holds these tensors in this order.
 
-    The JSON is followed by spaces (which the format allows) up to a multiple of `DATA_ALIGNMENT`. Readers view a tensor
-    in place: sort them by `placement` to keep every one aligned to its elements.
+    The JSON is followed by spaces (the format allows them) up to a multiple of `DATA_ALIGNMENT`. Readers map tensors in
+    place, so sort them by `placement` to keep each aligned to its elements.
 
     Args:
         tensors: (name, dtype, shape) in the order of the data.
         metadata: written as `__metadata__` when it is not empty.
 
     Returns:
-        the bytes, and each tensor's place in the file that starts with them.
+        the header's bytes, and each tensor's place in the file.
     """
     listed = list(tensors)
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}

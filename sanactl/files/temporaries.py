@@ -1,8 +1,8 @@
-"""The temporary file that a write fills beside its target: its name, the lock that its writer holds, and leftovers.
+"""Temporary files beside a write's target: their names, their locks, and the removal of leftovers.
 
-A process id says nothing to a container with process ids of its own, or to another machine. A lock on the temporary itself
-is the kernel's: it ends with the process that holds it, whatever ends that. Some file systems have no such locks, or keep
-them to one machine; where a lock cannot tell, the time of the last write decides.
+A process id means nothing in another container or on another machine. So the writer locks its temporary file: the kernel
+releases the lock when the process ends, however it ends. Some file systems have no locks, or locks that other machines
+do not see; there the time of the last write decides whether a file is a leftover.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ except ImportError:  # not on Windows
 
 __all__ = ["Temporary", "make_file", "make_folder", "reclaim", "set_aside"]
 
-# .<target's name>.<machine>-<its start>-<random>.tmp holds a new output, .old an output that is being replaced.
+# .<target's name>.<machine>-<its start>-<random>.tmp is a new output, .old an output that is being replaced.
 _NAME = re.compile(
     r"^\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<boot>[0-9a-f]{8})-[0-9a-f]{8}\.(?P<kind>tmp|old)$", re.DOTALL
 )
-_NAME_BYTES = 180  # of the target's name kept in a temporary's: 255 is the limit of every common file system
-_TRIES = 20  # to make a temporary that no other process takes at once
+_NAME_BYTES = 180  # of the target's name kept in the temporary's name; common file systems allow 255 in all
+_TRIES = 20  # attempts to make a temporary file that no other process takes immediately
 _OLD = 7 * 24 * 3600.0  # seconds
 _OPEN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -45,11 +45,11 @@ _scanned: set[tuple[int, int, int]] = set()  # (pid, st_dev, st_ino) of folders 
 
 
 class Temporary:
-    """A new file or folder that is this process's own until `remove` or the end of the process.
+    """A new file or folder, locked by this process until `remove`, `release` or the end of the process.
 
     Attributes:
-        path: where it is.
-        mode: its permissions, those of any new file or folder.
+        path: its path.
+        mode: its permissions, those of any new file or folder here.
     """
 
     def __init__(self, path: Path, descriptor: int | None) -> None:
@@ -58,14 +58,14 @@ class Temporary:
         _held.add(self)
 
     def remove(self) -> None:
-        """Removes what is still there under the name, and gives up the lock; nothing in a forked child."""
+        """Remove what is still there under the name, and release the lock; does nothing in a forked child."""
         if self._process == os.getpid():
-            with contextlib.suppress(OSError):  # whatever stays is removed by the next write
+            with contextlib.suppress(OSError):  # the next write removes what stays
                 _remove(self.path)
         self.release()
 
     def release(self) -> None:
-        """Gives up the lock."""
+        """Release the lock."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -73,7 +73,7 @@ class Temporary:
 
 
 def _release_all() -> None:
-    """In a forked child: it would hold its parent's locks after the parent was killed."""
+    """Close a forked child's copies of the locks; otherwise it would hold them after the parent's death."""
     for temporary in list(_held):
         temporary.release()
 
@@ -101,7 +101,7 @@ def make_folder(target: Path) -> Temporary:
 
 
 def set_aside(target: Path) -> Temporary:
-    """Renames the folder `target` so that another can take its place; the lock stands before the name."""
+    """Rename the folder `target`, so that another can take its name; it is locked before it is renamed."""
     descriptor = _open(target)
     if descriptor is not None:
         _lock(descriptor)
@@ -114,7 +114,7 @@ def _make(target: Path, create: Callable[[Path], int | None]) -> Temporary:
     for last in (*[False] * _TRIES, True):
         path = _name(target, "tmp")
         descriptor = create(path)
-        # Between the making and the locking another process may have taken it for a leftover, locked and removed it.
+        # Before it was locked here, another process may have treated it as a leftover and removed it.
         ours = (descriptor is None or _lock(descriptor) is not False) and os.path.lexists(path)
         if ours or last:
             return Temporary(path, descriptor)
@@ -124,7 +124,7 @@ def _make(target: Path, create: Callable[[Path], int | None]) -> Temporary:
 
 
 def _create_file(path: Path) -> int:
-    # for writing, since network disks give no other lock on it
+    # opened for writing, because network disks need that for a lock
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | _OPEN, 0o666)
 
 
@@ -134,7 +134,7 @@ def _create_folder(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor to lock a file or a folder by, or None where the system gives none."""
+    """A descriptor for locking a file or a folder, or None where the system has none."""
     for flags in (os.O_RDWR, os.O_RDONLY):  # a folder opens for reading only
         with contextlib.suppress(OSError):
             return os.open(path, flags | _OPEN)
@@ -142,7 +142,7 @@ def _open(path: Path) -> int | None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Whether the lock is ours now; None where there are no locks."""
+    """Whether this process has the lock now; None where there are no locks."""
     if fcntl is None:
         return None
     try:
@@ -158,14 +158,14 @@ def _lock(descriptor: int) -> bool | None:
 
 
 def _lock_byte(descriptor: int) -> bool:
-    """Lock a file at one byte that no data reach; False where the kernel has no such lock.
+    """Lock one byte of a file, far beyond its data; False where the kernel has no such lock.
 
-    This lock belongs to the descriptor (man 2 fcntl_locking, "open file description locks"): a process's own would end with
-    any close of the file. On a Windows share nobody else could write to a file that flock (man 2 flock) locks as a whole;
-    for a folder, which opens for reading only, there is nothing but flock.
+    The lock belongs to the descriptor (man 2 fcntl_locking, "open file description locks"). A lock of the process would
+    end when any descriptor of the file is closed. flock (man 2 flock) locks the whole file, and on a Windows share nobody
+    else could then write to it. A folder opens for reading only, so flock is its only lock.
 
     Raises:
-        OSError: another holds it, or the file system has no locks.
+        OSError: another process has it, or the file system has no locks.
     """
     wanted = struct.pack(
         "hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 1 << 62, 1, 0
@@ -187,7 +187,7 @@ def _name(target: Path, kind: str) -> Path:
 
 @functools.cache
 def _machine() -> tuple[str, str]:
-    """Eight hex digits of this machine's name, and of its last start, which all its containers have in common."""
+    """Eight hex digits of this machine's name, and of its last start; all its containers have the same."""
     host = os.uname().nodename.encode() if hasattr(os, "uname") else b""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
@@ -197,20 +197,20 @@ def _machine() -> tuple[str, str]:
 
 
 def _started() -> float:
-    """When this machine was started, in seconds since 1970; 0 where that cannot be known."""
+    """When this machine was started, in seconds since 1970; 0 if unknown."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return 0.0 if clock is None else time.time() - time.clock_gettime(clock)
 
 
 def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
-    """Remove the temporaries that ended processes left in `folder`.
+    """Remove the temporary files that ended processes left in `folder`.
 
-    A folder is looked through once a process (`again` looks anew). A temporary that is locked stays. One that is not is a
-    leftover if it is of this machine since its start, or of this machine before. What else lies there may be another
-    machine's, whose locks need not be seen here: it goes after a week without a write to it.
+    A process searches a folder once (`again`: once more). A locked temporary file stays. An unlocked one that this machine
+    made is a leftover. Any other may belong to another machine, whose locks may be invisible here; it is removed after a
+    week without a write.
 
     Returns:
-        the paths removed, or put back where a replacement was cut short.
+        the paths that were removed, or put back after an interrupted replacement.
     """
     done: list[Path] = []
     try:
@@ -221,7 +221,7 @@ def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
         _scanned.add(key)
         names = os.listdir(folder)
     except OSError:
-        return done  # the write itself will say what is wrong with the folder
+        return done  # the write itself reports what is wrong with the folder
     for name in names:
         match = _NAME.match(name)
         if match is None:
@@ -241,7 +241,7 @@ def reclaim(folder: Path, *, again: bool = False) -> list[Path]:
 
 @contextlib.contextmanager
 def _claimed(path: Path, name: re.Match[str]) -> Iterator[bool]:
-    """Whether a temporary is a leftover. Inside, no process can lock it and take it for its own."""
+    """Whether a temporary file is a leftover. It is locked during the body, so that no other process can take it."""
     descriptor = _open(path)
     try:
         locked = None if descriptor is None else _lock(descriptor)

@@ -1,4 +1,4 @@
-"""Threads that share work of one kind, and end together."""
+"""Running jobs in several threads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["in_threads", "processors"]
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_threads(jobs: Iterator[Callable[[], None]], workers: int) -> None:
-    """Run `jobs` in threads; the first error of any stops all and is raised, as is an interrupt of this thread.
+    """Run `jobs` in `workers` threads. The first error, or an interrupt of this thread, stops all and is raised.
 
-    Jobs are taken from the iterator one by one, so that a million of them cost no memory.
+    Jobs are taken from the iterator one by one, so even a million of them need no memory.
     """
     lock, stop, errors = threading.Lock(), threading.Event(), list[Exception]()
 
@@ -39,7 +39,7 @@ def in_threads(jobs: Iterator[Callable[[], None]], workers: int) -> None:
             thread.start()
         for thread in threads:
             while thread.is_alive():
-                thread.join(0.2)  # a join without end would not let an interrupt through on every system
+                thread.join(0.2)  # on some systems a join without a timeout would block interrupts
     finally:
         stop.set()
         for thread in threads:

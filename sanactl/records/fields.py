@@ -1,7 +1,7 @@
-"""The fields of records that commands use, with their types and ranges. All other fields pass as they are.
+"""The fields of records that commands use, with their types and ranges. Other fields pass unchecked.
 
-Records come from files that people and other programs have edited. They are checked once, where they are read, so that
-everything behind can rely on a known field to be of its type, or null, or absent.
+Records come from files that people and other programs have edited. They are checked once, when they are read. After
+that, a known field is of its type, or null, or absent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_PATH = 4096
 
 @dataclass(frozen=True)
 class Field:
-    """A type: `what` it is called in an error, and whether a value `fits` it."""
+    """A type of field: `what` names it in errors, and `fits` tells whether a value has this type."""
 
     what: str
     fits: Callable[[Any], bool]
@@ -42,12 +42,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    """A path of a file, or a `file:` URI (see `paths`)."""
+    """A path of a file, or a `file:` URI (see `sanactl.files.paths`)."""
     return isinstance(value, str) and 0 < len(value) <= MAX_PATH and not re.search("\0|^file:.*%00", value)
 
 
 def whole(low: int = 0, high: int = 2**63 - 1) -> Field:
-    """A whole number."""
+    """A whole number from `low` to `high`."""
     return Field(
         f"a whole number {f'from {low}' if high == 2**63 - 1 else f'from {low} to {high}'}",
         lambda v: type(v) is int and low <= v <= high,
@@ -55,13 +55,13 @@ def whole(low: int = 0, high: int = 2**63 - 1) -> Field:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Field:
-    """A finite number."""
+    """A finite number from `low` to `high`."""
     limits = "" if high == math.inf else f" from {low:g} to {high:g}"
     return Field(f"a number{limits}", lambda v: _is_number(v) and low <= v <= high)
 
 
 def list_of(field: Field, plural: str, *, length: int | None = None) -> Field:
-    """A list whose members all fit."""
+    """A list of `length` members (None: any number) that all fit `field`; errors call them `plural`."""
     return Field(
         f"a list of {f'{length} ' if length else ''}{plural}",
         lambda v: isinstance(v, list) and length in (None, len(v)) and all(map(field.fits, v)),
@@ -79,7 +79,7 @@ LOGARITHM = number(-math.inf, 1e-6)
 
 
 def _is_clause(value: Any) -> bool:
-    """A clause of GenEval's, as far as types go; what a detector knows is its own question."""
+    """Whether it has the types of a GenEval clause; whether a detector knows the class is checked elsewhere."""
     known = {"class": TEXT, "count": whole(1), "color": TEXT, "position": Field("", _is_position)}
     return isinstance(value, dict) and _fault(known, value) is None
 
@@ -89,7 +89,7 @@ def _is_position(value: Any) -> bool:
 
 
 def _has_tasks(value: Any) -> bool:
-    # A task's value was called score once.
+    # Earlier versions called a task's value `score`.
     known = {"value": number(), "score": number(), "ci": INTERVAL, "images": whole()}
     return isinstance(value, dict) and all(
         isinstance(task, dict) and _fault(known, task) is None for task in value.values()
@@ -108,7 +108,7 @@ CLAUSES = list_of(Field("a clause", _is_clause), "objects with class, count, col
 _OF_A_PROMPT = {"tag": TEXT, "include": CLAUSES, "exclude": CLAUSES, "id": NAME}
 _MEASURED = {"checkpoint": PATH, "digest": TEXT}
 
-# The fields without which a record of a kind is of no use.
+# The required fields of each kind.
 REQUIRED = {
     "checkpoint": ("path",),
     "block": ("checkpoint", "digest", "block", "importance"),
@@ -173,7 +173,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "model": TEXT,
         "model_digest": TEXT,
         "detector_digest": TEXT,
-        # Of earlier versions; see `sanactl.records.scores.normal_score`.
+        # Fields of earlier versions; see `sanactl.records.scores.normal_score`.
         "overall": number(),
         "score": number(),
         "single": number(),
@@ -202,7 +202,7 @@ JOURNAL: dict[str, Field] = {
     "inputs": OBJECTS,
     "outputs": OBJECTS,
 }
-# Of an entry's inputs and outputs.
+# The fields of a journal entry's inputs and outputs.
 JOURNAL_FILE: dict[str, Field] = {
     "path": PATH,
     "digest": TEXT,
@@ -216,15 +216,15 @@ JOURNAL_FILE: dict[str, Field] = {
 def check_fields(
     fields: Mapping[str, Field], record: Mapping[str, Any], required: tuple[str, ...] = ()
 ) -> None:
-    """Checks the known fields of an object.
+    """Check the known fields of an object.
 
     Args:
-        fields: what is known; a field that is null counts as absent.
+        fields: the known fields and their types; a field that is null counts as absent.
         record: the object.
-        required: the fields that must be there.
+        required: the fields that must be present.
 
     Raises:
-        ValueError: a field is missing or of another type; the message names it and is for people.
+        ValueError: a field is missing or of another type; the message names it and can be shown to the user.
     """
     for name in required:
         if record.get(name) is None:
@@ -237,7 +237,7 @@ def check_fields(
 
 
 def with_paths(fields: Mapping[str, Field], record: dict[str, Any]) -> dict[str, Any]:
-    """A checked record with its paths as the system wants them: see `paths`."""
+    """A checked record whose `file:` URIs are decoded to the system's paths (see `sanactl.files.paths`)."""
     for name, value in record.items():
         if fields.get(name) is PATH and value is not None and (path := from_json(value)) != value:
             record = {**record, name: path}
@@ -245,7 +245,7 @@ def with_paths(fields: Mapping[str, Field], record: dict[str, Any]) -> dict[str,
 
 
 def _fault(fields: Mapping[str, Field], record: Mapping[str, Any]) -> str | None:
-    """The first known field that does not fit."""
+    """The name of the first known field that does not fit."""
     for name, value in record.items():
         if value is not None and name in fields and not fields[name].fits(value):
             return name

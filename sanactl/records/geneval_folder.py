@@ -1,4 +1,4 @@
-"""Images in GenEval's own layout: for each prompt `NNNNN/metadata.jsonl` and `NNNNN/samples/NNNN.png`."""
+"""Reading images in GenEval's folder layout: for each prompt `NNNNN/metadata.jsonl` and `NNNNN/samples/NNNN.png`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from sanactl.records.jsonl import parse_json
 __all__ = ["is_geneval_folder", "read_geneval_folder"]
 
 MAX_METADATA = 2**20
-# Python's isdigit() also takes digits that int() does not read (a superscript two), and those of other scripts.
+# Python's isdigit() also accepts digits of other scripts, and some that int() cannot read (a superscript two).
 _NUMBER = re.compile("[0-9]+")
 
 
 def is_geneval_folder(path: Path) -> bool:
-    """Whether a folder holds prompt folders, and no metadata.jsonl of its own, which would make it an imagefolder."""
+    """Whether a folder has prompt folders and no metadata.jsonl of its own (with one, it is an imagefolder)."""
     if not path.is_dir() or (path / "metadata.jsonl").exists():
         return False
     return any(_NUMBER.fullmatch(p.name) and (p / "metadata.jsonl").is_file() for p in path.iterdir())
 
 
 def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
-    """Image records of a folder that any GenEval generation script has written, prompts and images in order.
+    """Image records of a folder that a GenEval generation script has written, prompts and images in order.
 
-    The official scorer lists folders in the file system's order and passes over what it does not know; here
-    the order is that of the numbers, and a prompt without images is an error, and so is a folder of
-    `sanactl sample` that does not hold all of its prompts yet: a score over the rest would look whole.
+    The order is that of the numbers; the official scorer's is that of the file system, and it skips unknown files. Here
+    a prompt without images is an error. So is a folder of `sanactl sample` that lacks prompts, because a score over
+    the others would look complete.
 
     Yields:
         {"kind": "image", "path", "prompt", "prompt_id", "index": the image's number, "samples": images of
-        this prompt, "tag", "include", ...}; `prompt_id` is the metadata's `id`, else the folder's name, and
-        the metadata's other fields are kept.
+        this prompt, "tag", "include", ...}. `prompt_id` is the metadata's `id`, else the folder's name. The metadata's
+        other fields are kept.
 
     Raises:
-        InputError: no such folder, no prompt folders in it, fewer than its sampling was for, one without
-        images, or metadata that cannot be read.
+        InputError: there is no such folder, it has no prompt folders or fewer than `sanactl sample` planned, a prompt
+        folder has no images, or metadata cannot be read.
     """
     try:
         folders = sorted(
@@ -78,7 +78,7 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _promised(path: Path) -> int:
-    """How many prompts a folder of `sanactl sample` is for; 0 for a folder of another program."""
+    """The number of prompts planned for a folder of `sanactl sample`; 0 for a folder of another program."""
     try:
         if not (path / "settings.json").is_file() or (path / "settings.json").stat().st_size > MAX_METADATA:
             return 0
@@ -99,7 +99,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("prompt"), str):
         raise InputError(f"{path}: no 'prompt' in it")
     try:
-        # The fields of an image that are no prompt's are this folder's to say.
+        # Fields that belong to images come from this folder, not from the prompt's metadata.
         check_fields({**FIELDS["image"], **FIELDS["prompt"]}, metadata, REQUIRED["prompt"])
     except ValueError as error:
         raise InputError(f"{path}: metadata {error}") from None

@@ -1,12 +1,13 @@
-"""The folder's memory: `.sanactl/journal.jsonl`, one line a run.
+"""The journal of a folder: `.sanactl/journal.jsonl`, one line for each run.
 
 Several commands of a pipe write to it at once, so each line is one append under a lock (flock, where the file system
-has it). A line is
+supports it). A line is
 
     {"time", "command", "argv", "version", "seconds", "seed", "key",
      "inputs": [{"path", "digest"}], "outputs": [{"path", "kind", "digest", ...}]}
 
-with paths relative to the folder. `key` says what an output is a function of: the same key, the same output.
+with paths relative to the folder. `key` is a digest of everything that decides the output: the same key means the same
+output.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
 
 __all__ = ["Journal", "Run", "run_key"]
 
-_BLOCK = 2**18  # bytes read at once, from the end
+_BLOCK = 2**18  # bytes per read, from the end of the file
 
 
 def run_key(command: str, **settings: Any) -> str:
@@ -38,7 +39,17 @@ def run_key(command: str, **settings: Any) -> str:
 
 @dataclass
 class Run:
-    """One run of a command, as it will stand in the journal."""
+    """One run of a command, as it will be written into the journal.
+
+    Attributes:
+        command: the command's name ("grow").
+        argv: its arguments.
+        version: of sanactl.
+        seed: the seed of its random numbers; None if it draws none.
+        key: of `run_key`; None if the output is not reproducible.
+        inputs: {"path", "digest"} of each input.
+        outputs: {"path", "kind", "digest", ...} of each output.
+    """
 
     command: str
     argv: list[str]
@@ -50,10 +61,10 @@ class Run:
 
 
 class Journal:
-    """The journal of a folder, by default the current one.
+    """The journal of a folder, by default the current folder.
 
-    Nothing here raises on a journal that is damaged or cannot be written: it is a memory, not a condition. A line that
-    is no entry, or whose fields are of other types than `JOURNAL` says, is passed over. No more than a line is held.
+    No method raises if the journal is damaged or cannot be written, because commands work without it. A line that is not
+    an entry, or whose fields are not of the types in `JOURNAL`, is skipped. At most one line is held in memory.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -70,17 +81,17 @@ class Journal:
                     yield entry
 
     def newest_first(self) -> Iterator[dict[str, Any]]:
-        """All runs, newest first, read from the journal's end: what is looked for mostly stands there."""
+        """All runs, newest first. They are read from the end of the file, because searches mostly want recent runs."""
         with contextlib.suppress(OSError, InputError), open_regular(self.path) as stream:
             for line in _backwards(stream):
                 if (entry := _entry(line)) is not None:
                     yield entry
 
     def newest(self, *kinds: str, without: str | None = None) -> dict[str, Any] | None:
-        """The newest output of one of `kinds` that is still there: {"path" (absolute), "kind", "digest", ...}.
+        """The newest output of one of `kinds` whose file still exists: {"path" (absolute), "kind", "digest", ...}.
 
         Args:
-            without: pass over outputs that have this fact (`judge`: images that a judge has selected).
+            without: skip outputs that have this field (`judge`: images that a judge has selected).
         """
         for run in self.newest_first():
             for output in reversed(run["outputs"]):
@@ -91,11 +102,11 @@ class Journal:
         return None
 
     def made(self, path: Path, key: str) -> bool:
-        """Whether `path` is there and its newest run in the journal has this key."""
+        """Whether `path` exists and its newest run in the journal has this key."""
         return self.made_as(path, key) is not None
 
     def made_as(self, path: Path, key: str) -> dict[str, Any] | None:
-        """What the newest run that made `path` wrote of it, if `path` is there and the run has this key."""
+        """The journal's entry of `path` by the newest run that made it, if `path` exists and that run has this key."""
         relative = self.relative(path)
         for run in self.newest_first():
             for output in reversed(run["outputs"]):
@@ -104,9 +115,9 @@ class Journal:
         return None
 
     def relative(self, path: Path | str) -> str:
-        """A path as the journal writes it: relative to the folder where it lies inside."""
+        """A path as the journal writes it: relative to the folder if it is inside."""
         try:
-            # Unlike `Path.resolve`, `realpath` takes a link that leads to itself.
+            # Unlike `Path.resolve`, `realpath` accepts a link that points to itself.
             return str(Path(os.path.realpath(path)).relative_to(os.path.realpath(self.folder)))
         except ValueError:
             return str(path)
@@ -131,15 +142,15 @@ class Journal:
 
 
 def _pass_over(stream: IO[bytes]) -> None:
-    """Reads to the end of a line that is too long."""
+    """Read to the end of a line that is too long."""
     while (piece := stream.readline(MAX_LINE)) and not piece.endswith(b"\n"):
         pass
 
 
 def _backwards(stream: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file, the last first; one that is longer than `MAX_LINE` is left out."""
+    """The lines of a file, last line first; lines longer than `MAX_LINE` are left out."""
     position = stream.seek(0, os.SEEK_END)
-    tail: bytes | None = b""  # the part of a line that has been read; None in one that is too long
+    tail: bytes | None = b""  # the end of a line, read so far; None while a line is too long
     while position:
         size = min(_BLOCK, position)
         position -= size
@@ -158,7 +169,7 @@ def _backwards(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line as a run; None for what is none."""
+    """The run that a line describes; None if it is not an entry."""
     try:
         entry = parse_json(line.decode(errors="surrogateescape"))
         if not isinstance(entry, dict):

@@ -1,7 +1,7 @@
-"""JSON lines from files that nobody vouches for: what is opened, how much of it is read, what counts as JSON.
+"""Reading JSON lines from untrusted files, with limits; writing JSON lines.
 
-A file that is named has to be a regular file: a named pipe waits for a writer for ever, and a device has no end. What
-the shell has opened for this process (/dev/stdin, and /dev/fd/63 of `<(command)`) is read whatever it is.
+A file that the user names must be a regular file: a named pipe may wait for a writer without end, and a device may have
+no end. Files that the shell has opened for this process (/dev/stdin, and /dev/fd/63 of `<(command)`) can be anything.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = [
 
 MAX_LINE = 4 * 2**20  # characters
 MAX_DEPTH = 64
-MAX_DIGITS = 309  # of a whole number; more than this is beyond the largest float
+MAX_DIGITS = 309  # of a whole number; longer ones are larger than the largest float
 
 _OPEN_ALREADY = re.compile(r"/dev/(stdin|fd/[0-9]+)|/proc/(self|thread-self|[0-9]+)/fd/[0-9]+")
-# Only such a number can be too large for a float; the others are read by the parser's own fast path.
+# Only such numbers can be too large for a float; without one, the parser's faster path is used.
 _WIDE = re.compile(r"[eE]\+?[0-9]{2}|(?<![0-9])[0-9]{299}")
-# What Python reads for a byte that is no UTF-8: the half characters of `surrogateescape`.
+# Python's `surrogateescape` reads a byte that is not UTF-8 as one of these half characters.
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -41,22 +41,22 @@ _KINDS = {
 
 
 def is_open_already(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names something that this process was given open: stdin, or a process substitution."""
+    """Whether a path names a file that is open in this process already: stdin, or a process substitution."""
     return _OPEN_ALREADY.fullmatch(os.fspath(path)) is not None
 
 
 def open_lines(path: Path, what: str = "file") -> IO[str]:
-    """Opens a file of lines; a byte that is no UTF-8 becomes a lone surrogate, to be found in its own line.
+    """Open a file of lines. A byte that is not UTF-8 becomes a lone surrogate, so the error can name its line.
 
     Args:
-        path: a regular file, /dev/null, or what is open already.
-        what: what to call it where it is missing ("prompt file").
+        path: a regular file, /dev/null, or a file that is open already.
+        what: what the error calls a missing file ("prompt file").
 
     Raises:
-        InputError: there is none, it is a folder, a named pipe or a device, or it may not be read.
+        InputError: it is missing, a folder, a named pipe or a device, or cannot be read.
     """
     try:
-        # Without O_NONBLOCK a named pipe would wait right here. It changes nothing for regular files.
+        # Without O_NONBLOCK, opening a named pipe would wait. Regular files are not affected.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}") from None
@@ -83,23 +83,23 @@ def _check_kind(found: os.stat_result, path: Path) -> None:
         if kind == stat.S_IFCHR and found.st_rdev == os.stat(os.devnull).st_rdev:
             return
     raise InputError(
-        f"{path}: {_KINDS.get(kind, 'no regular file')}, not a file",
+        f"{path}: {_KINDS.get(kind, 'something else')}, not a file",
         hint=f"to read from it, give - and put it on stdin: < {path}",
     )
 
 
 def lines_of(stream: Iterable[str] | IO[str]) -> Iterator[str]:
-    """The lines; of a file never more than a little past `MAX_LINE` of one, so that no line fills the memory."""
+    """The lines of a stream. A line of a file is cut a little beyond `MAX_LINE`, so that no line fills the memory."""
     readline = getattr(stream, "readline", None)
     return iter(stream) if readline is None else iter(lambda: readline(MAX_LINE + 2), "")
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value that every other reader of JSON takes, too.
+    """Parse JSON that every other reader of JSON also accepts.
 
     Raises:
-        ValueError: it is no JSON, holds a number that no float can hold, NaN or half a character, or is nested deeper
-            than `MAX_DEPTH`. Its message is for people.
+        ValueError: it is not JSON, contains a number too large for a float, NaN or half a character, or is nested deeper
+            than `MAX_DEPTH`. The message can be shown to the user.
     """
     wide: dict[str, Any] = {"parse_int": _whole, "parse_float": _float} if _WIDE.search(text) else {}
     try:
@@ -110,17 +110,17 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
-    # Half of a surrogate pair can be escaped in JSON, but is no character.
+    # JSON can contain half of a surrogate pair as an escape, but it is not a character.
     if "\\u" in text and NOT_UTF8.search(json.dumps(value, ensure_ascii=False)):
-        raise ValueError("half of a surrogate pair, which is no character")
+        raise ValueError("half of a surrogate pair, which is not a character")
     return value
 
 
 def dump_json(value: Any) -> str:
-    """A value as one line of JSON that can be encoded as UTF-8, without the line's end.
+    """A value as one line of JSON that can be encoded as UTF-8, without the newline.
 
-    A file's name may hold bytes that are no UTF-8; it becomes a `file:` URI (see `paths`). NaN and infinities are
-    refused: they are no JSON.
+    A file name with bytes that are not UTF-8 becomes a `file:` URI (see `sanactl.files.paths`). NaN and infinities are
+    refused, because JSON does not have them.
     """
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if line.isascii() or not NOT_UTF8.search(line):
@@ -129,7 +129,7 @@ def dump_json(value: Any) -> str:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _whole(digits: str) -> int:

@@ -1,12 +1,12 @@
-"""Results that a long command keeps one by one while it works, so that a stopped run is gone on with.
+"""Results that a long command saves one by one, so that a later run can continue where it stopped.
 
-Beside the output lies a hidden file `.COMMAND.IDENTITY.partial`, a line a result: the key of what it is a result of,
-and the result as JSON. IDENTITY is a digest of whatever all results depend on (a judge's weights, the version). The
-same command reads it and asks only for what is missing; it is removed when the output is there. A line that a kill cut
-short is passed over.
+They are in a hidden file `.COMMAND.IDENTITY.partial` beside the output, one line for each result: the key of its subject
+(an image, for example), and the result as JSON. IDENTITY is a digest of everything that all results depend on (a judge's
+weights, the version). The same command reads the file and computes only the missing results. It removes the file when
+the output is written. A line that a kill cut short is skipped.
 
-Each process writes a file of its own and holds its lock; what stopped runs left is only read. A file goes when all that it
-holds has been used, or a week after its last line.
+Each process writes its own file and keeps it locked. Files of stopped runs are only read. A file is removed when all its
+results have been used, or a week after its last line.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _FLAGS = os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os,
 
 
 def image_key(record: Mapping[str, Any]) -> str | None:
-    """The key of a result about an image record: its contents, and which file lies at its path; None if none does.
+    """The key of a result about an image record: a digest of the record and of the file's state; None without a file.
 
-    The file is known by inode, size and times, so that a picture that was drawn anew is looked at anew.
+    The state is inode, size and times, so a new image at the same path gets a new result.
     """
     try:
         found = os.stat(record["path"])
@@ -49,13 +49,13 @@ def image_key(record: Mapping[str, Any]) -> str | None:
 class Partial:
     """The results so far of one command with one identity, in one folder.
 
-    Nothing here fails a command: where results cannot be kept, they are merely not kept.
+    No method raises if results cannot be saved: then they are not saved, and the command continues.
 
     Args:
         folder: where the output will be.
-        command: a short name in small letters.
-        identity: whatever all results depend on, as JSON.
-        tell: called with a line for people if results cannot be kept.
+        command: a short name in lower case.
+        identity: everything that all results depend on; JSON values.
+        tell: called with a line for the user if results cannot be saved.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Partial:
                     self._meet(folder / name, mine=match["stem"] == self._stem)
 
     def _meet(self, path: Path, *, mine: bool) -> None:
-        """Reads what an earlier run with this identity left; removes what anyone left long ago."""
+        """Index a file of an earlier run with this identity; remove any other file that is old."""
         with contextlib.suppress(OSError):
             file = _Earlier(path)
             if mine:
@@ -90,12 +90,12 @@ class Partial:
             file.close()
 
     def get(self, key: str | None) -> dict[str, Any] | None:
-        """The result that an earlier run kept for a key."""
+        """The result that an earlier run saved for a key; None if there is none."""
         found = (file.read(key) for file in self._earlier) if key is not None else ()
         return next((result for result in found if result is not None), None)
 
     def put(self, results: Iterable[tuple[str | None, Mapping[str, Any]]]) -> None:
-        """Keeps results, all of them in one write; those without a key are not kept."""
+        """Save results in one write; results without a key are not saved."""
         lines = [f"{key} {dump_json(value)}\n" for key, value in results if key is not None]
         if not self._keeps or not lines:
             return
@@ -109,7 +109,7 @@ class Partial:
             self._tell(f"results cannot be kept for a later run ({self._folder}: {reason})")
 
     def _new_file(self) -> tuple[Path, int]:
-        """A file of this process's own, with its lock."""
+        """A new file of this process, locked."""
         for number in range(1, _MOST_FILES):
             path = self._folder / f"{self._stem}{f'-{number}' if number > 1 else ''}.partial"
             with contextlib.suppress(FileExistsError):
@@ -119,7 +119,7 @@ class Partial:
         raise OSError(f"{_MOST_FILES} files of stopped runs are there already")
 
     def done(self) -> None:
-        """The output is in its place: removes this run's file, and earlier ones of which nothing is left to use."""
+        """The output is written: remove this run's file, and earlier files whose results have all been used."""
         if self._own is not None:
             with contextlib.suppress(OSError):
                 self._own[0].unlink()
@@ -129,7 +129,7 @@ class Partial:
         self.close()
 
     def close(self) -> None:
-        """Leaves the files for a later run."""
+        """Close the files and leave them for a later run."""
         for file in self._earlier:
             file.close()
         if self._own is not None:
@@ -138,10 +138,10 @@ class Partial:
 
 
 class _Earlier:
-    """A file of results that is there.
+    """A file of results of an earlier run.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -152,10 +152,10 @@ class _Earlier:
         self._size = 0
         if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
             os.close(self.descriptor)
-            raise OSError("no regular file")
+            raise OSError("not a regular file")
 
     def index(self) -> None:
-        """Finds out which results are there; they themselves stay in the file.
+        """Find the place of each result in the file; the results are not kept in memory.
 
         Raises:
             OSError: it cannot be read.
@@ -167,7 +167,7 @@ class _Earlier:
                 self._size += len(line)
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """The result of a key."""
+        """The result for a key; None if there is none."""
         place = self._places.get(key.encode())
         if place is None:
             return None
@@ -180,12 +180,12 @@ class _Earlier:
 
     @property
     def all_used(self) -> bool:
-        """Whether each of its results has been read, and none has come since."""
+        """Whether each of its results has been read, and none was added since."""
         whole = os.fstat(self.descriptor).st_size == self._size
         return whole and self._used == self._places.keys()
 
     def remove(self) -> None:
-        """Removes the file, unless the process that writes it is still there."""
+        """Remove the file, unless the process that writes it is still running."""
         if try_lock(self.descriptor) is not False:
             with contextlib.suppress(OSError):
                 self.path.unlink()

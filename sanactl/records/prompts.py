@@ -1,6 +1,6 @@
-"""Prompt files: one prompt a line, JSONL prompt records, or GenEval's metadata lines as they are.
+"""Reading prompt files: plain text with one prompt a line, JSONL prompt records, or GenEval's metadata lines.
 
-A line that begins with `#` and a space is a comment, in both forms."""
+A line that begins with `#` and a space is a comment, in text and in JSONL."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ MAX_PROMPTS = 1_000_000
 def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
     """Prompt records from lines: JSONL if the first line with content begins with a brace, else plain text.
 
-    Blank lines and comments (`# ...`) have no content. A JSON object has a `prompt`, or a `text`. Each record gets an `id` (its own, or its place as five digits).
+    Blank lines and comments (`# ...`) have no content. A JSON object has a `prompt` or a `text`. Each record gets an `id`:
+    its own, or its place as five digits.
 
     Raises:
-        InputError: a bad JSONL line, a prompt that is too long, too many, or no prompt at all.
+        InputError: a JSONL line is bad, a prompt is too long, or there are too many prompts or none.
     """
-    # The blank lines before are kept in the count, so that errors name the right line.
+    # Leading blank lines stay in the count, so that errors name the right line.
     source, blank, first = map(_without_comment, lines_of(lines)), 0, ""
     for first in source:
         if first.strip("\ufeff \t\r\n"):
@@ -48,7 +49,7 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
 
 
 def _without_comment(line: str) -> str:
-    """The line, or an empty one in place of a comment, so that lines keep their numbers."""
+    """The line, or an empty line for a comment, so that lines keep their numbers."""
     text = line.lstrip("\ufeff \t")
     return "\n" if text.startswith("#") and (len(text) == 1 or text[1].isspace()) else line
 
@@ -66,20 +67,20 @@ def _plain(lines: Iterable[str], name: str) -> Iterator[Record]:
 
 
 def check_prompts(records: list[Record], name: str) -> None:
-    """Refuses prompts that are too many or too long.
+    """Refuse too many or too long prompts.
 
     Raises:
-        InputError: they are.
+        InputError: there are too many, or one is too long.
     """
     if len(records) > MAX_PROMPTS:
-        raise InputError(f"{name}: more than {MAX_PROMPTS:,} prompts", hint="give a part of them")
+        raise InputError(f"{name}: more than {MAX_PROMPTS:,} prompts", hint="give fewer of them")
     for number, record in enumerate(records, 1):
         if len(record["prompt"]) > MAX_PROMPT:
             raise InputError(f"{name}, prompt {number}: longer than {MAX_PROMPT:,} characters")
 
 
 def number_prompts(records: list[Record]) -> list[Record]:
-    """The records, each with an `id`: its own, or its place in the list."""
+    """The records, each with an `id`: its own, or its place in the list as five digits."""
     return [r if r.get("id") is not None else {**r, "id": f"{i:05d}"} for i, r in enumerate(records)]
 
 

@@ -1,7 +1,7 @@
-"""Records: one JSON object a line, UTF-8, each with a `kind`. The stream that sanactl's commands pass on.
+"""Reading and writing records, the data that sanactl's commands exchange: one JSON object a line, with a `kind`.
 
-A filter keeps the fields that it does not know. Reading is bounded (a line, what is held of a file) and names the line
-and the field at fault.
+A command that filters records keeps the fields that it does not know. The length of a line and the size of a file have
+limits. Errors name the line and the field at fault.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = [
 
 Record = dict[str, Any]
 KINDS = ("checkpoint", "block", "prompt", "image", "score")
-# Characters of records that a command holds at once; in memory they take several times as much.
+# The most characters of records that a command holds at once; in memory they take several times as much.
 MAX_HELD = 2**30
-SHORTEST = 128  # characters that a line counts for at least, so that empty ones come to an end, too
+SHORTEST = 128  # characters; a shorter line counts as this many, so that the number of lines is limited, too
 
 
 def dumps(record: Record) -> str:
-    """A record as one line of JSON, without the line's end; see `dump_json`."""
+    """A record as one line of JSON, without the newline; see `dump_json`."""
     return dump_json(record)
 
 
@@ -38,21 +38,21 @@ def read_records(
     default_kind: str | None = None,
     most: int | None = None,
 ) -> Iterator[Record]:
-    """Reads records as they arrive.
+    """Read records as they arrive.
 
     Args:
-        stream: lines of text; a file is best opened by `open_lines`.
+        stream: lines of text; open files with `open_lines`.
         name: what to call the stream in an error ("stdin", a file's name).
-        kinds: those that are wanted; another known kind is passed over in silence, an unknown one is an error.
-        default_kind: what an object without a `kind` is (a GenEval metadata line is a prompt), or None to refuse it.
-        most: how many characters may come, for a reader that holds all of them; None for one that does not.
+        kinds: the kinds to yield; other known kinds are skipped, an unknown kind is an error.
+        default_kind: the kind of an object without a `kind` (a GenEval metadata line is a prompt), or None to refuse it.
+        most: the most characters allowed, for a caller that holds all records in memory; None for no limit.
 
     Yields:
-        records whose fields of `FIELDS` are of their types, or null, or absent.
+        records; a field of `FIELDS` has its type, or is null or absent.
 
     Raises:
-        InputError: a line is no JSON object, too long, of no known kind, lacks a required field, or a field is of a wrong
-            type; or more than `most` characters have come.
+        InputError: a line is not a JSON object, is too long, has an unknown kind, lacks a required field or has a field of
+            a wrong type; or there are more than `most` characters.
     """
     total = 0
     for number, line in enumerate(lines_of(stream), 1):
@@ -60,9 +60,9 @@ def read_records(
         if most is not None and total > most:
             raise InputError(
                 f"{name}: more than {most >> 20:,} MiB of records, too many to hold at once",
-                hint="give a part of them, such as the first 100,000: head -n 100000",
+                hint="give fewer of them, such as the first 100,000: head -n 100000",
             )
-        line = line.removeprefix("\ufeff")  # files that begin with a mark may have been put together by cat
+        line = line.removeprefix("\ufeff")  # a byte order mark; files with one may have been joined by cat
         if not line.strip():
             continue
         record = _parse(line, f"{name}, line {number}", default_kind)
@@ -85,7 +85,7 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
         raise InputError(f"{where}: a JSON {type(record).__name__}, not an object with a kind")
     kind = record.get("kind", default_kind)
     if kind == "prompt" and "prompt" not in record and isinstance(record.get("text"), str):
-        # Prompt lists of other tools and `datasets` call it so.
+        # Other tools' prompt lists and `datasets` use this name.
         record = {"prompt": record["text"], **{k: v for k, v in record.items() if k != "text"}}
     if not isinstance(kind, str) or kind not in KINDS:
         shown = dumps({"kind": kind})[9:-1]
@@ -100,10 +100,10 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
 def stream_records(
     path: Path, *, kinds: tuple[str, ...] = KINDS, default_kind: str | None = None, most: int | None = None
 ) -> Iterator[Record]:
-    """The records of a file, one after the other; the file is opened at once.
+    """The records of a file, one after the other. The file is opened immediately.
 
     Raises:
-        InputError: the file cannot be read, or a line is bad (said when it is reached).
+        InputError: the file cannot be read (raised immediately), or a line is bad (raised when it is reached).
     """
     stream = open_lines(path)
 
@@ -120,7 +120,7 @@ def stream_records(
 def load_records(
     path: Path, *, kinds: tuple[str, ...] = KINDS, default_kind: str | None = None
 ) -> list[Record]:
-    """All records of a file, of at most `MAX_HELD` characters.
+    """All records of a file of at most `MAX_HELD` characters.
 
     Raises:
         InputError: the file cannot be read or is too large, or a line is bad.
@@ -129,7 +129,7 @@ def load_records(
 
 
 def write_records(records: Iterable[Record], path: Path, *, force: bool = False) -> None:
-    """Writes a file of records, whole or not at all."""
+    """Write a file of records, whole or not at all."""
     from sanactl.files.atomic import atomic_path
 
     with atomic_path(path, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""Score records: one shape for every metric, and the shapes of earlier versions brought to it.
+"""Score records: one shape for all metrics, and the conversion of earlier versions' records.
 
     {"kind": "score", "metric", "value", "ci", "tasks": {NAME: {"value", "ci", "images"}},
      "axis", "curves": {NAME: [{"at", "value", "ci"}, ...]}, "unit", "protocol", "detector" or "model", "images", ...}
@@ -15,7 +15,7 @@ from sanactl.records.records import Record
 
 __all__ = ["new_score", "normal_score"]
 
-# The fields that held the value before there was one shape, and that of its interval.
+# Earlier versions' names of the value's field, with the name of its interval's field.
 _OLD_VALUES = ("overall", "single", "score")
 _OLD_INTERVAL = "single_ci"
 
@@ -32,9 +32,9 @@ def new_score(metric: str, value: float | None, **fields: Any) -> Record:
 
 
 def normal_score(record: Mapping[str, Any]) -> Record:
-    """A score record of any version in today's shape; fields that are not known stay as they are.
+    """Convert a score record of any version to the present shape; unknown fields are unchanged.
 
-    Before, the value stood in `overall` or `single`, a task's in `score`, and a curve's points in `points`, as
+    Earlier versions had the value in `overall` or `single`, a task's value in `score`, and a curve's points in `points` as
     {"n", "judge", "judge_ci", "oracle", "oracle_ci"}.
     """
     found = dict(record)

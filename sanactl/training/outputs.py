@@ -58,6 +58,8 @@ def _check_own_file(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if not path.is_file():
-        raise SanactlError(f"cannot write {path}: it is no regular file", hint="name another output with -o")
+        raise SanactlError(
+            f"cannot write {path}: it is not a regular file", hint="name another output with -o"
+        )
     if not os.access(path, os.W_OK):
         raise SanactlError(f"cannot write {path}: no permission", hint="name another output with -o")

@@ -199,7 +199,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     for name in ("fifo.png", "folder.png", "zero.png"):
         for read in (read_image, image_size):
-            with pytest.raises(InputError, match=rf"{name}: is no regular file"):
+            with pytest.raises(InputError, match=rf"{name}: is not a regular file"):
                 read(tmp_path / name)
 
 

@@ -93,7 +93,7 @@ def test_the_library_reads_what_is_written_here(tmp_path: Path) -> None:
         (b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"x":{}}', b"1234", "twice"),
         (b'{"x":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}}', b"1234", "twice"),
         (b"[1, 2]", b"", "does not start"),
-        (b'{"x": NaN}', b"", "NaN is no JSON number"),
+        (b'{"x": NaN}', b"", "NaN is not a JSON number"),
         (b"{" * 5000, b"", "not valid JSON"),
         (b'{"a":' * 100_000, b"", "not valid JSON"),
         (b'{"\\ud800": {}}', b"", "not valid JSON"),

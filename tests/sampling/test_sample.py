@@ -317,7 +317,7 @@ def test_negative_prompt_and_instruction(place: Path, sanactl: Program) -> None:
         (("--instruction", "none.txt"), "none.txt: no such file for --instruction"),
         (("--instruction", "empty.txt"), "empty.txt: an empty instruction"),
         (("--instruction", "latin.txt"), "latin.txt: not UTF-8"),
-        (("--instruction", "fifo"), "fifo: is no regular file"),
+        (("--instruction", "fifo"), "fifo: is not a regular file"),
         (("--negative", "x", "--guidance", "1"), "no effect without guidance"),
         (("--negative", "x" * 20_001), "at most 20,000 characters"),
         (("--negative", "\udcff"), "text in UTF-8"),

@@ -57,7 +57,7 @@ def test_figures_that_a_disk_does_not_take_end_no_training(tmp_path: Path) -> No
 BAD_OUTPUTS = [
     ("x.pth", "writes no .pth files", 2), ("x.txt", "writes no .txt files", 2), ("x", "and not a folder", 2),
     ("a-folder.st", "and not a folder", 2), ("gone/x.st", "gone does not exist", 1),
-    ("other.st", "other.train.jsonl", 2), ("pipe.st", "pipe.train.jsonl: it is no regular file", 1),
+    ("other.st", "other.train.jsonl", 2), ("pipe.st", "pipe.train.jsonl: it is not a regular file", 1),
     ("state.st", ".state.st.training", 1), ("logs.st", "logs.tensorboard", 1),
 ]  # fmt: skip
 

@@ -49,7 +49,7 @@ def check_file(path: Path, what: str, *, force: bool = False) -> None:
         raise UsageError(f"{path} is a folder", hint="name a file with -o")
     if path.exists() and not path.is_file():
         raise UsageError(
-            f"{path} is no regular file, so it cannot be replaced by one",
+            f"{path} is not a regular file, so it cannot be replaced by one",
             hint="name a file with -o; records go to stdout in any case",
         )
     check_target(path, force)
