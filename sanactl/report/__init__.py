@@ -67,7 +67,7 @@ def build_report(
     lineages = read_lineages(kinds["checkpoint"], names, journal)
     sections = [
         Section("scores", "Scores", scores_section(scores)),
-        Section("curves", "Best of n", curves_section(scores)),
+        Section("curves", "Curves", curves_section(scores)),
         Section("blocks", "Block importance", importance_section(blocks, lineages.entries)),
         Section("training-loss", "Training", training_section(scores)),
         Section("samples", "Samples", samples_section(images, folder)),

@@ -78,6 +78,7 @@ STYLE: Any = {  # matplotlib's own type for it is a dict with 300 literal keys
     "ytick.color": INK,
 }
 MAX_POINTS = 400
+MAX_TICKS = 16
 MAX_BLOCKS = 1000
 MAX_LABEL = 48
 
@@ -277,6 +278,7 @@ def curves_figure(
                 ax.plot(at, drawn, color=color, linewidth=2, marker="o", label=shown)
             if places[-1] >= 4 * places[0]:
                 ax.set_xscale("log", base=2)
+            if len(places) <= MAX_TICKS:
                 ax.xaxis.set_major_locator(FixedLocator(places))
                 ax.xaxis.set_minor_locator(NullLocator())
                 ax.set_xticklabels([f"{place:g}" for place in places])

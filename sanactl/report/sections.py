@@ -200,20 +200,17 @@ def _with_curves(metric: str, records: Sequence[Record], place: int) -> str:
     panels = dict(zip(names, map(_curves, shown), strict=True))
     starts = dict(zip(names, (finite(r.get("value")) for r in shown), strict=True))
     svg = to_svg(curves_figure(panels, axis, starts), f"curves{place}", f"{metric} along {axis}")
+    columns = list(dict.fromkeys(curve for curves in panels.values() for curve in curves))
     rows = []
     for name, curves in panels.items():
         ends = sorted({point.at for curve in curves.values() for point in (curve[0], curve[-1])})
         for at in (ends[0], ends[-1])[: len(ends)]:
-            cells = []
-            for curve in curves:
-                point = next((p for p in curves[curve] if p.at == at), None)
-                cells.append(
-                    "-" if point is None else f"{escape(curve)} {with_interval(point.value, point.ci)}"
-                )
-            rows.append([escape(name), f"{at:g}", " ".join(cells)])
+            points = [next((p for p in curves.get(curve, ()) if p.at == at), None) for curve in columns]
+            cells = ["-" if point is None else with_interval(point.value, point.ci) for point in points]
+            rows.append([escape(name), f"{at:g}", *cells])
     protocols = dict.fromkeys(str(r["protocol"]) for r in shown if r.get("protocol"))
     note = f"{'; '.join(protocols)}{'. ' if protocols else ''}Bands cover 95 %."
-    head = ["checkpoint", plain(axis), "score"]
+    head = ["checkpoint", axis, *columns]
     return f"<h3>{escape(metric)}</h3>" + figure(svg, note) + table(head, rows)
 
 
