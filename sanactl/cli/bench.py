@@ -29,27 +29,40 @@ def surgery(
     scale: Annotated[
         float,
         typer.Option(
-            min=0.001, max=10, help="Of the numbers of blocks; 1 grows 20 to 60 and prunes 60 to 30."
+            min=0.001,
+            max=10,
+            metavar="FLOAT",
+            help="Scale of the numbers of blocks; 1 grows 20 to 60 and prunes 60 to 30.",
         ),
     ] = 0.2,
-    rounds: Annotated[int, typer.Option(min=1, help="Times each contender runs.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of runs of each contender.")] = 3,
     folder: Annotated[
-        Path, typer.Option(help="On the disk to be measured; needs 40 GB x scale, and is left as it was.")
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder on the disk to be measured. It needs 40 GB x scale, and is left as it was.",
+        ),
     ] = Path("."),
     diffusers: Annotated[
-        bool, typer.Option("--diffusers/--no-diffusers", help="Measure the usual diffusers script, too.")
+        bool,
+        typer.Option(
+            "--diffusers/--no-diffusers", help="Measure the usual diffusers script, too, or leave it out."
+        ),
     ] = True,
     tiny: Annotated[
-        bool, typer.Option("--tiny", help="Very small blocks: a trial of the measurement.")
+        bool, typer.Option("--tiny", help="Take very small blocks, to try the measurement.")
     ] = False,
 ) -> None:
     """Measure grow and prune against cp and the usual scripts, and the start-up of the program.
 
-    [bold]sanactl bench surgery --scale 0.2[/bold]   a few minutes, 8 GB of disk
-    [bold]sanactl bench surgery --scale 1 --folder /disk | tee bench.jsonl[/bold]   the published shapes, 40 GB of disk
+    A few minutes and 8 GB of disk:
+    [bold]sanactl bench surgery --scale 0.2[/bold]
+    The published shapes, with 40 GB of disk:
+    [bold]sanactl bench surgery --scale 1 --folder /disk[/bold]
 
-    The contenders take turns. Times end when the output is on the disk, but for the rows "not flushed". On a terminal:
-    a table; in a pipe: a score record a contender.
+    The contenders take turns. A time ends when the output is on the disk, except
+    in the rows "not flushed". A terminal shows a table; a pipe gets score
+    records.
     """
     from sanactl.bench.surgery import bench_surgery
     from sanactl.bench.synthetic import SANA_1_6B, TINY

@@ -16,7 +16,9 @@ def load(
         Optional[str],
         typer.Option(
             "--task",
-            help="Some of finetune, sample, judge, importance, separated by commas; default: all.",
+            metavar="TASKS",
+            help="Tasks to measure, separated by commas: finetune, sample, judge, importance. Default: all.",
+            autocompletion=lambda: ["finetune", "sample", "judge", "importance"],
             show_default=False,
         ),
     ] = None,
@@ -25,19 +27,25 @@ def load(
         typer.Option(
             "--busy",
             min=0,
-            help="Processes that keep the cores busy; default: one a core.",
+            metavar="INT",
+            help="Number of processes that keep the cores busy. Default: one for each core.",
             show_default=False,
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=60, help="Of each phase, at least.")] = 10.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Idle and busy phases of each task.")] = 3,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=60, metavar="FLOAT", help="Shortest time of each phase, in seconds.")
+    ] = 10.0,
+    rounds: Annotated[
+        int, typer.Option(min=1, metavar="INT", help="Number of idle and of busy phases of each task.")
+    ] = 3,
 ) -> None:
     """Measure how fast commands are beside busy processes, and alone: the built-in base on this CPU.
 
-    [bold]sanactl bench load[/bold]                     all, four to eight minutes; nothing else should run
-    [bold]sanactl bench load --task finetune --busy 4 | jq .ratio[/bold]
+    All tasks take four to eight minutes. Nothing else should run on the machine.
+    [bold]sanactl bench load[/bold]
+    [bold]sanactl bench load --task finetune --busy 4[/bold]
 
-    It starts and ends the busy processes itself. In a pipe: a score record each.
+    It starts and ends the busy processes itself. A pipe gets score records.
     """
     from sanactl.bench.load import measure_load
     from sanactl.cli.frame.run import Invocation

@@ -7,37 +7,52 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Device, Dtype
+from sanactl.cli.frame.options import Device, Dtype, choices
+from sanactl.optim.table import OPTIMIZERS
 
 __all__ = ["optim"]
 
 
 def optim(
     model: Annotated[
-        str, typer.Option("--model", help="Whose blocks: tiny, 0.6b, 1.6b (SANA) or 4.8b (SANA-1.5).")
+        str,
+        typer.Option(
+            "--model",
+            help="Model whose blocks are measured: SANA 0.6b and 1.6b, SANA-1.5 4.8b, or tiny.",
+            **choices("tiny", "0.6b", "1.6b", "4.8b"),
+        ),
     ] = "1.6b",
     blocks: Annotated[
         Optional[int],
         typer.Option(
             "--blocks",
             min=1,
-            help="How many of its blocks; default: as many as fit into free memory.",
+            metavar="INT",
+            help="Number of blocks. Default: as many as fit into free memory.",
             show_default=False,
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="How often each optimizer has its turn.")
+        int, typer.Option("--rounds", min=1, metavar="INT", help="Number of turns of each optimizer.")
     ] = 3,
     steps: Annotated[
         Optional[int],
         typer.Option(
-            "--steps", min=1, help="Timed steps a turn; default: 1 on a CPU, 10 on a GPU.", show_default=False
+            "--steps",
+            min=1,
+            metavar="INT",
+            help="Number of timed steps in a turn. Default: 1 on a CPU, 10 on a GPU.",
+            show_default=False,
         ),
     ] = None,
     optimizer: Annotated[
         Optional[str],
         typer.Option(
-            "--optimizer", help="Which, separated by commas; default: all that are known.", show_default=False
+            "--optimizer",
+            metavar="NAMES",
+            help="Optimizers to measure, separated by commas. Default: all.",
+            show_default=False,
+            autocompletion=lambda: [*OPTIMIZERS],
         ),
     ] = None,
     dtype: Dtype = None,
@@ -45,11 +60,13 @@ def optim(
 ) -> None:
     """Measure optimizers on SANA's blocks: step time, state, peak memory, share of the copy bandwidth.
 
-    [bold]sanactl bench optim --blocks 2[/bold]                        all of them, on two blocks of SANA 1.6B
-    [bold]sanactl bench optim --optimizer adamw,came8bit | jq .step_ms[/bold]
+    All optimizers, on two blocks of SANA 1.6B:
+    [bold]sanactl bench optim --blocks 2[/bold]
+    [bold]sanactl bench optim --optimizer adamw,came8bit[/bold]
 
-    They take turns, each with new state, so that a busy machine disturbs all alike. One that cannot run here has a
-    row with the reason. In a pipe: a score record each.
+    They take turns, each with new state, so that a busy machine disturbs all
+    alike. One that cannot run here has a row with the reason. A pipe gets score
+    records.
     """
     from sanactl.bench import optim as bench
     from sanactl.cli.frame.streams import is_first_process, note, write_line

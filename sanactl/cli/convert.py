@@ -17,6 +17,7 @@ from sanactl.cli.frame.options import (
     Pipeline,
     Revision,
     ShardSize,
+    choices,
 )
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -29,9 +30,9 @@ def convert(
         Optional[str],
         typer.Option(
             "--dtype",
-            metavar="bf16|fp16|fp32",
-            help="Cast every tensor, rounding to nearest even. Default: bytes stay as they are.",
+            help="Data type that every tensor is cast to, rounded to nearest even. Default: the source's own.",
             show_default=False,
+            **choices("bf16", "fp16", "fp32"),
             rich_help_panel="Output",
         ),
     ] = None,
@@ -39,7 +40,9 @@ def convert(
         Optional[Path],
         typer.Option(
             "--config",
-            help="The diffusers config.json of a file that has none in it; a native .pth of a published width needs none.",
+            metavar="FILE",
+            help="The diffusers config.json of a file that has no config. Default: the file's own; that of a native .pth "
+            "follows from its shapes, if its width is a published one.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +50,8 @@ def convert(
         Optional[str],
         typer.Option(
             "--variant",
-            help="Of a folder or Hub id with several: fp16, bf16. Default: the plain one, else bf16.",
+            metavar="NAME",
+            help="Variant of the weights in a folder or Hub id, such as fp16. Default: the plain one, else bf16.",
             show_default=False,
         ),
     ] = None,
@@ -60,15 +64,18 @@ def convert(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Change a checkpoint's format, loss-free, or its dtype. The output's name decides the format.
+    """Change a checkpoint's format without loss, or its dtype. The output's name decides the format.
 
-    [bold]sanactl convert Efficient-Large-Model/SANA1.5_4.8B_1024px_diffusers -o sana.st[/bold]
-    [bold]sanactl convert sana.pth -o sana.st --dtype bf16[/bold]          native to one file, cast
-    [bold]sanactl convert base.st -o base.pth[/bold]                       the reference code's native layout
-    [bold]sanactl convert base.st -o base/[/bold]                          a diffusers transformer folder
-    [bold]sanactl convert base.st --pipeline -o base-pipeline/[/bold]      a whole pipeline folder
+    A native .pth to one file, cast to bf16:
+    [bold]sanactl convert sana.pth -o sana.st --dtype bf16[/bold]
+    The reference code's native layout:
+    [bold]sanactl convert base.st -o base.pth[/bold]
+    A diffusers transformer folder, and a whole pipeline folder:
+    [bold]sanactl convert base.st -o base/[/bold]
+    [bold]sanactl convert base.st --pipeline -o base-pipeline/[/bold]
 
-    Between formats no value is computed: there and back is the same file, byte for byte.
+    A Hub id is a source, too. Between formats no value changes: a file that is
+    converted there and back is the same, byte for byte.
     """
     from sanactl.checkpoint.given import with_components
     from sanactl.checkpoint.locate import read_json

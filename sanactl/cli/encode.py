@@ -16,7 +16,9 @@ from sanactl.cli.frame.options import (
     Output,
     Revision,
     Seed,
+    choices,
 )
+from sanactl.files.dtypes import WEIGHT_DTYPES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -29,7 +31,8 @@ def encode(
         typer.Option(
             "--data",
             "-d",
-            help="A folder of images with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, "
+            metavar="DATA",
+            help="Images with captions: a folder with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, "
             ".tar or .parquet files, a dataset id, a .jsonl of image records, or - for those on stdin. "
             "Default: image records of the pipe, else the built-in world with --count.",
             show_default=False,
@@ -38,32 +41,46 @@ def encode(
     captions: Annotated[
         Optional[str],
         typer.Option(
-            help="Columns to take captions from, with weights: text:0.7,short:0.3. All are encoded.",
+            metavar="COLUMNS",
+            help="Columns of captions to encode, with weights, such as text:0.7,short:0.3. Default: the first of text, "
+            "caption, prompt and txt.",
             show_default=False,
         ),
     ] = None,
     buckets: Annotated[
         bool,
-        typer.Option("--buckets", help="Keep each image's aspect ratio, nearly, by SANA's bucket sizes."),
+        typer.Option(
+            "--buckets", help="Keep each image's aspect ratio approximately, by SANA's bucket sizes."
+        ),
     ] = False,
     streaming: Annotated[
         bool,
         typer.Option("--streaming", help="Read a dataset as a stream, without preparing a copy on disk."),
     ] = False,
     count: Annotated[
-        int, typer.Option(min=0, help="How many examples to encode, the first ones; 0: all.")
+        int,
+        typer.Option(
+            min=0, metavar="INT", help="Number of examples to encode, from the first on; 0 encodes all."
+        ),
     ] = 0,
-    max_bad: Annotated[int, typer.Option(min=0, help="Leave out up to this many unreadable images.")] = 0,
+    max_bad: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="INT", help="Number of damaged images to skip before the run stops; each is named."
+        ),
+    ] = 0,
     batch_size: BatchSize = 16,
     dtype: Annotated[
         Optional[str],
         typer.Option(
-            help="Precision of the shards: fp32, bf16 or fp16. Default: bf16 on a GPU, fp32 on a CPU.",
+            help="Data type of the shards. Default: bf16 on a GPU, fp32 on a CPU.",
             show_default=False,
+            **choices(*WEIGHT_DTYPES),
         ),
     ] = None,
     shard_size: Annotated[
-        str, typer.Option(help="About the size of a shard; a stopped run loses one at most.")
+        str,
+        typer.Option(metavar="SIZE", help="Approximate size of a shard; a stopped run loses at most one."),
     ] = "1GB",
     seed: Seed = 0,
     device: Device = None,
@@ -77,7 +94,9 @@ def encode(
     [bold]sanactl encode base.st --data shots/ -o latents[/bold]
     [bold]sanactl finetune base.st --data latents[/bold]
 
-    Writes a folder of safetensors shards; a stopped run goes on where it was. The checkpoint's record goes to stdout.
+    The output is a folder of safetensors shards. The checkpoint's record goes to
+    stdout. A stopped run goes on where it was when the same command is given
+    again.
     """
     from sanactl.checkpoint.write import parse_size
     from sanactl.cli.frame.outputs import check_folder

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument, choices
 from sanactl.scoring.metrics.protocol import Option
 from sanactl.scoring.metrics.registry import METRICS, Entry
 
@@ -60,6 +60,7 @@ def _command(name: str, entry: Entry) -> Any:
 
 # Options that other commands have, too, look alike everywhere.
 _SHARED = {"device": Device, "dtype": Dtype}
+_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def _annotation(option: Option) -> Any:
@@ -69,7 +70,12 @@ def _annotation(option: Option) -> Any:
     # A flag is on or off, and None would be neither.
     kind: Any = option.type if option.type is bool else Optional[option.type]
     shown = option.default is not None
-    return Annotated[kind, typer.Option(*names, help=option.help, min=option.least, show_default=shown)]
+    more: dict[str, Any] = {"metavar": _METAVARS.get(option.type)}
+    if option.choices is not None:
+        more = choices(*option.choices())
+    return Annotated[
+        kind, typer.Option(*names, help=option.help, min=option.least, show_default=shown, **more)
+    ]
 
 
 def _evaluate(

@@ -16,30 +16,40 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def filter_(
     records: RecordsArgument = None,
     correct: Annotated[
-        bool, typer.Option("--correct", help="Pass on images that eval geneval found correct.")
+        bool, typer.Option("--correct", help="Pass on only images that eval geneval found correct.")
     ] = False,
     where: Annotated[
         Optional[list[str]],
         typer.Option(
             "--where",
             "-w",
-            help="A condition on fields: 'judge_score > 0.8 and tag == \"colors\"'. May be given several times.",
+            metavar="CONDITION",
+            help="Pass on only images whose fields meet a condition, such as 'judge_score > 0.8'. Give the option again "
+            "for each further condition. Default: no condition.",
             show_default=False,
         ),
     ] = None,
     per_prompt: Annotated[
         Optional[int],
         typer.Option(
-            min=1, help="How many images of each prompt to pass on, the first that come.", show_default=False
+            min=1,
+            metavar="INT",
+            help="Number of images to pass on for each prompt, in the order they come. Default: all.",
+            show_default=False,
         ),
     ] = None,
     top: Annotated[
         Optional[int],
         typer.Option(
-            min=1, help="How many images of each prompt to pass on, the best by --by.", show_default=False
+            min=1,
+            metavar="INT",
+            help="Number of images to pass on for each prompt, the best by --by. Default: all.",
+            show_default=False,
         ),
     ] = None,
-    by: Annotated[str, typer.Option(help="The field that --top compares; larger is better.")] = "judge_score",
+    by: Annotated[
+        str, typer.Option(metavar="FIELD", help="Field that --top compares; a larger value is better.")
+    ] = "judge_score",
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,
@@ -47,7 +57,9 @@ def filter_(
     """Pass on the image records that satisfy all conditions, unchanged.
 
     [bold]sanactl filter geneval.jsonl --correct --per-prompt 10[/bold]
-    [bold]sanactl sample | sanactl eval geneval | sanactl filter --correct | sanactl finetune base.st --data -[/bold]
+    [bold]sanactl filter judge.jsonl --where 'judge_score > 0.8'[/bold]
+    Train on the images that were found correct:
+    [bold]sanactl filter geneval.jsonl --correct | sanactl finetune base.st -d -[/bold]
 
     Records go to stdout and to filter.jsonl.
     """

@@ -60,13 +60,16 @@ def finetune(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Train a checkpoint by flow matching. Ctrl-C saves the state; the same command goes on from there.
+    """Train a checkpoint on images with captions, by flow matching (paper, section 2.4 for the recovery).
 
+    Recover a pruned checkpoint, without and with a teacher:
     [bold]sanactl finetune base-d60-d30.st --data shots/ --steps 100[/bold]
     [bold]sanactl finetune base-d60-d30.st --teacher base-d60.st[/bold]
-    [bold]accelerate launch -m sanactl finetune base.st --data shots/ --steps 1000[/bold]
+    On all GPUs of this machine:
+    [bold]accelerate launch -m sanactl finetune base.st --data shots/[/bold]
 
-    The loss of every step goes to NAME.train.jsonl.
+    Ctrl-C saves the state, and the same command goes on from there. The loss of
+    every step goes to NAME.train.jsonl.
     """
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.render import show_checkpoints

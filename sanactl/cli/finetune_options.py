@@ -6,7 +6,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from sanactl.cli.frame.options import choices
 from sanactl.optim.table import OPTIMIZERS
+from sanactl.training.settings import SCALINGS, SCHEDULES
 
 
 def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
@@ -27,7 +29,8 @@ Data = Annotated[
         _DATA,
         "--data",
         "-d",
-        help="A folder of images with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, .tar or "
+        metavar="DATA",
+        help="Training images with captions: a folder with metadata.jsonl or text files, a .csv, .tsv or .jsonl that names images, .tar or "
         ".parquet files, a dataset id, a folder that encode made, a .jsonl of image records, or - for those on stdin. "
         "Default: image records of the pipe, else the built-in world's endless stream.",
         show_default=False,
@@ -35,27 +38,37 @@ Data = Annotated[
 ]
 Captions = Annotated[
     Optional[str],
-    _option(_DATA, "--captions", help="Columns to take captions from, with weights: text:0.7,short:0.3.", show_default=False),
+    _option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
 ]  # fmt: skip
 Buckets = Annotated[
     bool,
     _option(
-        _DATA, "--buckets", help="Keep each image's aspect ratio, nearly; the images of a step have one size."
+        _DATA,
+        "--buckets",
+        help="Keep each image's aspect ratio approximately; the images of one step have one size.",
     ),
 ]
 Streaming = Annotated[
     bool, _option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
 ]
 MaxBad = Annotated[
-    int, _option(_DATA, "--max-bad", min=0, help="Skip up to this many damaged images; each is named.")
+    int,
+    _option(
+        _DATA,
+        "--max-bad",
+        metavar="INT",
+        min=0,
+        help="Number of damaged images to skip before the run stops; each is named.",
+    ),
 ]
 Workers = Annotated[
     Optional[int],
     _option(
         _DATA,
         "--workers",
+        metavar="INT",
         min=0,
-        help="How many processes read images ahead, for each process that trains. Default: up to 4 on a GPU, none on a CPU.",
+        help="Number of processes that read images ahead, for each process that trains. Default: up to 4 on a GPU, none on a CPU.",
         show_default=False,
     ),
 ]
@@ -64,24 +77,42 @@ TextDropout = Annotated[
     _option(
         _DATA,
         "--text-dropout",
+        metavar="FLOAT",
         min=0,
         max=1,
         help="Share of the captions that are replaced by the empty prompt.",
     ),
 ]
 FlowShift = Annotated[
-    float, _option(_DATA, "--flow-shift", min=0, help="Shift of the noise levels towards noise.")
+    float,
+    _option(
+        _DATA,
+        "--flow-shift",
+        metavar="FLOAT",
+        min=0,
+        help="Flow shift of the noise levels; above 1 there is more noise.",
+    ),
 ]
 
-Steps = Annotated[int, _option(_STEPS, "--steps", min=1, help="Updates of the weights.")]
+Steps = Annotated[
+    int,
+    _option(
+        _STEPS,
+        "--steps",
+        metavar="INT",
+        min=1,
+        help="Number of training steps, each one update of the weights.",
+    ),
+]
 Batch = Annotated[
     int,
     _option(
         _STEPS,
         "--batch-size",
         "-b",
+        metavar="INT",
         min=1,
-        help="Images of a step, over all processes and accumulated parts.",
+        help="Number of images of a step, over all processes and accumulated parts.",
     ),
 ]
 LearningRate = Annotated[
@@ -89,6 +120,7 @@ LearningRate = Annotated[
     _option(
         _STEPS,
         "--lr",
+        metavar="FLOAT",
         min=0,
         help="Learning rate. Default: the checkpoint's own, else 2e-5.",
         show_default=False,
@@ -96,18 +128,29 @@ LearningRate = Annotated[
 ]
 ScaleLr = Annotated[
     str,
-    _option(_STEPS, "--scale-lr", help="Scale the learning rate by batch size / 256: none, sqrt or linear."),
+    _option(
+        _STEPS,
+        "--scale-lr",
+        **choices(*SCALINGS),
+        help="Multiply the learning rate by batch size / 256 (linear), by its square root (sqrt), or not at all.",
+    ),
 ]
-_NAMES = [*OPTIMIZERS]
 OptimizerName = Annotated[
-    str, _option(_STEPS, "--optimizer", help=f"Optimizer: {', '.join(_NAMES[:-1])} or {_NAMES[-1]}.")
+    str,
+    _option(
+        _STEPS,
+        "--optimizer",
+        **choices(*OPTIMIZERS),
+        help="Optimizer. came8bit is the paper's CAME-8bit (paper, section 2.3); adamw8bit needs bitsandbytes.",
+    ),
 ]
 Scheme = Annotated[
     str,
     _option(
         _STEPS,
         "--scheme",
-        help="Quantization scheme of came8bit's first moment: linear, zero or dynamic.",
+        **choices("linear", "zero", "dynamic"),
+        help="Quantization scheme of came8bit's first moment. Default: zero.",
         show_default=False,
     ),
 ]
@@ -115,47 +158,65 @@ OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former 
 Schedule = Annotated[
     str,
     _option(
-        _STEPS, "--schedule", help="Learning rate after the warm-up: constant, or cosine or linear down to 0."
+        _STEPS,
+        "--schedule",
+        **choices(*SCHEDULES),
+        help="Learning rate after the warm-up: it stays constant, or falls to 0 along a cosine or a line.",
     ),
 ]
 Warmup = Annotated[
-    int, _option(_STEPS, "--warmup", min=0, help="Steps over which the learning rate rises to its value.")
+    int,
+    _option(
+        _STEPS,
+        "--warmup",
+        metavar="INT",
+        min=0,
+        help="Number of steps over which the learning rate rises linearly to its value.",
+    ),
 ]
 Clip = Annotated[
     Optional[float],
     _option(
         _STEPS,
         "--clip",
+        metavar="FLOAT",
         min=0,
-        help="Largest norm of the gradient; 0 sets no bound. Default: the checkpoint's own, else 0.1.",
+        help="Largest norm of the gradient; 0 turns clipping off. Default: the checkpoint's own, else 0.1.",
         show_default=False,
     ),
 ]
 WeightDecay = Annotated[
-    float, _option(_STEPS, "--weight-decay", min=0, help="Decoupled weight decay, as in AdamW.")
+    float,
+    _option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
 ]
 Ema = Annotated[
     float,
     _option(
         _STEPS,
         "--ema",
+        metavar="FLOAT",
         min=0,
         max=1,
-        help="Decay of the weights' average, which is then written; 0 keeps no average.",
+        help="Decay of an average of the weights, which is written in place of the weights; 0 keeps no average.",
     ),
 ]
 
 NewBlocksOnly = Annotated[
     bool,
-    _option(_WHAT, "--train-new-blocks-only", help="Train only the blocks that grow added."),
+    _option(
+        _WHAT,
+        "--train-new-blocks-only",
+        help="Train only the blocks that grow added; all other weights stay as they are.",
+    ),
 ]
 Lora = Annotated[
     int,
     _option(
         _WHAT,
         "--lora",
+        metavar="INT",
         min=0,
-        help="Train adapters of this rank and merge them at the end; 0 trains the weights.",
+        help="Rank of LoRA adapters that are trained and merged at the end; 0 trains the weights themselves.",
     ),
 ]
 TeacherRef = Annotated[
@@ -163,14 +224,20 @@ TeacherRef = Annotated[
     _option(
         _WHAT,
         "--teacher",
-        help="The checkpoint that was pruned: also learn its velocity and its blocks' outputs.",
+        metavar="CHECKPOINT",
+        help="A teacher, usually the checkpoint that was pruned: the model also learns its velocity and its blocks' outputs. Default: no teacher.",
         show_default=False,
     ),
 ]
 TeacherWeight = Annotated[
     float,
     _option(
-        _WHAT, "--teacher-weight", min=0, max=1, help="Share of the loss that is the teacher's velocity."
+        _WHAT,
+        "--teacher-weight",
+        metavar="FLOAT",
+        min=0,
+        max=1,
+        help="Weight of the teacher's velocity in the loss, from 0 to 1; the data has the rest.",
     ),
 ]
 FeatureWeight = Annotated[
@@ -178,6 +245,7 @@ FeatureWeight = Annotated[
     _option(
         _WHAT,
         "--feature-weight",
+        metavar="FLOAT",
         min=0,
         help="Weight of the distance between the blocks' outputs and the teacher's.",
     ),
@@ -188,8 +256,9 @@ Accumulate = Annotated[
     _option(
         _MEMORY,
         "--accumulate",
+        metavar="INT",
         min=1,
-        help="Gradient accumulation: how many parts each process divides its share of a step into.",
+        help="Number of parts that a process divides its share of a step into (gradient accumulation).",
     ),
 ]
 Checkpointing = Annotated[
@@ -197,7 +266,7 @@ Checkpointing = Annotated[
     _option(
         _MEMORY,
         "--gradient-checkpointing",
-        help="Compute each block a second time in the backward pass: less memory, more time.",
+        help="Compute each block a second time in the backward pass, which takes less memory and more time.",
     ),
 ]
 Precision = Annotated[
@@ -205,7 +274,8 @@ Precision = Annotated[
     _option(
         _MEMORY,
         "--precision",
-        help="Precision of training: fp32, or bf16 (autocast). Default: bf16 on a GPU, fp32 on a CPU.",
+        **choices("fp32", "bf16"),
+        help="Precision of the forward and backward pass; bf16 is autocast. Default: bf16 on a GPU, fp32 on a CPU.",
         show_default=False,
     ),
 ]
@@ -214,7 +284,9 @@ TrainDevice = Annotated[
     _option(
         _MEMORY,
         "--device",
-        help="Where to train: cpu, cuda, cuda:1, mps. Default: the best device there is.",
+        metavar="NAME",
+        autocompletion=lambda: ["cpu", "cuda", "mps"],
+        help="Device to train on: cpu, cuda, cuda:1, mps. Default: a GPU if there is one, else the CPU.",
         show_default=False,
     ),
 ]
@@ -223,8 +295,9 @@ Cache = Annotated[
     _option(
         _MEMORY,
         "--cache",
+        metavar="INT",
         min=0,
-        help="Encode this many images once, before training, and train only on these; 0: none.",
+        help="Number of images to encode once before training, which then uses only these; 0 encodes at each step.",
     ),
 ]
 
@@ -233,22 +306,29 @@ SaveEvery = Annotated[
     _option(
         _STATE,
         "--save-every",
+        metavar="INT",
         min=0,
-        help="Steps from one saved state to the next; 0 saves every ten minutes.",
+        help="Number of steps from one saved state to the next; 0 saves every ten minutes.",
     ),
 ]
-KeepLast = Annotated[int, _option(_STATE, "--keep-last", min=1, help="How many saved states are kept.")]
+KeepLast = Annotated[
+    int, _option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
+]
 Resume = Annotated[
     bool,
     _option(
         _STATE,
         "--resume/--restart",
-        help="Continue an interrupted run with the same settings, or start again.",
+        help="Continue an interrupted run with the same settings, or start it again.",
     ),
 ]
 Tracker = Annotated[
     Optional[str],
     _option(
-        _STATE, "--tracker", help="Also log every step to tensorboard, wandb or trackio.", show_default=False
+        _STATE,
+        "--tracker",
+        **choices("tensorboard", "wandb", "trackio"),
+        help="Also log every step to this tracker. Default: none.",
+        show_default=False,
     ),
 ]

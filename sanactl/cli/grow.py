@@ -17,7 +17,9 @@ from sanactl.cli.frame.options import (
     Revision,
     Seed,
     ShardSize,
+    choices,
 )
+from sanactl.surgery.layout import INITS
 from sanactl.surgery.new_blocks import SIGMA, SIGMA_DEPTHWISE, SIGMA_NOISE
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -34,7 +36,8 @@ def grow(
         typer.Option(
             "--to",
             min=1,
-            help="Blocks of the result. May be left out with --qk-norm.",
+            metavar="INT",
+            help="Number of blocks of the result. With --qk-norm alone the depth stays as it is.",
             show_default=False,
             rich_help_panel=_GROWTH,
         ),
@@ -43,16 +46,18 @@ def grow(
         str,
         typer.Option(
             "--init",
-            help="How new blocks begin: partial (random, the identity), cyclic or replicate (copies), progressive (the"
-            " block before plus noise), interpolate (between two blocks).",
+            help="Initialisation of new blocks: random weights that start as the identity (partial), copies (cyclic,"
+            " replicate), the block before plus noise (progressive), or between two blocks (interpolate).",
             rich_help_panel=_GROWTH,
+            **choices(*INITS),
         ),
     ] = "partial",
     drop_last: Annotated[
         Optional[int],
         typer.Option(
             min=0,
-            help="Leave out this many last blocks first. Default: 2 for partial, else 0.",
+            metavar="INT",
+            help="Number of last blocks that are left out before growing. Default: 2 for partial, else 0.",
             show_default=False,
             rich_help_panel=_GROWTH,
         ),
@@ -61,8 +66,9 @@ def grow(
         str,
         typer.Option(
             metavar="end|interleave|AT",
-            help="Where new blocks go: behind the others, spread between them, or all before kept block number AT"
-            " (from 0). Not for cyclic and replicate.",
+            autocompletion=lambda: ["end", "interleave"],
+            help="Place of the new blocks: after the others, spread between them, or all before kept block number AT"
+            " (from 0). cyclic and replicate have their own places.",
             rich_help_panel=_GROWTH,
         ),
     ] = "end",
@@ -70,7 +76,7 @@ def grow(
         Optional[bool],
         typer.Option(
             "--zero-init/--no-zero-init",
-            help="New blocks and copies begin as the identity. Default: yes for partial, else no.",
+            help="Start new blocks and copies as the identity. Default: yes for partial, else no.",
             show_default=False,
             rich_help_panel=_GROWTH,
         ),
@@ -79,30 +85,43 @@ def grow(
         bool,
         typer.Option(
             "--qk-norm",
-            help="Insert SANA-1.5's QK norms, of weights one, into a SANA-1.0 checkpoint (appendix C).",
+            help="Insert SANA-1.5's QK norms, with weights of 1, into a SANA-1.0 checkpoint (paper, appendix C).",
             rich_help_panel=_GROWTH,
         ),
     ] = False,
     sigma: Annotated[
         float,
-        typer.Option(min=0, help="Standard deviation of partial's weights.", rich_help_panel=_RANDOM),
+        typer.Option(
+            min=0,
+            metavar="FLOAT",
+            help="Standard deviation of the weights that partial draws.",
+            rich_help_panel=_RANDOM,
+        ),
     ] = SIGMA,
     sigma_depthwise: Annotated[
         float,
         typer.Option(
-            min=0, help="Standard deviation of partial's depth-wise convolutions.", rich_help_panel=_RANDOM
+            min=0,
+            metavar="FLOAT",
+            help="Standard deviation of the depth-wise convolutions that partial draws.",
+            rich_help_panel=_RANDOM,
         ),
     ] = SIGMA_DEPTHWISE,
     sigma_noise: Annotated[
         float,
-        typer.Option(min=0, help="Standard deviation of progressive's noise.", rich_help_panel=_RANDOM),
+        typer.Option(
+            min=0,
+            metavar="FLOAT",
+            help="Standard deviation of the noise that progressive adds.",
+            rich_help_panel=_RANDOM,
+        ),
     ] = SIGMA_NOISE,
     seed: Seed = 0,
     verify: Annotated[
         bool,
         typer.Option(
             "--verify",
-            help="Run parent and child on random latents and tell the largest difference; fail where there must be none.",
+            help="Run parent and child on random latents and show the largest difference. It is an error where they must agree.",
             rich_help_panel="Output",
         ),
     ] = False,
@@ -115,16 +134,21 @@ def grow(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Make a checkpoint deeper, keeping what it knows (section 2.2, figure 11).
+    """Make a checkpoint deeper and keep what it has learned (paper, section 2.2 and figure 11).
 
-    [bold]sanactl grow base.st --to 60[/bold]                              the paper's growth, to base-d60.st
-    [bold]sanactl grow base.st --to 60 --dry-run[/bold]                    what it would take
-    [bold]sanactl grow base.st --to 30 --drop-last 0 --verify[/bold]       exactly the parent's function
+    The paper's growth, from base.st to base-d60.st:
+    [bold]sanactl grow base.st --to 60[/bold]
+    The plan, with sizes and memory, and no output:
+    [bold]sanactl grow base.st --to 60 --dry-run[/bold]
+    A deeper model that computes exactly what its parent computes:
+    [bold]sanactl grow base.st --to 30 --drop-last 0 --verify[/bold]
+    Copies that start as the identity:
     [bold]sanactl grow base.st --to 30 --init replicate --zero-init[/bold]
-    [bold]sanactl grow sana-1.0.st --qk-norm[/bold]                        QK norms, at the same depth
+    QK norms for a SANA-1.0 checkpoint, at the same depth:
+    [bold]sanactl grow sana-1.0.st --qk-norm[/bold]
 
-    No model is loaded: bytes go from file to file. -o names a .st or .safetensors file, or a folder; sanactl convert
-    makes a .pth of it.
+    No model is loaded; bytes are copied from file to file. -o names a .st or
+    .safetensors file, or a folder. sanactl convert writes a .pth.
     """
     import re
 

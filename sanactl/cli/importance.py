@@ -47,11 +47,14 @@ def importance(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Measure how much each block changes its input, over calibration prompts and timesteps (equation 3).
+    """Measure how much each block changes its input, over calibration prompts and timesteps (paper, equation 3).
 
-    [bold]sanactl importance base-d60.st --prompts calib.txt --plot importance.svg[/bold]
+    The built-in 100 calibration prompts, and a chart:
+    [bold]sanactl importance base-d60.st --plot importance.svg[/bold]
+    Calibration prompts of your own:
+    [bold]sanactl importance base-d60.st --prompts calib.txt[/bold]
 
-    Writes one block record a block, to stdout and to NAME.importance.jsonl.
+    One block record for each block goes to stdout and to NAME.importance.jsonl.
     """
     from dataclasses import asdict
 

@@ -16,19 +16,33 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def init(
     what: Annotated[
-        str, typer.Argument(help="shapes, shapes-grown, or a checkpoint whose config to take with --scratch.")
+        str,
+        typer.Argument(
+            metavar="NAME|CHECKPOINT",
+            help="What to write: shapes (the built-in base), shapes-grown (grown to 30 blocks and trained), or with "
+            "--scratch a checkpoint whose config is taken.",
+            autocompletion=lambda: ["shapes", "shapes-grown"],
+        ),
     ] = "shapes",
     output: Output = None,
     scratch: Annotated[
-        bool, typer.Option("--scratch", help="Random weights, for training from scratch.")
+        bool, typer.Option("--scratch", help="Write random weights, for training from scratch.")
     ] = False,
     blocks: Annotated[
-        Optional[int], typer.Option(min=1, help="Blocks, with --scratch.", show_default=False)
+        Optional[int],
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Number of blocks, with --scratch. Default: that of the source.",
+            show_default=False,
+        ),
     ] = None,
     world: Annotated[
         Optional[Path],
         typer.Option(
-            help="With --scratch: a folder of text_encoder, tokenizer, vae, scheduler.", show_default=False
+            metavar="FOLDER",
+            help="With --scratch, a folder with text_encoder, tokenizer, vae and scheduler. Default: the built-in ones.",
+            show_default=False,
         ),
     ] = None,
     seed: Seed = 0,
@@ -36,9 +50,12 @@ def init(
 ) -> None:
     """Write a first checkpoint: the built-in base, or random weights.
 
-    [bold]sanactl init shapes -o base.st[/bold]                             the built-in world's base
-    [bold]sanactl init shapes-grown -o grown.st[/bold]                      grown from it to 30 blocks, and trained
-    [bold]sanactl init base-d60.st --scratch -o scratch.st[/bold]           the same shape, random weights
+    The base of the built-in world, of 10 blocks:
+    [bold]sanactl init shapes -o base.st[/bold]
+    The same, grown to 30 blocks and trained:
+    [bold]sanactl init shapes-grown -o grown.st[/bold]
+    Random weights in the shape of another checkpoint:
+    [bold]sanactl init base.st --scratch -o scratch.st[/bold]
     """
     from functools import partial
 

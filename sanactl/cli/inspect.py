@@ -16,18 +16,18 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 @app.command()
 def inspect(
     checkpoint: CheckpointArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on a terminal, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     digest: Annotated[
         bool,
         typer.Option(
             "--digest",
-            help="Take the digest of a large checkpoint, too: it is read once. Default: where it is known, or small.",
+            help="Take the digest of a large checkpoint, too, which reads it once. Without it, only a known digest or that of a small file is shown.",
         ),
     ] = False,
     revision: Revision = None,
 ) -> None:
-    """Show what is in a checkpoint: model, blocks, sizes, dtypes, config, components, lineage. Reads headers only.
+    """Show what is in a checkpoint: model, blocks, sizes, dtypes, config, components, lineage. It reads headers only.
 
     [bold]sanactl inspect base.st[/bold]
     [bold]sanactl inspect base.st --json | jq .blocks[/bold]

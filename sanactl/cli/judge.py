@@ -18,11 +18,16 @@ def judge(
     keep: Annotated[
         Optional[int],
         typer.Option(
-            "--keep", "-k", min=1, help="Images of each prompt to pass on. Default: 1.", show_default=False
+            "--keep",
+            "-k",
+            min=1,
+            metavar="INT",
+            help="Number of images to pass on for each prompt. Default: 1.",
+            show_default=False,
         ),
     ] = None,
     all_images: Annotated[
-        bool, typer.Option("--all", help="Pass on all images, each with its rank.")
+        bool, typer.Option("--all", help="Pass on all images of each prompt, with their ranks.")
     ] = False,
     model: Annotated[
         Optional[str],
@@ -30,9 +35,10 @@ def judge(
             "--model",
             "-m",
             metavar="JUDGE",
-            help=f"A judge: {DEFAULT}, oracle (the detector of eval geneval), or a vision-language model's folder or "
-            f"Hub id. BACKEND:NAME names the backend, too: {', '.join(JUDGES)}. Default: {DEFAULT}.",
+            help=f"The judge: {DEFAULT}, oracle (the detector of eval geneval), or the folder or Hub id of a "
+            f"vision-language model. BACKEND:NAME also names the backend ({', '.join(JUDGES)}). Default: {DEFAULT}.",
             show_default=False,
+            autocompletion=lambda: [DEFAULT, *(name for name in JUDGES if name != "builtin")],
         ),
     ] = None,
     judge_options: Annotated[
@@ -40,7 +46,7 @@ def judge(
         typer.Option(
             "--judge-option",
             metavar="KEY=VALUE",
-            help="An option of the judge's backend. May be given several times.",
+            help="An option of the judge's backend. Give the option again for each further one. Default: none.",
             show_default=False,
         ),
     ] = None,
@@ -48,19 +54,24 @@ def judge(
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
+        bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,
 ) -> None:
-    """Let a vision-language model pick the best images of each prompt; each image is scored once.
+    """Let a vision-language model pick the best images of each prompt (paper, section 2.5).
 
+    The best 4 of 16 images of each prompt:
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
+    Another judge:
     [bold]sanactl judge images.jsonl --model oracle[/bold]
-    [bold]sanactl judge base-samples/[/bold]                  a folder in GenEval's layout
+    A folder in GenEval's layout, as sample writes it:
+    [bold]sanactl judge base-samples/[/bold]
 
-    Winners' records go to stdout and to judge.jsonl. Stop it at any time: the same command goes on where it was.
+    Each image is scored once. The winners' records go to stdout and to
+    judge.jsonl. A stopped run goes on where it was when the same command is given
+    again.
     """
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation

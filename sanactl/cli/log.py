@@ -14,16 +14,21 @@ def log(
     checkpoint: Annotated[
         Optional[str],
         typer.Argument(
-            help="A checkpoint, to draw the lineage in its header; default: this folder's journal.",
+            metavar="CHECKPOINT",
+            help="A checkpoint whose lineage is shown. Default: this folder's journal.",
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The journal's lines as they are.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the journal's lines, or the lineage, as JSON.")
+    ] = False,
 ) -> None:
     """Show what was made from what, as a tree.
 
-    [bold]sanactl log[/bold]                   this folder's journal
-    [bold]sanactl log base-d60.st[/bold]       one checkpoint's own lineage, no journal needed
+    This folder's journal:
+    [bold]sanactl log[/bold]
+    One checkpoint's lineage, which is in its header:
+    [bold]sanactl log base-d60.st[/bold]
     """
     from sanactl.cli.frame.stdout import write_text
     from sanactl.cli.frame.streams import note, write_line

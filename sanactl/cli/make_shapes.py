@@ -11,7 +11,7 @@ from sanactl.cli.frame.options import Force, Seed
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
-World = Annotated[Path, typer.Option("--world", help="The folder to write into.")]
+World = Annotated[Path, typer.Option("--world", metavar="FOLDER", help="Folder of the world's parts.")]
 
 
 @app.callback()
@@ -22,7 +22,7 @@ def parts() -> None:
 @app.command()
 def vae(
     world: World = Path("world"),
-    steps: Annotated[int, typer.Option(min=1)] = 8000,
+    steps: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of training steps.")] = 8000,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -46,7 +46,7 @@ def vae(
 @app.command()
 def text(
     world: World = Path("world"),
-    steps: Annotated[int, typer.Option(min=1)] = 700,
+    steps: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of training steps.")] = 700,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -75,9 +75,9 @@ def text(
 @app.command()
 def pack(
     world: World = Path("world"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write into.")] = Path(
-        "assets"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder to write to.")
+    ] = Path("assets"),
 ) -> None:
     """Write WORLD's parts in fp16 as they ship with sanactl."""
     from sanactl.cli.frame.run import Invocation

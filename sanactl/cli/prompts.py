@@ -6,29 +6,53 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Seed
+from sanactl.cli.frame.options import Seed, choices
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
 
+def _tasks() -> list[str]:
+    from sanactl.shapes.vocabulary import TASKS
+
+    return [*TASKS]
+
+
 @app.callback()
 def sources() -> None:
-    """Write prompts: prompts shapes."""
+    """Write prompt files: prompts shapes for the built-in world."""
 
 
 @app.command()
 def shapes(
-    split: Annotated[str, typer.Option(help="train, eval or calib; no prompt is in two of them.")] = "eval",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Split of the prompts; no prompt is in two of them.", **choices("train", "eval", "calib")
+        ),
+    ] = "eval",
     count: Annotated[
         Optional[int],
         typer.Option(
-            "-n", "--count", min=1, help="Draw so many. Default: the 360 held-out ones.", show_default=False
+            "-n",
+            "--count",
+            min=1,
+            metavar="INT",
+            help="Number of prompts to draw. Default: the 360 evaluation prompts; 100 of the other splits.",
+            show_default=False,
         ),
     ] = None,
-    tag: Annotated[Optional[str], typer.Option(help="One task only.", show_default=False)] = None,
+    tag: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="TASK",
+            help="Task of the prompts. Default: all six.",
+            show_default=False,
+            autocompletion=_tasks,
+        ),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
-    """Prompts of the built-in world, in GenEval's six tasks, as prompt records.
+    """Write prompts of the built-in world, in GenEval's six tasks, as prompt records.
 
     [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
     """

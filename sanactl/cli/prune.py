@@ -33,7 +33,8 @@ def prune(
         typer.Option(
             "--keep",
             "-k",
-            help="This many blocks, the most important ones; several depths at once: 40,30,20.",
+            metavar="INT[,INT...]",
+            help="Keep this many blocks, the most important ones. Several depths, such as 40,30,20, give an output each.",
             show_default=False,
             rich_help_panel=_STAYS,
         ),
@@ -42,7 +43,8 @@ def prune(
         Optional[str],
         typer.Option(
             "--params",
-            help="As many blocks as come closest to this many parameters: 1.6B, 600M.",
+            metavar="COUNT",
+            help="Keep as many blocks as come closest to this number of parameters, such as 1.6B or 600M.",
             show_default=False,
             rich_help_panel=_STAYS,
         ),
@@ -51,7 +53,8 @@ def prune(
         Optional[str],
         typer.Option(
             "--bytes",
-            help="As many blocks as fit into a file of this size: 4GB, 800MiB.",
+            metavar="SIZE",
+            help="Keep as many blocks as fit into a file of this size, such as 4GB or 800MiB.",
             show_default=False,
             rich_help_panel=_STAYS,
         ),
@@ -60,7 +63,8 @@ def prune(
         Optional[str],
         typer.Option(
             "--blocks",
-            help="Exactly these blocks, from 0; -1 is the last: 0-9,12,50-59.",
+            metavar="BLOCKS",
+            help="Keep exactly these blocks, such as 0-9,12,-1. Numbers count from 0; -1 is the last block.",
             show_default=False,
             rich_help_panel=_STAYS,
         ),
@@ -68,14 +72,19 @@ def prune(
     drop: Annotated[
         Optional[str],
         typer.Option(
-            "--drop", help="All but these blocks: 17,18.", show_default=False, rich_help_panel=_STAYS
+            "--drop",
+            metavar="BLOCKS",
+            help="Keep all but these blocks, such as 17,18.",
+            show_default=False,
+            rich_help_panel=_STAYS,
         ),
     ] = None,
     importance: Annotated[
         Optional[Path],
         typer.Option(
             "--importance",
-            help="A file of block records; by default those of the pipe, else the newest of this checkpoint in the"
+            metavar="FILE",
+            help="A file of block records. Default: those of the pipe, else the newest of this checkpoint in the"
             " folder's journal.",
             show_default=False,
             rich_help_panel=_CHOICE,
@@ -85,17 +94,21 @@ def prune(
         bool,
         typer.Option(
             "--span",
-            help="Drop one contiguous span of blocks: the one with the least total importance.",
+            help="Drop one contiguous span of blocks, the one with the least total importance.",
             rich_help_panel=_CHOICE,
         ),
     ] = False,
     protect_head: Annotated[
         int,
-        typer.Option(min=0, help="This many first blocks stay in any case.", rich_help_panel=_CHOICE),
+        typer.Option(
+            min=0, metavar="INT", help="Number of first blocks that are always kept.", rich_help_panel=_CHOICE
+        ),
     ] = 0,
     protect_tail: Annotated[
         int,
-        typer.Option(min=0, help="This many last blocks stay in any case.", rich_help_panel=_CHOICE),
+        typer.Option(
+            min=0, metavar="INT", help="Number of last blocks that are always kept.", rich_help_panel=_CHOICE
+        ),
     ] = 0,
     dry_run: DryRun = False,
     pipeline: Pipeline = False,
@@ -106,14 +119,19 @@ def prune(
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Keep the most important blocks, in their order (section 2.4).
+    """Keep the most important blocks, in their order (paper, section 2.4).
 
-    [bold]sanactl importance base-d60.st -p calib.txt | sanactl prune --keep 30[/bold]
-    [bold]sanactl prune base-d60.st --keep 40,30,20[/bold]           three depths, the source read once
-    [bold]sanactl prune base-d60.st --params 1.6B --span[/bold]      a contiguous span goes
-    [bold]sanactl prune base-d60.st --blocks 0-9,50-59[/bold]        no importance needed
+    Measure block importance, then keep 30 blocks:
+    [bold]sanactl importance base-d60.st | sanactl prune --keep 30[/bold]
+    Three depths in one reading of the source:
+    [bold]sanactl prune base-d60.st --keep 40,30,20[/bold]
+    A number of parameters; the dropped blocks lie side by side:
+    [bold]sanactl prune base-d60.st --params 1.6B --span[/bold]
+    Blocks by number, which needs no importance:
+    [bold]sanactl prune base-d60.st --blocks 0-9,50-59[/bold]
 
-    -o names a .st or .safetensors file, or a folder; sanactl convert makes a .pth of it.
+    -o names a .st or .safetensors file, or a folder. sanactl convert writes a
+    .pth.
     """
     from sanactl.cli.frame.streams import find_checkpoint
     from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name

@@ -40,14 +40,14 @@ def sample(
     prompts: PromptsFile = None,
     prompt: Prompt = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, metavar="INT", help="Images of each prompt.")
+        int, typer.Option("-n", "--count", min=1, metavar="INT", help="Number of images of each prompt.")
     ] = 4,
     limit: Annotated[
         Optional[int],
         typer.Option(
             min=1,
             metavar="INT",
-            help="Take only this many prompts, evenly spread. Default: all.",
+            help="Number of prompts to take, evenly spread over the list. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -68,12 +68,15 @@ def sample(
     sheet: Sheet = None,
     force: Force = False,
 ) -> None:
-    """Draw images for prompts. Stop it at any time: the same command goes on where it was.
+    """Draw images for prompts.
 
     [bold]sanactl sample --prompt "a red circle"[/bold]
-    [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 | sanactl judge --keep 4[/bold]
+    [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 -o images[/bold]
+    [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
 
-    Images go to NAME-samples/ in GenEval's layout, one image record each to stdout.
+    Images go to NAME-samples/ in GenEval's layout. One image record for each goes
+    to stdout. A stopped run goes on where it was when the same command is given
+    again.
     """
     from contextlib import ExitStack
     from dataclasses import asdict

@@ -17,30 +17,51 @@ def train_judge(
     records: RecordsArgument = None,
     rendered: Annotated[
         bool,
-        typer.Option("--rendered", help="Train on rendered pictures with faults alone, without records."),
+        typer.Option(
+            "--rendered", help="Train only on rendered pictures with faults, without image records."
+        ),
     ] = False,
     start: Annotated[
         Optional[Path],
         typer.Option(
-            help="A judge to start from, in place of random weights.", exists=True, show_default=False
+            metavar="FOLDER",
+            help="Folder of a judge to start from. Default: random weights.",
+            exists=True,
+            show_default=False,
         ),
     ] = None,
-    warmup_steps: Annotated[int, typer.Option(min=0, help="Steps that train the vision tower alone.")] = 2000,
-    steps: Annotated[int, typer.Option(min=0, help="Steps that train the whole judge on questions.")] = 4000,
+    warmup_steps: Annotated[
+        int, typer.Option(min=0, metavar="INT", help="Number of steps that train the vision tower alone.")
+    ] = 2000,
+    steps: Annotated[
+        int,
+        typer.Option(min=0, metavar="INT", help="Number of steps that train the whole judge on questions."),
+    ] = 4000,
     batch_size: BatchSize = 32,
-    lr: Annotated[float, typer.Option(min=0, help="The largest learning rate.")] = 2e-3,
-    pool_size: Annotated[int, typer.Option(min=1, help="How many rendered pictures to train on.")] = 24_000,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between saved states.")] = 200,
-    resume: Annotated[bool, typer.Option("--resume/--restart", help="Continue an interrupted run.")] = True,
+    lr: Annotated[
+        float, typer.Option(min=0, metavar="FLOAT", help="Largest learning rate, after the warm-up.")
+    ] = 2e-3,
+    pool_size: Annotated[
+        int, typer.Option(min=1, metavar="INT", help="Number of rendered pictures to train on.")
+    ] = 24_000,
+    save_every: Annotated[
+        int, typer.Option(min=1, metavar="INT", help="Number of steps from one saved state to the next.")
+    ] = 200,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start it again.")
+    ] = True,
     seed: Seed = 0,
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Train a judge on sampled images, which the detector labels. Evaluation prompts are refused.
+    """Train a judge on sampled images (paper, appendix B). The detector labels them.
 
-    [bold]sanactl prompts shapes --split train -n 500 | sanactl sample -n 8 | sanactl train-judge -o judge[/bold]
+    [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
+    [bold]sanactl sample --prompts train.jsonl -n 8 -o judge-samples[/bold]
+    [bold]sanactl train-judge judge-samples/images.jsonl -o judge[/bold]
 
-    Prints its figures on held-out prompts as score records: balanced accuracy, AUC, best of n.
+    Evaluation prompts are refused. Balanced accuracy, AUC and best of n on
+    held-out prompts go to stdout as score records.
     """
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render_scores import show_scores

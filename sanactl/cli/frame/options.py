@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -35,17 +35,24 @@ __all__ = [
     "Sheet",
     "Steps",
     "Width",
+    "choices",
 ]
 
 # Panels of a command's help.
 OUTPUT, SAMPLING, MACHINE = "Output", "Sampling", "Machine"
 
+
+def choices(*values: str) -> dict[str, Any]:
+    """What an option with a fixed set of values is declared with: the values in help, and their completion."""
+    return {"metavar": "|".join(values), "autocompletion": lambda: [*values]}
+
+
 CheckpointArgument = Annotated[
     Optional[str],
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A .st file, a diffusers or pipeline folder, or a Hub id; - reads a record from stdin. "
-        "Default: the pipe's, else the newest in this folder's journal, else the built-in base.",
+        help="The checkpoint: a .st file, a diffusers or pipeline folder, a native .pth, a Hub id, or - for a record on "
+        "stdin. Default: the pipe's, else the newest in this folder's journal, else the built-in base.",
         show_default=False,
     ),
 ]
@@ -53,7 +60,7 @@ RecordsArgument = Annotated[
     Optional[str],
     typer.Argument(
         metavar="RECORDS",
-        help="A JSONL file of records, a folder of samples, or - for stdin. "
+        help="The records: a JSONL file, a folder of samples, or - for stdin. "
         "Default: the pipe's, else the newest in this folder's journal.",
         show_default=False,
     ),
@@ -64,20 +71,20 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="PATH",
-        help="Where to write. Default: a name made from the input's, in this folder.",
+        help="Path to write to. Default: a name made from the input's, in this folder.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", "-f", help="Overwrite an output that exists.", rich_help_panel=OUTPUT),
+    typer.Option("--force", "-f", help="Replace an output that exists.", rich_help_panel=OUTPUT),
 ]
 # A seed stands in records and in the journal: beyond 2^53 readers of JSON such as jq would round it.
 Seed = Annotated[
     int,
     typer.Option(
-        "--seed", min=0, max=2**53 - 1, metavar="INT", help="Seed of all random numbers, below 2^53."
+        "--seed", min=0, max=2**53 - 1, metavar="INT", help="Seed of all random numbers, from 0 to 2^53 - 1."
     ),
 ]
 Device = Annotated[
@@ -85,7 +92,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="NAME",
-        help="Where the models run: cpu, cuda, cuda:1, mps. Default: a GPU if there is one.",
+        help="Device that the models run on: cpu, cuda, cuda:1, mps. Default: a GPU if there is one, else the CPU.",
         show_default=False,
         rich_help_panel=MACHINE,
         autocompletion=lambda: ["cpu", "cuda", "mps"],
@@ -95,11 +102,10 @@ Dtype = Annotated[
     Optional[str],
     typer.Option(
         "--dtype",
-        metavar="|".join(WEIGHT_DTYPES),
         help="Data type of the weights. Default: bf16 on a GPU, fp32 on a CPU.",
         show_default=False,
         rich_help_panel=MACHINE,
-        autocompletion=lambda: [*WEIGHT_DTYPES],
+        **choices(*WEIGHT_DTYPES),
     ),
 ]
 BatchSize = Annotated[
@@ -109,7 +115,7 @@ BatchSize = Annotated[
         "-b",
         min=1,
         metavar="INT",
-        help="Images at once. It does not change the result.",
+        help="Images that are computed at once. The result does not depend on it.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -119,15 +125,18 @@ PromptsFile = Annotated[
         "--prompts",
         "-p",
         metavar="FILE",
-        help="A file of prompts: text, one a line, or JSONL such as GenEval's; - for stdin. "
-        "`shapes` names the built-in evaluation prompts.",
+        help="A file of prompts: plain text with one prompt a line, or JSONL such as GenEval's; - for stdin. "
+        "shapes names the 360 built-in evaluation prompts. Default: the pipe's prompts, else built-in ones.",
         show_default=False,
     ),
 ]
 Prompt = Annotated[
     Optional[list[str]],
     typer.Option(
-        "--prompt", metavar="TEXT", help="A prompt. Give the option again for another.", show_default=False
+        "--prompt",
+        metavar="TEXT",
+        help="One prompt. Give the option again for each further prompt. Default: those of --prompts.",
+        show_default=False,
     ),
 ]
 Steps = Annotated[
@@ -136,7 +145,7 @@ Steps = Annotated[
         "--steps",
         min=1,
         metavar="INT",
-        help="Steps of the sampler. Default: the checkpoint's own, else 20 (SANA-Sprint: 2).",
+        help="Number of denoising steps. Default: the checkpoint's own, else 20 (SANA-Sprint: 2).",
         show_default=False,
         rich_help_panel=SAMPLING,
     ),
@@ -146,7 +155,7 @@ GuidanceScale = Annotated[
     typer.Option(
         "--guidance",
         metavar="FLOAT",
-        help="Guidance scale; 1 is no guidance. Default: the checkpoint's own, else 4.5.",
+        help="Guidance scale; 1 turns guidance off. Default: the checkpoint's own, else 4.5.",
         show_default=False,
         rich_help_panel=SAMPLING,
     ),
@@ -179,7 +188,7 @@ FlowShift = Annotated[
     typer.Option(
         "--flow-shift",
         metavar="FLOAT",
-        help="Flow shift of the scheduler. Default: the scheduler's own (SANA: 3).",
+        help="Flow shift of the scheduler's noise levels. Default: the scheduler's own (SANA: 3).",
         show_default=False,
         rich_help_panel=SAMPLING,
     ),
@@ -189,7 +198,7 @@ Negative = Annotated[
     typer.Option(
         "--negative",
         metavar="TEXT",
-        help="The negative prompt. Default: the checkpoint's own, else empty.",
+        help="Negative prompt. Default: the checkpoint's own, else the empty prompt.",
         show_default=False,
         rich_help_panel=SAMPLING,
     ),
@@ -229,7 +238,7 @@ Plot = Annotated[
     typer.Option(
         "--plot",
         metavar="FILE",
-        help="Also draw a chart, a .png or .svg file.",
+        help="Also draw a chart into this .png or .svg file. Default: no chart.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -239,7 +248,7 @@ Sheet = Annotated[
     typer.Option(
         "--sheet",
         metavar="FILE",
-        help="Also draw the images into one picture, a .png, .jpg or .webp file.",
+        help="Also draw all images into this one .png, .jpg or .webp file. Default: no sheet.",
         show_default=False,
         rich_help_panel=OUTPUT,
     ),
@@ -252,7 +261,7 @@ ShardSize = Annotated[
     typer.Option(
         "--shard-size",
         metavar="SIZE",
-        help="Largest file of a folder: 5GB, 512MiB.",
+        help="Size of the largest file in a folder, such as 5GB or 512MiB.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -260,7 +269,7 @@ Pipeline = Annotated[
     bool,
     typer.Option(
         "--pipeline",
-        help="Write a whole pipeline folder, for SanaPipeline.from_pretrained.",
+        help="Write a whole pipeline folder, which SanaPipeline.from_pretrained loads.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -268,7 +277,7 @@ Link = Annotated[
     bool,
     typer.Option(
         "--link/--copy",
-        help="With --pipeline: links to the components in place of copies. A folder with links cannot be uploaded.",
+        help="With --pipeline, link to the components in place of copying them. A folder with links cannot be uploaded.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -27,7 +27,8 @@ def lighten(command: Any) -> Any:
     """Let the options of a typer command, and of its subcommands, read plain values themselves; returns it.
 
     Text, whole numbers, numbers and unchecked paths are read here. For everything else, what is wrong included, typer
-    is asked, so that its messages stay as they are. With a typer of another build this changes nothing.
+    is asked, so that its messages stay as they are. Help names no types of Python. With a typer of another build this
+    changes nothing.
     """
     listed = command.get_params
 
@@ -36,12 +37,23 @@ def lighten(command: Any) -> Any:
         for param in params:
             if getattr(param, "_runtime_param", param) is None and hasattr(param, "type_descriptor"):
                 param._runtime_param = _Plain(param)
+            _plain_types(param)
         return params
 
     command.get_params = get_params
     for inner in getattr(command, "commands", {}).values():
         lighten(inner)
     return command
+
+
+def _plain_types(param: Any) -> None:
+    """Takes `<bool>` and `<str>` out of the help of an option or argument, and a limit that is no choice of the user's."""
+    if getattr(param, "is_flag", False) or getattr(param, "param_type_name", "") == "argument":
+        param.display_type_rich = lambda ctx: None
+    elif getattr(param, "metavar", "") is None and getattr(param, "param_type_name", "") == "option":
+        param.metavar = "TEXT"
+    if (getattr(param, "max", None) or 0) > 2**31:  # of --seed: its text says it
+        param._get_number_range_help_str = lambda: None
 
 
 class _Plain:

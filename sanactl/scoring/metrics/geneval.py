@@ -13,33 +13,40 @@ from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
 __all__ = ["GenEval"]
 
 
+def detectors() -> list[str]:
+    """The names of all detectors that are registered."""
+    from sanactl.scoring.detectors.registry import DETECTORS
+
+    return [*DETECTORS]
+
+
 class GenEval:
     """Scores images by GenEval's rules; see `sanactl.scoring.geneval.evaluate`.
 
-    Args:
-        detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`.
-        device, dtype: of the detector; None for its own choice.
-        batch_size: images that the detector gets at once; None for its own choice.
+    Args: detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`.
+    device, dtype: of the detector; None for its own choice. batch_size: images
+    that the detector gets at once; None for its own choice.
 
-    Raises:
-        UsageError: there is no detector, device or dtype of that name.
+    Raises: UsageError: there is no detector, device or dtype of that name.
     """
 
     help: ClassVar[str] = """Score images by GenEval's rules: six tasks, each with its 95 % interval.
 
     [bold]sanactl sample --prompts shapes | sanactl eval geneval[/bold]
-    [bold]sanactl eval geneval base-samples/[/bold]           a folder in GenEval's layout
+    A folder in GenEval's layout, as sample writes it:
+    [bold]sanactl eval geneval base-samples/[/bold]
 
-    The records go on to stdout with their verdicts, then one score record; all also to geneval.jsonl.
-    Stop it at any time: the same command goes on where it was.
+    The image records go to stdout with their verdicts, then a score record. All
+    of them also go to geneval.jsonl. A stopped run goes on where it was when the
+    same command is given again.
     """
     options: ClassVar[tuple[Option, ...]] = (
-        Option("detector", "What finds the objects: shapes, the built-in world's detector.", "shapes"),
+        Option("detector", "Detector that finds the objects in the images.", "shapes", choices=detectors),
         DEVICE,
         DTYPE,
         Option(
             "batch_size",
-            "Images that the detector gets at once; default: the detector's choice.",
+            "Number of images that the detector gets at once. Default: the detector's choice.",
             type=int,
             short="-b",
             least=1,

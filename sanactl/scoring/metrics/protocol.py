@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ class Option:
         type: `str`, `int`, `float` or `bool`.
         short: a one-letter form such as "-b".
         least: the smallest number allowed.
+        choices: the values that there are, if they are few; read when help is shown.
     """
 
     name: str
@@ -32,10 +33,11 @@ class Option:
     type: type = str
     short: str | None = None
     least: float | None = None
+    choices: Callable[[], Iterable[str]] | None = None
 
 
-DEVICE = Option("device", "cpu, cuda, cuda:1, mps; default: the best there is.")
-DTYPE = Option("dtype", "fp32, bf16 or fp16; default: bf16 on a GPU, fp32 on a CPU.")
+DEVICE = Option("device", "Device: cpu, cuda, cuda:1, mps. Default: a GPU if there is one, else the CPU.")
+DTYPE = Option("dtype", "Data type: fp32, bf16 or fp16. Default: bf16 on a GPU, fp32 on a CPU.")
 
 
 class Metric(Protocol):
