@@ -78,7 +78,7 @@ def judge(
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.judging.options import split_options
-    from sanactl.judging.registry import open_judge
+    from sanactl.judging.registry import DEFAULT, open_judge
     from sanactl.judging.select import judge_stream
 
     if keep is not None and all_images:
@@ -99,6 +99,7 @@ def judge(
     stream, source = find_records(
         records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", unjudged=True
     )
+    run.progress.start(None, f"loading the judge {model or DEFAULT}")
     chosen = open_judge(model, **options)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:

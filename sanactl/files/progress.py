@@ -18,6 +18,9 @@ class Progress:
     def advance(self, count: int = 1, **fields: str) -> None:
         """`count` more units are done; `fields` are shown beside the bar."""
 
+    def doing(self, what: str | None) -> None:
+        """Shows `what` in place of the work's name while something else has to be done first; None: the name again."""
+
     def note(self, line: str) -> None:
         """One line for a person."""
 

@@ -103,6 +103,7 @@ def block_importance(
     from sanactl.model.cpu import Workers
     from sanactl.model.sampler import Guidance, image_seed
 
+    progress.start(None, f"loading {checkpoint.name}")
     sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
     if line := sana.cut_note(prompts):
         progress.note(line)

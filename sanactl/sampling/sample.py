@@ -47,9 +47,11 @@ def sample_images(
     sana: Sana | None = None
 
     def load() -> Sana:
+        progress.doing(f"loading {images.checkpoint.name}")
         loaded = Sana(images.checkpoint, images.settings, device=device, dtype=images.dtype)
         if rank == 0 and (line := loaded.cut_note([p["prompt"] for p in images.prompts])):
             progress.note(line)
+        progress.doing(None)
         return loaded
 
     kept = 0

@@ -137,3 +137,23 @@ def test_the_board_copes_with_what_it_finds(tmp_path: Path, capfd: pytest.Captur
     path.mkdir()
     Board("judge", path).above("a message")
     assert capfd.readouterr().err == "a message\n"
+
+
+def test_the_built_in_judge_refuses_prompts_of_other_worlds(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "--prompt", "a photo of a bench", *FEW)
+    said = sanactl.fails("judge")
+    assert "knows the built-in world alone, and not 'bench'" in said
+    assert "--model" in said
+    assert len(sanactl("sample", "tiny.st", "--prompt", "A photo of a red circle.", *FEW, "-o", "known")) == 1
+    assert sanactl("judge", "known/images.jsonl")[0]["rank"] == 0
+
+
+def test_tables_leave_out_empty_columns_and_repeat_a_head_that_has_gone(place: Path) -> None:
+    code, shown = on_terminal(
+        ["sample", "tiny.st", "--prompts", "shapes", "--limit", "12", "-n", "1", "--steps", "1"],
+        place,
+        LINES="10",
+    )
+    assert code == 0
+    assert "verdict" not in shown
+    assert shown.count("prompt") >= 2  # above and below

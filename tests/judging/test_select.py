@@ -47,7 +47,7 @@ def records(tmp_path: Path) -> list[dict]:
             {
                 "kind": "image",
                 "path": str(path),
-                "prompt": f"prompt {prompt}",
+                "prompt": f"a photo of {('two', 'three', 'four')[prompt]} circles",
                 "prompt_id": str(prompt),
                 "samples": 4,
                 "red": int(red),

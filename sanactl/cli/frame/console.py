@@ -74,14 +74,26 @@ def show_rows(
     """A table without a frame; on a terminal too narrow for it each row becomes lines of `heading value`.
 
     Args:
-        headings: all empty where the rows are names and values.
+        headings: all empty where the rows are names and values. A column without any value is left out.
         right: columns that are aligned to the right.
         title: above it.
     """
     listed = [list(row) for row in rows]
-    table = Table(box=None, title=title, show_header=any(headings))
+    # A column without a value says nothing; the first one names the rows.
+    filled = [p for p in range(len(headings)) if p == 0 or any(str(row[p]).strip() for row in listed)]
+    right = [new for new, old in enumerate(filled) if old in right]
+    headings = [headings[place] for place in filled]
+    listed = [[row[place] for place in filled] for row in listed]
+    # The head of a table that is longer than the screen has left it when the command ends: it is repeated below.
+    long = console.is_terminal and len(listed) > console.height - 4
+    table = Table(box=None, title=title, show_header=any(headings), show_footer=long and any(headings))
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place in right else "left", overflow="fold")
+        table.add_column(
+            heading,
+            footer=heading if long else "",
+            justify="right" if place in right else "left",
+            overflow="fold",
+        )
     for row in listed:
         table.add_row(*row)
     # A column of prose may be folded, but not one of numbers; names and values get along with less.

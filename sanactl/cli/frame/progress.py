@@ -54,12 +54,17 @@ class BarProgress(Progress):
         )
         at_end(self.close)  # whatever ends the command: the bar hides the cursor
         self._bar.start()
-        self._task = self._bar.add_task(safe(what), total=total, completed=done, shown="")
+        self._what = safe(what)
+        self._task = self._bar.add_task(self._what, total=total, completed=done, shown="")
 
     def advance(self, count: int = 1, **fields: str) -> None:
         if self._bar is not None:
             shown = safe("  ".join(f"{k} {v}" for k, v in fields.items()))
             self._bar.update(self._task, advance=count, **({"shown": shown} if shown else {}))
+
+    def doing(self, what: str | None) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=self._what if what is None else safe(what))
 
     def note(self, line: str) -> None:
         if self._bar is not None:
@@ -135,6 +140,10 @@ class BoardProgress(Progress):
         if self._open and time.monotonic() - self._drawn >= REDRAW_EVERY:
             self._drawn = time.monotonic()
             self._board.show(self._line())
+
+    def doing(self, what: str | None) -> None:
+        if self._open and what is not None:
+            self._board.show(what)
 
     def _line(self) -> str:
         count = f"{self._done:,}" + (f"/{self._total:,}" if self._total is not None else "")

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from sanactl.checkpoint.builtin import asset
 from sanactl.errors import InputError, UsageError
 from sanactl.judging.backends.vlm import VlmJudge
+from sanactl.shapes.prompts import words
 
-__all__ = ["open_builtin"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sanactl.judging.tournament import Verdict
+
+__all__ = ["ShapesJudge", "open_builtin"]
 
 
-def open_builtin(world: str, *, device: str | None = None, dtype: str | None = None) -> VlmJudge:
+class ShapesJudge(VlmJudge):
+    """The built-in world's judge. It refuses a prompt with a word that it has never seen: its answer would mean nothing."""
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        for record in records:
+            unknown = sorted(set(_words(record["prompt"])) - set(words()))
+            if unknown:
+                raise InputError(
+                    f"prompt {record['prompt'][:80]!r}: the built-in judge knows the built-in world alone, and not"
+                    f" {unknown[0]!r}",
+                    hint="name another judge with --model: oracle, or the folder or Hub id of a vision-language model such"
+                    " as Efficient-Large-Model/NVILA-Lite-2B-Verifier",
+                )
+        return super().judge(images, records)
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[\w'-]+", prompt.lower())
+
+
+def open_builtin(world: str, *, device: str | None = None, dtype: str | None = None) -> ShapesJudge:
     """The judge of a built-in world.
 
     Args:
@@ -28,6 +59,6 @@ def open_builtin(world: str, *, device: str | None = None, dtype: str | None = N
             f"{folder}: the built-in judge is missing",
             hint="reinstall sanactl, or train one with train-judge",
         )
-    judge = VlmJudge.load(str(folder), device=device, dtype=dtype)
+    judge = ShapesJudge.load(str(folder), device=device, dtype=dtype)
     judge.name = "builtin:shapes"
     return judge

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from typing_extensions import Self
 
 __all__ = ["VlmJudge", "answer_tokens"]
 
@@ -75,7 +76,7 @@ class VlmJudge:
         dtype: str | None = None,
         *,
         trust_remote_code: bool = False,
-    ) -> VlmJudge:
+    ) -> Self:
         """Loads a model and its processor.
 
         Args:
