@@ -59,6 +59,6 @@ def open_builtin(world: str, *, device: str | None = None, dtype: str | None = N
             f"{folder}: the built-in judge is missing",
             hint="reinstall sanactl, or train one with train-judge",
         )
-    judge = ShapesJudge.load(str(folder), device=device, dtype=dtype)
+    judge: ShapesJudge = ShapesJudge.load(str(folder), device=device, dtype=dtype)
     judge.name = "builtin:shapes"
     return judge

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-    from typing_extensions import Self
-
 __all__ = ["VlmJudge", "answer_tokens"]
 
 # Pairs that a thread of a CPU computes together where the judge is small.
@@ -76,7 +74,7 @@ class VlmJudge:
         dtype: str | None = None,
         *,
         trust_remote_code: bool = False,
-    ) -> Self:
+    ) -> Any:
         """Loads a model and its processor.
 
         Args:
