@@ -136,7 +136,8 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     from sanactl.judging.select import judge_stream
     from sanactl.model.conditioning import SamplingSettings
     from sanactl.records.journal import Journal, Run
-    from sanactl.sampling.sample_folder import SampleFolder, folder_settings
+    from sanactl.sampling.open_folder import folder_settings
+    from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.scoring.geneval.evaluate import evaluate_geneval
     from sanactl.shapes.dataset import batch
     from sanactl.surgery.describe import describe

@@ -96,8 +96,9 @@ def sample(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.records.records import write_records
+    from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
-    from sanactl.sampling.sample_folder import LISTING, SampleFolder, folder_settings, opened_folder
+    from sanactl.sampling.sample_folder import LISTING, SampleFolder
 
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)

@@ -10,7 +10,8 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.model.conditioning import Sana, fixed_batch_size
 from sanactl.model.processes import open_processes
 from sanactl.records.records import Record
-from sanactl.sampling.sample_folder import SampleFolder, renew_folder
+from sanactl.sampling.open_folder import renew_folder
+from sanactl.sampling.sample_folder import SampleFolder
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ def sample_images(
     processes, each draws every n-th fixed batch, and the first yields all records when the last is done.
 
     Args:
-        images: what to draw, and where. The first process has opened the folder (`sample_folder.open_folder`).
+        images: what to draw, and where. The first process has opened the folder (`open_folder.opened_folder`).
         device: where the models run.
         batch_size: images that a process takes at once, rounded up to whole fixed batches. It does not change them
             (see `sanactl.model.conditioning`).

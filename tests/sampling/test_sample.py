@@ -17,8 +17,9 @@ from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.errors import InputError, OutputExistsError, UsageError
 from sanactl.model.conditioning import SamplingSettings, fixed_batch_size, sampling_settings
 from sanactl.records.prompts import load_prompts
+from sanactl.sampling.open_folder import open_folder, opened_folder
 from sanactl.sampling.sample import _batches, sample_images
-from sanactl.sampling.sample_folder import SampleFolder, open_folder, opened_folder
+from sanactl.sampling.sample_folder import SampleFolder
 from tests.program import Program, snapshot
 
 STEPS = ("--steps", "3")

@@ -1,0 +1,239 @@
+"""A folder for samples: opened for one list of prompts, or for the same list again; renewed with --force."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import OutputExistsError
+from sanactl.files.atomic import atomic_path
+from sanactl.records.records import Record
+
+if TYPE_CHECKING:
+    import torch
+
+    from sanactl.checkpoint.open import Checkpoint
+    from sanactl.model.conditioning import SamplingSettings
+
+__all__ = [
+    "LISTING",
+    "MARK",
+    "folder_settings",
+    "given_components",
+    "mark_of",
+    "open_folder",
+    "opened_folder",
+    "prompts_digest",
+    "renew_folder",
+]
+
+SETTINGS, LISTING = "settings.json", "images.jsonl"
+# The keyword of the PNG text chunk.
+MARK = "sanactl"
+_MAX_SETTINGS = 2**20  # bytes
+
+
+def prompts_digest(prompts: Iterable[Record]) -> str:
+    """A fingerprint of a list of prompts: their texts, in order."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(json.dumps(prompt["prompt"]).encode() + b"\n")
+    return "sha256:" + digest.hexdigest()
+
+
+def folder_settings(
+    checkpoint: Checkpoint,
+    settings: SamplingSettings,
+    seed: int,
+    dtype: torch.dtype,
+    prompts: Sequence[Record],
+) -> dict[str, Any]:
+    """The contents of a folder's settings.json: what its images are a function of, and the list of prompts."""
+    return {
+        "digest": checkpoint.digest,
+        "seed": seed,
+        "dtype": str(dtype),
+        **asdict(settings),
+        **given_components(checkpoint),
+        "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
+    }
+
+
+def given_components(checkpoint: Checkpoint) -> dict[str, str]:
+    """Components that are not the checkpoint's own make other images."""
+    return {} if checkpoint.given is None else {"components": checkpoint.given}
+
+
+@contextlib.contextmanager
+def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool) -> Iterator[Path]:
+    """A folder for the images, from now on this run's; should the run fail before its first image, none is left behind.
+
+    Args:
+        folder: the one that is asked for, or None for STEM, STEM-2 and so on: the first that is not there yet, is empty,
+            or holds images of these settings and prompts.
+        wanted: see `folder_settings`.
+        force: it may hold other images of sanactl's; `renew_folder` removes them when the first new one is due.
+
+    Raises:
+        OutputExistsError: see `open_folder`.
+    """
+    number, made = 1, False
+    chosen = folder or Path(stem)
+    while True:
+        try:
+            made = open_folder(chosen, wanted, force=force)
+            break
+        except OutputExistsError:
+            if folder is not None or force:
+                raise
+            number += 1
+            chosen = Path(f"{stem}-{number}")
+    try:
+        yield chosen
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if made and [p.name for p in chosen.iterdir()] == [SETTINGS]:
+                (chosen / SETTINGS).unlink()
+                chosen.rmdir()
+        raise
+
+
+def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
+    """Makes the folder, or sees that the one there holds images of the same settings and the same list of prompts.
+
+    Args:
+        folder: it and its parents are made where they are missing.
+        wanted: see `folder_settings`.
+        force: images that sanactl drew before may be in it. They stay until `renew_folder` is called.
+
+    Returns:
+        whether the folder was made.
+
+    Raises:
+        OutputExistsError: it holds something else; images of other settings or prompts, and `force` was not given; or
+            files that sanactl did not write, where the new images have to lie.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file", hint="name a folder with -o")
+    there = _settings_of(folder)
+    if there is not None:
+        if force:
+            _removable(folder, there)
+        elif there != wanted:
+            raise OutputExistsError(
+                f"{folder} holds images of {_difference(there, wanted)}",
+                hint="give another folder with -o, or --force to replace them",
+            )
+        return False
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(
+            f"{folder} holds something else than samples; sanactl removes no files of others",
+            hint="name another folder with -o",
+        )
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_settings(folder, wanted, force=False)
+    except OutputExistsError:
+        # Another process opened the folder meanwhile: for the same images that is no trouble.
+        if _settings_of(folder) != wanted:
+            raise
+        return False
+    return made
+
+
+def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
+    """Removes what sanactl wrote into an opened folder before, and nothing else, and makes it one of `wanted`.
+
+    Raises:
+        OutputExistsError: see `open_folder`.
+    """
+    there = _settings_of(folder)
+    images, prompts = _removable(folder, there) if there else ([], [])
+    for image in images:
+        image.unlink()
+    for place in prompts:
+        (place / "metadata.jsonl").unlink(missing_ok=True)
+        for empty in (place / "samples", place):
+            with contextlib.suppress(OSError):  # it holds files of others, which stay
+                empty.rmdir()
+    (folder / LISTING).unlink(missing_ok=True)
+    _write_settings(folder, wanted, force=True)
+
+
+def _write_settings(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
+    with atomic_path(folder / SETTINGS, force=force) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    same = {**there, "prompts": None} == {**wanted, "prompts": None}
+    return "another list of prompts" if same else "another checkpoint, seed or settings"
+
+
+def _settings_of(folder: Path) -> dict[str, Any] | None:
+    """The settings of a folder that `sample` fills; None for any other folder."""
+    path = folder / SETTINGS
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_SETTINGS:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if type(found["prompts"]["count"]) is int and "digest" in found else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _removable(folder: Path, there: dict[str, Any]) -> tuple[list[Path], list[Path]]:
+    """The images of an earlier run, and their prompts' folders.
+
+    Raises:
+        OutputExistsError: a prompt folder or an image that sanactl did not write: whoever scores the folder would
+            take it for one of the new ones.
+    """
+    images: list[Path] = []
+    prompts = sorted(p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+    for place in prompts:
+        number = int(place.name)
+        if place.name != f"{number:05d}" or number >= there["prompts"]["count"]:
+            raise _not_ours(place)
+        for image in (p for p in place.glob("samples/*.png") if p.stem.isdecimal()):
+            if mark_of(image) is None:
+                raise _not_ours(image)
+            images.append(image)
+    return images, prompts
+
+
+def _not_ours(path: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"{path} was not made by sanactl, which removes no files of others",
+        hint="move it away, or name another folder with -o",
+    )
+
+
+def mark_of(path: Path) -> dict[str, Any] | None:
+    """What a PNG says that it is, or None: no image of sanactl's. Only the chunks before the pixels are read."""
+    from PIL import Image
+
+    if not path.is_file():
+        return None
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            found = json.loads(image.info[MARK])
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        Image.DecompressionBombError,
+    ):
+        return None
+    return found if isinstance(found, dict) else None
