@@ -15,7 +15,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sanactl import __version__
 from sanactl.cli.frame.board import join_board
 from sanactl.cli.frame.process import Interrupts
 from sanactl.cli.frame.startup import commands_help, lighten
@@ -23,6 +22,7 @@ from sanactl.cli.frame.stdout import reader_left, silence_stdout
 from sanactl.cli.frame.terminal import drawable, is_first_process, quiet_end, say
 from sanactl.cli.frame.trouble import say_traceback, told
 from sanactl.cli.frame.usage import no_such_command
+from sanactl.version import __version__
 
 __all__ = ["COMMANDS", "app", "main"]
 

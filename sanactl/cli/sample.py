@@ -81,13 +81,7 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import (
-        choose_prompts,
-        instruction_settings,
-        prompts_wanted,
-        spread,
-        typed_prompts,
-    )
+    from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation, given_key
@@ -96,6 +90,7 @@ def sample(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.records.records import write_records
+    from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import LISTING, SampleFolder
