@@ -90,6 +90,7 @@ def sample(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.records.records import write_records
+    from sanactl.sampling.dataset_files import write_dataset_files
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
@@ -152,4 +153,5 @@ def sample(
     if emitted:
         listing = folder / LISTING
         write_records(emitted, listing, force=True)
+        write_dataset_files(folder, emitted)
         run.finish((listing, "image"), checkpoint=str(found.path))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record
+from sanactl.sampling.dataset_files import remove_dataset_files
 
 if TYPE_CHECKING:
     import torch
@@ -164,6 +165,7 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
             with contextlib.suppress(OSError):  # it holds files of others, which stay
                 empty.rmdir()
     (folder / LISTING).unlink(missing_ok=True)
+    remove_dataset_files(folder)
     _write_settings(folder, wanted, force=True)
 
 
