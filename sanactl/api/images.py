@@ -62,12 +62,12 @@ def iter_sample(
     from sanactl.files.paths import user_path
     from sanactl.model.processes import broadcast, open_processes
     from sanactl.model.sampling_settings import sampling_settings
-    from sanactl.records.records import write_records
     from sanactl.report.sheet import ContactSheet
+    from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
-    from sanactl.sampling.sample_folder import LISTING, SampleFolder
+    from sanactl.sampling.sample_folder import SampleFolder
 
     if count < 1 or (limit is not None and limit < 1) or batch_size < 1:
         raise UsageError(
@@ -105,7 +105,7 @@ def iter_sample(
             drawn.append(record)
             yield cast("ImageRecord", record)
         if first:
-            write_records(drawn, folder / LISTING, force=True)
+            list_images(folder, drawn)
             if picture is not None:
                 picture.write()
 

@@ -89,12 +89,11 @@ def sample(
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
-    from sanactl.records.records import write_records
-    from sanactl.sampling.dataset_files import write_dataset_files
+    from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
-    from sanactl.sampling.sample_folder import LISTING, SampleFolder
+    from sanactl.sampling.sample_folder import SampleFolder
 
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)
@@ -151,7 +150,5 @@ def sample(
         )
         run.emit(remembered(images), show=show_images, owed=True)
     if emitted:
-        listing = folder / LISTING
-        write_records(emitted, listing, force=True)
-        write_dataset_files(folder, emitted)
+        listing = list_images(folder, emitted)
         run.finish((listing, "image"), checkpoint=str(found.path))

@@ -7,13 +7,15 @@ GenEval's metadata.jsonl in each prompt's folder has no `file_name`, and its cla
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sanactl.files.atomic import atomic_path
-from sanactl.records.records import Record
+from sanactl.records.records import Record, write_records
 
-__all__ = ["remove_dataset_files", "write_dataset_files"]
+__all__ = ["LISTING", "list_images", "remove_dataset_files"]
+
+LISTING = "images.jsonl"
 
 _FILES = ("metadata.csv", "README.md")
 _COLUMNS = ("prompt_id", "index", "seed")
@@ -33,13 +35,24 @@ As a dataset: `datasets.load_dataset("THIS FOLDER")`.
 """
 
 
-def write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
-    """Writes metadata.csv (file_name, text, prompt_id, index, seed; a row for each image) and README.md.
+def list_images(folder: Path, records: Sequence[Record]) -> Path:
+    """Writes what a folder says of all its images, when they are there: `LISTING`, and the files of a dataset.
 
     Args:
         folder: of the samples.
         records: their image records, with paths below the folder.
+
+    Returns:
+        the file of records.
     """
+    listing = folder / LISTING
+    write_records(records, listing, force=True)
+    _write_dataset_files(folder, records)
+    return listing
+
+
+def _write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
+    """Writes metadata.csv (file_name, text, prompt_id, index, seed; a row for each image) and README.md."""
     table, readme = (folder / name for name in _FILES)
     if not table.exists() or _is_ours(table):
         with atomic_path(table, force=True) as place, place.open("w", encoding="utf-8", newline="") as stream:
@@ -54,7 +67,7 @@ def write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
 
 
 def remove_dataset_files(folder: Path) -> None:
-    """Removes what `write_dataset_files` wrote; files of others stay."""
+    """Removes what `list_images` wrote for `datasets`; files of others stay."""
     for name in _FILES:
         if _is_ours(folder / name):
             (folder / name).unlink()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record
-from sanactl.sampling.dataset_files import remove_dataset_files
+from sanactl.sampling.dataset_files import LISTING, remove_dataset_files
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sanactl.model.conditioning import SamplingSettings
 
 __all__ = [
-    "LISTING",
     "MARK",
     "folder_settings",
     "given_components",
@@ -34,7 +33,7 @@ __all__ = [
     "renew_folder",
 ]
 
-SETTINGS, LISTING = "settings.json", "images.jsonl"
+SETTINGS = "settings.json"
 # The keyword of the PNG text chunk.
 MARK = "sanactl"
 _MAX_SETTINGS = 2**20  # bytes
