@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sanactl.files.atomic import atomic_path, check_target
-from sanactl.records.journal import Journal
-from sanactl.records.scores import normal_score
-from sanactl.report.history import lineage_section, read_lineages, settings_section
-from sanactl.report.page import Section, escape, finite, number, page
-from sanactl.report.plots import plot_importance
-from sanactl.report.samples import add_image, samples_section
-from sanactl.report.sections import (
-    curves_section,
-    importance_section,
-    newest,
-    scores_section,
-    training_section,
-)
 
-__all__ = ["build_report", "plot_importance"]
+if TYPE_CHECKING:
+    from sanactl.records.journal import Journal
+    from sanactl.report.run import RunRecords
+
+__all__ = ["build_report"]
 
 Record = dict[str, Any]
 MAX_FACTS = 4
@@ -35,10 +26,10 @@ def build_report(
     title: str = "A run of sanactl",
     force: bool = False,
 ) -> Path:
-    """Writes one HTML page about a run: scores, scaling, block importance, training, samples, lineage,
-    settings.
+    """Writes one HTML page about a run: the question and its answer, images by checkpoint, scores against size and
+    speed, scores by task, scaling, block importance, training, samples, lineage, settings.
 
-    The page holds its images and plots, needs no script and no network, and stays under 5 MB. A section without records
+    The page holds its images, plots and script, needs no network, and stays under 5 MB. A section without records
     says so and names the command that makes them. A missing image or checkpoint is named.
 
     Args:
@@ -50,47 +41,60 @@ def build_report(
     Raises:
         OutputExistsError: `target` is there and `force` is not set.
     """
+    from sanactl.report.blocks import Section
+    from sanactl.report.headline import find_headline, main_scores
+    from sanactl.report.history import lineage_section, settings_section
+    from sanactl.report.overview import overview
+    from sanactl.report.pictures import Thumbnails
+    from sanactl.report.render import render
+    from sanactl.report.run import read_run
+    from sanactl.report.samples import samples_section, strip
+    from sanactl.report.sections import curves_section, scores_section
+    from sanactl.report.training import importance_section, training_section
+
     check_target(target, force)
-    folder = journal.folder if journal is not None else Path.cwd()
-    merged: dict[str, Record] = {}
-    kinds: dict[str, list[Record]] = {"score": [], "block": [], "checkpoint": []}
-    names: dict[str, None] = {}
-    for record in records:
-        if record["kind"] == "image":
-            add_image(merged, record)
-        elif record["kind"] in kinds:
-            kinds[record["kind"]].append(normal_score(record) if record["kind"] == "score" else record)
-        name = record["path"] if record["kind"] == "checkpoint" else record.get("checkpoint")
-        if isinstance(name, str):
-            names[name] = None
-    images, scores, blocks = list(merged.values()), kinds["score"], kinds["block"]
-    lineages = read_lineages(kinds["checkpoint"], names, journal)
+    run = read_run(records, journal)
+    headline, scores = find_headline(run), main_scores(run)
+    thumbnails = Thumbnails(run.folder)
+    first = strip(run, headline.chain, thumbnails)
     sections = [
-        Section("scores", "Scores", scores_section(scores)),
-        Section("curves", "Curves", curves_section(scores)),
-        Section("blocks", "Block importance", importance_section(blocks, lineages.entries)),
-        Section("training-loss", "Training", training_section(scores)),
-        Section("samples", "Samples", samples_section(images, folder)),
-        Section("lineage", "Lineage", lineage_section(lineages, journal)),
-        Section("settings", "Settings", settings_section(images, journal)),
+        Section("cost", "Score and cost", overview(run, scores)),
+        Section("scores", "Scores", scores_section(run)),
+        Section("curves", "Curves", curves_section(run)),
+        Section("blocks", "Block importance", importance_section(run)),
+        Section("training-loss", "Training", training_section(run)),
+        Section("samples", "Samples", samples_section(run, thumbnails)),
+        Section(
+            "lineage", "Lineage", lineage_section(run, {n: f"{r['value']:.2f}" for n, r in scores.items()})
+        ),
+        Section("settings", "Settings", settings_section(run)),
     ]
-    text = page(title, _facts(len(lineages.entries) + len(lineages.faults), images, scores), sections)
+    text = render(
+        "report.html.j2",
+        title=title,
+        headline=headline,
+        strip=first,
+        facts=_facts(run),
+        sections=[section for section in sections if section.blocks],
+    )
     with atomic_path(target, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
 
 
-def _facts(checkpoints: int, images: Sequence[Record], scores: Sequence[Record]) -> str:
-    """The headline: how much there is, and the best score."""
-    facts = [("checkpoints", number(checkpoints))] if checkpoints else []
-    if images:
-        facts.append(("images", number(len(images))))
+def _facts(run: RunRecords) -> list[tuple[str, str]]:
+    """How much there is, and the best scores: (number, what it counts)."""
+    from sanactl.report.run import newest
+    from sanactl.report.text import finite, number, plain
+
+    checkpoints = len(run.lineages.entries) + len(run.lineages.faults)
+    facts = [(number(checkpoints), "checkpoints")] if checkpoints else []
+    if run.images:
+        facts.append((number(len(run.images)), "images"))
     best: dict[str, float] = {}
-    for record in newest(scores):
+    for record in newest(run.scores):
         value = finite(record.get("value"))
         # Only metrics with tasks: of any other it is not known whether larger is better.
         if value is not None and isinstance(record.get("tasks"), dict) and record["tasks"]:
             best[record["metric"]] = max(value, best.get(record["metric"], value))
-    facts += [(f"best {metric}", number(value)) for metric, value in list(best.items())[-MAX_FACTS:]]
-    items = "".join(f"<li><b>{value}</b>{escape(what, 40)}</li>" for what, value in facts)
-    return f'<ul class="facts">{items}</ul>' if items else ""
+    return facts + [(number(value), f"best {plain(m, 40)}") for m, value in list(best.items())[-MAX_FACTS:]]

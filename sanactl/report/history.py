@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sanactl.errors import SanactlError
 from sanactl.files.human import format_ranges
-from sanactl.records.journal import Journal
+from sanactl.report.blocks import Absent, Block, Cell, Heading, Table, cell
+from sanactl.report.checkpoints import Facts
+from sanactl.report.graph import Outline, lineage_graph
 from sanactl.report.lineage import Node, journal_tree, lineage_tree, merge_trees, outline
-from sanactl.report.page import absent, escape, table
+from sanactl.report.run import RunRecords
+from sanactl.report.style import GREY
+from sanactl.report.text import finite, plain, short_name
 
-__all__ = ["Lineages", "command_line", "lineage_section", "read_lineages", "settings_section"]
+__all__ = ["command_line", "lineage_section", "settings_section"]
 
 Record = dict[str, Any]
 MAX_LINES = 200
-MAX_CHECKPOINTS = 24
 MAX_RUNS = 100
 MAX_ROWS = 100
 # Not settings: what differs by nature from image to image, or is another section's.
@@ -30,82 +30,54 @@ _OF_AN_IMAGE |= {"correct", "reason", "rank", "judge_score", "verdict"}
 _SECRET = re.compile(r"[-_](key|token|secret|password)$", re.IGNORECASE)
 
 
-@dataclass
-class Lineages:
-    """The lineages of the checkpoints of a report, by name; `faults` has the reason where one is unknown."""
-
-    entries: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
-
-
-def read_lineages(checkpoints: Iterable[Record], names: Iterable[str], journal: Journal | None) -> Lineages:
-    """The lineages of checkpoints, from their records, else from their headers.
+def lineage_section(run: RunRecords, scores: Mapping[str, str]) -> list[Block]:
+    """What was made from what: by the checkpoints' headers as a graph, and by the folder's journal as a tree.
 
     Args:
-        checkpoints: checkpoint records.
-        names: of all checkpoints that any records name.
-        journal: names more of them.
+        scores: what to write beside a checkpoint, by name.
     """
-    found = Lineages()
-    for record in checkpoints:
-        if record.get("lineage") is not None:
-            found.entries[record["path"]] = record["lineage"]
-            if record.get("digest") is not None:
-                found.digests[record["path"]] = record["digest"]
-    wanted = dict.fromkeys(names)
-    for run in journal.runs() if journal is not None else ():
-        wanted.update((o["path"], None) for o in run["outputs"] if o.get("kind") == "checkpoint")
-    unknown = [name for name in wanted if name not in found.entries]
-    for name in unknown[-MAX_CHECKPOINTS:]:
-        _read_header(name, journal.folder if journal is not None else Path.cwd(), found)
-    return found
-
-
-def _read_header(name: str, folder: Path, found: Lineages) -> None:
-    from sanactl.checkpoint.open import open_checkpoint
-
-    try:
-        # What is not here may be a Hub's repository: a report downloads nothing.
-        if not os.path.exists(folder / name):
-            found.faults[name] = "not here"
-            return
-        checkpoint = open_checkpoint(folder / name)
-        found.entries[name], found.digests[name] = checkpoint.lineage, checkpoint.digest
-    except SanactlError as error:
-        found.faults[name] = error.message
-    except (OSError, ValueError):  # a name that is no path: a null character, 300 letters
-        found.faults[name] = "no name of a file"
-
-
-def lineage_section(lineages: Lineages, journal: Journal | None) -> str:
-    """What was made from what: by the checkpoints' headers, and by the folder's journal."""
-    parts = []
+    lineages, journal = run.lineages, run.journal
+    parts: list[Block] = [Heading("The checkpoints, by their own headers")]
     if lineages.entries:
         trees = [
             root
             for name, entries in lineages.entries.items()
             for root in lineage_tree(entries, name, lineages.digests.get(name))
         ]
-        parts.append(_drawing(merge_trees(trees), checkpoint=True))
+        roots = merge_trees(trees)
+        known = {}
+        for name in lineages.entries:
+            size = _size(lineages.facts[name]) if name in lineages.facts else ""
+            said = " · ".join(filter(None, (size, scores.get(name))))
+            # By digest: a header may call another checkpoint by the name of one that is here.
+            known[lineages.digests.get(name, name)] = (said, run.colors.get(name, GREY))
+        graph = lineage_graph(roots, known)
+        parts += [graph] if graph else []
+        parts.append(_drawing("Each step with its settings", roots, checkpoint=True))
     elif not lineages.faults:
         parts.append(
-            absent("No checkpoints.", "sanactl grow, prune and finetune make them and write down how.")
+            Absent("No checkpoints.", "sanactl grow, prune and finetune make them and write down how.")
         )
     if lineages.faults:
-        rows = [[escape(name), escape(fault)] for name, fault in lineages.faults.items()]
-        parts.append(table(["lineage unknown", "why"], rows))
+        rows = [[Cell(name), Cell(fault)] for name, fault in lineages.faults.items()]
+        parts.append(Table(["lineage unknown", "why"], rows))
+    parts.append(Heading("The folder, by its journal"))
     roots = journal_tree(journal) if journal is not None else []
-    parts = ["<h3>The checkpoints, by their own headers</h3>", *parts, "<h3>The folder, by its journal</h3>"]
-    parts.append(
-        _drawing(roots, checkpoint=False)
-        if roots
-        else absent("No journal.", "sanactl's commands write one to the folder that they run in.")
-    )
-    return "".join(parts)
+    if roots:
+        parts.append(_drawing("Every file and the command that made it", roots, checkpoint=False))
+    else:
+        parts.append(Absent("No journal.", "sanactl's commands write one to the folder that they run in."))
+    return parts
 
 
-def _drawing(roots: Sequence[Node], *, checkpoint: bool) -> str:
+def _size(facts: Facts) -> str:
+    from sanactl.report.text import compact
+
+    said = [f"{facts.blocks} blocks"] if facts.blocks else []
+    return " · ".join(said + ([compact(facts.parameters)] if facts.parameters else []))
+
+
+def _drawing(title: str, roots: Sequence[Node], *, checkpoint: bool) -> Outline:
     lines = []
     drawn = outline(roots)
     for branch, node in drawn[:MAX_LINES]:
@@ -119,11 +91,8 @@ def _drawing(roots: Sequence[Node], *, checkpoint: bool) -> str:
             for m, on in (("missing", node.exists is False), ("its input was made anew since", node.outdated))
             if on
         ]
-        mark = f' <span class="bad">({", ".join(marks)})</span>' if marks else ""
-        lines.append(f"{branch}{escape(node.name or '?')}{mark}  <i>{escape(note)}</i>")
-    if len(drawn) > MAX_LINES:
-        lines.append(f"<i>and {len(drawn) - MAX_LINES:,} more</i>")
-    return f"<pre>{chr(10).join(lines)}</pre>"
+        lines.append((branch, plain(node.name or "?", 400), ", ".join(marks), plain(note, 400)))
+    return Outline(title, lines, len(drawn) - len(lines))
 
 
 def _step(entry: Mapping[str, Any]) -> str:
@@ -168,26 +137,30 @@ def command_line(run: Mapping[str, Any], *, short: bool = False) -> str:
     return " ".join(typed)
 
 
-def settings_section(images: Sequence[Record], journal: Journal | None) -> str:
+def settings_section(run: RunRecords) -> list[Block]:
     """How the images were sampled, and the commands that ran in this folder."""
-    parts = []
+    parts: list[Block] = []
     groups: dict[str, list[Record]] = {}
-    for record in images:
+    for record in run.images:
         groups.setdefault(str(record.get("checkpoint") or "no checkpoint named"), []).append(record)
-    rows = [[escape(name), _constants(group)] for name, group in list(groups.items())[-MAX_ROWS:]]
+    rows = [
+        [Cell(short_name(n)), Cell(_constants(group), wide=True)]
+        for n, group in list(groups.items())[-MAX_ROWS:]
+    ]
     if rows:
-        parts += ["<h3>Sampling</h3>", table(["checkpoint", "settings of its images"], rows)]
-    runs = list(deque(journal.runs(), MAX_RUNS)) if journal is not None else []
+        parts += [Heading("Sampling"), Table(["checkpoint", "settings of its images"], rows)]
+    runs = list(deque(run.journal.runs(), MAX_RUNS)) if run.journal is not None else []
     if runs:
-        cells = [
-            [f"<code>{escape(command_line(run), 600)}</code>"]
-            + [escape("-" if run.get(f) is None else run[f]) for f in ("seed", "seconds", "version", "time")]
-            for run in runs
-        ]
-        parts += ["<h3>Commands</h3>", table(["command", "seed", "seconds", "version", "ended"], cells)]
-    return "".join(parts) or absent(
-        "No runs.", "sanactl's commands write themselves down in the folder's journal."
-    )
+        cells = []
+        for entry in runs:
+            about = [f"seed {entry['seed']}"] if entry.get("seed") is not None else []
+            about += [f"sanactl {entry['version']}"] if entry.get("version") else []
+            line = Cell(command_line(entry), (plain(" · ".join(about), 100),), code=True)
+            cells.append(
+                [line, cell(finite(entry.get("seconds"))), Cell(plain(entry.get("time") or "-", 40))]
+            )
+        parts += [Heading("Commands"), Table(["command", "seconds", "ended"], cells)]
+    return parts or [Absent("No runs.", "sanactl's commands write themselves down in the folder's journal.")]
 
 
 def _constants(images: Sequence[Record]) -> str:
@@ -202,8 +175,8 @@ def _constants(images: Sequence[Record]) -> str:
         fields = flat(record)
         alike = {key: value for key, value in alike.items() if fields.get(key) == value}
     shown = [
-        f"{escape(key)} {escape(value)}"
+        f"{plain(key)} {plain(value, 200)}"
         for key, value in alike.items()
-        if key not in _OF_AN_IMAGE and isinstance(value, str | int | float | bool)
+        if key not in _OF_AN_IMAGE and isinstance(value, str | int | float | bool) and value != ""
     ]
     return " · ".join(shown) or "-"

@@ -1,81 +1,56 @@
-"""The sample grids of a report: some prompts of every task, as thumbnails with verdicts, winners marked."""
+"""The images of a report: a strip of the same prompts by checkpoint, and grids with verdicts, winners marked."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from sanactl.errors import InputError
-from sanactl.files.images import read_image
-from sanactl.report.page import absent, escape, finite, short_name
+from sanactl.report.blocks import Absent, Block, Note
+from sanactl.report.images import drawn_once, winners
+from sanactl.report.pictures import Picture, Thumbnails
+from sanactl.report.run import RunRecords
+from sanactl.report.text import finite, plain, short_name
 from sanactl.scoring.geneval.rules import TASKS
 
-__all__ = ["add_image", "choose_prompts", "merge_images", "samples_section", "winners"]
+__all__ = ["Grid", "Strip", "choose_prompts", "samples_section", "strip"]
 
 Record = dict[str, Any]
 
 MAX_ROWS = 12
 MAX_IMAGES = 16
 MAX_CHECKPOINTS = 3  # rows of one prompt; a checkpoint with one image of it shares a row with others
-# Base64 characters of all thumbnails together; the page has to stay under 5 MB with its plots and tables.
-BUDGET = 3_500_000
-SMALL = 96  # px; an image of at most this size is embedded as it is, larger ones are reduced to THUMBNAIL
-THUMBNAIL = 224
+STRIP_ROWS, STRIP_PROMPTS = 5, 6
 
 
-# What a page does not show of an image: a benchmark has tens of thousands of images with their boxes.
-_UNSHOWN = frozenset(("detections", "include", "exclude", "ranks"))
+@dataclass(frozen=True)
+class Grid:
+    """One prompt: its task, and (checkpoint and counts, images) for each row."""
+
+    prompt: str
+    tag: str
+    rows: Sequence[tuple[str, Sequence[Picture]]]
+    kind: ClassVar[str] = "grid"
 
 
-def merge_images(records: Iterable[Record]) -> list[Record]:
-    """One record for each image, with the fields of sampling, judging and scoring together."""
-    merged: dict[str, Record] = {}
-    for record in records:
-        if record.get("kind") == "image":
-            add_image(merged, record)
-    return list(merged.values())
+@dataclass(frozen=True)
+class StripRow:
+    """A checkpoint's images, one for each prompt of the strip."""
+
+    name: str
+    note: str
+    color: str
+    pictures: Sequence[Picture]
 
 
-def add_image(merged: dict[str, Record], record: Record) -> None:
-    """Adds a record's fields to those of its image; `merged` has images by their paths.
+@dataclass(frozen=True)
+class Strip:
+    """The first screen's images: a column a prompt, a row a checkpoint."""
 
-    The ranks that judges gave are kept for each judge, as `ranks`: {judge: (rank, samples)}.
-    """
-    known = merged.setdefault(str(record["path"]), {})
-    known.update({k: v for k, v in record.items() if v is not None and k not in _UNSHOWN})
-    ranks = {**known.pop("ranks", {}), **_ranks(record)}
-    if ranks:
-        known["ranks"] = ranks
-
-
-def _ranks(record: Record) -> dict[str, tuple[int, Any]]:
-    """What judges said of an image: its rank, and how many images its prompt had then."""
-    if isinstance(record.get("ranks"), dict):
-        # A field of that name in a file has no tuples.
-        return {judge: said for judge, said in record["ranks"].items() if isinstance(said, tuple)}
-    rank = record.get("rank")
-    return {str(record.get("judge")): (rank, record.get("samples"))} if type(rank) is int else {}
-
-
-def winners(images: Sequence[Record]) -> set[str]:
-    """The paths of those of one prompt's images that a judge chose.
-
-    Of a judge that ranked all of a prompt's images the first (rank 0) is the winner. One that kept some has ranked
-    these alone, and each of them is a winner. Images that no judge has seen do not matter.
-    """
-    judges: dict[str, list[tuple[str, int, Any]]] = {}
-    for record in images:
-        for judge, (rank, samples) in _ranks(record).items():
-            judges.setdefault(judge, []).append((record["path"], rank, samples))
-    chosen: set[str] = set()
-    for ranked in judges.values():
-        sizes = [samples for _, _, samples in ranked if type(samples) is int]
-        kept_some = len(ranked) < (max(sizes) if sizes else len(images))
-        chosen |= {path for path, rank, _ in ranked if rank == 0 or kept_some}
-    return chosen
+    prompts: Sequence[str]
+    rows: Sequence[StripRow]
+    kind: ClassVar[str] = "strip"
 
 
 def choose_prompts(images: Sequence[Record]) -> list[list[list[Record]]]:
@@ -97,50 +72,111 @@ def choose_prompts(images: Sequence[Record]) -> list[list[list[Record]]]:
                 continue
             # Spread over the task, for a benchmark's prompts stand in the order of their objects.
             step = max(1, len(groups) * len(order) // MAX_ROWS)
-            rows = groups[turn * step % len(groups)]
+            rows = [drawn_once(row) for row in groups[turn * step % len(groups)]]
             room -= len([row for row in rows if len(row) > 1][-MAX_CHECKPOINTS:]) or 1
             chosen.append((place, turn, rows))
     return [rows for _, _, rows in sorted(chosen, key=lambda item: item[:2])]
 
 
-def samples_section(images: Sequence[Record], folder: Path) -> str:
-    """The grids as HTML.
+def strip(run: RunRecords, chain: Sequence[str], thumbnails: Thumbnails) -> Strip | None:
+    """The same prompts drawn by several checkpoints, with the same seeds; None without images.
 
     Args:
-        images: merged image records.
-        folder: what relative paths are relative to.
+        chain: the checkpoints that the page's answer is about, oldest first; without images of these, the first ones.
     """
-    if not images:
-        return absent("No image records.", "sanactl sample, judge and eval write them.")
-    thumbnails = _Thumbnails(folder)
-    several = len({str(r.get("checkpoint")) for r in images}) > 1
-    parts = []
-    for rows in choose_prompts(images):
+    checkpoints: dict[str, dict[str, list[Record]]] = {}
+    for record in run.images:
+        prompts = checkpoints.setdefault(str(record.get("checkpoint")), {})
+        prompts.setdefault(record["prompt"], []).append(record)
+    if not checkpoints:
+        return None
+    names = [name for name in chain if name in checkpoints] or list(checkpoints)
+    names = [*names[:1], *names[1:][-(STRIP_ROWS - 1) :]]
+    chosen = _prompts_of_all([checkpoints[name] for name in names])
+    if not chosen:
+        names = names[:1]
+        chosen = list(checkpoints[names[0]])[:STRIP_PROMPTS]
+    rows = []
+    for name in names:
+        found = [min(checkpoints[name][p], key=_index) for p in chosen]
+        pictures = [_picture(r, thumbnails, winner=False, large=True) for r in found]
+        rows.append(StripRow(short_name(name), _blocks(run, name), run.color(name), pictures))
+    groups = [drawn_once(checkpoints[names[-1]][p]) for p in chosen]
+    best = [next((r for r in g if r["path"] in winners(g)), None) for g in groups]
+    if len(rows) < STRIP_ROWS and any(len(g) > 1 and b for g, b in zip(groups, best, strict=True)):
+        shown = [b or g[0] for g, b in zip(groups, best, strict=True)]
+        pictures = [
+            _picture(r, thumbnails, winner=b is not None, large=True)
+            for r, b in zip(shown, best, strict=True)
+        ]
+        note = f"the judge's choice of {max(map(len, groups))}"
+        rows.append(StripRow(short_name(names[-1]), note, run.color(names[-1]), pictures))
+    return Strip([plain(p, 200) for p in chosen], rows)
+
+
+def _prompts_of_all(checkpoints: Sequence[dict[str, list[Record]]]) -> list[str]:
+    """Prompts that all checkpoints have drawn: one of every task, then more."""
+    common = [p for p in checkpoints[0] if all(p in prompts for prompts in checkpoints[1:])]
+    tasks: dict[str, list[str]] = {}
+    for prompt in common:
+        tasks.setdefault(str(checkpoints[0][prompt][0].get("tag")), []).append(prompt)
+    order = sorted(tasks, key=lambda tag: TASKS.index(tag) if tag in TASKS else len(TASKS))
+    turns = max(map(len, tasks.values()), default=0)
+    chosen = [
+        tasks[tag][turn]
+        for turn in range(min(turns, STRIP_PROMPTS))
+        for tag in order
+        if turn < len(tasks[tag])
+    ]
+    return chosen[:STRIP_PROMPTS]
+
+
+def _index(record: Record) -> int:
+    index = record.get("index")
+    return index if type(index) is int else 0
+
+
+def _blocks(run: RunRecords, name: str) -> str:
+    facts = run.lineages.facts.get(name)
+    return f"{facts.blocks} blocks" if facts and facts.blocks else ""
+
+
+def samples_section(run: RunRecords, thumbnails: Thumbnails) -> list[Block]:
+    """The grids."""
+    if not run.images:
+        return [Absent("No image records.", "sanactl sample, judge and eval write them.")]
+    several = len({str(r.get("checkpoint")) for r in run.images}) > 1
+    lead = (
+        f"Some prompts of each task, out of {len(run.images):,} images. What the judge chose has a green border. "
+        "A click on an image enlarges it, beside those of other checkpoints."
+    )
+    parts: list[Block] = [Note(lead)]
+    for rows in choose_prompts(run.images):
         first = rows[0][0]
-        tag = (
-            f' <span class="soft">{escape(first["tag"]).replace("_", " ")}</span>' if first.get("tag") else ""
-        )
-        parts.append(f'<h3><span class="prompt">{escape(first["prompt"])}</span>{tag}</h3>')
+        shown: list[tuple[str, list[Picture]]] = []
         singles = [row[0] for row in rows if len(row) == 1][-MAX_IMAGES:]
         if singles:
-            cells = [
-                _cell(r, thumbnails.picture(r), r["path"] in winners([r]), named=several) for r in singles
+            pictures = [
+                _picture(r, thumbnails, winner=r["path"] in winners([r]), named=several) for r in singles
             ]
-            parts.append(f'<div class="grid">{"".join(cells)}</div>')
+            shown.append(("", pictures))
         for row in [row for row in rows if len(row) > 1][-MAX_CHECKPOINTS:]:
-            best = winners(row)
-            places = sorted(range(len(row)), key=lambda i: row[i]["path"] not in best)[:MAX_IMAGES]
-            shown = [row[i] for i in sorted(places)]
-            note = [escape(short_name(row[0].get("checkpoint")))] if several else []
-            note += _verdicts(row)
-            if len(row) > len(shown):
-                note.append(f"{len(shown)} of {len(row)} images shown, the winners among them")
-            cells = [_cell(r, thumbnails.picture(r), r["path"] in best) for r in shown]
-            parts.append(f'<p class="soft">{" · ".join(note)}</p><div class="grid">{"".join(cells)}</div>')
-    lead = (
-        f"Some prompts of each task, out of {len(images):,} images. What the judge chose has a green border."
-    )
-    return f"<p>{lead}</p>" + "".join(parts)
+            shown.append(_row(row, thumbnails, named=several))
+        tag = plain(first["tag"]).replace("_", " ") if first.get("tag") else ""
+        parts.append(Grid(plain(first["prompt"], 400), tag, shown))
+    return parts
+
+
+def _row(row: Sequence[Record], thumbnails: Thumbnails, *, named: bool) -> tuple[str, list[Picture]]:
+    """One checkpoint's images of a prompt, the winners among them, and what stands above them."""
+    best = winners(row)
+    places = sorted(range(len(row)), key=lambda i: row[i]["path"] not in best)[:MAX_IMAGES]
+    shown = [row[i] for i in sorted(places)]
+    note = [short_name(row[0].get("checkpoint"))] if named else []
+    note += _verdicts(row)
+    if len(row) > len(shown):
+        note.append(f"{len(shown)} of {len(row)} images shown, the winners among them")
+    return " · ".join(note), [_picture(r, thumbnails, winner=r["path"] in best) for r in shown]
 
 
 def _verdicts(row: Sequence[Record]) -> list[str]:
@@ -148,50 +184,26 @@ def _verdicts(row: Sequence[Record]) -> list[str]:
     return [f"{sum(known)} of {len(known)} correct"] if known else []
 
 
-def _cell(record: Record, picture: str, winner: bool, *, named: bool = False) -> str:
-    lines = [escape(short_name(record.get("checkpoint")))] if named else []
-    lines += ["<b>★ winner</b>"] if winner else []
+def _picture(
+    record: Record, thumbnails: Thumbnails, *, winner: bool, named: bool = False, large: bool = False
+) -> Picture:
+    """A record's image with what is known of it."""
+    source, small, fault = thumbnails.embed(record["path"], large=large)
+    checkpoint = short_name(record.get("checkpoint"))
+    lines = [(checkpoint, "")] if named else []
+    if not large:
+        lines += [("★ winner", "strong")] if winner else []
     if (score := finite(record.get("judge_score"))) is not None:
-        lines.append(f"judge {escape(record.get('verdict') or '', 12)} {score:+.3f}")
+        lines.append((f"judge {plain(record.get('verdict') or '', 12)} {score:+.3f}", ""))
     if record.get("correct") is True:
-        lines.append('<span class="good">✓ correct</span>')
+        lines.append(("✓ correct", "good"))
     elif record.get("correct") is False:
-        reason = escape(str(record.get("reason") or "wrong").replace("\n", "; "), 120)
-        lines.append(f'<span class="bad">✗</span> {reason}')
-    mark = " class=winner" if winner else ""
-    return f"<figure{mark}>{picture}<figcaption>{'<br>'.join(lines)}</figcaption></figure>"
-
-
-class _Thumbnails:
-    """Image elements with their data inside, as long as the page has room for them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.room = folder, BUDGET
-
-    def picture(self, record: Record) -> str:
-        """A record's image, or a frame that says why there is none."""
-        try:
-            uri, small = _data_uri(self.folder / record["path"])
-        except (InputError, OSError, ValueError):
-            return '<div class="gone">image not found or not readable</div>'
-        if len(uri) > self.room:
-            return '<div class="gone">left out: the page would grow past 5 MB</div>'
-        self.room -= len(uri)
-        name = escape(f"seed {record['seed']}" if "seed" in record else Path(record["path"]).name)
-        return f'<img{" class=small" if small else ""} src="{uri}" alt="{name}" title="{name}">'
-
-
-def _data_uri(path: Path) -> tuple[str, bool]:
-    """(data URI, whether the image is so small that it was kept as it is)."""
-    from PIL import Image
-
-    image = Image.fromarray(read_image(path))
-    small = max(image.size) <= SMALL
-    buffer = io.BytesIO()
-    if small:
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        image.save(buffer, "JPEG", quality=82, optimize=True)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small
+        reason = plain(str(record.get("reason") or "wrong").replace("\n", "; "), 120)
+        lines.append((f"✗ {reason}", "bad"))
+    if large:  # there is room for one line
+        lines.reverse()
+        lines = [(f"★ {text}" if winner and i == 0 else text, tone) for i, (text, tone) in enumerate(lines)]
+    name = f"seed {record['seed']}" if "seed" in record else Path(record["path"]).name
+    index = record.get("index")
+    of = f"{checkpoint}, image {index + 1}" if type(index) is int else checkpoint
+    return Picture(source, fault, small, plain(name), plain(record["prompt"], 400), of, lines, winner)

@@ -1,96 +1,33 @@
-"""The sections of a report with plots and tables of records, as HTML; one without records says so."""
+"""The sections of a report with plots and tables of scores; one without records says so."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from sanactl.errors import InputError
-from sanactl.report.page import (
-    absent,
-    escape,
-    figure,
-    finite,
-    number,
-    short_name,
-    table,
-    with_interval,
-)
-from sanactl.report.plots import (
-    Point,
-    curves_figure,
-    importance_figure,
-    plain,
-    scores_figure,
-    to_svg,
-    training_figure,
-)
+from sanactl.report.blocks import Absent, Block, Cell, Heading, Table, measured
+from sanactl.report.curves import Point, curves_figure
+from sanactl.report.drawn import draw, line_legend
+from sanactl.report.labels import score_labels, selection_words
+from sanactl.report.plots import Bar, scores_figure
+from sanactl.report.run import STEP, RunRecords, newest
+from sanactl.report.style import DASHES, GREY
+from sanactl.report.text import finite, interval_of, number, plain, short_name
 
-__all__ = ["curves_section", "importance_section", "newest", "scores_section", "training_section"]
+__all__ = ["curves_section", "scores_section", "tasks_of"]
 
 Record = dict[str, Any]
-# The steps of a training run are score records, too; they have a section of their own.
-_STEP = "train_loss"
-# What a score was measured with and on, for its label, and the rest: scores that differ in one are different scores.
-_MEANS = ("detector", "model", "selection", "judge")
-_KEY = ("metric", "checkpoint", "digest", *_MEANS, "detector_digest", "model_digest", "prompts")
 # The fields that a table has in other columns, or that are of no use to a person.
 _UNSHOWN = (
-    "kind",
-    "metric",
-    "checkpoint",
-    "digest",
-    "value",
-    "unit",
-    "ci",
-    "detector_digest",
-    "model_digest",
-)
+    "kind", "metric", "checkpoint", "digest", "value", "unit", "ci", "detector_digest", "model_digest",
+)  # fmt: skip
 MAX_METRICS = 8
 MAX_BARS = 16
 MAX_ROWS = 100
 MAX_TASKS = 24
-MAX_PANELS = 6
 MAX_CURVES = 8
 MAX_SIZES = 32  # of a scaling curve; 2^31 images are enough
-
-
-def _interval(value: object) -> tuple[float, float] | None:
-    if (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and None not in (finite(value[0]), finite(value[1]))
-    ):
-        return float(value[0]), float(value[1])
-    return None
-
-
-def _distinct(records: Sequence[Record], fields: Sequence[str]) -> list[str]:
-    """A label for each record: its checkpoint; on a second line, the fields in which the records differ."""
-    differing = [f for f in fields if len({str(r.get(f)) for r in records}) > 1]
-    labels: list[str] = []
-    times: Counter[str] = Counter()
-    for record in records:
-        details = ", ".join(str(record[f]) for f in differing if record.get(f) is not None)
-        label = "\n".join(filter(None, (short_name(record.get("checkpoint")), details)))
-        times[label] += 1
-        # The same label twice would put two bars into one place.
-        labels.append(label if times[label] == 1 else f"{label} ({times[label]})")
-    return labels
-
-
-def newest(scores: Sequence[Record]) -> list[Record]:
-    """Of scores of the same thing by the same means, the last: scoring again replaces."""
-    keys = [repr([record.get(f) for f in _KEY]) for record in scores]
-    # A score of an earlier version does not name its protocol: the same measurement's replaces it.
-    protocols = {key: r["protocol"] for key, r in zip(keys, scores, strict=True) if r.get("protocol")}
-    kept: dict[str, Record] = {}
-    for key, record in zip(keys, scores, strict=True):
-        key += str(record.get("protocol") or protocols.get(key))
-        kept.pop(key, None)
-        kept[key] = record
-    return list(kept.values())
 
 
 def _by_metric(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -101,117 +38,136 @@ def _by_metric(records: Sequence[Record]) -> dict[str, list[Record]]:
     return dict(list(groups.items())[-MAX_METRICS:])
 
 
-def scores_section(scores: Sequence[Record]) -> str:
+def scores_section(run: RunRecords) -> list[Block]:
     """Every checkpoint's scores side by side: the metrics that have tasks, then the others."""
-    shown = [r for r in newest(scores) if r["metric"] != _STEP and not _curves(r)]
-    tasked = [r for r in shown if _tasks(r) and finite(r.get("value")) is not None]
-    others = [r for r in shown if not any(r is t for t in tasked)]
+    shown = [r for r in newest(run.scores) if r["metric"] != STEP and not _curves(r)]
+    tasked = [r for r in shown if tasks_of(r) and finite(r.get("value")) is not None]
+    others = [r for r in shown if not tasks_of(r) or finite(r.get("value")) is None]
     if not shown:
-        return absent("No scores.", "sanactl eval writes them.")
-    parts = [
-        _with_tasks(metric, records, number)
-        for number, (metric, records) in enumerate(_by_metric(tasked).items())
-    ]
-    return "".join(parts) + (_other_scores(others) if others else "")
+        return [Absent("No scores.", "sanactl eval writes them.")]
+    parts: list[Block] = []
+    for place, (metric, records) in enumerate(_by_metric(tasked).items()):
+        parts += _with_tasks(run, metric, records[-MAX_ROWS:], place)
+    return parts + (_other_scores(run, others[-MAX_ROWS:]) if others else [])
 
 
-def _with_tasks(metric: str, records: Sequence[Record], place: int) -> str:
+def _with_tasks(run: RunRecords, metric: str, records: Sequence[Record], place: int) -> list[Block]:
     """One metric: a panel for the whole and one for each task, a bar a checkpoint, and the same as a table."""
-    records = records[-MAX_ROWS:]
-    labels = _distinct(records, _MEANS)
-    tags = list(dict.fromkeys(t for r in records for t in _tasks(r)))[:MAX_TASKS]
-    shown, names = records[-MAX_BARS:], labels[-MAX_BARS:]
-    panels: dict[str, list[tuple[str, float, tuple[float, float] | None]]] = {
-        "overall": [(n, float(r["value"]), _interval(r.get("ci"))) for n, r in zip(names, shown, strict=True)]
-    }
+    labels = score_labels(records)
+    tags = list(dict.fromkeys(t for r in records for t in tasks_of(r)))[:MAX_TASKS]
+    shown = list(zip(labels[-MAX_BARS:], records[-MAX_BARS:], strict=True))
+    panels = {"overall": [_bar(run, label, r, r) for label, r in shown]}
     for tag in tags:
         bars = [
-            (name, value, _interval(_tasks(r)[tag].get("ci")))
-            for name, r in zip(names, shown, strict=True)
-            if tag in _tasks(r) and (value := finite(_tasks(r)[tag].get("value"))) is not None
+            _bar(run, label, r, tasks_of(r)[tag])
+            for label, r in shown
+            if tag in tasks_of(r) and finite(tasks_of(r)[tag].get("value")) is not None
         ]
         if bars:
             panels[tag] = bars
-    svg = to_svg(
-        scores_figure(panels), f"scores{place}", f"{metric}, overall and by task, of every checkpoint"
-    )
-    rows = []
-    for record in records:
-        name = short_name(record.get("checkpoint"))
-        tasks = _tasks(record)
-        about = " · ".join(escape(record[f]) for f in ("selection", "detector", "model") if record.get(f))
-        counts = f"{number(record.get('prompts'))} prompts, {number(record.get('images'))} images"
-        rows.append(
-            [f"{escape(name)}<small>{about}</small><small>{counts}</small>"]
-            + [f"<b>{with_interval(record['value'], record.get('ci'))}</b>"]
-            + [with_interval(tasks[t].get("value"), tasks[t].get("ci")) if t in tasks else "-" for t in tags]
-        )
-    head = [metric, "overall", *(t.replace("_", " ") for t in tags)]
     protocols = dict.fromkeys(str(r["protocol"]) for r in records if r.get("protocol"))
     note = (
         f"{'; '.join(protocols)}{'. ' if protocols else ''}Intervals cover 95 %, as if other prompts of the same kind "
         "had been taken; below five prompts there is none. Scores of different detectors or models do not compare."
     )
-    return f"<h3>{escape(metric)}</h3>" + figure(svg, note) + table(head, rows)
+    plot = draw(
+        lambda narrow: scores_figure(panels, narrow=narrow),
+        f"scores{place}",
+        f"{metric}, overall and by task, of every checkpoint",
+        caption=note,
+    )
+    rows = [_row(run, label, record, tags) for label, record in zip(labels, records, strict=True)]
+    head = [metric, "overall", *(t.replace("_", " ") for t in tags)]
+    return [Heading(metric), plot, Table(head, rows)]
 
 
-def _tasks(record: Record) -> dict[str, dict[str, Any]]:
+def _bar(run: RunRecords, label: str, record: Record, part: Mapping[str, Any]) -> Bar:
+    color = run.color(record.get("checkpoint"))
+    return Bar(label, float(part["value"]), interval_of(part.get("ci")), color)
+
+
+def _row(run: RunRecords, label: str, record: Record, tags: Sequence[str]) -> list[Cell]:
+    name, *second = label.split("\n")
+    about = [selection_words(record["selection"])] if record.get("selection") else []
+    about += [str(record[f]) for f in ("detector", "model", "judge") if record.get(f)]
+    counts = [f"{number(record[f])} {f}" for f in ("prompts", "images") if record.get(f) is not None]
+    about = [a for a in about if a not in "".join(second)]
+    small = [*second, " · ".join(about), ", ".join(c for c in counts if c not in "".join(second))]
+    color = run.color(record.get("checkpoint"))
+    cells = [Cell(name, tuple(filter(None, small)), color=color)]
+    cells.append(measured(record["value"], record.get("ci"), strong=True))
+    tasks = tasks_of(record)
+    return cells + [
+        measured(tasks[t].get("value"), tasks[t].get("ci")) if t in tasks else Cell("-") for t in tags
+    ]
+
+
+def tasks_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A score's parts by name."""
     tasks = record.get("tasks")
     return {str(t): v for t, v in tasks.items() if isinstance(v, dict)} if isinstance(tasks, dict) else {}
 
 
-def _other_scores(records: Sequence[Record]) -> str:
+def _other_scores(run: RunRecords, records: Sequence[Record]) -> list[Block]:
     rows = []
-    for record in records[-MAX_ROWS:]:
+    for record in records:
         facts = [
-            f"{escape(key)} {number(value)}"
+            f"{key.replace('_', ' ')} {number(value)}"
             for key, value in record.items()
             if key not in _UNSHOWN and (finite(value) is not None or isinstance(value, str))
         ]
-        unit = f" {escape(record['unit'])}" if isinstance(record.get("unit"), str) else ""
-        value = with_interval(record.get("value"), record.get("ci"))
-        rows.append(
-            [
-                escape(record["metric"]),
-                escape(short_name(record.get("checkpoint"))),
-                f"{value}{unit}",
-                " · ".join(facts),
-            ]
-        )
-    return "<h3>Other measurements</h3>" + table(["metric", "checkpoint", "value", "of"], rows)
+        about = Cell(plain(" · ".join(facts), 400), wide=True)
+        who = Cell(short_name(record.get("checkpoint")))
+        what = measured(record.get("value"), record.get("ci"), record.get("unit"))
+        rows.append([Cell(str(record["metric"])), who, what, about])
+    return [Heading("Other measurements"), Table(["metric", "checkpoint", "value", "of"], rows)]
 
 
-def curves_section(scores: Sequence[Record]) -> str:
+def curves_section(run: RunRecords) -> list[Block]:
     """The scores that were measured along an axis, such as images per prompt: a panel a checkpoint."""
-    records = [r for r in newest(scores) if _curves(r)]
+    records = [r for r in newest(run.scores) if _curves(r)]
     if not records:
-        return absent(
-            "No curves.", "sanactl eval geneval adds one where every prompt has several judged images."
-        )
-    return "".join(
-        _with_curves(metric, mine, place) for place, (metric, mine) in enumerate(_by_metric(records).items())
-    )
+        return [
+            Absent(
+                "No curves.", "sanactl eval geneval adds one where every prompt has several judged images."
+            )
+        ]
+    parts: list[Block] = []
+    for place, (metric, mine) in enumerate(_by_metric(records).items()):
+        parts += _with_curves(metric, mine[-4:], place)
+    return parts
 
 
-def _with_curves(metric: str, records: Sequence[Record], place: int) -> str:
-    shown = records[-4:]
-    names = [label.replace("\n", ", ") for label in _distinct(shown, _MEANS)]
+def _with_curves(metric: str, shown: Sequence[Record], place: int) -> list[Block]:
+    names = [label.replace("\n", ", ") for label in score_labels(shown)]
     axis = str(shown[-1].get("axis") or "")
     panels = dict(zip(names, map(_curves, shown), strict=True))
     starts = dict(zip(names, (finite(r.get("value")) for r in shown), strict=True))
-    svg = to_svg(curves_figure(panels, axis, starts), f"curves{place}", f"{metric} along {axis}")
     columns = list(dict.fromkeys(curve for curves in panels.values() for curve in curves))
     rows = []
     for name, curves in panels.items():
         ends = sorted({point.at for curve in curves.values() for point in (curve[0], curve[-1])})
         for at in (ends[0], ends[-1])[: len(ends)]:
             points = [next((p for p in curves.get(curve, ()) if p.at == at), None) for curve in columns]
-            cells = ["-" if point is None else with_interval(point.value, point.ci) for point in points]
-            rows.append([escape(name), f"{at:g}", *cells])
+            cells = [Cell("-") if point is None else measured(point.value, point.ci) for point in points]
+            rows.append([Cell(name), Cell(f"{at:g}", order=at), *cells])
     protocols = dict.fromkeys(str(r["protocol"]) for r in shown if r.get("protocol"))
     note = f"{'; '.join(protocols)}{'. ' if protocols else ''}Bands cover 95 %."
-    head = ["checkpoint", axis, *columns]
-    return f"<h3>{escape(metric)}</h3>" + figure(svg, note) + table(head, rows)
+    legend = line_legend(columns)
+    if any(start is not None for start in starts.values()):
+        legend.append((GREY, DASHES[1], f"where the curves begin: {axis} 1"))
+    figure = partial(_curves_figure, panels, axis, starts)
+    plot = draw(figure, f"curves{place}", f"{metric} along {axis}", legend=legend, caption=note)
+    return [Heading(metric), plot, Table(["checkpoint", axis, *columns], rows)]
+
+
+def _curves_figure(
+    panels: Mapping[str, Mapping[str, Sequence[Point]]],
+    axis: str,
+    starts: Mapping[str, float | None],
+    narrow: bool,
+) -> Any:
+    return curves_figure(panels, axis, starts, narrow=narrow)
 
 
 def _curves(record: Record) -> dict[str, list[Point]]:
@@ -220,7 +176,7 @@ def _curves(record: Record) -> dict[str, list[Point]]:
     found: dict[str, list[Point]] = {}
     for name, points in list(curves.items())[:MAX_CURVES] if isinstance(curves, dict) else ():
         good = [
-            Point(at, value, _interval(p.get("ci")))
+            Point(at, value, interval_of(p.get("ci")))
             for p in (points if isinstance(points, list) else [])
             if isinstance(p, dict)
             and (at := finite(p.get("at"))) is not None
@@ -230,73 +186,3 @@ def _curves(record: Record) -> dict[str, list[Point]]:
         if good:
             found[str(name)] = sorted(good, key=lambda p: p.at)[:MAX_SIZES]
     return found
-
-
-def importance_section(blocks: Sequence[Record], lineages: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Block importance as in figure 5; where a checkpoint here was pruned from the one measured, what it
-    kept.
-
-    Args:
-        blocks: block records.
-        lineages: of the checkpoints of this report, by name.
-    """
-    if not blocks:
-        return absent("No block records.", "sanactl importance writes them.")
-    names = list(dict.fromkeys(str(r["checkpoint"]) for r in blocks))[-MAX_PANELS:]
-    digests = {str(r.get("digest")): str(r["checkpoint"]) for r in blocks}
-    kept: dict[str, Collection[int]] = {}
-    for entry in (e for lineage in lineages.values() for e in lineage if e.get("command") == "prune"):
-        arguments, parents = entry.get("arguments"), entry.get("parents")
-        stays = arguments.get("blocks") if isinstance(arguments, dict) else None
-        if isinstance(stays, list) and isinstance(parents, list) and parents and isinstance(parents[0], dict):
-            name = digests.get(str(parents[0].get("digest")))
-            if name is not None:
-                kept[name] = [b for b in stays if type(b) is int]
-    try:
-        drawn = importance_figure([r for r in blocks if str(r["checkpoint"]) in names], kept)
-    except InputError as error:
-        return absent(str(error), "")
-    svg = to_svg(drawn, "importance", "importance of each block")
-    pale = " Pale blocks were cut." if kept else ""
-    note = (
-        "One minus the cosine similarity of a block's input and output, averaged over prompts and timesteps."
-    )
-    return figure(svg, note + pale)
-
-
-def training_section(scores: Sequence[Record]) -> str:
-    """Loss curves and what the runs came to."""
-    curves: dict[str, dict[int, Record]] = {}
-    for record in scores:
-        if (
-            record["metric"] != _STEP
-            or finite(record.get("loss")) is None
-            or type(record.get("step")) is not int
-        ):
-            continue
-        name = str(record.get("run") or record.get("checkpoint") or "training")
-        curves.setdefault(name, {})[record["step"]] = record  # a step done again after a restart counts once
-    if not curves:
-        return absent("No training records.", "sanactl finetune writes them.")
-    shown = dict(list(curves.items())[-MAX_CURVES:])
-    points = {n: [(s, float(steps[s]["loss"])) for s in sorted(steps)] for n, steps in shown.items()}
-    svg = to_svg(training_figure(points), "training", "training loss by step")
-    rows = []
-    for name, steps in shown.items():
-        losses = [loss for _, loss in points[name]]
-        tail = losses[-max(1, len(losses) // 10) :]
-        last = steps[max(steps)]
-        rate = finite(last.get("lr"))
-        rows.append(
-            [
-                escape(plain(name)),
-                f"{max(steps):,}",
-                f"{sum(tail) / len(tail):.4f}",
-                "-" if rate is None else f"{rate:.2g}",
-                number(last.get("images_per_second"), 1),
-            ]
-        )
-    head = ["run", "steps", "loss, last tenth", "last learning rate", "images per second"]
-    return figure(svg, "Pale: each step's loss. Strong: the mean over a twentieth of the run.") + table(
-        head, rows
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -12,13 +14,14 @@ import pytest
 from sanactl.errors import InputError, OutputExistsError, UsageError
 from sanactl.files.images import write_png
 from sanactl.records.journal import Journal, Run
-from sanactl.report import build_report, plot_importance
-from sanactl.report.samples import merge_images, winners
+from sanactl.report import build_report
+from sanactl.report.images import merge_images, winners
+from sanactl.report.plots import plot_importance
 from sanactl.scoring.geneval.evaluate import evaluate_geneval
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "input"}
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 HOSTILE += "&amp;$\\frac{a}{0}$ --> ]]> \u202e\ud800\x00\x1b[31m"
 
@@ -34,11 +37,13 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.texts: list[str] = []
         self.handlers: list[str] = []
+        self.shots = 0
         self.feed(text)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.shots += tag == "figure" and "shot" in str(dict(attrs).get("class"))
         for name, value in attrs:
             if name == "id":
                 self.ids.append(value)
@@ -58,7 +63,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.texts.append(data)
+        if not {"script", "style"} & set(self.open):
+            self.texts.append(data)
 
     @property
     def text(self):
@@ -162,11 +168,27 @@ def page(text):
     return Page(text)
 
 
+def only_its_own_script(text, page):
+    """The page runs one script, ours, and its policy lets a browser run no other."""
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert f"script-src 'sha256-{digest}';" in policy
+    return True
+
+
+def plots_of(text):
+    return re.findall(r'<div class="on-wide">(<svg .*?</svg>)</div>', text, flags=re.DOTALL)
+
+
 def test_the_page_needs_nothing_but_itself(text, page):
-    assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe", "object", "base")]
+    assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
+    assert only_its_own_script(text, page)
     assert not page.handlers
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
     assert "@import" not in text
+    assert "http://" not in text.replace("http://www.w3.org/", "")
     assert not re.search(r"url\((?!#)", text)
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
@@ -178,7 +200,7 @@ def test_the_page_needs_nothing_but_itself(text, page):
 def test_every_section_has_what_the_records_say(page):
     for words in (
         "One run",
-        "best-of-3 by tiny",
+        "best of 3 by tiny",
         "Other measurements metric checkpoint value of fid base.st 23.400",
         "grown.st: 8 blocks, 4 kept by pruning",
         "prune blocks=0-2,7, 4 blocks",
@@ -188,29 +210,34 @@ def test_every_section_has_what_the_records_say(page):
     ):
         assert words in page.text, words
     assert "secret" not in page.text
-    assert "base.st, other" in page.text
+    assert "base.st, judge other" in page.text
     assert "\ufffd" not in page.text
     assert page.text.count("GenEval") >= 2
     assert "No " not in page.text
 
 
 def test_plots_are_well_formed_and_take_the_pages_ink(text):
-    plots = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
-    assert len(plots) == 4
-    for plot in plots:
+    plots = plots_of(text)
+    narrow = re.findall(r'<div class="on-narrow">(<svg .*?</svg>)</div>', text, flags=re.DOTALL)
+    assert len(plots) == len(narrow) == 4
+    for plot in [*plots, *narrow]:
         svg = ElementTree.fromstring(plot)
         assert svg.get("aria-label")
         assert "currentColor" in plot
         assert "#1b1f24" not in plot
         assert [e for e in svg.iter() if e.tag.endswith("}text")], "text is text, not outlines"
+        tips = [e.get("data-tip") for e in svg.iter() if e.get("class") == "tip"]
+        assert tips and all(re.search(r"\d", str(tip)) for tip in tips), "marks tell their values"
 
 
 def test_grids_show_verdicts_and_mark_the_winners(page):
-    figures = [a for tag, a in page.tags if tag == "figure"]
-    images = [a for tag, a in page.tags if tag == "img"]
-    assert len(figures) == len(images) == 36
-    assert sum(a.get("class") == "winner" for a in figures) == 12 == page.text.count("★ winner")
-    assert page.text.count("✓ correct") + page.text.count("✗") == 36
+    figures = [a for tag, a in page.tags if tag == "figure" and "data-prompt" in a]
+    images = [a for tag, a in page.tags if tag == "img" and "src" in a]
+    # The grids' 36, and in the strip 6 prompts by 2 checkpoints and the judge's choice of the newest.
+    assert len(figures) == len(images) == page.shots == 36 + 18
+    assert sum("winner" in a["class"].split() for a in figures) == 12 + 6
+    assert page.text.count("★ winner") == 12
+    assert page.text.count("✓ correct") + page.text.count("✗") == 36 + 18
     assert all(a["class"] == "small" and a["alt"].startswith("seed ") for a in images)
 
 
@@ -242,7 +269,8 @@ def test_missing_and_broken_images_are_said(tmp_path, records):
     images = [{"kind": "image", "path": name, "prompt": "a cat"} for name in names]
     journal = Journal(tmp_path)
     page = Page(build_report(images, journal, tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert page.text.count("image not found or not readable") == len(names)
+    # Each in its grid, and one in the strip.
+    assert page.text.count("image not found or not readable") == len(names) + 1
 
 
 def test_hostile_text_stays_text_everywhere(tmp_path, records):
@@ -270,10 +298,10 @@ def test_hostile_text_stays_text_everywhere(tmp_path, records):
     assert not page.handlers
     assert "\0" not in text
     assert "\x1b" not in text
-    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert only_its_own_script(text, page)
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
     assert page.text.count("<script>alert(1)</script>") > 20
-    for plot in re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL):
+    for plot in [*plots_of(text), *re.findall(r'<svg class="graph".*?</svg>', text, flags=re.DOTALL)]:
         ElementTree.fromstring(plot)
 
 
@@ -309,7 +337,7 @@ def test_odd_records_do_not_break_the_page(tmp_path, record):
 
 
 def test_large_images_become_thumbnails_until_the_room_is_used_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("sanactl.report.samples.BUDGET", 800_000)
+    monkeypatch.setattr("sanactl.report.pictures.BUDGET", 800_000)
     rng = np.random.default_rng(0)
     images = []
     for number in range(14):
@@ -327,7 +355,7 @@ def test_large_images_become_thumbnails_until_the_room_is_used_up(tmp_path, monk
     journal = Journal(tmp_path)
     text = build_report(images, journal, tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
-    shown = [a for tag, a in page.tags if tag == "img"]
+    shown = [a for tag, a in page.tags if tag == "img" and "src" in a]
     assert 50 < len(shown) <= 12 * 16
     assert all(str(a["src"]).startswith("data:image/jpeg") for a in shown)
     assert "16 of 20 images shown" in page.text

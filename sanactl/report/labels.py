@@ -1,0 +1,69 @@
+"""What checkpoints and scores are called in a report: names that a reader tells apart, with the reason in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sanactl.report.run import MEANS
+from sanactl.report.text import short_name
+
+__all__ = ["score_labels", "selection_words"]
+
+Record = dict[str, Any]
+_WORDS = {"detector": "detector {}", "model": "model {}", "judge": "judge {}"}
+
+
+def selection_words(value: object) -> str:
+    """A record's `selection` in words: "single" is all images, one by one."""
+    text = str(value)
+    best = re.fullmatch(r"best-of-(\d+) by (.+)", text)
+    if best:
+        return f"best of {best[1]} by {best[2]}"
+    return "every image" if text == "single" else text
+
+
+def score_labels(records: Sequence[Record]) -> list[str]:
+    """A label for each score: its checkpoint, and on a second line, what sets it apart from others of that checkpoint.
+
+    Scores of one checkpoint may differ in what was selected of its images, in the number of prompts, in the detector,
+    or in the file itself, when another one of that name was there before.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(str(record.get("checkpoint")), []).append(record)
+    return ["\n".join(_label(r, groups[str(r.get("checkpoint"))], records)) for r in records]
+
+
+def _label(record: Record, mine: Sequence[Record], everyone: Sequence[Record]) -> list[str]:
+    """The lines of a label. `mine` are the scores of the same checkpoint."""
+    fields = [
+        f
+        for f in MEANS
+        if len({str(r.get(f)) for r in mine}) > 1 or len({str(r.get(f)) for r in everyone}) > 1
+    ]
+    said = []
+    for name in fields:
+        if record.get(name) is not None:
+            text = selection_words(record[name]) if name == "selection" else str(record[name])
+            said.append(_WORDS.get(name, "{}").format(text))
+    for name in ("images", "prompts"):
+        if len({str(r.get(name)) for r in mine}) > 1 and record.get(name) is not None:
+            said.append(f"{record[name]} {name}")
+            break
+    digests = list(dict.fromkeys(str(r.get("digest")) for r in mine))
+    if len(digests) > 1:
+        place = digests.index(str(record.get("digest")))
+        newest = place == len(digests) - 1
+        said.append("the file as it is now" if newest else f"an earlier file of this name ({place + 1})")
+    alike = [r for r in mine if _same(r, record)]
+    if len(alike) > 1:
+        place = next(i for i, r in enumerate(alike) if r is record)
+        said.append(f"measurement {place + 1} of {len(alike)}, other rules")
+    return [short_name(record.get("checkpoint")), *([", ".join(said)] if said else [])]
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Whether nothing that a label says sets two scores of a checkpoint apart."""
+    return all(str(one.get(f)) == str(other.get(f)) for f in (*MEANS, "images", "prompts", "digest"))

@@ -1,0 +1,58 @@
+"""The page's templates. Every text that comes from records is made one plain line, then escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.report.text import number, plain, short_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["render"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_TEXT = 600  # characters of one text of a record
+
+
+@cache
+def _environment(escaped: bool) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=escaped,
+        undefined=StrictUndefined,
+        finalize=_one_line if escaped else None,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters.update(number=number, plain=plain, short_name=short_name)
+    return made
+
+
+def _one_line(value: Any) -> Any:
+    # Markup (an SVG of ours, a macro's result) is a subclass of str, and goes through as it is.
+    return plain(value, MAX_TEXT) if type(value) is str else value
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from a template. In .html.j2 every text is escaped; .md.j2 escapes nothing.
+
+    An HTML template also gets `style` and `script`, the page's own files, and `script_hash`: the page's policy lets
+    this script run and no other.
+    """
+    if not template.endswith(".html.j2"):
+        return _environment(False).get_template(template).render(**values)
+    from markupsafe import Markup
+
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    found = _environment(True).get_template(template)
+    return found.render(style=Markup(style), script=Markup(script), script_hash=digest, **values)
