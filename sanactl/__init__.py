@@ -1,3 +1,75 @@
-"""sanactl: composable checkpoint surgery for SANA text-to-image models (SANA-1.5, ICML 2025)."""
+"""sanactl: composable checkpoint surgery for SANA text-to-image models (SANA-1.5, ICML 2025).
 
-__version__ = "0.1.0"
+import sanactl
+
+grown = sanactl.grow("base.st", to=60)
+blocks = sanactl.importance(grown, "calib.txt")
+pruned = sanactl.prune(grown, keep=30, importance=blocks)
+
+The functions are the commands, with the same options and defaults; docs/python.md has them all. A name is imported when
+it is first used, so that `import sanactl` costs nothing (PEP 562).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sanactl.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from sanactl.api.images import iter_sample, sample
+    from sanactl.api.importance import importance
+    from sanactl.api.inputs import open_checkpoint
+    from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
+    from sanactl.api.surgery import convert, grow, prune
+    from sanactl.api.training import finetune
+    from sanactl.checkpoint.table import Checkpoint
+    from sanactl.errors import InputError, OutputExistsError, SanactlError, TrainingError, UsageError
+    from sanactl.files.progress import Progress
+    from sanactl.optim.came import CAME8bit
+    from sanactl.records.types import (
+        BlockRecord,
+        CheckpointRecord,
+        ImageRecord,
+        PromptRecord,
+        ScoreRecord,
+    )
+
+__all__ = [
+    "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
+    "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "convert", "evaluate",
+    "finetune", "grow", "importance", "iter_evaluate", "iter_judge", "iter_sample", "judge", "open_checkpoint", "prune",
+    "sample",
+]  # fmt: skip
+
+_MODULES = {
+    "sanactl.api.images": ("iter_sample", "sample"),
+    "sanactl.api.importance": ("importance",),
+    "sanactl.api.inputs": ("open_checkpoint",),
+    "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),
+    "sanactl.api.surgery": ("convert", "grow", "prune"),
+    "sanactl.api.training": ("finetune",),
+    "sanactl.checkpoint.table": ("Checkpoint",),
+    "sanactl.errors": ("InputError", "OutputExistsError", "SanactlError", "TrainingError", "UsageError"),
+    "sanactl.files.progress": ("Progress",),
+    "sanactl.optim.came": ("CAME8bit",),
+    "sanactl.records.types": (
+        "BlockRecord",
+        "CheckpointRecord",
+        "ImageRecord",
+        "PromptRecord",
+        "ScoreRecord",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for module, names in _MODULES.items():
+        if name in names:
+            found = globals()[name] = getattr(importlib.import_module(module), name)
+            return found
+    raise AttributeError(f"module 'sanactl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import sanactl
 from sanactl.bench.rows import Rows
 
 __all__ = ["run_marked_tests"]
@@ -45,7 +44,7 @@ def run_marked_tests(rows: Rows, mark: str) -> int:
     except ImportError:
         rows.add("tests of GPUs", test=mark, outcome="left out", fault="pytest is not installed")
         return 0
-    root = Path(sanactl.__file__).parent.parent
+    root = Path(__file__).parents[2]
     files = [
         str(f) for f in sorted((root / "tests").rglob("test_*.py")) if f"mark.{mark}" in f.read_text("utf-8")
     ]

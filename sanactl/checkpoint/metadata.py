@@ -13,12 +13,12 @@ from typing import Any
 
 from sanactl.checkpoint.decode import MAX_STEPS
 from sanactl.files.paths import to_json
+from sanactl.version import __version__
 
 __all__ = [
     "compact_json",
     "encode_metadata",
     "lineage_entry",
-    "sanactl_version",
 ]
 
 _IMPLEMENTATION = "https://github.com/huggingface/diffusers"
@@ -30,21 +30,6 @@ def compact_json(value: Any) -> str:
     return json.dumps(
         to_json(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
     )
-
-
-def sanactl_version() -> str:
-    """The version that a lineage entry carries."""
-    import sanactl
-
-    version = getattr(sanactl, "__version__", None)
-    if version is None:
-        from importlib import metadata
-
-        try:
-            version = metadata.version("sanactl")
-        except metadata.PackageNotFoundError:
-            version = "0"
-    return str(version)
 
 
 def lineage_entry(
@@ -67,7 +52,7 @@ def lineage_entry(
     return {
         "command": command,
         "arguments": _plain(dict(arguments)),
-        "version": sanactl_version(),
+        "version": __version__,
         "seed": seed,
         "parents": [dict(parent) for parent in parents],
         "blocks": blocks,

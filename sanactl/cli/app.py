@@ -15,7 +15,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sanactl import __version__
 from sanactl.cli.frame.board import join_board
 from sanactl.cli.frame.process import Interrupts
 from sanactl.cli.frame.startup import commands_help, lighten
@@ -23,6 +22,7 @@ from sanactl.cli.frame.stdout import reader_left, silence_stdout
 from sanactl.cli.frame.terminal import drawable, is_first_process, quiet_end, say
 from sanactl.cli.frame.trouble import say_traceback, told
 from sanactl.cli.frame.usage import no_such_command
+from sanactl.version import __version__
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "encode": ("encode", "Training", "Compute latents and text embeddings of training data once."),
     "train-judge": ("train_judge", "Training", "Train a judge on labelled images (paper, appendix B)."),
     "make-shapes": ("make_shapes", "Training", "Train the built-in world's autoencoder and text encoder."),
-    "prompts": ("prompts", "Images", "Write prompt files of the built-in world."),
+    "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),

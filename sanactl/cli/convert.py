@@ -81,9 +81,10 @@ def convert(
     from sanactl.checkpoint.locate import read_json
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute
     from sanactl.errors import UsageError
     from sanactl.surgery.convert import parse_dtype, plan_convert
+    from sanactl.surgery.names import converted_name
 
     if dtype is not None:
         parse_dtype(dtype)
@@ -98,7 +99,7 @@ def convert(
         parent, _ = find_checkpoint(checkpoint, revision=revision, native=True, builtin=False)
     if components:
         parent = with_components(parent, components)
-    name = natural_name(f"{parent.name}-{dtype}" if dtype else parent.name, pipeline=pipeline)
+    name = converted_name(parent, dtype, pipeline=pipeline)
     if output is None and parent.path.absolute() == Path(name).absolute():
         raise UsageError(
             f"{parent.path} is a .st file already",

@@ -10,7 +10,7 @@ import typer
 from sanactl.cli import finetune_options as option
 from sanactl.cli.frame.options import CheckpointArgument, ComponentsFrom, Force, Output, Revision, Seed
 from sanactl.data.settings import DataSettings
-from sanactl.training.settings import SCALINGS, SCHEDULES, FinetuneSettings
+from sanactl.training.settings import FinetuneSettings
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -77,22 +77,16 @@ def finetune(
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.data import open_training_data
     from sanactl.errors import InputError, OutputExistsError
-    from sanactl.model.conditioning import pixels_per_latent, sampling_settings
     from sanactl.model.processes import agree
-    from sanactl.optim.blockwise import SCHEMES
-    from sanactl.optim.table import OPTIMIZERS
     from sanactl.training.checks import check_run
+    from sanactl.training.choices import check_choices, finetune_settings, reading_settings, trained_name
     from sanactl.training.figures import FiguresFile, figures_path
     from sanactl.training.finetune import finetune as train
     from sanactl.training.finetune import is_result, run_key
     from sanactl.training.outputs import check_outputs
 
-    _check_choice("--optimizer", optimizer, tuple(OPTIMIZERS))
-    _check_choice("--schedule", schedule, SCHEDULES)
-    _check_choice("--scale-lr", scale_lr, SCALINGS)
     scheme = scheme or code
-    if scheme:
-        _check_choice("--scheme", scheme, SCHEMES)
+    check_choices(optimizer=optimizer, schedule=schedule, scale_lr=scale_lr, scheme=scheme)
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
         checkpoint,
@@ -107,30 +101,24 @@ def finetune(
         images = []
     if data == "-" and not images:
         raise InputError("stdin brought no image records", hint="the command before may have failed")
-    sampling = sampling_settings(found)
-    settings = FinetuneSettings(
+    settings = finetune_settings(
+        found,
+        lr=lr,
+        clip=clip,
+        precision=precision,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
-        learning_rate=lr
-        if lr is not None
-        else float(found.sampling.get("learning_rate", DEFAULTS.learning_rate)),
         scale_lr=scale_lr,
         optimizer=optimizer,
         scheme=scheme,
         schedule=schedule,
         warmup=warmup,
-        clip=clip if clip is not None else float(found.sampling.get("clip", DEFAULTS.clip)),
         weight_decay=weight_decay,
         text_dropout=text_dropout,
         flow_shift=flow_shift,
         ema=ema,
         seed=seed,
-        height=sampling.height,
-        width=sampling.width,
-        max_sequence_length=sampling.max_sequence_length,
-        complex_human_instruction=sampling.complex_human_instruction,
-        precision=_precision(precision, device),
         gradient_checkpointing=gradient_checkpointing,
         new_blocks_only=train_new_blocks_only,
         lora=lora,
@@ -144,18 +132,11 @@ def finetune(
         tracker=tracker,
         resume=resume,
     )
-    reading = DataSettings(
-        seed=seed,
-        height=settings.height,
-        width=settings.width,
-        captions=captions,
-        buckets=buckets,
-        streaming=streaming,
-        max_bad=max_bad,
-        multiple=pixels_per_latent(found) * int(found.config.get("patch_size", 1)),
+    reading = reading_settings(
+        found, settings, captions=captions, buckets=buckets, streaming=streaming, max_bad=max_bad
     )
     taught_by = open_checkpoint(teacher) if teacher else None
-    target = output or Path(f"{found.name}-ft{steps}.st")
+    target = output or Path(trained_name(found, steps))
 
     def check() -> None:
         check_run(found, settings, taught_by)
@@ -216,28 +197,3 @@ def finetune(
     outputs: list[tuple[Any, ...]] = [(figures.path, "score")] if figures.path.exists() else []
     run.finish(*outputs, (target, "checkpoint"), digest=made.digest)
     run.emit([{**checkpoint_record(made), **summary}], show=show_checkpoints)
-
-
-def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    from sanactl.errors import UsageError
-
-    if value not in allowed:
-        raise UsageError(f"{option} {value}: choose one of {', '.join(allowed)}")
-
-
-def _precision(asked: str | None, device: str | None) -> str:
-    """accelerate's name of the precision that was asked for."""
-    from sanactl.errors import UsageError
-
-    if asked == "fp16":
-        raise UsageError(
-            "--precision fp16: SANA's activations leave fp16's range and give NaN (NVlabs/Sana issue 65)",
-            hint="use bf16",
-        )
-    if asked is None:
-        import torch
-
-        on_gpu = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
-        return "bf16" if on_gpu else "no"
-    _check_choice("--precision", asked, ("fp32", "no", "bf16"))
-    return "no" if asked == "fp32" else asked

@@ -153,9 +153,10 @@ def grow(
     import re
 
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute
     from sanactl.errors import UsageError
     from sanactl.surgery.grow import Growth, plan_grow, plan_qk_norm
+    from sanactl.surgery.names import grown_name
 
     if to is None and not qk_norm:
         raise UsageError("grow needs --to, the number of blocks", hint="for example --to 60")
@@ -181,11 +182,10 @@ def grow(
         first, last = parent.num_blocks - dropped, parent.num_blocks - 1
         gone = f"block {last}" if dropped == 1 else f"blocks {first}-{last}"
         notes.append(f"leaving out {gone} and adding {to - first} new; --drop-last 0 keeps all")
-    stem = f"{parent.name}-qknorm" if to is None else f"{parent.name}-d{to}"
     execute(
         "grow",
         parent,
-        [Job(plan, natural_name(stem, pipeline=pipeline))],
+        [Job(plan, grown_name(parent, to, pipeline=pipeline))],
         Writing(output, force, dry_run, shard_size, pipeline, link, verify),
         seed=seed,
         notes=notes,

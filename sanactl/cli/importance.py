@@ -58,7 +58,7 @@ def importance(
     """
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import choose_prompts, instruction_settings, prompts_wanted, typed_prompts
+    from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_file
     from sanactl.cli.frame.render import show_blocks
     from sanactl.cli.frame.run import Invocation, given_key
@@ -68,6 +68,7 @@ def importance(
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.sampling.importance import block_importance
+    from sanactl.sampling.inputs import instruction_settings
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{plot}: a chart is written as .png or .svg")

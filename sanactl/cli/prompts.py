@@ -1,4 +1,4 @@
-"""`sanactl prompts`: prompt records of the built-in world."""
+"""`sanactl prompts`: prompt records of the built-in world and of GenEval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,25 @@ def _tasks() -> list[str]:
 
 @app.callback()
 def sources() -> None:
-    """Write prompt files: prompts shapes for the built-in world."""
+    """Write prompt files: prompts shapes for the built-in world, prompts geneval for GenEval's benchmark."""
+
+
+@app.command()
+def geneval() -> None:
+    """Write GenEval's 553 prompts: the official evaluation_metadata.jsonl, byte for byte.
+
+    [bold]sanactl prompts geneval > geneval.jsonl[/bold]
+    [bold]sanactl sample MODEL --prompts geneval.jsonl -n 4 | sanactl eval geneval[/bold]
+
+    They are drawn from the official seed, nothing is downloaded. Each line is a
+    prompt record as it stands; like the official ones they have no kind.
+    """
+    from sanactl.cli.frame.stdout import write_line
+    from sanactl.records.records import dumps
+    from sanactl.scoring.geneval.benchmark import geneval_prompts
+
+    for record in geneval_prompts():
+        write_line(dumps(record))
 
 
 @app.command()

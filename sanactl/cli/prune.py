@@ -134,20 +134,21 @@ def prune(
     .pth.
     """
     from sanactl.cli.frame.streams import find_checkpoint
-    from sanactl.cli.frame.surgery import Job, Writing, execute, natural_name
+    from sanactl.cli.frame.surgery import Job, Writing, execute
     from sanactl.cli.prune_choice import choose, tell
     from sanactl.errors import UsageError
+    from sanactl.surgery.choice import Wish
+    from sanactl.surgery.names import pruned_name
     from sanactl.surgery.prune import plan_prune
 
     if output is not None and keep is not None and "," in keep:
         raise UsageError("-o names one output, but --keep asks for several depths", hint="leave -o out")
     parent, records = find_checkpoint(checkpoint, revision=revision, native=True, components=components)
-    asked = {"--keep": keep, "--params": params, "--bytes": size, "--blocks": blocks, "--drop": drop}
-    protect = (protect_head, protect_tail)
-    choices, file = choose(parent, records, importance, asked, protect=protect, span=span)
+    wish = Wish(keep, params, size, blocks, drop, protect=(protect_head, protect_tail), span=span)
+    choices, file = choose(parent, records, importance, wish)
     jobs = []
     for choice in choices:
-        name = natural_name(f"{parent.name}-d{len(choice.kept)}", pipeline=pipeline)
+        name = pruned_name(parent, len(choice.kept), pipeline=pipeline)
         jobs.append(Job(plan_prune(parent, choice.kept), name, choice.as_fields()))
         tell(choice)
     writing = Writing(output, force, dry_run, shard_size, pipeline, link)

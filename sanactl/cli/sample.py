@@ -81,13 +81,7 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import (
-        choose_prompts,
-        instruction_settings,
-        prompts_wanted,
-        spread,
-        typed_prompts,
-    )
+    from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation, given_key
@@ -95,10 +89,11 @@ def sample(
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
-    from sanactl.records.records import write_records
+    from sanactl.sampling.dataset_files import list_images
+    from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
     from sanactl.sampling.sample import sample_images
-    from sanactl.sampling.sample_folder import LISTING, SampleFolder
+    from sanactl.sampling.sample_folder import SampleFolder
 
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)
@@ -155,6 +150,5 @@ def sample(
         )
         run.emit(remembered(images), show=show_images, owed=True)
     if emitted:
-        listing = folder / LISTING
-        write_records(emitted, listing, force=True)
+        listing = list_images(folder, emitted)
         run.finish((listing, "image"), checkpoint=str(found.path))

@@ -6,7 +6,7 @@ limits. Errors name the line and the field at fault.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,8 @@ from sanactl.records.fields import FIELDS, REQUIRED, check_fields, with_paths
 from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, dump_json, lines_of, open_lines, parse_json
 
 __all__ = [
-    "KINDS", "MAX_HELD", "Record", "dumps", "load_records", "read_records", "stream_records", "write_records",
+    "KINDS", "MAX_HELD", "Record", "check_record", "dumps", "load_records", "read_records", "stream_records",
+    "write_records",
 ]  # fmt: skip
 
 Record = dict[str, Any]
@@ -83,18 +84,40 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
         ) from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON {type(record).__name__}, not an object with a kind")
+    return check_record(record, where, default_kind)
+
+
+def check_record(
+    record: Mapping[str, Any],
+    where: str,
+    default_kind: str | None = None,
+    *,
+    kinds: tuple[str, ...] = KINDS,
+) -> Record:
+    """An object as a record: its kind and its known fields checked, its paths as the system wants them.
+
+    Args:
+        where: what to call it in an error.
+        default_kind: what it is where it does not say, or None to refuse it.
+        kinds: those that it may be of.
+
+    Raises:
+        InputError: it is of no such kind, lacks a required field, or a field is of a wrong type.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"{where}: a {type(record).__name__}, not a record")
     kind = record.get("kind", default_kind)
     if kind == "prompt" and "prompt" not in record and isinstance(record.get("text"), str):
         # Other tools' prompt lists and `datasets` use this name.
         record = {"prompt": record["text"], **{k: v for k, v in record.items() if k != "text"}}
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in kinds:
         shown = dumps({"kind": kind})[9:-1]
-        raise InputError(f"{where}: kind {shown[:60]} is none of {', '.join(KINDS)}")
+        raise InputError(f"{where}: kind {shown[:60]} is none of {', '.join(kinds)}")
     try:
         check_fields(FIELDS[kind], record, REQUIRED[kind])
     except ValueError as error:
         raise InputError(f"{where}: {'an' if kind == 'image' else 'a'} {kind} record {error}") from None
-    return {"kind": kind, **with_paths(FIELDS[kind], record)}
+    return {"kind": kind, **with_paths(FIELDS[kind], dict(record))}
 
 
 def stream_records(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record
+from sanactl.sampling.dataset_files import LISTING, remove_dataset_files
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sanactl.model.conditioning import SamplingSettings
 
 __all__ = [
-    "LISTING",
     "MARK",
     "folder_settings",
     "given_components",
@@ -33,7 +33,7 @@ __all__ = [
     "renew_folder",
 ]
 
-SETTINGS, LISTING = "settings.json", "images.jsonl"
+SETTINGS = "settings.json"
 # The keyword of the PNG text chunk.
 MARK = "sanactl"
 _MAX_SETTINGS = 2**20  # bytes
@@ -164,6 +164,7 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
             with contextlib.suppress(OSError):  # it holds files of others, which stay
                 empty.rmdir()
     (folder / LISTING).unlink(missing_ok=True)
+    remove_dataset_files(folder)
     _write_settings(folder, wanted, force=True)
 
 

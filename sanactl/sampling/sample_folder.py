@@ -23,7 +23,7 @@ from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.files.images import write_png
 from sanactl.records.records import Record, dumps
-from sanactl.sampling.open_folder import LISTING, MARK, folder_settings, given_components, mark_of
+from sanactl.sampling.open_folder import MARK, folder_settings, given_components, mark_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
     from sanactl.model.conditioning import SamplingSettings
 
-__all__ = ["LISTING", "SampleFolder"]
+__all__ = ["SampleFolder"]
 
 
 class SampleFolder:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sanactl.checkpoint.open import Checkpoint
+from sanactl.errors import SanactlError
 
-__all__ = ["changes", "largest_difference"]
+__all__ = ["changes", "largest_difference", "verified_difference"]
 
 
 def changes(arguments: Mapping[str, Any]) -> list[str]:
@@ -25,6 +26,26 @@ def changes(arguments: Mapping[str, Any]) -> list[str]:
     if arguments.get("qk_norm"):
         reasons.append("QK norms were inserted")
     return reasons
+
+
+def verified_difference(
+    parent: Checkpoint, child: Checkpoint, arguments: Mapping[str, Any]
+) -> tuple[float, list[str]]:
+    """The `largest_difference` of a grown checkpoint to its parent, and the reasons for one (`changes`).
+
+    Args:
+        arguments: of the lineage step that `plan_grow` or `plan_qk_norm` wrote.
+
+    Raises:
+        SanactlError: they differ, and there is no reason for it.
+    """
+    difference, reasons = largest_difference(parent, child), changes(arguments)
+    if difference and not reasons:
+        raise SanactlError(
+            f"{child.path} differs from {parent.path} by {difference:.3g} on random latents, and should not differ",
+            hint="the file stays, to be looked into: do not use it, and please report this",
+        )
+    return difference, reasons
 
 
 def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, batch: int = 2) -> float:

@@ -212,7 +212,9 @@ def test_a_named_folder_holds_one_list(place: Path, sanactl: Program) -> None:
         "00000/samples/0000.png",
         "00000/samples/0001.png",
         "00002/samples/sheet.png",
+        "README.md",
         "images.jsonl",
+        "metadata.csv",
         "notes.txt",
         "settings.json",
     ]
@@ -424,3 +426,18 @@ def test_a_moved_folder_of_images_can_be_judged(place: Path, sanactl: Program) -
 def test_sizes_that_make_no_sense(tiny_file: Path) -> None:
     with pytest.raises(UsageError, match="multiple"):
         sampling_settings(open_checkpoint(tiny_file), width=4)
+
+
+def test_the_folder_is_a_dataset(
+    place: Path, sanactl: Program, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`load_dataset` opens it, with captions; so does `finetune --data`."""
+    from datasets import load_dataset
+
+    drawn = sanactl("sample", "tiny.st", "-n", "2", "--steps", "1", "-o", "out")
+    cache = tmp_path_factory.mktemp("cache")
+    loaded = load_dataset("out", cache_dir=str(cache))["train"]
+    assert sorted(loaded["text"]) == sorted(record["prompt"] for record in drawn)
+    assert loaded[0]["image"].size == (64, 64)
+    sanactl("finetune", "tiny.st", "--data", "out", "--steps", "1", "-b", "2")
+    assert f"{len(drawn)} examples" in sanactl.said

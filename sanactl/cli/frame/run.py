@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sanactl import __version__
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.cli.frame.as_made import is_as_made, small_digest
 from sanactl.cli.frame.board import the_board
@@ -28,6 +27,7 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.journal import Journal, Run, run_key
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record, dumps, load_records
+from sanactl.version import __version__
 
 if TYPE_CHECKING:
     from sanactl.report.sheet import ContactSheet

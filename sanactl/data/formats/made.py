@@ -61,7 +61,11 @@ class GenevalFolder(DataFormat):
         from sanactl.records.geneval_folder import is_geneval_folder
 
         root = reference.root
-        if reference.kind != "folder" or any((root / name).exists() for name in METADATA):
+        if reference.kind != "folder":
+            return None
+        # `sample` writes a metadata.csv beside its settings.json, for `datasets`: the records say more.
+        drawn = (root / "settings.json").is_file() and (root / "images.jsonl").is_file()
+        if not drawn and any((root / name).exists() for name in METADATA):
             return None
         if not is_geneval_folder(root):
             return None

@@ -1,0 +1,150 @@
+"""`sanactl.sample` and `sanactl.iter_sample`: images for prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from sanactl.api.inputs import (
+    CheckpointLike,
+    DeviceLike,
+    DtypeLike,
+    PathLike,
+    Prompts,
+    as_progress,
+    as_prompts,
+    check_seed,
+    opened,
+)
+from sanactl.api.listed import listed
+from sanactl.api.models import placed
+from sanactl.files.progress import Progress
+
+if TYPE_CHECKING:
+    from sanactl.records.records import Record
+    from sanactl.records.types import ImageRecord
+
+__all__ = ["iter_sample", "sample"]
+
+
+def iter_sample(
+    checkpoint: CheckpointLike,
+    prompts: Prompts | None = None,
+    *,
+    count: int = 4,
+    limit: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    flow_shift: float | None = None,
+    negative: str | None = None,
+    instruction: PathLike | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: DeviceLike | None = None,
+    dtype: DtypeLike | None = None,
+    components: PathLike | None = None,
+    revision: str | None = None,
+    output: PathLike | None = None,
+    sheet: PathLike | None = None,
+    force: bool = False,
+    progress: bool | Progress = False,
+) -> Iterator[ImageRecord]:
+    """As `sanactl.sample`, one record after the other, each as soon as its image is drawn.
+
+    The folder is opened and the models are loaded when the first record is asked for; `images.jsonl` and the sheet are
+    written after the last. Same arguments and errors as `sanactl.sample`.
+    """
+    from sanactl.errors import UsageError
+    from sanactl.files.paths import user_path
+    from sanactl.model.processes import broadcast, open_processes
+    from sanactl.model.sampling_settings import sampling_settings
+    from sanactl.report.sheet import ContactSheet
+    from sanactl.sampling.dataset_files import list_images
+    from sanactl.sampling.inputs import instruction_settings, spread
+    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.sample import sample_images
+    from sanactl.sampling.sample_folder import SampleFolder
+
+    if count < 1 or (limit is not None and limit < 1) or batch_size < 1:
+        raise UsageError(
+            f"count, limit and batch_size have to be at least 1, got {count}, {limit} and {batch_size}"
+        )
+    check_seed(seed)
+    picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
+    found = opened(checkpoint, revision, components)
+    records = spread(as_prompts(prompts, default="demo"), limit)
+    settings = sampling_settings(
+        found,
+        steps=steps,
+        guidance_scale=guidance,
+        height=height,
+        width=width,
+        flow_shift=flow_shift,
+        negative_prompt=negative,
+        **instruction_settings(instruction),
+    )
+    where, kind = placed(found, device, dtype)
+    wanted = folder_settings(found, settings, seed, kind, records)
+    drawn: list[Record] = []
+    with ExitStack() as stack:
+        folder = named = None if output is None else user_path(output)
+        first = open_processes().is_main_process
+        if first:
+            folder = stack.enter_context(opened_folder(named, f"{found.name}-samples", wanted, force=force))
+        folder = broadcast(folder)
+        assert folder is not None
+        samples = SampleFolder(folder, found, settings, records, count=count, seed=seed, dtype=kind)
+        images = sample_images(
+            samples, device=where, batch_size=batch_size, renew=force, progress=as_progress(progress)
+        )
+        for record in images if picture is None else picture.watching(images):
+            drawn.append(record)
+            yield cast("ImageRecord", record)
+        if first:
+            list_images(folder, drawn)
+            if picture is not None:
+                picture.write()
+
+
+@listed(iter_sample)
+def sample() -> None:
+    """Draws images for prompts. A call that was stopped goes on where it was when it is made again.
+
+    Args:
+        checkpoint: a path, a Hub id, or an opened checkpoint.
+        prompts: texts or records in a list, a file of them, one text with a space in it, or "shapes" for the built-in
+            evaluation prompts; by default one built-in prompt a task.
+        count: images of each prompt.
+        limit: take only this many prompts, evenly spread; None for all.
+        steps: of the sampler; None is the checkpoint's own, else 20 (SANA-Sprint: 2).
+        guidance: guidance scale, 1 is none; None is the checkpoint's own, else 4.5.
+        height, width: in pixels, multiples of a latent's pixels; None is the checkpoint's own, else 1024.
+        flow_shift: of the scheduler; None is its own (SANA: 3).
+        negative: the negative prompt; None is the checkpoint's own, else empty.
+        instruction: what the text encoder gets before every prompt: "off", or a text file; None is the checkpoint's
+            own, else SANA's complex human instruction.
+        batch_size: images at once. It does not change them.
+        seed: 0 to 2^53 - 1. Each image's own is made of it, its prompt and its index.
+        device: where the models run, a name or a `torch.device`; by default the best there is.
+        dtype: of the weights, "bf16", "fp16", "fp32" or a `torch.dtype`; by default bf16 on a GPU, fp32 on a CPU.
+        components, revision: see `sanactl.open_checkpoint`.
+        output: the folder for the images, in GenEval's layout; by default `NAME-samples` in the current folder, or
+            `NAME-samples-2` and so on where that holds other images.
+        sheet: also draw the images into one picture, a .png, .jpg or .webp file.
+        force: replace what sanactl drew into the folder before.
+        progress: True for a bar of the images.
+
+    Returns:
+        a record for each image, prompt by prompt: `path` is a PNG, uint8 RGB [height, width, 3].
+
+    Raises:
+        UsageError: a setting out of its range, no such device or dtype.
+        InputError: a bad checkpoint or prompt; a component that cannot be loaded.
+        OutputExistsError: the folder holds something else, or images of other settings, and `force` was not given.
+
+    Source: section 2.5 (many samples of a prompt); the sampler is that of diffusers' `SanaPipeline`.
+    """

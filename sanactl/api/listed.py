@@ -1,0 +1,30 @@
+"""A function that returns a list, from one that yields: same parameters, one definition."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["listed"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def listed(stream: Callable[P, Iterator[T]]) -> Callable[[Callable[[], None]], Callable[P, list[T]]]:
+    """Makes of a documented, empty function one that takes what `stream` takes and returns all that it yields."""
+
+    def decorate(described: Callable[[], None]) -> Callable[P, list[T]]:
+        def function(*arguments: P.args, **keywords: P.kwargs) -> list[T]:
+            return list(stream(*arguments, **keywords))
+
+        found: Any = function
+        found.__name__, found.__qualname__ = described.__name__, described.__qualname__
+        found.__module__, found.__doc__ = described.__module__, described.__doc__
+        signature = inspect.signature(stream)
+        yielded = str(signature.return_annotation).removeprefix("Iterator")
+        found.__signature__ = signature.replace(return_annotation=f"list{yielded}")
+        return function
+
+    return decorate

@@ -1,0 +1,195 @@
+"""`sanactl.judge` and `sanactl.evaluate`: image records in, image records with verdicts or scores out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, cast
+
+from sanactl.api.inputs import (
+    DeviceLike,
+    DtypeLike,
+    PathLike,
+    Records,
+    as_progress,
+    as_records,
+    device_name,
+    dtype_name,
+)
+from sanactl.api.listed import listed
+from sanactl.files.progress import Progress
+from sanactl.version import __version__
+
+if TYPE_CHECKING:
+    from sanactl.judging.protocol import Judge
+    from sanactl.records.partial import Partial
+    from sanactl.records.records import Record
+    from sanactl.records.types import ImageRecord, ScoreRecord
+
+__all__ = ["evaluate", "iter_evaluate", "iter_judge", "judge"]
+
+
+def iter_judge(
+    records: Records,
+    *,
+    keep: int | None = None,
+    all: bool = False,
+    model: str | Judge | None = None,
+    judge_options: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    device: DeviceLike | None = None,
+    dtype: DtypeLike | None = None,
+    trust_remote_code: bool = False,
+    output: PathLike | None = None,
+    sheet: PathLike | None = None,
+    force: bool = False,
+    progress: bool | Progress = False,
+) -> Iterator[ImageRecord]:
+    """As `sanactl.judge`, one record after the other: those of a prompt when the last of its images has come.
+
+    It takes an iterator such as `sanactl.iter_sample` gives, and holds the records of unfinished prompts only. Same
+    arguments and errors as `sanactl.judge`.
+    """
+    from sanactl.errors import UsageError
+    from sanactl.judging.registry import open_judge
+    from sanactl.judging.select import judge_stream
+    from sanactl.report.sheet import ContactSheet
+
+    if keep is not None and all:
+        raise UsageError("keep and all exclude each other")
+    options = {"device": device_name(device), "dtype": dtype_name(dtype)}
+    given = {name: value for name, value in options.items() if value is not None}
+    if trust_remote_code:
+        given["trust_remote_code"] = True  # type: ignore[assignment]
+    if twice := sorted(set(given) & set(judge_options or ())):
+        raise UsageError(f"the judge's {twice[0]} is given twice", hint="leave it out of judge_options")
+    picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
+    stream = as_records(records, "image")
+    if model is None or isinstance(model, str):
+        chosen = open_judge(model, **given, **(judge_options or {}))
+    elif given or judge_options:
+        raise UsageError("an opened judge takes no options", hint="give them where it is opened")
+    else:
+        chosen = model
+    sink = as_progress(progress)
+    with _keeping(output, force, "judge", {"judge": chosen.identity}, sink) as (kept, writing):
+        winners = judge_stream(
+            stream, chosen, keep=None if all else keep or 1, batch_size=batch_size, kept=kept, progress=sink
+        )
+        for record in writing(winners if picture is None else picture.watching(winners)):
+            yield cast("ImageRecord", record)
+    if picture is not None:
+        picture.write()
+
+
+@listed(iter_judge)
+def judge() -> None:
+    """Lets a vision-language model pick the best images of each prompt; each image is looked at once.
+
+    Args:
+        records: image records (of `sanactl.sample`), a JSONL file of them, or a folder in GenEval's layout.
+        keep: images of each prompt that are returned; None is 1. The paper keeps 4 of 2,048.
+        all: return all images, each with its rank.
+        model: a judge's name ("builtin:shapes", "oracle"), the folder or Hub id of a vision-language model,
+            "BACKEND:NAME", or an opened judge (`sanactl.judging.protocol.Judge`); None is "builtin:shapes".
+        judge_options: options of the judge's backend.
+        batch_size: images at once. It does not change the verdicts.
+        device, dtype: of the judge, names or torch's objects; see `sanactl.sample`.
+        trust_remote_code: run code from the model's repository.
+        output: also write the records to this .jsonl file. A call that was stopped then goes on where it was when it
+            is made again.
+        sheet: also draw the returned images into one picture, a .png, .jpg or .webp file.
+        force: replace `output` and `sheet` where they are there.
+        progress: True for a bar of the images.
+
+    Returns:
+        the records with `judge`, `verdict` ("yes" or "no"), `yes_logprob` and `no_logprob` (natural logarithms),
+        `judge_score` (probability of the verdict, negative for a no) and `rank` (0 the best); a prompt's best first.
+
+    Raises:
+        UsageError: no such judge or option; `keep` or `batch_size` below 1.
+        InputError: no images, one that cannot be read, or one that this judge cannot take.
+        OutputExistsError: `output` or `sheet` is there, and `force` was not given.
+
+    Source: section 2.5. The paper's pairwise rule needs each image's own answer only, so each is asked about once.
+    """
+
+
+def iter_evaluate(
+    records: Records,
+    metric: str,
+    *,
+    output: PathLike | None = None,
+    force: bool = False,
+    progress: bool | Progress = False,
+    **options: Any,
+) -> Iterator[Union[ImageRecord, ScoreRecord]]:
+    """As `sanactl.evaluate`, one record after the other: images as they are scored, the scores last.
+
+    Same arguments and errors as `sanactl.evaluate`.
+    """
+    from sanactl.scoring.metrics.registry import open_metric
+
+    names = {"device": device_name, "dtype": dtype_name}
+    read = {name: names[name](value) if name in names else value for name, value in options.items()}
+    opened = open_metric(metric, **read)
+    stream, sink = as_records(records, "image"), as_progress(progress)
+    with _keeping(output, force, f"eval-{metric}", opened.identity, sink) as (kept, writing):
+        for record in writing(opened.evaluate(stream, kept=kept, progress=sink)):
+            yield cast("ImageRecord | ScoreRecord", record)
+
+
+@listed(iter_evaluate)
+def evaluate() -> None:
+    """Scores images by a metric.
+
+    Args:
+        records: image records, a JSONL file of them, or a folder in GenEval's layout.
+        metric: its name, as of `sanactl eval`: "geneval" and what else `sanactl.scoring.metrics.registry.METRICS` has.
+        output: also write the records to this .jsonl file. A call that was stopped then goes on where it was when it
+            is made again.
+        force: replace `output` where it is there.
+        progress: True for a bar of the images.
+        options: the metric's own, as of its command: for "geneval" `detector`, `device`, `dtype`, `batch_size`.
+
+    Returns:
+        the image records with the metric's fields (`correct`, `reason`, `detections`), then score records. The last is
+        the metric's own: `value` (for "geneval" 0 to 1), `ci` (95 % interval) and `tasks`.
+
+    Raises:
+        UsageError: no such metric or option.
+        InputError: no images, one that cannot be read, or records that lack what the metric needs.
+        OutputExistsError: `output` is there, and `force` was not given.
+
+    Source: section 3.1; GenEval's rules are those of Ghosh et al. 2023.
+    """
+
+
+@contextlib.contextmanager
+def _keeping(
+    output: PathLike | None, force: bool, command: str, identity: Mapping[str, Any], progress: Progress
+) -> Iterator[tuple[Partial | None, Any]]:
+    """A place for the results of a call that may be stopped, and what writes records to `output` as they pass."""
+    from sanactl.files.atomic import atomic_path, check_target
+    from sanactl.records.partial import Partial
+    from sanactl.records.records import dumps
+
+    if output is None:
+        yield None, iter
+        return
+    target = Path(output)
+    check_target(target, force)
+    kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=progress.note)
+
+    def writing(records: Iterable[Record]) -> Iterator[Record]:
+        with atomic_path(target, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            for record in records:
+                stream.write(dumps(record) + "\n")
+                yield record
+
+    try:
+        yield kept, writing
+        kept.done()
+    finally:
+        kept.close()

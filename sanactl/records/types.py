@@ -1,0 +1,209 @@
+"""Records as types, for editors and type checkers: each is a plain dictionary, as JSON has it.
+
+`sanactl.records.fields` checks the same fields where records are read; docs/formats.md says what each means. A field
+beside the required ones may be absent or None, and others may be there: a filter keeps what it does not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, TypedDict
+
+__all__ = [
+    "BlockRecord", "CheckpointRecord", "Clause", "Curve", "Detection", "ImageRecord", "PromptRecord", "ScoreRecord",
+    "TaskScore",
+]  # fmt: skip
+
+# `class` is a word of Python's.
+Clause = TypedDict("Clause", {"class": str, "count": int, "color": str, "position": list[Any]}, total=False)
+Clause.__doc__ = (
+    "What an image must show (or, in `exclude`, must not). position: [relation, number of an earlier clause]."
+)
+Detection = TypedDict(
+    "Detection", {"class": str, "color": str, "score": float, "box": list[float]}, total=False
+)
+Detection.__doc__ = "An object that was found. score: 0 to 1; box: x0, y0, x1, y1 in pixels, y pointing down."
+
+
+class _Checkpoint(TypedDict):
+    kind: str
+    path: str
+
+
+class CheckpointRecord(_Checkpoint, total=False):
+    """A checkpoint by reference.
+
+    Attributes:
+        path: a file, a folder or a Hub id.
+        digest: fingerprint, "sha256:...".
+        blocks: transformer blocks.
+        parameters: of the transformer.
+        bytes: of all tensors.
+        lineage: how it was made, oldest step first.
+    """
+
+    digest: str
+    blocks: int
+    parameters: int
+    bytes: int
+    lineage: list[dict[str, Any]]
+
+
+class _Block(TypedDict):
+    kind: str
+    checkpoint: str
+    digest: str
+    block: int
+    importance: float
+
+
+class BlockRecord(_Block, total=False):
+    """The importance of one block (equation 3).
+
+    Attributes:
+        checkpoint, digest: what was measured.
+        block: its number, from 0.
+        importance: 1 - mean cosine similarity of the block's input and output, 0 to 2.
+        blocks: how many there are.
+        stderr: standard error of the importance over prompts; None for one prompt.
+        prompts: how many prompts it was measured with.
+        timesteps: of the sampler, in its order; 1000 is noise (of SANA-Sprint's, 1.57 is noise).
+        by_timestep: the importance at each of `timesteps`.
+    """
+
+    blocks: int
+    stderr: Optional[float]
+    prompts: int
+    timesteps: list[float]
+    by_timestep: list[float]
+
+
+class _OfAPrompt(TypedDict, total=False):
+    id: str
+    tag: str
+    include: list[Clause]
+    exclude: list[Clause]
+
+
+class _Prompt(TypedDict):
+    kind: str
+    prompt: str
+
+
+class PromptRecord(_Prompt, _OfAPrompt, total=False):
+    """A prompt.
+
+    Attributes:
+        prompt: the text.
+        id: its name.
+        tag: its task, as in GenEval's metadata; with `include` and `exclude` what the image must show.
+    """
+
+
+class _Image(TypedDict):
+    kind: str
+    path: str
+    prompt: str
+
+
+class ImageRecord(_Image, _OfAPrompt, total=False):
+    """An image.
+
+    Attributes:
+        path: the file.
+        prompt: the text that it was drawn for. All other fields of its prompt's record are here, too.
+        prompt_id: the prompt's `id`.
+        index, samples: number of the image, from 0; how many its prompt has.
+        seed: the image's own, below 2^53.
+        checkpoint, digest: what drew it.
+        steps, guidance_scale, height, width: settings; sizes in pixels.
+        judge: name of the judge. `verdict` is "yes" or "no", `yes_logprob` and `no_logprob` the natural logarithms of
+            both answers' probabilities, `judge_score` the probability of the verdict, negative for a no, and `rank` the
+            place within the prompt, 0 the best.
+        correct: whether GenEval's rules hold; `reason` has a line for each fault, `detector` found the `detections`.
+    """
+
+    prompt_id: str
+    index: int
+    samples: int
+    seed: int
+    checkpoint: str
+    digest: str
+    steps: int
+    guidance_scale: float
+    height: int
+    width: int
+    negative_prompt: str
+    complex_human_instruction: bool
+    instruction: str
+    judge: str
+    verdict: str
+    yes_logprob: float
+    no_logprob: float
+    judge_score: float
+    rank: int
+    correct: bool
+    reason: str
+    detector: str
+    detections: list[Detection]
+
+
+class TaskScore(TypedDict, total=False):
+    """A part of a score: its value, 95 % interval (None below five prompts) and number of images."""
+
+    value: float
+    ci: Optional[list[float]]
+    images: int
+
+
+class Curve(TypedDict, total=False):
+    """A point of a curve: where on the axis, the value there, its 95 % interval."""
+
+    at: float
+    value: float
+    ci: Optional[list[float]]
+
+
+class _Score(TypedDict):
+    kind: str
+    metric: str
+
+
+class ScoreRecord(_Score, total=False):
+    """A score, of whatever metric.
+
+    Attributes:
+        metric: its name.
+        value, unit: the score and its unit.
+        ci: 95 % interval, [low, high]; None where fewer than five prompts were measured.
+        tasks: parts of the score, by name.
+        axis, curves: scores along an axis, by the curve's name.
+        protocol: the rules; scores of different protocols do not compare.
+        detector, detector_digest, model, model_digest: what measured, with version and weights.
+        images, prompts: how many were measured.
+        checkpoint, digest: what drew the images.
+        judge, selection: who picked the images, and from how many.
+        step, loss, lr, grad_norm, images_per_second: of a step of training.
+    """
+
+    value: Optional[float]
+    unit: str
+    ci: Optional[list[float]]
+    tasks: dict[str, TaskScore]
+    axis: str
+    curves: dict[str, list[Curve]]
+    protocol: str
+    detector: str
+    detector_digest: str
+    model: str
+    model_digest: str
+    images: int
+    prompts: int
+    checkpoint: str
+    digest: str
+    judge: str
+    selection: str
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    images_per_second: float

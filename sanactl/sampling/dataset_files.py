@@ -1,0 +1,82 @@
+"""What makes a folder of samples a dataset of images with captions: `datasets.load_dataset("base-samples")`.
+
+GenEval's metadata.jsonl in each prompt's folder has no `file_name`, and its clauses differ from prompt to prompt. So the
+`imagefolder` builder alone cannot read them. A README.md at the top says which files the dataset consists of.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sanactl.files.atomic import atomic_path
+from sanactl.records.records import Record, write_records
+
+__all__ = ["LISTING", "list_images", "remove_dataset_files"]
+
+LISTING = "images.jsonl"
+
+_FILES = ("metadata.csv", "README.md")
+_COLUMNS = ("prompt_id", "index", "seed")
+_HEAD = ("file_name", "text", *_COLUMNS)
+_README = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path:
+    - metadata.csv
+    - "*/samples/*.png"
+---
+
+Images that `sanactl sample` drew. Each folder is one prompt, in GenEval's layout; `images.jsonl` has the image records.
+As a dataset: `datasets.load_dataset("THIS FOLDER")`.
+"""
+
+
+def list_images(folder: Path, records: Sequence[Record]) -> Path:
+    """Writes what a folder says of all its images, when they are there: `LISTING`, and the files of a dataset.
+
+    Args:
+        folder: of the samples.
+        records: their image records, with paths below the folder.
+
+    Returns:
+        the file of records.
+    """
+    listing = folder / LISTING
+    write_records(records, listing, force=True)
+    _write_dataset_files(folder, records)
+    return listing
+
+
+def _write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
+    """Writes metadata.csv (file_name, text, prompt_id, index, seed; a row for each image) and README.md."""
+    table, readme = (folder / name for name in _FILES)
+    if not table.exists() or _is_ours(table):
+        with atomic_path(table, force=True) as place, place.open("w", encoding="utf-8", newline="") as stream:
+            rows = csv.writer(stream)
+            rows.writerow(_HEAD)
+            for record in records:
+                name = Path(record["path"]).relative_to(folder).as_posix()
+                rows.writerow([name, record["prompt"], *(record[column] for column in _COLUMNS)])
+    if not readme.exists():
+        with atomic_path(readme) as place:
+            place.write_text(_README, encoding="utf-8")
+
+
+def remove_dataset_files(folder: Path) -> None:
+    """Removes what `list_images` wrote for `datasets`; files of others stay."""
+    for name in _FILES:
+        if _is_ours(folder / name):
+            (folder / name).unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    begin = _README if path.suffix == ".md" else ",".join(_HEAD)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return path.is_file() and stream.read(len(begin)) == begin
+    except (OSError, ValueError):
+        return False
