@@ -101,7 +101,9 @@ def defined(dotted: str) -> bool:
     elif path.is_dir():
         path = path / "__init__.py"
     names: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    # What the package and its optimizers offer lazily stands under `if TYPE_CHECKING`.
+    for node in [*body, *(inner for n in body if isinstance(n, ast.If) for inner in n.body)]:
         targets = getattr(node, "targets", [getattr(node, "target", None)])
         names |= {t.id for t in targets if isinstance(t, ast.Name)}
         names |= {getattr(node, "name", "")}
@@ -190,10 +192,11 @@ def test_marked_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.chdir(folder)
             if blocks and "init shapes" not in blocks[0].text:
                 shutil.copyfile(asset("base.st"), "base.st")
+            names = {"__name__": "docs"}  # a page's Python blocks are one program
             for block in blocks:
                 ran += 1
                 if block.lang == "python":
-                    exec(compile(block.text, f"{page.name}, a python block", "exec"), {"__name__": "docs"})
+                    exec(compile(block.text, f"{page.name}, a python block", "exec"), names)
                     continue
                 for stages in pipes(block.text):
                     run_pipe(
