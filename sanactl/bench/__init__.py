@@ -1,1 +1,1 @@
-"""What a machine makes of sanactl, measured part by part: kernels, optimizers, sampling, training."""
+"""Measurements of speed and memory: kernels, optimizers, sampling, training, surgery."""

@@ -1,7 +1,7 @@
-"""Everything that only a GPU can tell, in one run of a few minutes: `python -m sanactl.bench.gpu_check`.
+"""All measurements that need a GPU, in one run of a few minutes: `python -m sanactl.bench.gpu_check`.
 
-The cheapest and most valuable part comes first. It may be cut anywhere: rows are on the disk as soon as they are known.
-Needed are torch, triton, transformers, safetensors, numpy and diffusers; pytest for the part `tests`.
+The cheapest and most useful parts come first. The run can be stopped at any time, because each row is on the disk as soon
+as it is known. It needs torch, triton, transformers, safetensors, numpy and diffusers, and pytest for the part `tests`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sanactl.bench.runner import Part, Results, run_parts
 
 __all__ = ["PARTS", "main"]
 
-# Seconds at most, and what is found. `sanactl.bench.parts` does them, each in a process of its own.
+# The most seconds of each part, and its contents. `sanactl.bench.parts` runs each part in a process of its own.
 PARTS: dict[str, tuple[float, str]] = {
     "machine": (40, "versions, memory, copy bandwidth, matrix products"),
-    "kernels": (60, "Triton kernels against their torch twin, on matrices of SANA 1.6B"),
+    "kernels": (60, "Triton kernels compared with torch, on matrices of SANA 1.6B"),
     "optim-1.6b": (60, "a step of each optimizer on all blocks of the 1.6B, bf16"),
     "sample-1.6b": (75, "images a second of the 1.6B, beside SanaPipeline"),
     "train-1.6b": (75, "a training step of the 1.6B with each optimizer"),
@@ -38,7 +38,7 @@ SMALL = (("CUDA_VISIBLE_DEVICES", ""), ("TRITON_INTERPRET", "1"), ("SANACTL_TEST
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts; 0 if every one was done, 1 if not, 2 for a name that is no part."""
+    """Run the parts. Returns 0 if every part was done, 1 if not, 2 for an unknown part."""
     options = _parser().parse_args(arguments)
     if options.table:
         print(tables(read_rows(options.table)), end="")
@@ -46,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.only.split(",") if options.only else list(PARTS)
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
-        print(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}", file=sys.stderr)
+        print(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}", file=sys.stderr)
         return 2
     if not options.small and not _has_cuda():
         print("no CUDA device; --small tries the script on the CPU", file=sys.stderr)
         return 1
-    # A run that is told to end takes the part under way along.
+    # If the run is stopped, the running part is stopped, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(options.out)
     parts = [_part(name, results.rows, small=options.small) for name in chosen]

@@ -1,4 +1,4 @@
-"""The Triton kernels of CAME against their torch twin: how far apart, how fast, what share of the copy bandwidth."""
+"""Comparing the Triton kernels of CAME with torch: difference, time, and share of the copy bandwidth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK = 2048
 
 
 class _Inputs(NamedTuple):
-    """Of one matrix: parameter, gradient, moment, and the factors of rows and columns."""
+    """The inputs for one matrix: parameter, gradient, moment, and the factors of rows and columns."""
 
     p: Tensor
     g: Tensor
@@ -36,7 +36,7 @@ class _Inputs(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """One kernel: its name, what it does with some inputs, the bytes that it has to move at least."""
+    """One kernel: its name, its call on some inputs, and the least number of bytes that it must move."""
 
     name: str
     run: Callable[[ModuleType, _Inputs], tuple[Tensor, ...]]
@@ -46,9 +46,9 @@ class _Case(NamedTuple):
 def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) -> None:
     """Adds a row for each kernel, matrix and quantization scheme to the table "kernels beside their torch twin".
 
-    `difference` is the root mean square of the difference over that of the twin's result, the larger of all results.
-    The codes of 8-bit moments count as numbers: one level off in a hundred is 1e-4 or so. On a CPU the kernels run in
-    Triton's interpreter, and their times mean nothing.
+    `difference` is the root mean square of the difference, divided by that of torch's result; the largest of all results
+    counts. Codes of 8-bit moments count as numbers: one code of a hundred that is off by one level gives about 1e-4. On a
+    CPU the kernels run in Triton's interpreter, and their times have no meaning.
     """
     bandwidth = copy_bandwidth(device, 1 << 24 if small else 1 << 30)
     for shape in SMALL_SHAPES if small else SHAPES:

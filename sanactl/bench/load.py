@@ -1,6 +1,6 @@
-"""How fast the program is on a CPU while other work keeps every core busy, beside how fast it is alone.
+"""Measuring sanactl's speed on a CPU whose cores are busy with other work, compared with an idle CPU.
 
-Idle and busy phases take turns while one command goes on, so that both meet the same machine.
+Idle and busy phases take turns during one command, so that both are measured under the same conditions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sanactl.errors import UsageError
 
 __all__ = ["TASKS", "Phases", "measure_load"]
 
-# Seconds: a busy process ends by itself after so many, whatever becomes of its parent; and a phase ends after so many.
+# Seconds: a busy process ends by itself after this time, even without its parent; a phase ends after this time.
 _LONGEST = 120.0
 _BUSY = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass\n"
-# Units of work that a phase has at least: the first began in the phase before, and is not counted.
+# The least units of work of a phase. The first one began in the phase before, and is not counted.
 _UNITS = 3
 
 
@@ -33,12 +33,12 @@ class _Done(Exception):
 
 
 class Phases:
-    """Told of each unit of work when it is done, starts and stops the busy processes, and raises when all is measured.
+    """Counts finished units of work, starts and stops the busy processes, and raises `_Done` when all is measured.
 
     Args:
-        busy: processes that compute without end in every second phase.
-        seconds: of a phase, at least.
-        rounds: idle and busy phases, each so many.
+        busy: number of busy processes in every second phase.
+        seconds: the least length of a phase.
+        rounds: number of idle phases, and of busy phases.
 
     Attributes:
         speeds: images a second in the idle phases, and in the busy ones.
@@ -58,7 +58,7 @@ class Phases:
         self._stop()
 
     def done(self, images: int) -> None:
-        """A unit of work of so many images is done."""
+        """A unit of work with this number of images is done."""
         self._times.append(time.monotonic())
         self._images.append(images)
         gone = self._times[-1] - self._times[0]
@@ -86,17 +86,17 @@ class Phases:
 def measure_load(
     tasks: list[str] | None = None, *, busy: int | None = None, seconds: float = 10.0, rounds: int = 3
 ) -> Iterator[dict[str, Any]]:
-    """Measures commands on the built-in world with its base, alone and beside busy processes.
+    """Measure commands on the built-in world's base, alone and beside busy processes.
 
     Args:
         tasks: some of `TASKS`; all by default.
-        busy: busy processes; by default one a core.
-        seconds: of each phase, at least.
-        rounds: idle and busy phases of each task.
+        busy: number of busy processes; by default one for each core.
+        seconds: the least length of each phase.
+        rounds: number of idle phases, and of busy phases, of each task.
 
     Yields:
         for each task a row: `task`, `cores`, `threads`, `busy`, `load_before` (the system's load average over the last
-        minute), `idle` and `loaded` (images a second, the median of the phases) and `ratio`, of the one to the other.
+        minute), `idle` and `loaded` (images a second, the median of the phases) and `ratio` (idle divided by loaded).
 
     Raises:
         UsageError: no such task.
@@ -188,7 +188,7 @@ def _importance(phases: Phases) -> None:
         phases.done(len(prompts))
 
 
-# Each does its work over and over, and tells the phases of it.
+# Each repeats its work and reports it to the phases.
 TASKS: Mapping[str, Callable[[Phases], None]] = {
     "finetune": _finetune,
     "sample": _sample,

@@ -1,4 +1,4 @@
-"""What a machine is and gives: versions, memory, copy bandwidth, matrix products, the cost of a kernel launch."""
+"""Describing and measuring the machine: versions, memory, copy bandwidth, matrix products, cost of a kernel launch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measure_machine(rows: Rows, device: torch.device, *, small: bool = False) ->
 
 
 def time_calls(call: Any, device: torch.device, *, count: int, warm: int = 1) -> float:
-    """Milliseconds of a call, the median of `count` after `warm` that are not timed."""
+    """Milliseconds of a call: the median of `count` calls, after `warm` calls that are not timed."""
     for _ in range(warm):
         call()
     times = []

@@ -1,4 +1,4 @@
-"""The repository's tests of one mark, a row each as they end."""
+"""Running the repository's tests with one mark; each test gives a row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["run_marked_tests"]
 
 
 class _Recorder:
-    """A pytest plugin: a row for each test that failed or took part, and the first line of what was wrong."""
+    """A pytest plugin that adds a row for each test that ran or failed, with the first line of its error."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -35,9 +35,9 @@ class _Recorder:
 
 
 def run_marked_tests(rows: Rows, mark: str) -> int:
-    """Runs `pytest -m MARK` in this process, on the files that name the mark; pytest's exit code.
+    """Run `pytest -m MARK` in this process, on the files that name the mark; returns pytest's exit code.
 
-    Other files may need packages that are not there. The options of pyproject.toml are left aside for the same reason.
+    Other files may need packages that are not installed. For the same reason, pyproject.toml's options are ignored.
     """
     try:
         import pytest

@@ -1,7 +1,7 @@
-"""Optimizers side by side, in one run, on parameters shaped like SANA's blocks: time, state, peak memory.
+"""Comparing optimizers in one run, on parameters with the shapes of SANA's blocks: time, state, peak memory.
 
-In rounds: each optimizer in turn makes its state anew and takes its steps, so that what disturbs the machine for a
-while disturbs all, ratios are between neighbours in time, and only one state is in memory.
+In each round, each optimizer in turn makes a new state and takes its steps. So a disturbance of the machine affects all
+optimizers, ratios compare measurements close in time, and only one state is in memory.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def _imported(module: str, name: str, **options: Any) -> Make:
 
 
 def _named(name: str, **options: Any) -> Make:
-    """One of our table of optimizers."""
+    """An optimizer of sanactl's table."""
     return lambda params: build_optimizer(name, params, LR, **options)
 
 
-# Name: the algorithm, for the bytes that it must move, and who makes it.
+# Name to the algorithm (for the bytes that it must move) and the function that makes it.
 CONTENDERS: dict[str, tuple[str, Make]] = {
     "adamw": ("adam", _named("adamw", fused=False)),
     "adamw-fused": ("adam", _named("adamw", fused=True)),
@@ -75,13 +75,13 @@ CONTENDERS: dict[str, tuple[str, Make]] = {
     "came8bit": ("came8bit", _named("came8bit")),
 }
 
-# What the hungriest contender was seen to need over parameters and gradients, in bytes a parameter (came-pytorch).
+# The most memory of any optimizer besides parameters and gradients, in bytes a parameter (came-pytorch).
 HUNGRIEST = 16
 
 
 @dataclass
 class _Found:
-    """What the rounds so far found of one optimizer: a list of steps for each round."""
+    """The results of one optimizer so far: a list of steps for each round."""
 
     wall: list[list[float]] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -105,31 +105,31 @@ def run(
     """Measure optimizers in turn, round by round, on the same parameters and gradients.
 
     Args:
-        model: one of `MODELS`; which blocks to take the shapes from.
-        blocks: how many; by default `fitting_blocks`. Two of SANA 1.6B are 156 million parameters.
-        rounds: how often each optimizer has its turn.
-        steps: timed steps in a turn, after one that sets up the state; by default 1 on a CPU and 10 elsewhere.
+        model: one of `MODELS`; its blocks give the shapes.
+        blocks: number of blocks; by default `fitting_blocks`. Two blocks of SANA 1.6B are 156 million parameters.
+        rounds: number of turns of each optimizer.
+        steps: timed steps in a turn, after one that makes the state; by default 1 on a CPU and 10 elsewhere.
         optimizers: names from `CONTENDERS`; all of them by default.
         dtype: of parameters and gradients.
-        device: where they are.
+        device: of parameters and gradients.
 
     Yields:
-        The whole table after every turn, a row for each optimizer that had one; the last table is the result. A row:
+        The whole table after every turn, with a row for each measured optimizer; the last table is the result. A row:
         `optimizer`, `model`, `blocks`, `parameters`, `dtype`, `device`, `threads`, `rounds` and
 
-        - `step_ms`, `step_ms_min`: median and least over all timed steps;
-        - `step_cpu_ms_min`: processor time over all threads, what other work on the machine disturbs least (CPU only);
+        - `step_ms`, `step_ms_min`: median and minimum of all timed steps;
+        - `step_cpu_ms_min`: processor time of all threads, which other work on the machine affects least (CPU only);
         - `ratio`: to `BASELINE`, the median over rounds of the ratio of the two medians of that round;
-        - `moved_bytes_per_parameter`: what the step has to move at least (`bench_cost.moved_bytes`);
-        - `copy_share`: that, a second, as a share of the copy bandwidth that was measured beside it;
-        - `copy_gb_s`: this bandwidth, read and written bytes, best of all rounds;
+        - `moved_bytes_per_parameter`: the least number of bytes that a step must move (`optim_cost.moved_bytes`);
+        - `copy_share`: these bytes per second, divided by the copy bandwidth measured in the same round;
+        - `copy_gb_s`: the copy bandwidth (bytes read and written), best of all rounds;
         - `state_bytes_per_parameter`; `peak_bytes_per_parameter`, the most memory over what parameters and
           gradients take: state and temporaries.
 
-        What is not known is None. An optimizer that does not run here has an `error` in place of the numbers.
+        Unknown values are None. An optimizer that does not run here has an `error` instead of numbers.
 
     Raises:
-        UsageError: no such model or optimizer; blocks, rounds or steps below 1; not one block fits.
+        UsageError: the model or an optimizer is unknown; blocks, rounds or steps are below 1; or not one block fits.
     """
     names = list(CONTENDERS) if optimizers is None else list(dict.fromkeys(optimizers))
     unknown = [name for name in names if name not in CONTENDERS]
@@ -188,7 +188,7 @@ def block_shapes(model: str) -> list[tuple[int, ...]]:
 
 
 def fitting_blocks(model: str, dtype: torch.dtype, device: torch.device) -> int:
-    """How many of the model's blocks fit into 80 % of the free memory with the hungriest optimizer; all at most.
+    """The number of the model's blocks that fit into 80 % of the free memory with the optimizer that needs the most.
 
     Raises:
         UsageError: not one fits.
@@ -208,12 +208,12 @@ def fitting_blocks(model: str, dtype: torch.dtype, device: torch.device) -> int:
 
 
 def _fault(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why an optimizer does not run here; None where it does. What it imports at its first step is then imported."""
+    """Why an optimizer does not run here, or None. It takes one step, so that its imports are done."""
     p = nn.Parameter(torch.ones(2, 2, device=device, dtype=dtype))
     p.grad = torch.ones_like(p)
     try:
         CONTENDERS[name][1]([p]).step()
-    except Exception as e:  # another package's fault is a row of the table, whatever it is
+    except Exception as e:  # any error of another package becomes a row of the table
         return _line(e)
     return None
 

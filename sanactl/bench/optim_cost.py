@@ -1,4 +1,4 @@
-"""What an optimizer's step costs: time, memory, and the bytes that it cannot do without."""
+"""Measuring the cost of an optimizer's step: time, memory, and the least number of bytes that it must move."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def moved_bytes(kind: str, params: Iterable[Tensor], state: int, min_8bit_size: int = 16384) -> int:
-    """The least that one step has to read and write in memory, in bytes, where nothing stays in a cache.
+    """The least number of bytes that a step must read and write in memory, if nothing stays in a cache.
 
     - `adam`: the gradient once; the parameter and all state, once each way.
     - `came`, `came8bit`: of a matrix the gradient 3 times (its row and column sums come first; with them the clipped
@@ -36,10 +36,10 @@ def moved_bytes(kind: str, params: Iterable[Tensor], state: int, min_8bit_size: 
       twice and written once, moment and parameter once each way. Row and column factors are left out.
 
     Args:
-        kind: `adam`, `came` or `came8bit`: the algorithm, whoever wrote it.
-        params: the parameters; gradients are of their dtype.
-        state: bytes of state in all, which only `adam` depends on.
-        min_8bit_size: as of `CAME8bit`.
+        kind: the algorithm: `adam`, `came` or `came8bit`.
+        params: the parameters; gradients have the same dtype.
+        state: total bytes of the state; used for `adam` only.
+        min_8bit_size: as in `CAME8bit`.
     """
     total = 2 * state if kind == "adam" else 0
     for p in params:
@@ -55,7 +55,7 @@ def moved_bytes(kind: str, params: Iterable[Tensor], state: int, min_8bit_size: 
 
 
 def copy_bandwidth(device: torch.device, size: int) -> float:
-    """Bytes that this device reads and writes a second while it copies `size` bytes, the best of three."""
+    """Bytes read and written per second by a copy of `size` bytes on this device, the best of three."""
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     target.copy_(source)
@@ -68,7 +68,7 @@ def copy_bandwidth(device: torch.device, size: int) -> float:
 
 
 class Timer:
-    """Starts when it is made: milliseconds of wall time (on CUDA by events) and of processor time (all threads)."""
+    """Measures wall time (on CUDA by events) and processor time (all threads), from its creation."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -79,7 +79,7 @@ class Timer:
         self._start, self._cpu = time.perf_counter(), time.process_time()
 
     def stop(self) -> tuple[float, float | None]:
-        """Wall and processor time in ms; the latter None where the work is not the CPU's."""
+        """Wall time and processor time in ms; the latter is None if the device is not the CPU."""
         if self._device.type == "cuda":
             self._events[1].record(torch.cuda.current_stream(self._device))
             torch.cuda.synchronize(self._device)
@@ -91,7 +91,7 @@ class Timer:
 
 
 def state_bytes(value: Any) -> int:
-    """Bytes of all tensors in nested lists, tuples and dictionaries; quantised subclasses count what is in them."""
+    """Bytes of all tensors in nested lists, tuples and dictionaries; for quantised subclasses, of their inner tensors."""
     if isinstance(value, Tensor):
         if hasattr(value, "__tensor_flatten__"):
             return sum(state_bytes(getattr(value, name)) for name in value.__tensor_flatten__()[0])
@@ -102,14 +102,14 @@ def state_bytes(value: Any) -> int:
 
 
 def reset_peak(device: torch.device) -> int | None:
-    """Forget the peak of memory use; the bytes in use now, None where the system does not tell."""
+    """Reset the peak of memory use; returns the bytes in use now, or None if unknown."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what glibc keeps of freed memory would count as in use
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that glibc keeps would count as in use
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -125,11 +125,11 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None where the system does not tell."""
+    """Free memory of a device in bytes, or None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = _proc_bytes("/proc/meminfo", "MemAvailable")
-    try:  # a container may be given less than the machine has
+    try:  # a container may have less memory than the machine
         limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current"))
         left = int(limit) - int(used)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Optimizers on the parameters of whole models: `sanactl.bench.optim` with its rows on the disk as they come."""
+"""Comparing optimizers on the parameters of whole models: `sanactl.bench.optim`, with each row written at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sanactl.bench.rows import Rows
 
 __all__ = ["measure_optimizers"]
 
-# Cheapest first; `adamw`, `came8bit-linear` and `-dynamic` tell nothing that these do not.
+# Cheapest first; `adamw`, `came8bit-linear` and `-dynamic` would add no information.
 OPTIMIZERS = (
     "adamw-fused", "came8bit", "came", "adamw8bit-bitsandbytes", "adamw8bit-torchao", "came8bit-public", "came-pytorch",
 )  # fmt: skip
@@ -24,7 +24,7 @@ def measure_optimizers(
     blocks: int | None = None,
     steps: int = 5,
 ) -> None:
-    """Adds a row for each optimizer to the table "a step of an optimizer", for all of a model's blocks.
+    """Add a row for each optimizer to the table "a step of an optimizer", for all of a model's blocks.
 
     Args:
         model: one of `sanactl.bench.optim.MODELS`.

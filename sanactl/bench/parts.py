@@ -1,4 +1,4 @@
-"""One part of `gpu_check` in this process: `python -m sanactl.bench.parts NAME ROWS [--small]`."""
+"""Running one part of `gpu_check` in this process: `python -m sanactl.bench.parts NAME ROWS [--small]`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TINY = {"1.6b": "tiny", "4.8b": "tiny-deep", "0.6b": "tiny"}
 
 
 def do_part(name: str, rows: Rows, *, small: bool) -> int:
-    """Does the part and adds its rows; the exit code.
+    """Run the part and add its rows; returns the exit code.
 
     Args:
-        name: of `gpu_check.PARTS`: what is measured, a model and a dtype, joined by "-".
+        name: one of `gpu_check.PARTS`: the measurement, a model and a dtype, joined by "-".
         small: tiny models on the CPU.
     """
     device = torch.device("cpu" if small else "cuda")
@@ -67,7 +67,7 @@ def _sample(rows: Rows, device: torch.device, model: str, small: bool) -> None:
 def _train(rows: Rows, device: torch.device, model: str, small: bool) -> None:
     from sanactl.bench.training import OPTIMIZERS, measure_training
 
-    # AdamW's fp32 state alone is 38 GB of the 4.8B, beside as much for weights and gradients.
+    # For the 4.8B, AdamW's fp32 state takes 38 GB, and weights and gradients take as much.
     optimizers = ("came8bit",) if model == "4.8b" else OPTIMIZERS
     if small:
         measure_training(rows, device, TINY[model], optimizers=optimizers, batch=2, pixels=128, steps=1)

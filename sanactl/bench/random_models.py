@@ -1,4 +1,4 @@
-"""SANA models with random weights, made on the device where they run: published shapes with no download and no file."""
+"""SANA models with random weights in the published shapes, made directly on the device, without downloads or files."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def make_transformer(size: str, device: torch.device, dtype: torch.dtype, seed: 
 
 
 class Models:
-    """Everything that a pipeline needs around a transformer.
+    """The components of a pipeline other than the transformer, with random weights.
 
     Attributes:
-        tokenizer: words of a made-up vocabulary. Prompts are padded to 300 tokens, so what it does costs nothing.
+        tokenizer: a tokenizer with an invented vocabulary. Prompts are padded to 300 tokens, so it does not affect times.
         text_encoder: a Gemma 2 in the published shape.
         vae: an `AutoencoderDC` in the published shape.
         scheduler: SANA's.
@@ -106,7 +106,7 @@ class Models:
 
 @contextlib.contextmanager
 def _made_there(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator[None]:
-    """Modules that are built inside have their weights on the device and in the dtype from the start."""
+    """Build modules in the body directly on the device and in the dtype."""
     torch.manual_seed(seed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -118,7 +118,7 @@ def _made_there(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator
 
 
 def _tokenizer() -> Any:
-    """Splits at white space and punctuation; every word is unknown, as good as any other for a measurement."""
+    """A tokenizer that splits at white space and punctuation; all words are unknown, which does not affect times."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Results of a measurement that may be cut anywhere: a line of JSON each, on the disk when it is known; and as tables."""
+"""Writing results of a measurement as JSON lines, each flushed at once, and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Rows", "read_rows", "tables"]
 
 Row = dict[str, Any]
 
-# Not columns of a table: they are in its heading, or the same in all its rows.
+# Fields that are not columns of a table, because they are in its heading or are the same in all rows.
 _HEADING = ("part", "table")
 
 
@@ -30,7 +30,7 @@ class Rows:
         self.file, self.part = file, part
 
     def add(self, table: str, **fields: Any) -> None:
-        """Appends one row and flushes it to the disk. Numbers that are not finite become null."""
+        """Append one row and flush it to the disk. Numbers that are not finite become null."""
         row = {"part": self.part, "table": table, **{k: _plain(v) for k, v in fields.items()}}
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
         with self.file.open("ab") as file:
@@ -40,7 +40,7 @@ class Rows:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows that are whole; a last line that a kill cut short is left out."""
+    """The complete rows; a last line that a kill cut short is left out."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in file.read_bytes().splitlines():
@@ -52,7 +52,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def tables(rows: Iterable[Row]) -> str:
-    """Markdown: a table for each name of a table, in the order in which they began, with the columns that rows have."""
+    """The rows as Markdown tables, in the order of their first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row.get("table", "")), []).append(row)

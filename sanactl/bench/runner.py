@@ -1,6 +1,6 @@
-"""Runs the parts of a measurement one after the other, each in a process of its own and within its time.
+"""Running the parts of a measurement one after the other, each in a process of its own with a time limit.
 
-A crash, a lack of memory or a hang costs its own part; what a part found before is on the disk already.
+A crash, a lack of memory or a hang ends only its own part, and the part's earlier rows are on the disk already.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sanactl.bench.rows import Rows, read_rows, tables
 
 __all__ = ["Part", "Results", "heed_alarm", "run_parts"]
 
-# Seconds: what is left of the whole time for a last table; and the least that a part is worth starting with.
+# Seconds: reserved at the end for the last table; and the least time for starting a part.
 _RESERVE, _LEAST = 3.0, 5.0
 _ALARM = "SANACTL_BENCH_ALARM"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A name, the most seconds it may take, and the arguments of the Python that does it."""
+    """A part of a measurement: its name, its time limit in seconds, and the arguments of its Python process."""
 
     name: str
     seconds: float
@@ -35,7 +35,7 @@ class Part:
 
 
 class Results:
-    """A folder with `results.jsonl`, the same rows as `table.md`, and `log.txt`, what the parts said."""
+    """The folder of results: `results.jsonl`, the same rows as `table.md`, and the parts' output in `log.txt`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class Results:
         self._shown = len(read_rows(self.rows))
 
     def refresh(self, say: Callable[[str], None]) -> None:
-        """Writes the table anew where there are new rows, and says them."""
+        """Write the table again if there are new rows, and print these rows."""
         rows = read_rows(self.rows)
         if len(rows) == self._shown:
             return
@@ -62,9 +62,9 @@ def run_parts(
     seconds: float,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> bool:
-    """Runs the parts in order until all are done or the time is up.
+    """Run the parts in order until all are done or the time is over.
 
-    A part that fails or does not end in time, or for which no time is left, has a row that says so.
+    A part that fails, does not end in time, or cannot start in time gets a row that says so.
 
     Returns:
         whether every part was done.
@@ -90,17 +90,17 @@ def run_parts(
 
 
 def heed_alarm() -> None:
-    """Called by a part: ends it in time even where the process that started it is gone."""
+    """Called by a part; it ends the part in time even if the process that started it has ended."""
     seconds = int(os.environ.get(_ALARM, "0"))
     if seconds and hasattr(signal, "alarm"):
         signal.alarm(seconds)
 
 
 def _run(part: Part, results: Results, seconds: float, say: Callable[[str], None]) -> str | None:
-    """One part; what went wrong, or None."""
+    """Run one part; returns its fault, or None."""
     end = time.monotonic() + seconds
     environment = {**os.environ, **dict(part.environment), "PYTHONUNBUFFERED": "1"}
-    # The alarm ends a part whose parent was killed; a second after the parent would have done it.
+    # The alarm ends a part whose parent was killed, one second after the parent's own limit.
     environment[_ALARM] = str(int(seconds) + 1)
     with results.log.open("ab") as log:
         log.write(f"\n--- {part.name}\n".encode())

@@ -1,4 +1,4 @@
-"""Images a second from random weights in published shapes, ours beside diffusers' `SanaPipeline` (the paper's table 1)."""
+"""Measuring images a second with random weights, for sanactl and for diffusers' `SanaPipeline` (the paper's table 1)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def measure_sampling(
     steps: int = 20,
     tiny: bool = False,
 ) -> None:
-    """Adds rows to the table "sampling": a way, a model, a resolution and a batch each.
+    """Add rows to the table "sampling", one for each program, model, resolution and batch size.
 
-    Both ways take a prompt and end with uint8 images on the CPU: the text encoder (Gemma 2 2B in its published shape)
+    Both programs go from a prompt to uint8 images on the CPU: the text encoder (Gemma 2 2B in its published shape)
     runs once for the prompt and once for the empty one, the transformer `steps` times with guidance, the autoencoder
     once. Everything is bf16 (fp32 on a CPU). The first call of each kind, with two steps, is not timed. One image is drawn three times
-    and a batch once; the least time counts. `share_of_theirs` is our time over `SanaPipeline`'s.
+    and a batch once; the shortest time counts. `share_of_theirs` is sanactl's time divided by `SanaPipeline`'s.
 
     Args:
         sizes: transformers of `random_models.CONFIGS`.
         pixels: sides of the square images.
-        batches: images of one prompt that are drawn at once.
-        tiny: with a tiny text encoder and autoencoder, for a trial.
+        batches: numbers of images of one prompt that are drawn at once.
+        tiny: use a tiny text encoder and autoencoder, for a trial.
     """
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     around = Models(device, dtype, tiny=tiny)
@@ -115,7 +115,7 @@ def _theirs(around: Models, transformer: Any) -> Draw:
 
 
 def _ours(around: Models, transformer: Any, device: torch.device) -> Draw:
-    """What `sanactl sample` does with a fixed batch."""
+    """Draw a fixed batch as `sanactl sample` does."""
     instruction = human_instruction()
 
     def draw(side: int, batch: int, steps: int) -> Any:

@@ -1,8 +1,8 @@
-"""What surgery costs: `grow` and `prune` of the published shapes against `cp` and the usual scripts, and the start-up.
+"""Measuring `grow` and `prune` on the published shapes, compared with `cp` and the usual scripts; and the start-up.
 
-All contenders of a task write one output of the same size in turn. "Flushed" is one rule for all: the time ends when
-the output's bytes are on the disk (`fsync`), as sanactl promises; the two rows "not flushed" are `cp` as it stands and
-sanactl with its flush, and with it the writing past the page cache, switched off.
+All contenders of a task in turn write one output of the same size. The time ends when the output's bytes are on the disk
+(`fsync`), as sanactl guarantees. Two rows are "not flushed": plain `cp`, and sanactl without its flush and without direct
+writes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Shape:
     """Blocks of each checkpoint; at scale 1 those of SANA 1.6B (20) and SANA-1.5 4.8B (60), pruned to 30.
 
     Attributes:
-        base: grown, after its last `dropped` blocks were left out.
-        dropped: a tenth, as in the paper.
-        deep: what comes of it, and what is pruned.
-        pruned: what is left of it.
+        base: number of blocks of the checkpoint that is grown.
+        dropped: number of its last blocks that are removed first: a tenth, as in the paper.
+        deep: number of blocks after growing, and before pruning.
+        pruned: number of blocks after pruning.
     """
 
     base: int
@@ -58,26 +58,26 @@ def bench_surgery(
     config: Mapping[str, Any] = SANA_1_6B,
     progress: Progress = SILENT,
 ) -> Iterator[dict[str, Any]]:
-    """Measure the start-up, then `grow` and `prune` at half of `scale` and at `scale`, bf16.
+    """Measure the start-up, then `grow` and `prune` at half of `scale` and at `scale`, in bf16.
 
-    The files, up to about four times the grown checkpoint's 9.4 GB x `scale`, lie in a folder of their own within
-    `folder`, which goes in the end, whatever ends it.
+    The files take up to about four times the grown checkpoint's 9.4 GB x `scale`. They are in a new folder inside
+    `folder`, which is always removed at the end.
 
     Args:
-        folder: on the disk to be measured.
-        scale: of the numbers of blocks.
-        rounds: times each contender runs; start-up, which is quick, five times as often.
-        diffusers: measure the diffusers script as well, which holds the whole model.
-        config: of the transformer; its number of blocks is not looked at.
-        progress: told each run.
+        folder: a folder on the disk to be measured.
+        scale: a factor for the numbers of blocks.
+        rounds: number of runs of each contender; start-up has five times as many.
+        diffusers: also measure the diffusers script, which loads the whole model.
+        config: of the transformer; its number of blocks is ignored.
+        progress: gets each run.
 
     Yields:
-        a score record a contender: metric "bench_surgery", task, contender, blocks [before, after], output_bytes,
-        seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and value, the median over the rounds of its
-        time over that of the task's first contender.
+        a score record for each contender: metric "bench_surgery", task, contender, blocks [before, after], output_bytes,
+        seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and value: the median over the rounds of its time
+        divided by the time of the task's first contender.
 
     Raises:
-        SanactlError: not enough space, or a contender failed.
+        SanactlError: there is not enough space, or a contender failed.
     """
     shapes = [Shape.at(scale / 2), Shape.at(scale)]
     if shapes[0] == shapes[1]:

@@ -1,4 +1,4 @@
-"""The programs that `bench_surgery` measures beside `cp` and the command line, as text for `python -c`.
+"""The scripts that `bench_surgery` measures besides `cp` and the command line, as text for `python -c`.
 
 They are what people write by hand. Arguments: task, folder of the source, blocks of the result, last blocks to leave
 out first (grow), blocks to keep (prune, "0,2,4"), -o, target.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["DIFFUSERS", "SAFETENSORS", "UNFLUSHED"]
 
-# sanactl itself, without flushing and without writing past the page cache
+# sanactl itself, without flushing and without direct writes
 UNFLUSHED = """
 import sys
 from sanactl.cli.app import main

@@ -1,4 +1,4 @@
-"""Where the built-in world's files lie: `builtin:shapes` in a checkpoint's components, and what `init` copies."""
+"""The built-in world's files: the folder that `builtin:shapes` names, and the models that `init` copies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BUILTIN_PREFIX = "builtin:"
 
 
 def builtin_folder(source: str) -> Path:
-    """The folder that `builtin:shapes` stands for.
+    """The folder that `builtin:shapes` names.
 
     Raises:
-        InputError: if there is no built-in world of that name.
+        InputError: there is no built-in world of that name.
     """
     if source != f"{BUILTIN_PREFIX}shapes":
         raise InputError(f"unknown built-in world {source!r}", hint="the only one is builtin:shapes")

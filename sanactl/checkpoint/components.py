@@ -51,9 +51,9 @@ def _resolve(source: str, folder: Path) -> str:
 def portable_components(
     components: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Components as they are written: a path below the checkpoint's `folder` becomes relative to it ("./vae").
+    """Components as they are written into a header: a path inside the checkpoint's `folder` becomes relative ("./vae").
 
-    A folder that holds a checkpoint and its components can then be moved as a whole; a path elsewhere stays absolute.
+    So a folder with a checkpoint and its components can be moved. Paths outside the folder stay absolute.
     """
     base = os.path.abspath(folder)
     result = {}
@@ -66,10 +66,10 @@ def portable_components(
 
 
 def component_source(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Where a component lies: a folder that exists, or a Hub id with its options. Nothing is downloaded.
+    """The source of a component: an existing folder, or a Hub id with its options. Nothing is downloaded.
 
     Raises:
-        InputError: its path is not there.
+        InputError: its path does not exist.
     """
     source, subfolder = str(entry["source"]), entry.get("subfolder") or ""
     if source.startswith(BUILTIN_PREFIX):
@@ -86,7 +86,7 @@ def component_source(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> tuple[
 
 
 def cached_component(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> Path | None:
-    """The folder of a component on this machine, the Hub's cache included; None where a download would be needed."""
+    """The folder of a component on this machine, including the Hub's cache; None if it must be downloaded first."""
     source, options = component_source(checkpoint, entry)
     if Path(source).is_dir():
         return Path(source)
@@ -97,14 +97,14 @@ def cached_component(checkpoint: Checkpoint, entry: Mapping[str, Any]) -> Path |
 
 
 def component_folder(name: str, entry: Mapping[str, Any]) -> Path:
-    """The local folder of a component, downloading that part of a Hub repository where it is not cached.
+    """The local folder of a component. If it is not in the Hub's cache, this part of the repository is downloaded.
 
     Args:
         name: "vae", "text_encoder", "tokenizer" or "scheduler".
         entry: {"source", "subfolder", "revision"} as in `Checkpoint.components`.
 
     Raises:
-        InputError: it is nowhere.
+        InputError: it cannot be found or downloaded.
     """
     source, subfolder = entry["source"], entry.get("subfolder") or ""
     if source.startswith(BUILTIN_PREFIX):
@@ -120,7 +120,7 @@ def component_folder(name: str, entry: Mapping[str, Any]) -> Path:
 
 
 def _downloaded(source: str, subfolder: str, revision: str | None) -> Path:
-    """A component's folder in the Hub's cache, once it is there."""
+    """A component's folder in the Hub's cache, downloaded if necessary."""
     with contextlib.suppress(Exception):  # not, or not wholly, in the cache
         folder = _hub_folder(source, subfolder, revision, local=True)
         if any(folder.glob("*.json")):

@@ -1,6 +1,6 @@
-"""The config of a `SanaTransformer2DModel` as a checked value: every setting has the right type and a possible value.
+"""Checking the config of a `SanaTransformer2DModel`: each setting has the right type and a possible value.
 
-Source: diffusers `models/transformers/sana_transformer.py`. A test holds the fields against the real class.
+Source: diffusers `models/transformers/sana_transformer.py`. A test compares the fields with the real class.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from sanactl.files.json_values import brief, shown
 
 __all__ = ["CONFIG_DEFAULTS", "MAX_BLOCKS", "QK_NORMS", "SanaConfig", "check_config"]
 
-# The deepest published SANA has 60. At this depth what is done block by block ends in a second.
+# The deepest published SANA has 60 blocks. At this limit, work on each block still takes less than a second.
 MAX_BLOCKS = 4096
 _MAX_SIZE = 1 << 24  # of a width, a number of heads, of channels or of latents a side
-_MAX_FACTOR = 1e6  # of a setting that something is multiplied by
+_MAX_FACTOR = 1e6  # of a setting that is used as a factor
 
 # qk_norm of diffusers' Attention: (has weights, has biases, one weight a channel of all heads rather than of one)
 QK_NORMS: Mapping[str | None, tuple[bool, bool, bool]] = {
@@ -35,8 +35,8 @@ QK_NORMS: Mapping[str | None, tuple[bool, bool, bool]] = {
 class SanaConfig(Mapping[str, Any]):
     """Settings of a `SanaTransformer2DModel`, with the class's names and defaults; see `check_config`.
 
-    It is also the mapping that diffusers writes to config.json, without `_class_name`. `other` holds settings that the
-    class does not know, which are kept.
+    It is also the mapping that diffusers writes to config.json, without `_class_name`. `other` has the settings that the
+    class does not know; they are kept.
     """
 
     in_channels: int = 32
@@ -90,7 +90,7 @@ _SIZES = (
     "cross_attention_dim", "caption_channels", "sample_size", "patch_size",
 )  # fmt: skip
 _SWITCHES = ("attention_bias", "norm_elementwise_affine", "guidance_embeds")
-# (lowest, highest) of the numbers that need not be whole
+# (lowest, highest) of the settings that are floating-point numbers
 _NUMBERS: Mapping[str, tuple[float, float]] = {
     "mlp_ratio": (1e-6, 65_536.0),
     "dropout": (0.0, 1.0),
@@ -99,7 +99,7 @@ _NUMBERS: Mapping[str, tuple[float, float]] = {
     "guidance_embeds_scale": (-_MAX_FACTOR, _MAX_FACTOR),
     "timestep_scale": (-_MAX_FACTOR, _MAX_FACTOR),
 }
-# Models of the same family that are not what this program works on.
+# Models of the same family that sanactl does not support.
 _RELATIVES = {
     "SanaVideoTransformer3DModel": "SANA-Video",
     "SanaControlNetModel": "a ControlNet of SANA",
@@ -118,7 +118,7 @@ def check_config(config: Mapping[str, Any], where: str) -> SanaConfig:
         the config, complete. Keys that the class does not know are kept in `other`.
 
     Raises:
-        InputError: another class's config, or an impossible value.
+        InputError: it is another class's config, or has an impossible value.
     """
     if isinstance(config, SanaConfig):
         return config

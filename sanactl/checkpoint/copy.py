@@ -1,4 +1,4 @@
-"""Moving bytes from file to file inside the kernel or through a small buffer."""
+"""Copying bytes from file to file, inside the kernel or through a small buffer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sanactl.errors import InputError, SanactlError
 
 __all__ = ["Sources", "copy_folder", "copy_span", "pwrite_all"]
 
-_CHUNK = 32 << 20  # bytes a system call: an interrupt is noticed, and progress seen, between two
-_BUFFER = 1 << 20  # bytes of the last fallback's buffer
-_position = threading.Lock()  # sendfile writes at the descriptor's position, of which there is but one
+_CHUNK = 32 << 20  # bytes for each system call; interrupts and progress are handled between two calls
+_BUFFER = 1 << 20  # bytes; the buffer of the slowest method
+_position = threading.Lock()  # sendfile writes at the descriptor's position, which all threads share
 _UNSUPPORTED = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY, errno.ENOTSOCK,
     getattr(errno, "ENOTSUP", errno.EOPNOTSUPP),
@@ -27,10 +27,10 @@ _FAILED = {errno.EIO, getattr(errno, "ESTALE", errno.EIO)}
 
 
 class Sources:
-    """The source files of a write, each opened once and compared with its state at planning time.
+    """The source files of a write. Each is opened once and compared with its state when the plan was made.
 
-    A file that is replaced after it was opened does not matter (the open descriptor keeps the old bytes); one that is
-    rewritten in place does, and is found out when the write is done.
+    Replacing a file after it was opened does no harm, because the open descriptor keeps the old bytes. A change in place
+    is detected at the end of the write.
     """
 
     def __init__(self, expected: Mapping[Path, Stamp]) -> None:
@@ -47,7 +47,7 @@ class Sources:
         """An open file descriptor of `file`.
 
         Raises:
-            InputError: the file is gone, or is not the one that was planned with.
+            InputError: the file is missing, or is not the one of the plan.
         """
         with self._lock:
             if file not in self._open:
@@ -108,7 +108,7 @@ class Sources:
             out, offset = out[done:], offset + done
 
     def read_joined(self, spans: Bytes, start: int, count: int) -> bytes:
-        """`count` bytes from byte `start` of spans that are read as if they lay one after the other."""
+        """`count` bytes from byte `start` of the concatenation of these spans."""
         parts = []
         for ref in spans.refs:
             inside = max(0, min(count, ref.nbytes - start)) if start < ref.nbytes else 0
@@ -133,10 +133,10 @@ def _ended_early(file: Path, at: int) -> InputError:
 
 
 def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, count: int) -> Iterator[int]:
-    """Copy `count` bytes of `file` from `offset` to descriptor `target` at `at`; yields the size of each part done.
+    """Copy `count` bytes of `file` from `offset` to byte `at` of the descriptor `target`; yields the size of each part.
 
-    copy_file_range (which shares blocks where the file system can), else sendfile, else read and write. Nothing but
-    the last holds data in this process, and that 1 MiB.
+    The methods are copy_file_range (it shares blocks where the file system can), else sendfile, else read and write. Only
+    the last one holds data in this process, 1 MiB at a time.
 
     Raises:
         InputError: the source cannot be read, or ends early.
@@ -157,7 +157,7 @@ def copy_span(sources: Sources, file: Path, offset: int, target: int, at: int, c
                     ) from error
                 raise
             if part == 0:
-                break  # some file systems answer 0 for "cannot"; only a read is trusted about the end
+                break  # some file systems return 0 if they cannot copy; only a read shows the real end
             done += part
             yield part
     while done < count:
@@ -182,15 +182,15 @@ def _by_sendfile(source: int, target: int, offset: int, at: int, count: int) -> 
 
 
 def copy_folder(source: Path, target: Path, depth: int = 8) -> None:
-    """Copy a folder's files into the new folder `target`: their contents, and permissions of new files.
+    """Copy a folder's files into the new folder `target`: their contents, with the permissions of new files.
 
     Symbolic links are followed, at most `depth` folders deep.
 
     Raises:
-        InputError: a file cannot be read, changed while it was being read, or is no regular file.
+        InputError: a file cannot be read, changed while it was being read, or is not a regular file.
     """
     if not depth:
-        raise InputError(f"{source} lies too deep to be copied", hint="do its links go round in a circle?")
+        raise InputError(f"{source} has too many levels to be copied", hint="do its links form a circle?")
     target.mkdir()
     for name in sorted(os.listdir(source)):
         file = source / name

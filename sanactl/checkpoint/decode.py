@@ -1,7 +1,7 @@
-"""The strings of a header back to values, each checked once: config, components, sampling defaults, lineage.
+"""Reading sanactl's strings in a checkpoint's header: config, components, sampling defaults and lineage.
 
-`metadata` writes them. What is unknown is kept; a key of ours that holds something else than it has to is refused,
-so that no command has to guard against a lineage that somebody else wrote.
+`sanactl.checkpoint.metadata` writes them. Each is checked once, here. Unknown keys are kept. A key of sanactl with a value
+of the wrong type is refused, so other code can rely on the types.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["MAX_STEPS", "Stored", "decode_metadata"]
 MAX_STEPS = 1000  # of a lineage
 _MAX_VALUE = 16_000_000  # characters of one of the strings
 _MAX_PIXELS = 1 << 16  # a side
-_OLD_COMPONENTS = "sanactl.companions"  # what versions before 0.2 wrote
+_OLD_COMPONENTS = "sanactl.companions"  # the name before version 0.2
 
 _Check = Callable[[Any], bool]
 
@@ -29,7 +29,7 @@ class Stored:
     """What a header holds beside its tensors. Headers of other programs have none of it.
 
     Attributes:
-        config: of the transformer, as it stands (`check_config` checks it), or None.
+        config: of the transformer, not yet checked by `check_config`; or None.
         components: component name to {"source", "subfolder", "revision"}.
         sampling: default sampling settings.
         lineage: how the checkpoint was made, oldest step first.
@@ -45,7 +45,7 @@ def decode_metadata(metadata: Mapping[str, str], where: str) -> Stored:
     """Read back what `encode_metadata` wrote.
 
     Raises:
-        InputError: a key of ours does not hold what it has to.
+        InputError: a key of sanactl has a value of the wrong type or range.
     """
     config = _read(metadata, "config", dict, where)
     key = "sanactl.components" if "sanactl.components" in metadata else _OLD_COMPONENTS
@@ -112,7 +112,7 @@ def _seed(value: Any) -> bool:
     return value is None or type(value) is int
 
 
-# What has to hold where a key is there: of the sampling defaults, of a lineage step, of what it was asked for.
+# The check of each key: of the sampling defaults, of a lineage step, of a step's arguments.
 _SAMPLING: Mapping[str, _Check] = {
     "height": _whole(1, _MAX_PIXELS),
     "width": _whole(1, _MAX_PIXELS),

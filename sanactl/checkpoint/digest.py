@@ -1,7 +1,7 @@
 """A checkpoint's digest: a hash of its config, its metadata, and each tensor's dtype, shape and bytes.
 
-Since tensors are hashed one by one, under diffusers' names and in no order of a file, the same content has the same
-digest in every layout, and a tensor that was copied from a checkpoint whose hashes are known is not read again.
+Each tensor is hashed by itself, under its diffusers name and independently of the order in the file. So the same content
+has the same digest in every layout, and a tensor that was copied from a checkpoint with known hashes is not read again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sanactl.files.progress import SILENT, Progress
 
 __all__ = ["content_digest", "hash_tensors", "unread_bytes"]
 
-# Keys that depend on the file's layout, and the config, which may be in config.json.
+# Keys that depend on the file's layout; and the config's key, because the config may be in config.json instead.
 _OF_THE_FORM = ("format", "config", "sanactl.dropped")
 
 
@@ -49,9 +49,9 @@ def hash_tensors(
 
     Args:
         tensors: name to place.
-        stamps: state of each file when the places were read.
-        known: hashes by tensor that need no reading.
-        progress: told the bytes as they are read.
+        stamps: each file's state when its header was read.
+        known: hashes by tensor name that are known already; these tensors are not read.
+        progress: gets the number of bytes as they are read.
 
     Raises:
         InputError: a file cannot be read, or changed since it was opened.

@@ -15,7 +15,7 @@ __all__ = ["Computed", "Copied", "Extent", "cut", "extents_of", "whole_pages", "
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """`count` bytes of the target from byte `at` that are those of `file` from `offset`."""
+    """A copied extent: `count` bytes at byte `at` of the target equal those at `offset` of `file`."""
 
     at: int
     count: int
@@ -28,7 +28,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """`count` bytes of the target from byte `at` that are those of `tensor` from byte `offset`."""
+    """A computed extent: `count` bytes at byte `at` of the target are the bytes of `tensor` from its byte `offset`."""
 
     at: int
     count: int
@@ -73,7 +73,7 @@ def extents_of(
 
 
 def cut(extent: Extent, step: int, phase: int) -> Iterator[Extent]:
-    """An extent in parts of at most `step` bytes, which end where the target's byte plus `phase` is a multiple of it."""
+    """Cut an extent into parts of at most `step` bytes. Cuts are where the target's byte plus `phase` is a multiple of it."""
     at, end = extent.at, extent.at + extent.count
     while at < end:
         count = min(end - at, step - (at + phase) % step)
@@ -82,9 +82,9 @@ def cut(extent: Extent, step: int, phase: int) -> Iterator[Extent]:
 
 
 def windows_of(extents: Iterable[Extent], size: int) -> Iterator[list[Extent]]:
-    """Extents by windows of the file of `size` bytes, and apart where whole pages of zeros lie between them.
+    """Group extents by windows of `size` bytes of the file; whole pages of zeros between extents also separate groups.
 
-    So every page of the file belongs to one window, and what a window's pages hold beside its extents is zero.
+    So each page of the file belongs to one group, and the bytes of its pages outside the extents are zero.
     """
     window: list[Extent] = []
     for extent in extents:
@@ -100,7 +100,7 @@ def windows_of(extents: Iterable[Extent], size: int) -> Iterator[list[Extent]]:
 
 
 def whole_pages(extent: Copied) -> tuple[Copied, list[Copied]] | None:
-    """An extent's whole pages and what lies around them; None where pages of source and target do not fall together."""
+    """An extent's whole pages, and the parts around them; None if pages of source and target do not line up."""
     first = -(-extent.at // PAGE) * PAGE
     last = (extent.at + extent.count) // PAGE * PAGE
     if (extent.at - extent.offset) % PAGE or last <= first:

@@ -24,11 +24,11 @@ from sanactl.files.threads import in_threads
 
 __all__ = ["OutputFile", "create_file", "fill_files", "write_passing"]
 
-_CHUNK = 32 << 20  # bytes of a source that the kernel is asked to copy at a time
-_SHARE = 1 << 30  # bytes that a file is made to share with its source at a time
+_CHUNK = 32 << 20  # bytes of a source that the kernel copies at a time
+_SHARE = 1 << 30  # bytes that a file shares with its source in one call
 _SHARE_FROM = 64 << 10  # bytes; a smaller part is copied with its neighbours
-_PART = 1 << 20  # bytes held at a time by a thread where data pass through this process
-_Put = Callable[[Extent, memoryview], None]  # gives a buffer the bytes of an extent
+_PART = 1 << 20  # bytes; the buffer of a thread when data passes through this process
+_Put = Callable[[Extent, memoryview], None]  # fills a buffer with the bytes of an extent
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class OutputFile:
 
     Attributes:
         descriptor: open for writing.
-        direct: the same file, open to be written past the page cache, or None.
+        direct: the same file, opened for writing without the page cache, or None.
         tensors: in the order of the data.
-        places: where each goes.
-        size: of the whole file in bytes.
+        places: each tensor's place in the file.
+        size: of the whole file, in bytes.
     """
 
     descriptor: int
@@ -50,7 +50,7 @@ class OutputFile:
     size: int
 
     def extents(self) -> Iterator[Extent]:
-        """All that is to be written."""
+        """The extents that must be written."""
         return extents_of(self.tensors, self.places)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class OutputFile:
 
 
 def create_file(path: Path, tensors: Mapping[str, PlannedTensor], metadata: Mapping[str, str]) -> OutputFile:
-    """Write the header of a safetensors file and stretch it to its full size; what is never written stays zero.
+    """Write the header of a safetensors file and extend it to its full size; bytes that are never written are zero.
 
     The caller closes it.
     """
@@ -87,10 +87,10 @@ def fill_files(
     workers: int,
     passing: PassingHashes | None = None,
 ) -> None:
-    """Give every file its data, by `workers` threads; `passing` takes the bytes of tensors that are computed, by their id.
+    """Write the data of all files in `workers` threads. `passing` gets the bytes of computed tensors, by their `id()`.
 
-    Each file is filled from front to back, and the files side by side in the order of the sources' bytes, so that a
-    source of which several files want a part is read once from its disk.
+    Each file is filled from front to back. Several files are filled in turns, in the order of the sources' bytes. So a part
+    of a source that several files need is read once from its disk.
     """
     lock, local = threading.Lock(), threading.local()
 
@@ -100,7 +100,7 @@ def fill_files(
 
     def buffer() -> memoryview:
         if not hasattr(local, "buffer"):
-            local.buffer = memoryview(mmap.mmap(-1, _PART))  # begins at a page, as direct writes need
+            local.buffer = memoryview(mmap.mmap(-1, _PART))  # page-aligned, which direct writes need
         return local.buffer
 
     def put(extent: Extent, out: memoryview) -> None:
@@ -143,11 +143,11 @@ class _Job:
 
 
 def _jobs(file: OutputFile, sources: Sources) -> Iterator[_Job]:
-    """First the whole pages that the file can share with its sources, then the rest."""
+    """The jobs of a file: first the whole pages that it can share with its sources, then the rest."""
     able: dict[Path, bool] = {}
 
     def pages(extent: Extent) -> tuple[Copied, list[Copied]] | None:
-        """What is shared of an extent, and what lies around it."""
+        """The part of an extent that is shared, and the parts around it."""
         found = whole_pages(extent) if isinstance(extent, Copied) else None
         if found is None or found[0].count < _SHARE_FROM:
             return None
@@ -172,7 +172,7 @@ def _jobs(file: OutputFile, sources: Sources) -> Iterator[_Job]:
             yield _Job(file, window)
         return
     for extent in rest():
-        # A source is cut at the same places for every target, which lets `fill_files` take turns.
+        # A source is cut at the same places for every target, so that `fill_files` can take turns.
         step, phase = (
             (_CHUNK, extent.offset - extent.at) if isinstance(extent, Copied) else (_PART, -extent.at)
         )
@@ -181,14 +181,14 @@ def _jobs(file: OutputFile, sources: Sources) -> Iterator[_Job]:
 
 
 def _share(file: OutputFile, extent: Extent, sources: Sources) -> bool:
-    """Whether the file now has an extent's whole pages in common with their source."""
+    """Try to share an extent's whole pages with their source; returns whether that worked."""
     return isinstance(extent, Copied) and direct_io.share(
         sources.descriptor(extent.file), extent.offset, file.descriptor, extent.at, extent.count
     )
 
 
 def _write_window(file: OutputFile, extents: Sequence[Extent], put: _Put, buffer: memoryview) -> None:
-    """Assemble the pages that `extents` lie in and write them at once, past the page cache."""
+    """Assemble the pages that contain `extents` and write them at once, without the page cache."""
     begin, end = extents[0].at // PAGE * PAGE, -(-(extents[-1].at + extents[-1].count) // PAGE) * PAGE
     done = begin
     for extent in extents:
@@ -196,7 +196,7 @@ def _write_window(file: OutputFile, extents: Sequence[Extent], put: _Put, buffer
         done = extent.at + extent.count
         put(extent, buffer[extent.at - begin : done - begin])
     buffer[done - begin : end - begin] = bytes(end - done)
-    # Of the file's last page only a part is there.
+    # The file's last page is not complete.
     high = min(end, file.size // PAGE * PAGE)
     written = 0
     if high > begin:
@@ -208,7 +208,7 @@ def _write_window(file: OutputFile, extents: Sequence[Extent], put: _Put, buffer
 
 
 def _put(extent: Extent, sources: Sources, out: memoryview) -> None:
-    """The bytes of an extent into `out`."""
+    """Put the bytes of an extent into `out`."""
     if isinstance(extent, Copied):
         sources.read_into(extent.file, extent.offset, out)
         return
@@ -225,7 +225,7 @@ def write_passing(
     sources: Sources,
     progress: Progress,
 ) -> None:
-    """A file of another layout, whose bytes all pass through here: a .pth wants a checksum of each."""
+    """Write a file of another layout. All bytes pass through this process, because a .pth needs their checksums."""
 
     def chunks(name: str) -> Iterator[bytes]:
         for part in _parts(tensors[name], sources):

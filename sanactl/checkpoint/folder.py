@@ -1,4 +1,4 @@
-"""A diffusers transformer folder: which of its files hold the weights, and its JSON files, each of them checked."""
+"""Reading a diffusers transformer folder: choosing its weight files, and checking its JSON files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Located:
     """The files behind a reference.
 
     Attributes:
-        kind: "file", "folder" (one transformer), "pipeline" or "hub".
-        path: the file, or the folder that holds the transformer's config.json.
+        kind: "file", "folder" (a transformer alone), "pipeline" or "hub".
+        path: the file, or the folder with the transformer's config.json.
         files: safetensors files, in order.
         index: tensor name to file name, for a sharded folder.
-        config: from config.json, None where the file describes itself.
+        config: from config.json; None if the file has its own config.
         components: from a pipeline's model_index.json.
-        notes: what a person should know of the choice.
+        notes: lines for the user about the choice of files.
     """
 
     kind: str
@@ -57,11 +57,11 @@ def read_json(path: Path, *, constants: bool = False) -> dict[str, Any]:
     """Read a JSON object from a file of limited size; `constants` as for `parse_json`.
 
     Raises:
-        InputError: it cannot be read, or is not that.
+        InputError: it cannot be read, is too large, or is not a JSON object.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for its writer
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for a writer
             raise InputError(f"{path} is not a regular file")
         if status.st_size > _JSON_LIMIT:
             raise InputError(f"{path} has {status.st_size:,} bytes, too many for a JSON file of a checkpoint")
@@ -117,9 +117,9 @@ def _listed(path: Path) -> list[str]:
 
 
 def choose_weights(names: Iterable[str], variant: str | None, where: str) -> str:
-    """The weights file or the index to open. Without `variant` the plain one, else bf16, else the only one.
+    """The name of the weights file or index to open. Without `variant`: the plain one, else bf16, else the only one.
 
-    Where both are there the index comes first, as in diffusers.
+    If there are both a weights file and an index, the index is chosen, as in diffusers.
     """
     names = set(names)
     plain = [name for name in (INDEX_NAME, WEIGHTS_NAME) if name in names]
@@ -150,7 +150,7 @@ def choose_weights(names: Iterable[str], variant: str | None, where: str) -> str
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The weight_map of an index.json, whose shards are plain names of files beside it."""
+    """The weight_map of an index.json; its shards must be names of files in the same folder."""
     index = read_json(path).get("weight_map")
     if not isinstance(index, dict) or not index or not all(isinstance(name, str) for name in index.values()):
         raise InputError(f"{path} has no weight_map from tensors to files")

@@ -1,12 +1,13 @@
-"""Tensor values that are computed rather than copied, any range of a tensor at a time, in numpy.
+"""Computing tensor values in NumPy: random weights, ones, and blends, for any range of a tensor.
 
-Random bits come from PCG64DXSM, one stream a tensor, whose place and increment are a digest of (seed, tensor name). Its
-64-bit outputs give four values each, and it can jump to any of them, so that the value of an element is a function of
-seed, name and the element's number alone: ranges can be made in any order, by any number of threads, and the file is
-the same. Bits become normal values through a table of 65,536 quantiles, the two outermost of which are divided by 2^32
-again: no value is more than 2^-17 of probability from its exact place, the tails reach 7.8 sigma, and since nothing
-but integers and one table decides, every machine and NumPy draws the same. It takes a seventh of the time of NumPy's
-ziggurat (1.9 ns a value against 13.8, rounding to bf16 included), which would otherwise be slower than the disk.
+Random bits come from PCG64DXSM. Each tensor has its own stream; a digest of (seed, tensor name) gives the stream's state
+and increment. Each 64-bit output gives four values, and the generator can jump to any output. So an element's value
+depends only on the seed, the name and the element's number. Ranges can be computed in any order by any number of threads.
+
+A table of 65,536 quantiles turns bits into normal values. The two outermost cells are divided by 2^32 again, so the tails
+reach 7.8 sigma. No value is more than 2^-17 of probability from its exact place. Only integers and one table decide, so
+every machine and every NumPy gives the same values. A value takes 1.9 ns including rounding to bf16, a seventh of the
+13.8 ns of NumPy's ziggurat, which would be slower than the disk.
 
 Sources: O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random Number
 Generation" (2014), with the output function DXSM, NumPy's advice for parallel streams; Steele, Lea and Flood, "Fast
@@ -40,7 +41,7 @@ _BATCH = 1 << 16  # elements: 128 KiB of bits, as much of table and 512 KiB of i
 _CELLS = 1 << 16
 _PER_WORD = 4  # values of 16 bits from one output of the generator
 _inverse_cdf = NormalDist().inv_cdf
-_F16_OVERFLOW = 65520.0  # from here on fp16 rounds to infinity
+_F16_OVERFLOW = 65520.0  # fp16 rounds this and larger values to infinity
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -49,10 +50,10 @@ _local = threading.local()
 
 
 def check_computable(tensor: PlannedTensor) -> None:
-    """Refuse a dtype whose values cannot be computed.
+    """Check that values of a tensor's dtype can be computed.
 
     Raises:
-        InputError: it is none of `FLOAT_DTYPES`.
+        InputError: the dtype is not in `FLOAT_DTYPES`.
     """
     if tensor.dtype not in FLOAT_DTYPES:
         raise InputError(
@@ -61,16 +62,16 @@ def check_computable(tensor: PlannedTensor) -> None:
 
 
 def compute(tensor: PlannedTensor, start: int, out: memoryview, read: ReadSpan) -> None:
-    """Fill `out` with the bytes of a range of a tensor that is Ones, Normal or Blend.
+    """Fill `out` with the bytes of a range of a planned tensor whose source is Ones, Normal or Blend.
 
     Args:
-        tensor: what is planned.
-        start: first element of the range, counted in the flattened tensor.
-        out: writable bytes, as many as a whole number of elements takes.
+        tensor: the planned tensor.
+        start: first element of the range, in the flattened tensor.
+        out: a writable buffer for a whole number of elements.
         read: reads source bytes, for Blend.
 
     Raises:
-        InputError: a dtype that cannot be computed, or a value that fp16 cannot hold.
+        InputError: the dtype cannot be computed, or a value is too large for fp16.
     """
     import numpy as np
 
@@ -130,7 +131,7 @@ def _normal(source: Normal, start: int, out: NDArray[Any], dtype: str) -> None:
         part = out[first : first + _BATCH]
         words = bits.random_raw(-(-(skip + part.size) // _PER_WORD))
         cells = words.astype("<u8", copy=False).view("<u2")[skip : skip + part.size]
-        # "wrap" lets NumPy write straight into `out`; no index is out of bounds
+        # with "wrap" NumPy writes directly into `out`; no index is out of bounds
         table.take(cells, out=part, mode="wrap")
         outermost = np.flatnonzero(cells + np.uint16(1) <= 1)  # cells 65,535 and 0: two of a batch
         if outermost.size:
@@ -138,13 +139,13 @@ def _normal(source: Normal, start: int, out: NDArray[Any], dtype: str) -> None:
             part[outermost] = np.frombuffer(
                 to_bytes((tail * source.sigma).astype(np.float32), dtype), part.dtype
             )
-        # a batch is a multiple of _PER_WORD: each begins as far into a word as the first
+        # a batch is a multiple of _PER_WORD, so all batches begin at the same place within a word
         if skip:
             bits.advance(-1 % (1 << 128))
 
 
 def _generator() -> Any:
-    """This thread's PCG64DXSM, whose state the caller sets."""
+    """This thread's PCG64DXSM; the caller sets its state."""
     import numpy as np
 
     if not hasattr(_local, "bits"):
@@ -153,10 +154,10 @@ def _generator() -> Any:
 
 
 def _tail(elements: NDArray[Any], lower: NDArray[Any], key: int) -> NDArray[np.float64]:
-    """Standard normal values of the outermost cells, [n], from elements' numbers [n]; `lower` where it is cell 0."""
+    """Standard normal values [n] of elements (numbers [n]) in the two outermost cells; `lower` [n] marks cell 0."""
     import numpy as np
 
-    # SplitMix64: the output after `element` steps from a start that is the stream's own
+    # SplitMix64: the output after `element` steps from the stream's own start
     x = (elements.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN) + np.uint64(key >> 64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -189,12 +190,12 @@ def to_bytes(values: F32, dtype: str) -> bytes:
         with np.errstate(over="ignore"):
             return values.astype(_NUMPY[dtype]).tobytes()
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    # bf16 is the upper half of fp32: add just under half of the last kept bit, or exactly half where that bit is odd
+    # bf16 is the upper half of fp32: add just less than half of the last kept bit, or exactly half if that bit is odd
     rounded = (
         (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
     ).astype("<u2")
     nan = np.isnan(values)
-    if nan.any():  # the addition could carry a NaN over to infinity
+    if nan.any():  # the addition could turn a NaN into infinity
         rounded[nan] = 0x7FC0
     return rounded.tobytes()
 

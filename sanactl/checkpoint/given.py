@@ -1,4 +1,4 @@
-"""Components that the user names with `--components`: a checkpoint of the transformer alone needs no more than that."""
+"""Components that the user names with `--components`, for a checkpoint of the transformer alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sanactl.errors import InputError, SanactlError, UsageError
 __all__ = ["published_components", "with_components"]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# (width, native resolution in latents a side) of the released models without QK norms, and with them or for Sprint.
+# (width, native resolution in latents a side) of the released models: without QK norms; with QK norms or Sprint.
 _SANA = {
     (1152, 16): "Sana_600M_512px_diffusers",
     (1152, 32): "Sana_600M_1024px_diffusers",
@@ -45,7 +45,7 @@ def published_components(config: SanaConfig) -> str | None:
 
 
 def with_components(checkpoint: Checkpoint, named: str) -> Checkpoint:
-    """The checkpoint with the components that `named` has, in place of its own.
+    """The checkpoint with the components of `named` instead of its own.
 
     Args:
         named: a pipeline folder or one that holds text_encoder, tokenizer, vae and scheduler; a checkpoint file that
@@ -53,13 +53,13 @@ def with_components(checkpoint: Checkpoint, named: str) -> Checkpoint:
 
     Raises:
         InputError: it does not exist, or has no such component.
-        UsageError: it is no name of any of these.
+        UsageError: it is not a name of any of these.
     """
     found, sampling = _found(named)
     return dataclasses.replace(
         checkpoint,
         components={**checkpoint.components, **found},
-        # A transformer alone does not say how large its images are; what came with the components does.
+        # A transformer alone does not give the size of its images; the sampling settings of the components do.
         sampling=checkpoint.sampling or sampling,
         given=named,
     )
@@ -96,6 +96,6 @@ def _of_folder(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     if (path / "transformer").is_dir():
         try:
             sampling = open_checkpoint(path).sampling
-        except SanactlError:  # only its components are asked for
+        except SanactlError:  # only its components are needed
             sampling = {}
     return {part: {"source": str(path.absolute()), "subfolder": part} for part in parts}, sampling

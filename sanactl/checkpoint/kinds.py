@@ -10,13 +10,13 @@ from sanactl.files.json_values import shown
 
 __all__ = ["describe_kind", "guess_kind", "model_name"]
 
-# What a foreign file's tensor names give away; the first pattern that is found names it.
+# Patterns of tensor names in other models' files; the first pattern found decides.
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"lora_(A|B|down|up)\b|\.lora\.", "it seems to be a LoRA adapter"),
     (r"(^|\.)controlnet(_blocks)?\.|^input_block\.", "it seems to be a ControlNet of SANA, which sanactl does not work on"),
     (r"\.ff\.conv_temp\.|\.mlp\.t_conv\.|^patch_embedding\.weight", "it seems to be SANA-Video, which sanactl does not work on"),
     (r"^(model\.diffusion_model\.)?blocks\.0\.cross_attn\.kv_linear\.", "it holds SANA's native layout; sanactl convert reads it"),
-    (r"(^|\.)_orig_mod\.|^module\.", "its names have a training program's prefixes; sanactl convert takes them away"),
+    (r"(^|\.)_orig_mod\.|^module\.", "its names have a training program's prefixes; sanactl convert removes them"),
     (r"double_blocks\.|single_transformer_blocks\.", "it seems to be a FLUX transformer"),
     (r"joint_blocks\.|transformer_blocks\.0\.attn\.add_k_proj", "it seems to be a Stable Diffusion 3 transformer"),
     (r"model\.diffusion_model\.|^(down|up)_blocks\.\d+\.attentions\.", "it seems to be a Stable Diffusion UNet"),
@@ -40,7 +40,7 @@ def guess_kind(names: Iterable[str]) -> str | None:
 
 
 def describe_kind(names: Iterable[str]) -> str:
-    """`guess_kind`, or else what its tensors look like."""
+    """`guess_kind`, or else a clause with the first tensor's name."""
     names = list(names)
     if not names:
         return "it holds no tensors"
@@ -52,7 +52,7 @@ _PUBLISHED = {(1152, 28): "0.6B", (2240, 20): "1.6B", (2240, 60): "4.8B"}
 
 
 def model_name(config: SanaConfig) -> str:
-    """What a model of this config is called: "SANA-1.5 4.8B", "SANA-Sprint 0.6B", "SANA of 10 blocks, width 96"."""
+    """The name of a model with this config: "SANA-1.5 4.8B", "SANA-Sprint 0.6B", "SANA of 10 blocks, width 96"."""
     family = "SANA-Sprint" if config.guidance_embeds else "SANA" if config.qk_norm is None else "SANA-1.5"
     size = _PUBLISHED.get((config.width, config.num_layers))
     if size is None:

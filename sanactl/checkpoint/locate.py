@@ -32,10 +32,10 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z")  # th
 def locate(
     ref: str | os.PathLike[str], *, revision: str | None = None, variant: str | None = None
 ) -> Located:
-    """Find a checkpoint's files, downloading the transformer's part of a Hub repository where it is not cached.
+    """Find a checkpoint's files. If a Hub repository is not cached, its transformer's part is downloaded.
 
     Raises:
-        InputError: nothing there, or not a checkpoint; at once for anything that can only be a local path.
+        InputError: there is nothing, or it is not a checkpoint. The network is not used if it can only be a local path.
     """
     text = os.fspath(ref)
     path = local_path(text)
@@ -52,9 +52,9 @@ def local_path(text: str) -> Path:
     """The path that a name means: the name itself if it exists, else with ~ as the home folder.
 
     Raises:
-        InputError: a name that no path can have.
+        InputError: no path can have this name.
     """
-    if not text:  # a Path of it would be the current folder
+    if not text:  # Path("") would be the current folder
         raise InputError("the checkpoint's name is empty", hint="name a file, a folder or a Hub id")
     if "\0" in text:
         raise InputError(f"{brief(text)} is no path: it holds a null character")
@@ -62,7 +62,7 @@ def local_path(text: str) -> Path:
 
 
 def _is_hub_id(text: str) -> bool:
-    """Whether `owner/name` can be meant: no file's suffix, and no local folder of the owner's name."""
+    """Whether it can be a Hub id: no file suffix, and no local folder with the owner's name."""
     suffix = Path(text).suffix.lower()
     of_a_file = suffix in (*SAFETENSORS, ".json") or layout_read(suffix) is not None
     return bool(_HUB_ID.match(text)) and not of_a_file and not Path(text).parent.exists()
@@ -119,7 +119,7 @@ def _components(folder: Path, source: str, revision: str | None = None) -> dict[
 
 
 def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
-    """Resolve a Hub id: what the cache holds, else a download of the transformer alone (and model_index.json)."""
+    """Find a Hub id in the cache, else download the transformer alone (and model_index.json)."""
     from huggingface_hub import HfApi, snapshot_download
 
     def found(folder: str) -> Located:
@@ -134,7 +134,7 @@ def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
     except (SanactlError, OSError, ValueError):
         pass  # not, or not wholly, in the cache
     try:
-        # model_info asks once; list_repo_files and snapshot_download retry for 20 s where there is no network
+        # model_info tries once; without a network, list_repo_files and snapshot_download retry for 20 s
         siblings = HfApi().model_info(ref, revision=revision, timeout=_HUB_TIMEOUT).siblings or []
         names = [sibling.rfilename for sibling in siblings]
         prefix = "transformer/" if "transformer/config.json" in names else ""
@@ -158,7 +158,7 @@ def _hub(ref: str, revision: str | None, variant: str | None) -> Located:
         raise
     except Exception as error:  # huggingface_hub and its HTTP library raise many kinds
         raise InputError(
-            f"{ref} is neither here nor to be had from the Hub: {_first_line(error)}",
+            f"{ref} does not exist here and cannot be downloaded from the Hub: {_first_line(error)}",
             hint="check the name, the network, HF_HUB_OFFLINE and `hf auth login`",
         ) from error
 

@@ -1,7 +1,7 @@
 """The safetensors header of a self-describing checkpoint: config, components, sampling defaults, lineage.
 
-Values are strings, as safetensors wants; the structured ones are JSON with sorted keys, and nothing holds a time or a
-host, so that the same command gives the same bytes. docs/checkpoints.md lists the keys.
+Values are strings, as safetensors requires. Structured values are JSON with sorted keys. No value contains a time or a
+host name, so the same command gives the same bytes. docs/checkpoints.md lists the keys.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def lineage_entry(
     """One step of a checkpoint's lineage.
 
     Args:
-        command: the verb ("grow").
-        arguments: what decided the result; paths of outputs do not belong here.
-        parents: {"name", "digest"} of each checkpoint that went in.
-        blocks: transformer blocks of the result.
-        seed: of its random numbers, None where there are none.
+        command: the command's name ("grow").
+        arguments: the settings that decide the result; not the paths of outputs.
+        parents: {"name", "digest"} of each input checkpoint.
+        blocks: number of transformer blocks of the result.
+        seed: of its random numbers; None if there are none.
     """
     return {
         "command": command,
@@ -60,7 +60,7 @@ def lineage_entry(
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it: no key but text, and an infinity (a clip of inf switches it off) as text."""
+    """The value as strict JSON: keys are text, and an infinity (a clip of inf means no clipping) becomes text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -82,8 +82,8 @@ def encode_metadata(
         config: of the `SanaTransformer2DModel`.
         components: text_encoder, tokenizer, vae, scheduler: each {"source": ..., "subfolder": ...}.
         sampling: default sampling settings.
-        lineage: entries, oldest first; of more than `MAX_STEPS` the newest are written.
-        extra: further strings, such as a parent's own modelspec keys; what sanactl itself writes wins.
+        lineage: entries, oldest first; only the newest `MAX_STEPS` are written.
+        extra: further strings, such as a parent's own modelspec keys; sanactl's own strings replace them.
     """
     full = {**dict(config), "_class_name": "SanaTransformer2DModel"}
     metadata = {
@@ -114,7 +114,7 @@ def encode_metadata(
     return dict(sorted(metadata.items()))
 
 
-# keys that describe one file's bytes or making, so a child must not inherit them
+# keys that describe the bytes or the origin of one file, so a child must not inherit them
 _STALE = frozenset(
     {"modelspec.hash_sha256", "modelspec.date", "modelspec.merged_from", "modelspec.resolution", "format"}
 )

@@ -1,4 +1,4 @@
-"""Open a SANA checkpoint of any layout as a table of tensors, without reading the tensors."""
+"""Opening a SANA checkpoint of any layout as a table of tensors, without reading the tensors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def open_checkpoint(
             never with HF_HUB_OFFLINE=1).
         revision: branch, tag or commit of a Hub id.
         variant: of a folder that holds several ("bf16"); default the plain one, else bf16.
-        native: open files in other layouts too (`sanactl.checkpoint.layouts`), such as the native one: their bytes can be
-            moved by surgery, but `Checkpoint.files` is not what diffusers loads.
-        config: used in place of the one that the checkpoint carries.
+        native: also open files in other layouts (`sanactl.checkpoint.layouts`), such as the native one. Surgery can copy
+            their bytes, but diffusers cannot load `Checkpoint.files`.
+            config: used instead of the checkpoint's own config.
 
     Raises:
-        InputError: it does not exist, is damaged, or is no SANA checkpoint; names the file and the first fault.
+        InputError: it does not exist, is damaged, or is not a SANA checkpoint; names the file and the first fault.
     """
     if native and (layout := layout_of(path := local_path(os.fspath(ref)))) is not None:
         return layout.open(path, os.fspath(ref), config)

@@ -1,4 +1,4 @@
-"""A whole diffusers pipeline folder: the transformer written, its components linked or copied beside it."""
+"""Writing a diffusers pipeline folder: a new transformer, with its components linked or copied."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def write_pipeline(
     Args:
         plan: of the transformer, in the diffusers layout, with its components.
         target: the folder.
-        force: replace it, if it holds nothing but a pipeline.
-        link: the components are symbolic links to where they lie. Such a folder is small, and whole on this machine only:
-            what is uploaded from it lacks them.
+        force: replace it, if it contains only a pipeline.
+        link: make the components symbolic links. Such a folder is small, but it is complete on this machine only: an
+            upload of it lacks the components.
         shard_size: of the transformer.
-        progress: told the bytes of the transformer.
+        progress: gets the number of bytes of the transformer as they are written.
 
     Raises:
-        InputError: a component is missing, named.
-        SanactlError: as `write_checkpoint`.
+        InputError: a component is missing; the message names it.
+        SanactlError: as in `write_checkpoint`.
     """
     path = user_path(target)
     if plan.layout != DIFFUSERS:
@@ -101,7 +101,7 @@ def write_pipeline(
 
 
 def _class_of(name: str, folder: Path, entry: Mapping[str, Any]) -> list[str]:
-    """[library, class] of a component for model_index.json: what its pipeline says, else what its own config says."""
+    """[library, class] of a component for model_index.json: from its pipeline, else from its own config."""
     listed = folder.parent / "model_index.json"
     if entry.get("subfolder") == name and listed.is_file():
         known = read_json(listed).get(name)

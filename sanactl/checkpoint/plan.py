@@ -29,14 +29,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """The bytes of these spans, one after the other: a tensor as it is, rows of one, or several joined by rows."""
+    """The concatenated bytes of these spans: a tensor, rows of a tensor, or several tensors joined by rows."""
 
     refs: tuple[TensorRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Zeros:
-    """All zero; on disk a hole where the file system can."""
+    """All zero; a hole on disk where the file system supports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Ones:
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """N(0, sigma^2), a function of `seed` and `name` alone: not of the dtype, of other tensors or of the machine."""
+    """Values of N(0, sigma^2). They depend only on `seed` and `name`, not on the dtype, other tensors or the machine."""
 
     sigma: float
     seed: int
@@ -55,9 +55,9 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """Sum of weighted tensors of one shape, plus noise, computed in fp32 and rounded once to the target's dtype.
+    """A weighted sum of tensors of one shape, plus noise, computed in fp32 and rounded once to the target's dtype.
 
-    One term of weight 1 and no noise is a cast.
+    One term of weight 1 without noise is a cast.
     """
 
     terms: tuple[tuple[Bytes, float], ...]
@@ -74,7 +74,7 @@ class PlannedTensor:
     Attributes:
         dtype: safetensors' name.
         shape: dimensions.
-        source: where its bytes come from.
+        source: the source of its bytes.
     """
 
     dtype: str
@@ -103,7 +103,7 @@ def copy_of(ref: TensorRef) -> PlannedTensor:
 
 @dataclass(frozen=True)
 class Summary:
-    """A plan in numbers, for `--dry-run`. FLOPs are those of one forward pass of one image (`forward_flops`)."""
+    """The numbers of a plan, for `--dry-run`. FLOPs are those of one forward pass of one image (`forward_flops`)."""
 
     blocks_before: int
     blocks_after: int
@@ -126,13 +126,13 @@ class Plan:
     """A checkpoint to be written.
 
     Attributes:
-        tensors: target name to planned tensor, in the order in which the data are to lie.
+        tensors: target name to planned tensor, in the order of the data in the file.
         config: of the resulting `SanaTransformer2DModel`.
-        before: the checkpoint that the plan starts from, None for one made of nothing.
+        before: the checkpoint that the plan starts from; None if there is none.
         components, sampling, lineage: see `Checkpoint`.
         extra: header strings to keep (the parent's modelspec keys).
-        warnings: lines that a person should see before the plan is executed.
-        layout: "diffusers", or the name of another in `sanactl.checkpoint.layouts`, whose names `tensors` has.
+        warnings: lines that the user should see before the plan is executed.
+        layout: "diffusers", or the name of another layout in `sanactl.checkpoint.layouts`; `tensors` has its names.
         made: hashes of tensors that were computed when the plan was written.
     """
 
@@ -148,9 +148,9 @@ class Plan:
     made: dict[str, bytes] = field(default_factory=dict)
 
     def signed_lineage(self) -> list[dict[str, Any]]:
-        """The lineage as it is written: the parents of the last step, which the plan starts from, with their digest.
+        """The lineage with the digests of the last step's parents, as it is written.
 
-        The digest takes a reading of the parent, which a plan that is only shown does without.
+        A digest needs the parent to be read, so it is not computed for a plan that is only shown.
         """
         if self.before is None or not self.lineage:
             return self.lineage
@@ -162,7 +162,7 @@ class Plan:
         return [*earlier, {**last, **({"parents": parents} if parents else {})}]
 
     def keep_hashes(self, passing: PassingHashes) -> None:
-        """Keep the hashes of tensors that were computed while the plan was written; `passing` knows them by their id."""
+        """Keep the hashes of tensors that were computed during the write; `passing` has them by the tensors' `id()`."""
         for name, tensor in self.tensors.items():
             if (found := passing.hash(id(tensor), tensor.nbytes)) is not None:
                 self.made[name] = found
@@ -172,7 +172,7 @@ class Plan:
         before = self.before
         if before is None:
             return {}
-        if self.layout != "diffusers":  # the same bytes under other names, where nothing is cast
+        if self.layout != "diffusers":  # without a cast, they are the same bytes under other names
             copied = all(isinstance(tensor.source, Bytes) for tensor in self.tensors.values())
             return dict(before.hashes) if copied else {}
         places = {ref: before.hashes[name] for name, ref in before.tensors.items()}

@@ -1,6 +1,6 @@
-"""What a SANA checkpoint holds: the tensors that follow from a `SanaTransformer2DModel` config, and their cost.
+"""The tensors of a SANA checkpoint, as they follow from a `SanaTransformer2DModel` config, and the model's FLOPs.
 
-Source: diffusers `models/transformers/sana_transformer.py`. A test holds `expected_tensors` against the real class.
+Source: diffusers `models/transformers/sana_transformer.py`. A test compares `expected_tensors` with the real class.
 """
 
 from __future__ import annotations
@@ -138,12 +138,12 @@ def check_tensors(shapes: Mapping[str, Shape], config: Mapping[str, Any], where:
 def forward_flops(config: Mapping[str, Any], *, tokens: int | None = None, text_tokens: int = 300) -> int:
     """Floating-point operations of one forward pass of one image (a multiply-add counts as two).
 
-    Linear self-attention costs are those of its two d x d products (SANA, section 2.2), so the count is linear in the
-    image tokens. Normalisations, activations and the time embedding's nonlinearities are left out (below 1 %).
+    Linear self-attention counts its two d x d products (SANA, section 2.2), so the count is linear in the image tokens.
+    Normalisations, activations and the time embedding's nonlinearities are left out (below 1 %).
 
     Args:
         config: a checked config.
-        tokens: image tokens; default (sample_size / patch_size)^2, the resolution the checkpoint was made for.
+        tokens: image tokens; default (sample_size / patch_size)^2, for the checkpoint's own resolution.
         text_tokens: of the caption (SANA's 300).
     """
     if tokens is None:

@@ -14,9 +14,9 @@ class TensorRef:
     """A tensor's bytes in a file (row-major, little-endian).
 
     Attributes:
-        file: that holds them.
-        offset: of the first byte from the start of the file.
-        nbytes: how many.
+        file: the file.
+        offset: position of the first byte, from the start of the file.
+        nbytes: number of bytes.
         dtype: safetensors' name ("BF16").
         shape: dimensions.
     """
@@ -28,7 +28,7 @@ class TensorRef:
     shape: tuple[int, ...]
 
     def rows(self, start: int, stop: int) -> TensorRef:
-        """Rows `start` to `stop` of the first dimension: a narrower span of the same bytes."""
+        """Rows `start` to `stop` (exclusive) of the first dimension, as a part of the same bytes."""
         assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
         row = self.nbytes // self.shape[0]
         shape = (stop - start, *self.shape[1:])

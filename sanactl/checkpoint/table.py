@@ -1,4 +1,4 @@
-"""A checkpoint as a table of tensors: what is known of it once it is opened, in any layout."""
+"""An opened checkpoint as a table of tensors, the same for every layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sanactl.files.progress import SILENT, Progress
 
 __all__ = ["Checkpoint", "Stamp", "TensorRef"]
 
-_LONG = 1_000_000_000  # bytes, whose reading is shown
+_LONG = 1_000_000_000  # bytes; reading this much shows progress
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class Checkpoint:
 
     Attributes:
         ref: what the user named.
-        path: the file, or the folder that holds the transformer's config.json.
+        path: the file, or the folder with the transformer's config.json.
         kind: "file", "folder", "pipeline", "hub" or "native".
-        tensors: name (diffusers layout) to place.
+        tensors: name (in the diffusers layout) to place.
         config: of the `SanaTransformer2DModel`, checked and complete.
         components: text_encoder, tokenizer, vae, scheduler to {"source", "subfolder"}; a source is "builtin:shapes",
             an absolute path or a Hub id. Empty for a bare transformer.
-        sampling: default sampling settings, {} where none are given.
+        sampling: default sampling settings; {} if there are none.
         lineage: how it was made, oldest first.
-        metadata: the header's strings as they stand (of all shards together).
-        headers: (file, header bytes' length) of each file, in order.
-        stamps: state of each file when it was opened.
-        notes: what a person should know of how it was opened.
-        given: what the user named as its components, where these are not its own.
+        metadata: the header's strings, unchanged (of all shards together).
+        headers: (file, length of its header in bytes) of each file, in order.
+        stamps: each file's state when it was opened.
+        notes: lines for the user about how it was opened.
+        given: the user's `--components`, if the components are not the checkpoint's own.
     """
 
     ref: str
@@ -58,7 +58,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """A short name for people and for the names of outputs: "base" for base.st, the folder's for a folder."""
+        """A short name for messages and names of outputs: "base" for base.st, the folder's name for a folder."""
         path = self.path
         if self.kind == "hub":
             return self.ref.rsplit("/", 1)[-1]
@@ -92,7 +92,7 @@ class Checkpoint:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Parameters by dtype, the commonest first."""
+        """Number of parameters by dtype, the most frequent first."""
         counts: dict[str, int] = {}
         for ref in self.tensors.values():
             counts[ref.dtype] = counts.get(ref.dtype, 0) + math.prod(ref.shape)
@@ -128,19 +128,19 @@ class Checkpoint:
     def digest(self) -> str:
         """The checkpoint's digest ("sha256:..."): the same for the same tensors, config and metadata.
 
-        The files are read once, whole; a large one's hashes are remembered.
+        The first call reads all bytes of the files. Hashes of large files are remembered.
         """
         return content_digest(self.config, self.metadata, self.tensors, self.hashes)
 
     def read_hashes(self, progress: Progress = SILENT, known: Mapping[str, bytes] | None = None) -> None:
-        """Take the hashes now, showing long reading to `progress`; those in `known` (by tensor) are not read."""
+        """Compute the hashes now, with progress if it takes long; tensors in `known` (hashes by name) are not read."""
         if "hashes" in self.__dict__:
             return
         left = min(
             self.unread_bytes, sum(r.nbytes for n, r in self.tensors.items() if n not in (known or {}))
         )
         sink = progress if left >= _LONG else SILENT
-        sink.start(left, f"reading {self.name} once, to know it again")
+        sink.start(left, f"reading {self.name} once, to identify it")
         try:
             self.__dict__["hashes"] = hash_tensors(self.tensors, self.stamps, known, sink)
         finally:
@@ -148,5 +148,5 @@ class Checkpoint:
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes that would have to be read for `digest`."""
+        """Number of bytes that `digest` would read; 0 once the hashes are known."""
         return 0 if "hashes" in self.__dict__ else unread_bytes(self.tensors)

@@ -14,12 +14,12 @@ __all__ = ["target_kind", "target_layout"]
 
 
 def target_kind(target: str | os.PathLike[str]) -> str:
-    """What a target's name asks for: "file" (.st, .safetensors), "folder" (no suffix), or a layout's name ("native").
+    """The kind that a target's name asks for: "file" (.st, .safetensors), "folder" (no suffix) or a layout ("native").
 
-    What follows a dot and begins with a digit ("sana-1.5") is no suffix; a name that ends in a slash is a folder's.
+    A part after a dot that begins with a digit ("sana-1.5") is not a suffix. A name that ends in a slash is a folder's.
 
     Raises:
-        UsageError: any other suffix.
+        UsageError: the name has another suffix.
     """
     text = os.fspath(target)
     suffix = "" if text.endswith(("/", os.sep)) else Path(text).suffix.lower()
@@ -36,11 +36,11 @@ def target_kind(target: str | os.PathLike[str]) -> str:
 
 
 def target_layout(target: str | os.PathLike[str]) -> str:
-    """The `Plan.layout` that a target's name asks for; raises as `target_kind`."""
+    """The `Plan.layout` that a target's name asks for; raises the errors of `target_kind`."""
     kind = target_kind(target)
     return kind if kind in LAYOUTS else DIFFUSERS
 
 
 def _written() -> list[str]:
-    """The usual suffix of each layout that is written, with its article."""
+    """The usual suffix of each layout that can be written, with its article."""
     return [f"a {s}" for s in (SAFETENSORS[0], *(x.writes[0] for x in LAYOUTS.values() if x.writes))]

@@ -1,7 +1,7 @@
-"""The one writer: it executes any `Plan` by moving bytes from file to file.
+"""The writer of checkpoints: it executes any `Plan` by copying bytes from file to file.
 
-It holds no model and imports no torch. Bytes are copied by the kernel or a megabyte at a time, zeros are holes, and
-computed values are made a megabyte at a time, so memory stays small at any size and the disk sets the pace.
+It builds no model and does not import torch. The kernel copies bytes, or this process does, a megabyte at a time. Zeros
+are holes, and values are computed a megabyte at a time. So memory use is small at any size, and the disk limits the speed.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ _OURS = re.compile(r"config\.json|diffusion_pytorch_model(-\d{5}-of-\d{5})?\.saf
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes from "5GB", "512MiB", "100K" or a number; decimal units count in thousands, as Hugging Face's do.
+    """The number of bytes of "5GB", "512MiB", "100K" or a number; 1 KB is 1,000 bytes, as at Hugging Face.
 
     Raises:
-        UsageError: no such size, or zero.
+        UsageError: it is not a size, or it is zero.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?\s*", str(text).upper())
     size = float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]] if match else 0.0
     if not 1 <= size < _MAX_SIZE:
-        raise UsageError(f"{brief(text)} is no size", hint="write it like 5GB or 512MiB")
+        raise UsageError(f"{brief(text)} is not a size", hint="write it like 5GB or 512MiB")
     return int(size)
 
 
@@ -89,24 +89,24 @@ def write_checkpoint(
     progress: Progress = SILENT,
     workers: int | None = None,
 ) -> Path:
-    """Execute a plan, all or nothing.
+    """Execute a plan; either the whole checkpoint appears or nothing.
 
     Args:
         plan: what to write.
         target: a .st or .safetensors file (one file that describes itself), a folder (config.json and one or several
             safetensors files, as diffusers writes them), or for a plan of another layout its file; see `target_kind`.
-        force: replace what is there; of a folder only one that holds nothing but a checkpoint.
+        force: replace what exists; a folder only if it contains nothing but a checkpoint.
         shard_size: largest shard of a folder in bytes ("5GB"); a single tensor is never split.
-        progress: told the bytes as they are written.
-        workers: threads that copy and compute; default the number of processors, at most 4.
+        progress: gets the number of bytes as they are written.
+        workers: threads that copy and compute; default: the number of processors, at most 4.
 
     Returns:
         the target's path.
 
     Raises:
-        OutputExistsError, UsageError: the target exists, or has a name that cannot be written.
+        OutputExistsError, UsageError: the target exists, or its name is not that of a checkpoint.
         InputError: a source changed since it was opened.
-        SanactlError: no space, no permission.
+        SanactlError: there is no space or no permission.
     """
     (path,) = write_checkpoints(
         [(plan, target)], force, shard_size=shard_size, progress=progress, workers=workers
@@ -124,8 +124,8 @@ def write_checkpoints(
 ) -> list[Path]:
     """Execute several plans at once, such as one checkpoint pruned to several depths; see `write_checkpoint`.
 
-    Sources are read once: each part of one is copied to every target that wants it before the next is touched.
-    Nothing appears under any target's name before all of them are written.
+    Each part of a source is read once and copied to every target that needs it. No target gets its name before all of
+    them are written.
     """
     size = parse_size(shard_size)
     paths = [_checked(plan, target, force) for plan, target in jobs]
@@ -168,10 +168,10 @@ def write_checkpoints(
 def create_folder(
     folder: Path, plan: Plan, metadata: Mapping[str, str], shard_size: int
 ) -> Iterator[OutputFile]:
-    """Lay out a diffusers transformer folder: config.json, the index where there are several shards, and the shards.
+    """Create a diffusers transformer folder: config.json, the shards' headers, and an index if there are several shards.
 
     Yields:
-        the shards, still to be filled.
+        the shards, without their data.
     """
     shards = _split(plan.tensors, shard_size)
     names = [WEIGHTS_NAME]
@@ -182,17 +182,17 @@ def create_folder(
         write_json(folder / INDEX_NAME, {"metadata": {"total_size": plan.nbytes}, "weight_map": index})
     write_json(folder / "config.json", {"_class_name": "SanaTransformer2DModel", **plan.config})
     for name, shard in zip(names, shards, strict=True):
-        # the first shard has all metadata, the others only what diffusers needs in each
+        # the first shard has all metadata, the others only what diffusers needs in each file
         yield create_file(folder / name, shard, metadata if name == names[0] else {"format": "pt"})
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """A JSON file as diffusers writes its configs."""
+    """Write a JSON file as diffusers writes its configs."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _split(tensors: Mapping[str, PlannedTensor], shard_size: int) -> list[dict[str, PlannedTensor]]:
-    """Tensors in order into shards of at most `shard_size` bytes."""
+    """Divide tensors, in order, into shards of at most `shard_size` bytes."""
     shards: list[dict[str, PlannedTensor]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
@@ -205,7 +205,7 @@ def _split(tensors: Mapping[str, PlannedTensor], shard_size: int) -> list[dict[s
 
 
 def _checked(plan: Plan, target: str | os.PathLike[str], force: bool) -> Path:
-    """The target's path, once it is clear that it can be written."""
+    """The target's path, after checking that it can be written."""
     kind, path = target_kind(target), user_path(target)
     if target_layout(target) != plan.layout:
         raise UsageError(
@@ -213,7 +213,7 @@ def _checked(plan: Plan, target: str | os.PathLike[str], force: bool) -> Path:
         )
     check_target(path, force)
     if force and kind == "folder" and path.is_dir():
-        # --force must never sweep away a folder of other things
+        # --force must never delete a folder with other files
         strange = sorted(item.name for item in path.iterdir() if not _OURS.fullmatch(item.name))
         if strange:
             raise SanactlError(
@@ -245,7 +245,7 @@ def _stamps(plans: Iterable[Plan]) -> dict[Path, Stamp]:
 
 
 def _check_space(jobs: Sequence[tuple[Plan, str | os.PathLike[str]]], paths: Sequence[Path]) -> None:
-    """Fail before the work where a disk cannot hold the results."""
+    """Raise before the work if a disk is too small for the results."""
     needs: dict[int, tuple[Path, int]] = {}
     for (plan, _), path in zip(jobs, paths, strict=True):
         folder, summary = path.absolute().parent, plan.summary()
@@ -266,5 +266,5 @@ def _check_space(jobs: Sequence[tuple[Plan, str | os.PathLike[str]]], paths: Seq
 
 
 def default_workers() -> int:
-    """Threads of a write: one a processor, but no more than four, which fill any disk in 60 MB of memory."""
+    """Threads of a write: one for each processor, at most four. Four are enough for any disk and take 60 MB of memory."""
     return min(4, processors())

@@ -1,4 +1,4 @@
-"""A checkpoint's components: tokenizer, text encoder and VAE, checked when they are loaded.
+"""Loading and checking a checkpoint's components: tokenizer, text encoder and VAE.
 
 Each is tried once on a small input, so that a component that loads and cannot work is found here and not in the midst of
 a run. Nothing in a component's files can make the program run code of theirs or fetch anything.
@@ -39,7 +39,7 @@ def load_tokenizer(source: str, options: dict[str, Any]) -> Any:
     """A tokenizer that pads to a fixed length.
 
     Raises:
-        InputError: it cannot be loaded, or does not do that.
+        InputError: it cannot be loaded, or does not pad to a fixed length.
     """
     from transformers import AutoTokenizer
 
@@ -50,7 +50,7 @@ def load_tokenizer(source: str, options: dict[str, Any]) -> Any:
                 read_config(folder, name)
     with offline(folder), reading(source):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
-        # What is cut is decided where prompts are encoded; this would only add warnings.
+        # Prompts are cut where they are encoded; the tokenizer's own limit would only add warnings.
         tokenizer.model_max_length = 1 << 30
         ids = tokenizer(
             ["a red circle"], padding="max_length", max_length=8, truncation=True, return_tensors="pt"
@@ -118,7 +118,7 @@ def load_vae(source: str, options: dict[str, Any], *, device: Any, dtype: torch.
 
 
 def _checked_vae(folder: Path) -> Weights:
-    """The weights of a VAE in a local folder, each tensor in the shape that its config needs."""
+    """The weights of a VAE in a local folder, after checking each tensor's shape against the config."""
     from diffusers import AutoencoderDC
 
     config = read_config(folder)

@@ -1,4 +1,4 @@
-"""What `sample` and `importance` share: a checkpoint loaded with its components, prompts as conditions, images.
+"""A checkpoint loaded with its components, for `sample` and `importance`: it encodes prompts and draws images.
 
 An image is a function of its checkpoint, prompt, seed and settings, bit for bit. A matrix product rounds differently in
 another size or on another number of threads. So images are drawn in fixed batches: always `fixed_batch_size` images at
@@ -41,10 +41,10 @@ __all__ = [
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called `name`, or the best one there is.
+    """The device called `name`, or the best device of this machine.
 
     Raises:
-        UsageError: no such device on this machine.
+        UsageError: this machine has no such device.
     """
     import torch
 
@@ -65,10 +65,10 @@ class Sana:
     """A transformer and its components, ready to sample.
 
     Args:
-        checkpoint: what to load.
-        settings: how to sample.
-        device, dtype: where and in what the models run.
-        decode: whether the autoencoder is wanted.
+        checkpoint: the checkpoint to load.
+        settings: the sampling settings.
+        device, dtype: of the models.
+        decode: whether to load the autoencoder.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Sana:
                 hint="name the autoencoder that it was trained with",
             )
         self.instruction = _instruction(settings)
-        # Images of a prompt come one after the other: a few prompts remembered are each encoded once.
+        # Images of a prompt come one after the other, so a cache of a few prompts is enough to encode each once.
         self._encoded = lru_cache(maxsize=64)(self._encode)
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -116,7 +116,7 @@ class Sana:
         return channels, self.settings.height // self._factor, self.settings.width // self._factor
 
     def cut_note(self, prompts: Sequence[str]) -> str | None:
-        """A line about prompts that are longer than what the transformer is given of them, or None."""
+        """A line about prompts with more tokens than `max_sequence_length`, or None."""
         from sanactl.model.text import cut_note
 
         return cut_note(
@@ -140,7 +140,7 @@ class Sana:
         return Guidance(torch.cat(text), torch.cat(mask), *negative, scale)
 
     def _encode(self, prompt: str, negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """One prompt, by itself, so that its embedding does not depend on others: [1, T, D] and [1, T]."""
+        """The embedding [1, T, D] and mask [1, T] of one prompt, encoded alone so that it does not depend on other prompts."""
         from sanactl.model.text import encode_prompts
 
         text, mask = encode_prompts(
@@ -159,14 +159,14 @@ class Sana:
         return text, mask
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Draws one image for each prompt and seed, in order, in fixed batches.
+        """Draw one image for each prompt and seed, in order, in fixed batches.
 
         Yields:
-            uint8 [B, height, width, 3], RGB; B is `fixed_batch`, and less for the last batch.
+            uint8 [B, height, width, 3], RGB. B is `fixed_batch`; the last batch may be smaller.
         """
         from sanactl.model.cpu import Workers
 
-        # Encoded as they are taken, in this thread.
+        # Prompts are encoded in this thread, when their batch begins.
         size = self.fixed_batch
         batches = (
             (self.guidance(filled(prompts[i : i + size], size)), seeds[i : i + size])
@@ -184,10 +184,10 @@ class Sana:
         seeds: Sequence[int],
         on_step: Callable[[int, float], None] | None = None,
     ) -> torch.Tensor:
-        """Latents of one image for each prompt of the guidance and its seed: scaled, float32 [B, C, H, W].
+        """The scaled latents of one image for each prompt and seed: float32 [B, C, H, W].
 
         Raises:
-            InputError: they are not finite, as those of weights are that do not stand the dtype.
+            InputError: latents are not finite; for example, the weights need another dtype.
         """
         import torch
 
@@ -197,7 +197,7 @@ class Sana:
         generators = image_generators(seeds)
         latents = (denoise_sprint if self.sprint else denoise)(
             self.transformer,
-            copy.deepcopy(self.components.scheduler),  # it remembers past steps
+            copy.deepcopy(self.components.scheduler),  # it keeps state between steps
             draw_noise(generators, self.latent_shape()),
             guidance,
             steps=self.settings.steps,
@@ -220,7 +220,7 @@ class Sana:
 
 
 def _instruction(settings: SamplingSettings) -> list[str] | None:
-    """The lines that stand before every prompt, or None."""
+    """The lines that are put before every prompt, or None."""
     from sanactl.model.text import human_instruction
 
     if not settings.complex_human_instruction:
@@ -229,5 +229,5 @@ def _instruction(settings: SamplingSettings) -> list[str] | None:
 
 
 def filled(things: Sequence[Any], size: int) -> list[Any]:
-    """The things, with copies of the last one up to `size` things."""
+    """The things, followed by copies of the last one until there are `size`."""
     return [*things, *[things[-1]] * (size - len(things))]

@@ -1,5 +1,4 @@
-"""What torch on a CPU does not do by itself: keep memory between steps, compute alike on any number of cores, and keep
-its pace beside other work."""
+"""Settings and threads for torch on a CPU: memory that is kept between steps, and results independent of the cores."""
 
 from __future__ import annotations
 
@@ -18,23 +17,24 @@ __all__ = ["ONE_THREAD_PARAMETERS", "Workers", "keep_freed_memory", "one_thread_
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
-# Below this a CPU computes several pieces of work at once, each on one thread, rather than one on all.
+# A CPU computes several pieces of work of smaller models at once, each on one thread.
 ONE_THREAD_PARAMETERS = 100_000_000
 
-# malloc.h: from how many free bytes on memory goes back to the kernel, and from what size on it is mapped separately.
+# malloc.h: the number of free bytes above which memory is returned to the kernel, and the size above which an
+# allocation is mapped separately.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc's malloc keep what is freed, so that the next step finds its tensors' pages in place.
+    """Make glibc's malloc keep freed memory for the next step.
 
-    By default every tensor of more than 128 KiB to 32 MiB is mapped anew and given back when freed: the kernel then
-    clears the same pages at every step. Training the built-in base, this took 10,000 page faults a step down to 17 and
-    0.066 s a step to 0.052. The price is that the process stays as large as it ever was. Other C libraries (macOS,
-    musl) are left as they are.
+    By default, memory of large tensors (above 128 KiB to 32 MiB) is returned to the kernel when freed, and the kernel
+    clears the same pages at every step. In training of the built-in base, this function reduced page faults from 10,000
+    to 17 a step, and a step from 0.066 s to 0.052 s. The process then never becomes smaller. Other C libraries (macOS,
+    musl) are not changed.
 
     Returns:
-        whether malloc took the advice.
+        whether malloc accepted the settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -42,18 +42,17 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    # Some versions of glibc take no threshold above 32 MiB.
+    # Some versions of glibc accept no threshold above 32 MiB.
     mapped = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 32 << 20)
     return bool(mapped and mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 @contextmanager
 def single_threaded() -> Iterator[int]:
-    """Inside, every torch operation runs on one thread; yields how many threads there were.
+    """Run torch operations of the body on one thread; yields the number of threads before.
 
-    How torch divides an operation among threads decides how it rounds (oneDNN picks another convolution for another
-    number of threads). Where work comes in many equal pieces, one thread a piece gives the same bits on any machine
-    of a kind, and keeps the cores as busy.
+    The rounding of an operation depends on its number of threads (oneDNN also chooses the convolution by it). With one
+    thread for each of many equal pieces of work, all machines of a kind give the same bits and all cores are busy.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -64,12 +63,12 @@ def single_threaded() -> Iterator[int]:
 
 
 def one_thread_each(device: torch.device, parameters: int) -> bool:
-    """Whether a model of so many parameters computes each piece of its work on one thread on this device."""
+    """Whether a model with this number of parameters uses one thread for each piece of work on this device."""
     return device.type == "cpu" and parameters < ONE_THREAD_PARAMETERS
 
 
 class Workers:
-    """Threads for work that comes in pieces: as many as torch has, each with a whole piece, in it on one thread.
+    """As many threads as torch uses; each computes whole pieces of work, with single-threaded operations.
 
     Two things follow. The result rounds alike for any number of threads (`single_threaded`). And no thread waits for
     another within a piece: where torch divides each operation among threads, every one ends in a wait for the slowest,
@@ -87,19 +86,18 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
-            # After an error nobody waits for what is still computed; it ends with its piece.
+            # After an error, running pieces are not waited for.
             self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
         self._stack.close()
 
     def map(
         self, function: Callable[[Piece], Result], pieces: Iterable[Piece], *, at_once: int | None = None
     ) -> Iterator[Result]:
-        """The results in the order of the pieces, which are taken as they are needed.
+        """The results, in the order of the pieces. Pieces are taken from the iterator as they are needed.
 
         Args:
-            function: called in a worker, where gradients are on, and no inference mode or autocast of the caller holds.
-            at_once: the most pieces that are computed or waiting to be taken at one time; by default one more than
-                there are threads.
+            function: called in a worker thread. There gradients are on; the caller's inference mode or autocast has no effect.
+            at_once: the most pieces that are computed or wait as results at one time; default: the number of threads + 1.
         """
         window = min(self.count + 1, self.count + 1 if at_once is None else at_once)
         if self._pool is None or window < 2:

@@ -1,4 +1,4 @@
-"""The autoencoder's and the text encoder's part of training: images to latents, captions to embeddings."""
+"""Encoding training data: images to latents, captions to text embeddings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Encoders:
     """A checkpoint's autoencoder and text encoder.
 
     Args:
-        checkpoint: it names them.
+        checkpoint: the checkpoint that names them.
         max_sequence_length: T, tokens kept of a caption.
-        complex_human_instruction: whether SANA's instruction stands before every caption that is not empty.
-        device, dtype: where and in what they run; default fp32.
+        complex_human_instruction: whether SANA's instruction is put before every caption that is not empty.
+        device, dtype: of the models; default fp32.
 
     Attributes:
-        text_width: D, numbers a token that the checkpoint takes.
+        text_width: D, the width of the text embeddings that the checkpoint takes.
 
     Raises:
         InputError: they cannot be loaded, or the autoencoder is not the one that the checkpoint is for.
@@ -69,7 +69,7 @@ class Encoders:
         """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32, on the device."""
         import torch
 
-        # Out of pinned memory the copy waits for nobody.
+        # From pinned memory the copy is asynchronous.
         pixels = torch.as_tensor(images).to(self.device, non_blocking=True)
         pixels = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
         with torch.no_grad():
@@ -78,7 +78,7 @@ class Encoders:
         return scaled
 
     def texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
-        """The embeddings [tokens, D] of captions, each without its padding, in the encoder's dtype; one token at least.
+        """The embeddings [tokens, D] of captions without padding, in the encoder's dtype; each has at least one token.
 
         A caption of which the tokenizer makes no token (the empty one, where it adds neither start nor end) is its
         padding, all T of it. In sampling, as in diffusers' pipeline, all T are then masked alike, by a number that is
@@ -110,6 +110,6 @@ class Encoders:
                 hint="name the text encoder that the checkpoint was trained with",
             )
         counts = mask.sum(1).tolist()
-        # Padding is on the right, so what is kept comes first.
+        # Padding is on the right, so the kept tokens come first.
         assert all(bool(row[:count].all()) for row, count in zip(mask, counts, strict=True))
         return [row[: count or len(row)] for row, count in zip(text, counts, strict=True)]

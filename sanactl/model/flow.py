@@ -1,4 +1,4 @@
-"""Flow matching as SANA trains it: straight paths from data to noise, the velocity as target.
+"""Flow matching as in SANA's training: straight paths from data to noise, with the velocity as the target.
 
 Shapes: B batch, C latent channels, H x W latent size. sigma in (0, 1) is the share of noise; the transformer is given
 the timestep 1000 * sigma as a whole number (`model_timesteps`), as in SANA's own training and in both samplers.
@@ -37,7 +37,7 @@ def model_timesteps(sigma: Tensor) -> Tensor:
     """The timesteps that the transformer sees at noise levels sigma: floor(1000 sigma), same shape, float32.
 
     SANA's training code maps noise levels to integers (`_WrappedModel`, `SanaMS.forward`), and diffusers' scheduler and
-    SANA's DPM-Solver do so in sampling: no published SANA has seen a fraction. The noise level itself is not rounded.
+    SANA's DPM-Solver do so in sampling. No published SANA was trained with fractions. The noise level is not rounded.
     """
     return torch.floor(sigma.float() * TRAIN_TIMESTEPS)
 
@@ -72,7 +72,7 @@ def velocity_loss(
 def predict_velocity(
     transformer: torch.nn.Module, noisy: Tensor, sigma: Tensor, text: Tensor, text_mask: Tensor
 ) -> Tensor:
-    """The velocity that a transformer sees in noisy latents [B, C, H, W] of noise levels [B]; same shape.
+    """The velocity that a transformer predicts for noisy latents [B, C, H, W] with noise levels [B]; same shape.
 
     Arguments as in `velocity_loss`.
     """

@@ -1,9 +1,7 @@
-"""Around other libraries' loaders: what they raise over somebody else's files becomes one line; no config can have code or
-weights fetched.
+"""Safe use of other libraries' loaders: their errors become one line, and no config can download code or weights.
 
-A library checks a model's files here and there while it builds the model, and raises whatever it stumbles over. So the
-files are checked first as far as their format tells (`check_numbers`, `weight_files`), and what is left is caught in one
-place (`reading`).
+A library checks a model's files while it builds the model, and raises many kinds of errors. So the files are checked
+first as far as possible (`check_numbers`, `weight_files`), and other errors are caught in one place (`reading`).
 """
 
 from __future__ import annotations
@@ -44,20 +42,20 @@ _MAX_REASON = 240
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turns an error of a library into one line.
+    """Turn an error of a library into one line.
 
     Args:
-        what: begins the line, names the component or the file ("p/vae").
+        what: the component or file ("p/vae"); the line begins with it.
 
     Raises:
-        InputError: in place of whatever a library raised, a panic of one written in Rust included. An interrupt, a lack
-            of memory and our own errors pass.
+        InputError: instead of any error of a library, including a panic of Rust code. An interrupt, a lack of memory and
+            sanactl's own errors are not changed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (SanactlError, MemoryError, NameError, torch.OutOfMemoryError):  # NameError: a fault of ours
+    except (SanactlError, MemoryError, NameError, torch.OutOfMemoryError):  # NameError: a bug of sanactl
         raise
     except Exception as error:
         if _interrupted(error):
@@ -70,7 +68,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error came of an interrupt that a library caught on the way."""
+    """Whether an error was caused by an interrupt that a library caught."""
     seen = 0
     while error is not None and seen < 100:
         if isinstance(error, KeyboardInterrupt):
@@ -82,7 +80,7 @@ def _interrupted(error: BaseException | None) -> bool:
 def _reason(error: BaseException) -> str:
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) if lines else ""
-    # A KeyError's text is the key alone, and some libraries say nothing.
+    # A KeyError's text is only the key, and some libraries give no text.
     if not text or isinstance(error, KeyError | IndexError | AttributeError | AssertionError):
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
@@ -90,10 +88,10 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def offline(folder: Path | None) -> Iterator[None]:
-    """While a local folder is loaded, nothing is asked of the Hub: a config can name a kernel or a backbone there.
+    """Prevent downloads while a local folder is loaded; a config can name a kernel or a backbone on the Hub.
 
     Args:
-        folder: the local folder, or None where a Hub id is loaded, which may be downloaded.
+        folder: the local folder; None for a Hub id, which may be downloaded.
     """
     if folder is None:
         yield
@@ -109,9 +107,9 @@ def offline(folder: Path | None) -> Iterator[None]:
 
 
 def pin_attention(config: Any) -> None:
-    """Lets transformers choose an attention of its own (sdpa, else eager), whatever a config asks for.
+    """Make transformers use its own attention (sdpa, else eager), not the one that a config names.
 
-    A config can name a kernel on the Hub, which would be downloaded and run.
+    A config can name a kernel on the Hub; it would be downloaded and run.
     """
     from transformers import PretrainedConfig
 
@@ -131,10 +129,10 @@ def local_folder(source: str) -> Path | None:
 
 
 def read_config(folder: Path, name: str = "config.json", *, constants: bool = False) -> dict[str, Any]:
-    """A component's config, with numbers of sane sizes; `constants` as of `read_json`.
+    """A component's config, after a check of its numbers; `constants` as in `read_json`.
 
     Raises:
-        InputError: there is none, it is not JSON, or a number is out of range; names the file.
+        InputError: it does not exist, is not JSON, or a number is out of range; the message names the file.
     """
     if not (folder / name).exists():
         raise InputError(f"{folder} holds no {name}", hint="copy or download it again")
@@ -144,7 +142,7 @@ def read_config(folder: Path, name: str = "config.json", *, constants: bool = Fa
 
 
 def check_numbers(config: Any, where: str, key: str = "") -> None:
-    """Refuses numbers in a config with which a library would work for hours before it fails.
+    """Refuse numbers in a config that would make a library work for hours before it fails.
 
     Raises:
         InputError: names the key.
@@ -158,7 +156,7 @@ def check_numbers(config: Any, where: str, key: str = "") -> None:
         for value in config:
             check_numbers(value, where, key)
     elif isinstance(config, int | float) and not isinstance(config, bool):
-        # -inf stands in every scheduler's config.
+        # Every scheduler's config has -inf.
         if math.isfinite(config) and abs(config) > _MAX_NUMBER:
             raise InputError(f"{where}: {shown(key)} is {brief(config)}, which is too large")
         if _LAYERS.search(key) and config > _MAX_LAYERS:
@@ -186,7 +184,7 @@ class Weights:
 
 
 def weight_files(folder: Path, stem: str) -> Weights:
-    """Finds the safetensors files that a library would load, and checks their headers against their sizes.
+    """Find the safetensors files that a library would load, and check their headers.
 
     Args:
         stem: "model" for transformers, "diffusion_pytorch_model" for diffusers.
@@ -208,7 +206,7 @@ def weight_files(folder: Path, stem: str) -> Weights:
             )
         variant = "bf16" if "bf16" in variants else variants[0]
         whole, index = f"{stem}.{variant}.safetensors", f"{stem}.safetensors.index.{variant}.json"
-    # Where both are there each library has its own choice: then both have to be sound.
+    # If both exist, each library chooses differently, so both must be valid.
     parts = [folder / whole] if whole in names else []
     if index in names:
         parts += [folder / name for name in dict.fromkeys(read_index(folder / index).values())]
@@ -221,7 +219,7 @@ def weight_files(folder: Path, stem: str) -> Weights:
 
 
 def check_size(model: torch.nn.Module, weights: Weights, where: str) -> None:
-    """Refuses a config whose model is far larger than its weights, before a library fills it with random numbers.
+    """Refuse a config whose model is far larger than its weights, before a library fills it with random numbers.
 
     Args:
         model: built from the config on the meta device.
@@ -238,7 +236,7 @@ def check_size(model: torch.nn.Module, weights: Weights, where: str) -> None:
 
 
 def check_loaded(info: Mapping[str, Any], where: str) -> None:
-    """Refuses a model of which a library has filled a part with random numbers.
+    """Refuse a model if a library filled a part of it with random numbers.
 
     Args:
         info: what `from_pretrained(..., output_loading_info=True)` gives.

@@ -1,4 +1,4 @@
-"""From a checkpoint to modules: the transformer, and the components that its header names."""
+"""Loading a checkpoint's modules: the transformer and the components that its header names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NAMES = {"text_encoder": "text encoder", "vae": "VAE"}
 
 @dataclass
 class Components:
-    """What a transformer needs around it, each loaded on first need and None where not asked for."""
+    """The loaded components of a transformer; a component is None if it was not asked for."""
 
     tokenizer: Any = None
     text_encoder: Any = None
@@ -48,7 +48,7 @@ def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """The dtype called `name` ("bf16", "bfloat16"); by default bf16 on an accelerator and fp32 on the CPU.
 
     Raises:
-        UsageError: no such dtype.
+        UsageError: the dtype is unknown.
     """
     if name is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -59,9 +59,9 @@ def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dtype:
-    """What text encoder and VAE run in beside a transformer in `dtype`: never fp16, in which both overflow.
+    """The dtype of the text encoder and the VAE for a transformer in `dtype`; never fp16, because both overflow in it.
 
-    diffusers' page on SANA asks for bf16 or fp32. In place of fp16 it is bf16 on a GPU that has it, else fp32.
+    diffusers' page on SANA recommends bf16 or fp32. Instead of fp16 it is bf16 on a GPU that has it, else fp32.
     """
     if dtype != torch.float16:
         return dtype
@@ -70,13 +70,13 @@ def component_dtype(dtype: torch.dtype, device: torch.device | str) -> torch.dty
     return torch.float32
 
 
-# Heads and their size of SANA-1.0's transformers, whatever their depth: 0.6B and 1.6B.
+# (heads, head size) of SANA-1.0's transformers of any depth: 0.6B and 1.6B.
 _SANA_1_0 = ((36, 32), (70, 32))
 _SANA_1_0_BF16 = re.compile(r"sana_\w*bf16", re.IGNORECASE)
 
 
 def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
-    """What is known to go wrong with these weights in this dtype, or None.
+    """A warning if these weights are known to fail in this dtype, or None.
 
     The first releases of SANA-1.0 were trained in fp16: their activations pass fp16's largest number and are cut there,
     which neither bf16 nor fp32 does (NVlabs/Sana issue 47, diffusers issue 10336). The releases with BF16 in their name
@@ -96,7 +96,7 @@ def dtype_warning(checkpoint: Checkpoint, dtype: torch.dtype) -> str | None:
 
 
 def _names(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint and those that it was made from are called."""
+    """The names of a checkpoint and of its ancestors."""
     parents = [parent for step in checkpoint.lineage for parent in step.get("parents") or ()]
     return [checkpoint.ref, str(checkpoint.path), *(str(parent.get("name")) for parent in parents)]
 
@@ -112,7 +112,7 @@ def load_transformer(
     from diffusers import SanaTransformer2DModel
 
     quiet_libraries()
-    # Settings of a later diffusers are left out, as diffusers does; that the tensors fit was checked.
+    # Settings of later versions of diffusers are ignored, as in diffusers; the tensors' shapes were checked before.
     config = {key: checkpoint.config[key] for key in CONFIG_DEFAULTS}
     with torch.device("meta"):
         model = SanaTransformer2DModel(**config)
@@ -144,7 +144,7 @@ def load_components(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Components:
-    """Loads the named components.
+    """Load the named components.
 
     Raises:
         InputError: if the checkpoint names none, or what it names cannot be loaded.
@@ -185,7 +185,7 @@ def _components_hint(checkpoint: Checkpoint) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keeps progress bars and notes of the model libraries off stderr; their errors still come through."""
+    """Hide progress bars and notes of the model libraries; their errors are still shown."""
     import diffusers
     import transformers
 

@@ -22,22 +22,22 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)
 # In training they wait for each other in every step, and longest while one writes a state.
 _TRAINING_PATIENCE = timedelta(minutes=30)
-# How the libraries below torch speak of a process that is gone.
+# Texts of error messages about a process that has ended.
 _OF_PEERS = ("/gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Socket Timeout")
 
 
 def open_processes() -> PartialState:
-    """Joins this run's processes: who they are (`process_index`, `num_processes`, `device`) and how they wait."""
+    """Join the processes of this run; returns their state (`process_index`, `num_processes`, `device`)."""
     import torch
     from accelerate import PartialState
 
     atexit.register(_leave)
-    # Without an accelerator accelerate joins processes (by gloo) only where it is told that the CPU is meant.
+    # Without a GPU, accelerate joins processes (by gloo) only if the CPU is asked for explicitly.
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
 def _leave() -> None:
-    """Ends gloo's threads before the interpreter ends: now and then they would abort the process (exit code -6)."""
+    """End gloo's threads before the interpreter ends; otherwise they sometimes abort the process (exit code -6)."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
@@ -45,15 +45,14 @@ def _leave() -> None:
 
 
 def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
-    """The same for training: gradients are averaged over the processes.
+    """Join the processes of a training run; gradients are averaged over them.
 
     Args:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
-        device: "cpu", "cuda:1" and the like; by default the best there is, a process.
+        device: "cpu", "cuda:1" or similar; by default the best device, one for each process.
 
     Raises:
-        UsageError: a device that is not there, one of several for several processes, or a launcher that was told to
-            shard the model.
+        UsageError: the device does not exist, a device is given with several processes, or the launcher shards the model.
     """
     import warnings
 
@@ -61,9 +60,9 @@ def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
     from accelerate.state import AcceleratorState, PartialState
 
     _refuse_sharding()
-    # DDP says so of depth-wise convolutions' gradients, once a process; it costs a copy of 9 values a channel.
+    # DDP's warning about gradients of depth-wise convolutions; it costs only a copy of 9 values a channel.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    AcceleratorState._reset_state()  # a run before this one, in the same process, may have had another precision
+    AcceleratorState._reset_state()  # an earlier run in the same process may have had another precision
     if device is not None:
         _choose_device(device)
     open_processes()
@@ -84,7 +83,7 @@ def _wait_no_longer_than(patience: timedelta) -> None:
 
 
 def _choose_device(device: str) -> None:
-    """Tells accelerate, by the environment, which device to take."""
+    """Set accelerate's device by environment variables."""
     import torch
     from accelerate.state import PartialState
 
@@ -123,9 +122,9 @@ def broadcast(thing: T) -> T:
 
 
 def agree(decide: Callable[[], T]) -> T:
-    """What the first process decides, on every process.
+    """The first process's decision, on every process.
 
-    Where it raises a `SanactlError`, all end with its exit code, and the first alone says why.
+    If it raises a `SanactlError`, all processes end with its exit code, and only the first prints the error.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return decide()
@@ -144,7 +143,7 @@ def agree(decide: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def one_falls_all_fall() -> Iterator[None]:
-    """Turns what a process sees when another of its run is gone into one line.
+    """Turn the errors of a process whose partner has ended into one line.
 
     Raises:
         TrainingError: another process ended or no longer answers.
@@ -156,7 +155,7 @@ def one_falls_all_fall() -> Iterator[None]:
             raise
         raise TrainingError(
             "another process of this run ended, and this one cannot go on without it",
-            hint="that process says why; the same command goes on from the last saved state",
+            hint="that process says why; the same command continues from the last saved state",
         ) from error
 
 

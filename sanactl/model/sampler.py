@@ -1,4 +1,4 @@
-"""Text to images: classifier-free guidance over a flow DPM-Solver, as `SanaPipeline` does it, many prompts at once.
+"""Sampling as in `SanaPipeline`: classifier-free guidance with a flow DPM-Solver, for many prompts at once.
 
 An image is a function of its checkpoint, prompt, seed and settings alone. Its noise comes from its own generator on
 the CPU, and its prompt is padded to a fixed length, so neither the batch nor the device changes what is drawn. Of the
@@ -36,7 +36,7 @@ __all__ = [
 class Guidance:
     """Text conditions of a batch: embeddings [B, T, D] and masks [B, T], and those of the negative prompt (B = 1).
 
-    The negative prompt's are None where the scale is at most 1, or the transformer takes it as an input.
+    Those of the negative prompt are None if the guidance scale is at most 1, or if the transformer takes it as an input.
     """
 
     text: Tensor
@@ -49,14 +49,14 @@ class Guidance:
 def image_seed(seed: int, prompt: str, index: int) -> int:
     """The seed of image `index` of a prompt: 53 bits of SHA-256, so that it depends on nothing else.
 
-    JSON readers that keep numbers as floats (jq, JavaScript) keep no whole number beyond 2^53.
+    JSON readers that store numbers as floats (jq, JavaScript) lose whole numbers above 2^53.
     """
     digest = hashlib.sha256(f"{seed}\0{index}\0{prompt}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
 
 
 def image_generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """A generator for each image, on the CPU: first its initial noise comes from it, then what a scheduler adds."""
+    """A CPU generator for each image. It draws the initial noise first, then the noise that a scheduler adds."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
@@ -66,7 +66,7 @@ def draw_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """The noise [B, C, H, W] that images of these seeds begin with."""
+    """The initial noise [B, C, H, W] of images with these seeds; shape is (C, H, W)."""
     return draw_noise(image_generators(seeds), shape)
 
 
@@ -81,17 +81,17 @@ def denoise(
     generators: Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Tensor:
-    """Runs the sampler from noise to latents.
+    """Run the sampler from noise to latents.
 
-    The transformer sees whole timesteps, as in SANA's own samplers: also of a scheduler that has fractions.
+    The transformer gets whole timesteps, as in SANA's own samplers, even if the scheduler has fractions.
 
     Args:
         transformer: a `SanaTransformer2DModel`.
-        scheduler: a diffusers flow scheduler; its timesteps are set anew.
+        scheduler: a diffusers flow scheduler; its timesteps are set here.
         noise: [B, C, H, W], standard normal.
         guidance: the prompts; with `scale` <= 1 the negative branch is not computed.
         generators: of the images, for schedulers that add noise at each step; see `image_generators`.
-        on_step: called before step i with (i, timestep), for hooks that must know where they are.
+        on_step: called before step i with (i, timestep), for hooks that need the step.
 
     Returns:
         scaled latents, float32 [B, C, H, W].
@@ -130,7 +130,7 @@ def denoise(
 
 
 def step_options(scheduler: Any, generators: Sequence[torch.Generator] | None) -> dict[str, Any]:
-    """What `scheduler.step` takes besides, so that noise that it adds is each image's own."""
+    """Further arguments of `scheduler.step`, so that each image's added noise comes from its own generator."""
     takes = "generator" in inspect.signature(scheduler.step).parameters
     return {"generator": list(generators)} if takes and generators is not None else {}
 

@@ -1,4 +1,4 @@
-"""How to sample: the settings that decide an image besides its checkpoint, prompt and seed. They are checked here."""
+"""The sampling settings, their defaults and their checks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, 
 # SANA-Sprint's, as in SanaSprintPipeline.
 SPRINT = {**PUBLISHED, "steps": 2}
 
-# A fixed batch is large enough to keep a device busy and no larger: at 1024 pixels one image has 1,024 latent tokens, and
-# the paper's 4.8B model draws in batches of 10 only 9 % faster than one by one (0.26 images/s against 4.2 s).
+# A fixed batch is just large enough to keep a device busy. At 1024 pixels one image has 1,024 latent tokens, and the
+# paper's 4.8B model is only 9 % faster in batches of 10 than one by one (0.26 images/s against 4.2 s an image).
 FIXED_BATCH_TOKENS, FIXED_BATCH_IMAGES = 1024, 8
 
 MAX_STEPS = 1000  # the timesteps that SANA is trained with
@@ -31,17 +31,17 @@ MAX_STEPS = 1000  # the timesteps that SANA is trained with
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What decides an image besides its checkpoint, prompt and seed.
+    """The settings that decide an image, besides its checkpoint, prompt and seed.
 
     Attributes:
-        steps: forward passes of the transformer.
-        guidance_scale: of classifier-free guidance; no guidance at 1 or below. SANA-Sprint embeds it.
-        height, width: pixels.
-        max_sequence_length: tokens of a prompt that the transformer is given.
-        complex_human_instruction: whether the text encoder gets an instruction before every prompt.
-        instruction: that instruction, or None for SANA's own.
-        flow_shift: of the scheduler, or None for its own.
-        negative_prompt: the text of guidance's unconditional half; empty by default.
+        steps: number of sampling steps (num_inference_steps).
+        guidance_scale: of classifier-free guidance; 1 or less means no guidance. SANA-Sprint's transformer takes it as an input.
+        height, width: of the image, in pixels.
+        max_sequence_length: number of prompt tokens that the transformer gets.
+        complex_human_instruction: whether an instruction is put before every prompt for the text encoder.
+        instruction: this instruction; None for SANA's own.
+        flow_shift: of the scheduler; None for the scheduler's own.
+        negative_prompt: the prompt of the unconditional half of guidance; empty by default.
     """
 
     steps: int = 20
@@ -89,19 +89,19 @@ _FAULTS: Mapping[str, Callable[[Any], str | None]] = {
     "flow_shift": lambda value: None if value is None else _number(0.001, 1000)(value),
     "negative_prompt": _text,
 }
-# A training run would not know of an instruction in the header: it is the command line's alone.
+# `instruction` is an option of the command line only, because training would not know of one in the header.
 _IN_HEADER = frozenset(_FAULTS) - {"instruction"}
 _OPTIONS = {"guidance_scale": "guidance", "negative_prompt": "negative"}
 
 
 def sampling_settings(checkpoint: Checkpoint, **given: Any) -> SamplingSettings:
-    """The checkpoint's own defaults, overridden by what is given and not None.
+    """The checkpoint's own defaults, replaced by the values in `given` that are not None.
 
     A checkpoint that names no size gets 32 pixels a latent of its `sample_size`, the factor of SANA's autoencoder.
 
     Raises:
-        UsageError: a value out of its range, a height or width that is no whole number of latents, or one that has no
-            effect on this checkpoint.
+        UsageError: a value is out of range or has no effect on this checkpoint, or height or width is not a whole number
+            of latents.
         InputError: the checkpoint's own defaults are out of range.
     """
     given = {key: value for key, value in given.items() if value is not None}
@@ -146,7 +146,7 @@ def pixels_per_latent(checkpoint: Checkpoint) -> int:
 
 
 def fixed_batch_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
-    """The images that are computed together: a function of the resolution alone, never of how many images there are."""
+    """The number of images in a fixed batch. It depends only on the resolution, not on the number of images."""
     side = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
     tokens = (settings.height // side) * (settings.width // side)
     return max(1, min(FIXED_BATCH_IMAGES, FIXED_BATCH_TOKENS // max(tokens, 1)))

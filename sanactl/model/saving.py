@@ -1,4 +1,4 @@
-"""From a module back to a self-describing checkpoint file."""
+"""Saving a module as a self-describing checkpoint file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 def header_of(
     parent: Checkpoint, folder: Path, *, command: str, arguments: Mapping[str, Any], seed: int | None = None
 ) -> dict[str, str]:
-    """The header of a checkpoint of the same shape, made from `parent` by `command`.
+    """The header of a checkpoint with the same config that `command` made from `parent`.
 
     Args:
         parent: its config, components, sampling defaults and lineage are kept.
-        folder: where the file will lie, for components named by relative paths.
-        command, arguments, seed: what was done, for the lineage.
+        folder: the folder of the file, for components with relative paths.
+        command, arguments, seed: for the lineage.
     """
     entry = lineage_entry(
         command,
@@ -61,10 +61,10 @@ def save_transformer(
     dtype: torch.dtype | None = None,
     force: bool = False,
 ) -> None:
-    """Writes a trained transformer as a `.st` file, whole or not at all.
+    """Write a trained transformer as a `.st` file, whole or not at all.
 
     Args:
-        model: the `SanaTransformer2DModel`, or what has its `state_dict`.
+        model: the `SanaTransformer2DModel`, or an object with its `state_dict`.
         parent, command, arguments, seed: see `header_of`.
         dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
     """
@@ -80,13 +80,13 @@ def save_transformer(
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file; the same tensors and metadata give the same bytes.
+    """Write a safetensors file; the same tensors and metadata give the same bytes.
 
     The safetensors library's own writer puts the metadata in another order each time.
 
     Args:
-        tensors: on any device; each goes through the CPU by itself.
-        path: is overwritten.
+        tensors: on any device; they are copied to the CPU one by one.
+        path: the file; overwritten if it exists.
         metadata: the header's strings.
     """
     listed = sorted(tensors.items(), key=lambda item: placement(_NAMES[item[1].dtype], item[1].shape))
@@ -99,9 +99,9 @@ def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Map
 
 
 def rewrite_weights(folder: Path) -> None:
-    """Writes the safetensors files of a model that another library saved in `folder` anew, as `write_tensors` does.
+    """Write the safetensors files that another library saved in `folder` again, with `write_tensors`.
 
-    The library's are for their owner's eyes alone, and their data begin anywhere.
+    The library's files are readable by their owner only, and their data are not aligned.
     """
     for file in sorted(folder.glob("*.safetensors")):
         metadata, tensors = read_header(file).metadata, read_tensors(file)

@@ -1,4 +1,4 @@
-"""A checkpoint's scheduler: one that samples SANA, tried on a few numbers before it is used."""
+"""Loading and checking a checkpoint's scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_scheduler(source: str, options: dict[str, Any]) -> Any:
     """A scheduler that predicts the flow, or SANA-Sprint's.
 
     Raises:
-        InputError: it cannot be loaded, or is none for SANA.
+        InputError: it cannot be loaded, or is not a scheduler for SANA.
     """
     from diffusers import ConfigMixin, SchedulerMixin, schedulers
 
@@ -51,7 +51,7 @@ def load_scheduler(source: str, options: dict[str, Any]) -> Any:
 
 
 def _check_flow(scheduler: Any, where: str) -> None:
-    """Refuses schedulers for other kinds of models, which would draw noise, and those whose noise has no seed."""
+    """Refuse schedulers for other kinds of models (images would be noise), and those whose noise has no seed."""
     name, config = type(scheduler).__name__, scheduler.config
     flow = config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas") is True
     if not (flow or name.startswith("FlowMatch") or config.get("prediction_type") == "trigflow"):
@@ -70,10 +70,10 @@ def _check_flow(scheduler: Any, where: str) -> None:
 
 
 def check_schedule(scheduler: Any, steps: int) -> None:
-    """Runs a scheduler through so many steps on a few numbers.
+    """Try a scheduler with this number of steps on a small tensor.
 
     Raises:
-        UsageError: it fails, or does not take one forward pass of the transformer a step.
+        UsageError: it fails, or does not need exactly one forward pass of the transformer for each step.
     """
     if fault := _schedule_fault(scheduler, steps):
         raise UsageError(f"--steps {steps}: {fault}")
@@ -107,7 +107,7 @@ def _schedule_fault(scheduler: Any, steps: int) -> str | None:
 
 
 def prepared_scheduler(scheduler: Any, *, flow_shift: float | None, sprint: bool, steps: int) -> Any:
-    """A checkpoint's scheduler with another flow shift, and seen to be one for this transformer and these steps.
+    """A checkpoint's scheduler with another flow shift, after checking that it fits the transformer and the steps.
 
     Args:
         flow_shift: the new one, or None for the scheduler's own.

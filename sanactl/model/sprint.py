@@ -1,8 +1,8 @@
-"""SANA-Sprint: text to images in 1 to 4 steps, as diffusers' `SanaSprintPipeline` does it.
+"""Sampling of SANA-Sprint in 1 to 4 steps, as in diffusers' `SanaSprintPipeline`.
 
 The model is a consistency model in TrigFlow's terms (x_t = cos(t) x_0 + sin(t) z, t from pi/2 down to 0), made from a flow
-model: its transformer takes the flow's time and latents, and its velocity is turned back. The guidance scale is an input
-of the transformer, so there is one forward pass a step and no negative prompt.
+model. So its transformer gets the flow's time and latents, and its velocity is converted to TrigFlow's. The guidance scale
+is an input of the transformer, so there is one forward pass a step and no negative prompt.
 
 Source: SANA-Sprint (arXiv 2503.09641); diffusers `pipelines/sana/pipeline_sana_sprint.py`.
 """
@@ -25,12 +25,12 @@ __all__ = [
     "sprint_guidance",
 ]
 
-# SanaSprintPipeline's defaults; the second is that of two steps, other numbers of steps are evenly spaced.
+# SanaSprintPipeline's defaults. The second is for two steps; for other numbers of steps, timesteps are evenly spaced.
 MAX_TIMESTEP, INTERMEDIATE_TIMESTEP = 1.57080, 1.3
 
 
 def set_sprint_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
-    """Sets an `SCMScheduler` to the beginning of so many steps; its last timestep, 0, is none of them."""
+    """Set an `SCMScheduler`'s timesteps for this number of steps; its last timestep, 0, is not a step."""
     scheduler.set_timesteps(
         steps,
         device=device,
@@ -41,7 +41,7 @@ def set_sprint_timesteps(scheduler: Any, steps: int, device: torch.device) -> No
 
 
 def sprint_guidance(transformer: Any, scale: float, text: Tensor) -> Tensor:
-    """The guidance scale as the transformer takes it, for a batch of texts [B, T, D]: [B], in the texts' dtype."""
+    """The guidance scale as the transformer's input, [B], in the dtype of the texts [B, T, D]."""
     guidance = torch.full([text.shape[0]], scale, dtype=torch.float32, device=text.device).to(text.dtype)
     return guidance * transformer.config.guidance_embeds_scale
 
@@ -57,15 +57,15 @@ def denoise_sprint(
     generators: Sequence[torch.Generator] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Tensor:
-    """Runs the sampler from noise to latents.
+    """Run the sampler from noise to latents.
 
     Args:
         transformer: a `SanaTransformer2DModel` with `guidance_embeds`.
-        scheduler: an `SCMScheduler`; its timesteps are set anew.
+        scheduler: an `SCMScheduler`; its timesteps are set here.
         noise: [B, C, H, W], standard normal.
         guidance: the prompts.
         steps: forward passes; the model is trained for 1 to 4.
-        generators: of the images: between two steps new noise is added.
+        generators: of the images, for the new noise between two steps.
         on_step: called before step i with (i, timestep), the timestep being TrigFlow's (1.57 is noise).
 
     Returns:

@@ -1,8 +1,8 @@
-"""Weights from safetensors files into memory of this process's own, aligned as torch aligns what it allocates itself.
+"""Reading tensors from safetensors files into aligned memory of this process.
 
-The safetensors library hands out views of the mapped file, which has three faults. A tensor then lies where the length of
-the header puts it, up to 8 bytes off any alignment, and matrix products round differently there on some processors. A file
-that is rewritten changes weights that are in use. A file that is cut short ends the process (SIGBUS).
+The safetensors library returns views of the mapped file. This has three disadvantages. A tensor's address depends on the
+length of the header; if it is not aligned, matrix products round differently on some processors. If the file is rewritten,
+weights in use change. If the file is cut short, the process is killed (SIGBUS).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, d.torch) for name, 
 
 
 def aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, or a copy of it where it lies on the CPU at no multiple of `ALIGNMENT`, as NumPy's arrays may."""
+    """The tensor, or an aligned copy if it is on the CPU and its address is not a multiple of `ALIGNMENT`."""
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
@@ -57,7 +57,7 @@ def read_tensor(sources: Sources, ref: TensorRef) -> torch.Tensor:
 
 
 class TensorFile:
-    """A safetensors file that stays open, and of which tensors are read as they are asked for.
+    """A safetensors file that stays open; tensors are read when they are asked for.
 
     Raises:
         InputError: the file cannot be read, is damaged, or changed since it was opened.
@@ -106,14 +106,14 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, to
 
 @contextmanager
 def steady_files(source: str) -> Iterator[dict[str, bool]]:
-    """Around another library's `from_pretrained`, which maps files: holds that none of a folder's changes meanwhile.
+    """A context for another library's `from_pretrained`: it checks that the mapped files do not change meanwhile.
 
     Args:
-        source: what is loaded; of a Hub id nothing is checked, since the cache's files are never rewritten.
+        source: the folder or Hub id. For a Hub id nothing is checked, because files of the cache are never rewritten.
 
     Yields:
-        options for it: to read files of a moderate size whole, since one that is cut short while it is mapped ends the
-        process.
+        options for `from_pretrained`: to read files of moderate size into memory instead of mapping them, because the
+        process is killed if a mapped file is cut short.
 
     Raises:
         InputError: a file of weights changed.
@@ -133,10 +133,10 @@ def steady_files(source: str) -> Iterator[dict[str, bool]]:
 
 
 def own_memory(module: torch.nn.Module) -> None:
-    """Moves a module's plain tensors on the CPU out of the files that they may be mapped from.
+    """Copy a module's plain CPU tensors to memory of this process, if they may be views of mapped files.
 
-    Models that another library loaded are views of its mapped files where no cast made copies of them. A tensor that
-    several parts of the module share stays shared.
+    Another library's models are views of its mapped files, except where a cast made copies. A tensor that several parts
+    of the module share stays shared.
     """
     moved: dict[
         int, tuple[torch.Tensor, torch.Tensor]

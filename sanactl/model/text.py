@@ -1,7 +1,7 @@
-"""Prompts to text embeddings, by the rules of diffusers' `SanaPipeline`.
+"""Encoding prompts as text embeddings, by the rules of diffusers' `SanaPipeline`.
 
-The prompt may be preceded by SANA's "complex human instruction". Kept are the first token and the last
-`max_sequence_length - 1` of (instruction + max_sequence_length - 2) tokens; the embeddings are the last hidden state.
+SANA's "complex human instruction" may be put before the prompt. Of the (instruction + max_sequence_length - 2) tokens, the
+first and the last `max_sequence_length - 1` are kept. The embeddings are the last hidden state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction"]
 
 # Prompts whose tokens are counted at once.
 _CHUNK = 1024
-# A tokenizer keeps how it pads and cuts, so it works for one thread at a time.
+# A tokenizer stores its padding and truncation as state, so only one thread may use it at a time.
 _tokenizing = threading.Lock()
 
 
@@ -40,7 +40,7 @@ def encode_prompts(
     max_sequence_length: int = 300,
     instruction: Sequence[str] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Embeds prompts.
+    """Encode prompts.
 
     Args:
         tokenizer, text_encoder: the checkpoint's components.
@@ -53,7 +53,7 @@ def encode_prompts(
         masked in every attention, so an embedding does not depend on its neighbours in the batch.
 
     Raises:
-        InputError: tokenizer and text encoder are of different models.
+        InputError: the tokenizer and the text encoder do not belong together.
     """
     with _tokenizing:
         texts, length = _texts(tokenizer, prompts, max_sequence_length, instruction)
@@ -80,7 +80,7 @@ def encode_prompts(
 
 
 def _embeddings(text_encoder: Any) -> int | None:
-    """How many tokens a text encoder knows, or None where it does not tell."""
+    """The size of a text encoder's vocabulary, or None if unknown."""
     find = getattr(text_encoder, "get_input_embeddings", None)
     return getattr(find() if find else None, "num_embeddings", None)
 
@@ -88,7 +88,7 @@ def _embeddings(text_encoder: Any) -> int | None:
 def _texts(
     tokenizer: Any, prompts: Sequence[str], max_sequence_length: int, instruction: Sequence[str] | None
 ) -> tuple[list[str], int]:
-    """What the tokenizer is given for each prompt, and how many tokens of it are kept."""
+    """The tokenizer's input for each prompt, and the number of its tokens to keep."""
     texts = [p.lower().strip() for p in prompts]
     if not instruction:
         return texts, max_sequence_length
@@ -103,7 +103,7 @@ def cut_prompts(
     max_sequence_length: int = 300,
     instruction: Sequence[str] | None = None,
 ) -> list[int]:
-    """The places of the prompts that `encode_prompts` cuts: they have more tokens than are kept.
+    """The positions of prompts with more tokens than `encode_prompts` keeps.
 
     Arguments as in `encode_prompts`. A hundred thousand short prompts take a fraction of a second.
     """
@@ -127,9 +127,9 @@ def cut_note(
     instruction: Sequence[str] | None = None,
     what: str = "prompt",
 ) -> str | None:
-    """One line for people about the prompts that are cut, with their number and the first of them; None if none is.
+    """A line for the user about prompts that are cut, with their number and the first of them; None if there are none.
 
-    Arguments as in `encode_prompts`; `what` is how the line calls them ("caption").
+    Arguments as in `encode_prompts`; `what` is the line's word for a prompt ("caption").
     """
     cut = cut_prompts(tokenizer, prompts, max_sequence_length=max_sequence_length, instruction=instruction)
     if not cut:

@@ -4,7 +4,7 @@ from sanactl.optim import CAME8bit
 
 optimizer = CAME8bit(model.named_parameters(), lr=1e-4)
 
-torch is imported with the first optimizer, so that light commands can read the table of optimizers.
+torch is imported when the first optimizer is used, so that light commands can read the table of optimizers.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -98,7 +98,7 @@ def quantize(x: Tensor, block_size: int, scheme: Scheme) -> Quantized:
 
 
 def dequantize(q: Quantized, block_size: int, scheme: Scheme) -> Tensor:
-    """The fp32 values that `q` stands for, in the shape of its codes."""
+    """The fp32 values of `q`, in the shape of its codes."""
     codes_NB = _as_blocks(q.codes, block_size)
     scale_N1 = q.scale.unsqueeze(1)
     if scheme == "dynamic":
@@ -124,7 +124,7 @@ def check_scheme(scheme: str, block_size: int) -> None:
 
 
 def _as_blocks(x: Tensor, block_size: int) -> Tensor:
-    """`x` flattened to [blocks, block_size]; a shorter last block is filled up with its own last value."""
+    """`x` flattened to [blocks, block_size]; a shorter last block is padded with its own last value."""
     flat = x.reshape(-1)
     short = -flat.numel() % block_size
     if short and flat.numel():
@@ -133,7 +133,7 @@ def _as_blocks(x: Tensor, block_size: int) -> Tensor:
 
 
 def per_device(make: Callable[[torch.device], T]) -> Callable[[torch.device], T]:
-    """Keep what `make` gives for each device: `functools.cache`, which torch.compile would not follow."""
+    """Cache the result of `make` for each device. torch.compile cannot follow `functools.cache`."""
     made: dict[torch.device, T] = {}
 
     def kept(device: torch.device) -> T:
@@ -164,6 +164,6 @@ def dynamic_map(device: torch.device) -> Tensor:
 
 @per_device
 def dynamic_midpoints(device: torch.device) -> Tensor:
-    """The 255 midpoints between neighbouring levels: a value's code is the number of midpoints below it."""
+    """The 255 midpoints between adjacent levels; a value's code is the number of midpoints below it."""
     levels = dynamic_map(device)
     return (levels[:-1] + levels[1:]) / 2

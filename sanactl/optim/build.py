@@ -1,4 +1,4 @@
-"""Optimizers by name."""
+"""Building an optimizer by its name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def build_optimizer(name: str, params: Any, lr: float, **options: Any) -> Optimi
             an optional package).
         params: parameters, named parameters or parameter groups.
         lr: learning rate.
-        options: passed on; see the optimizer itself.
+        options: options of the optimizer; see its class.
 
     Raises:
-        UsageError: no such optimizer, an option that it does not have, or a package that is not installed.
+        UsageError: the optimizer is unknown, does not have an option, or needs a package that is not installed.
     """
     entry = find_optimizer(name)
     make = entry.load()

@@ -1,6 +1,7 @@
 """CAME and CAME-8bit as torch optimizers.
 
-The algorithm is `reference.came_step`; `update` is its fast form, `state` what is kept. torch is all that is needed.
+The algorithm is in `reference.came_step`; `update` is its fast implementation, and `state` defines the optimizer state.
+Only torch is needed.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from sanactl.optim.update import check_gradients, update
 
 __all__ = ["CAME", "CAME8bit"]
 
-# The state is fp32, so a parameter of more bits would gain nothing by them.
+# The state is fp32, so parameters with more bits would gain nothing.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Options of torch's optimizers that would change the steps if they were there.
+# Options of torch's optimizers that would change the steps; CAME does not have them.
 FOREIGN = ("amsgrad", "dampening", "differentiable", "momentum", "nesterov")
 OF_8BIT = ("block_size", "min_8bit_size", "blocking", "scheme")
-# The scheme's name in states that were saved before it was called so.
+# The option's name in older saved states.
 OLD_SCHEME = "code"
 
 
@@ -37,8 +38,7 @@ class CAME(Optimizer):
 
     Matrices (linear weights and 1x1 convolutions, read as out x in) keep factored second moments. All other
     parameters (biases, norms, 3x3 and depth-wise convolutions) keep an unfactored second moment and take no
-    confidence term, as in the SANA reference. State is fp32 tensors whatever the parameter's dtype; loading keeps it
-    bit for bit.
+    confidence term, as in the SANA reference. The state is fp32 for every dtype of parameter; loading keeps it bit for bit.
 
     Args:
         params: parameters, named parameters or parameter groups.
@@ -47,15 +47,15 @@ class CAME(Optimizer):
         eps: added to the squared gradient and to the instability; at least 1e-30 each.
         clip_threshold: largest root mean square of the normalised gradient.
         weight_decay: decoupled weight decay.
-        maximize: go up the gradient in place of down.
+        maximize: maximise the objective instead of minimising it.
         bf16_stochastic_round: round the updates of bf16 parameters up or down at random, so that small updates are
-            not lost. The draws are a function of the step and of the parameter: its place, its name where names were
-            given, and its values before its first step. The state holds what is needed to draw the same after a restart.
+            not lost. The random numbers depend on the step and the parameter: its place, its name (if names were given),
+            and its values before its first step. They are the same after a restart.
 
     Raises:
-        UsageError: an option makes no sense or is another optimizer's, or a parameter cannot be optimised (float64,
-            complex, sharded otherwise than by rows).
-        TrainingError: from `step`, when a gradient is not finite. Nothing was changed then.
+        UsageError: an option is out of range or belongs to another optimizer, or a parameter cannot be optimised
+            (float64, complex, or sharded in another way than by rows).
+            TrainingError: from `step`, if a gradient is not finite. Then nothing was changed.
     """
 
     def __init__(
@@ -98,18 +98,18 @@ class CAME(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step with the gradients at hand.
+        """Take one step with the present gradients.
 
         Every gradient is checked before the first parameter changes.
 
         Args:
-            closure: reevaluates the model and returns the loss.
+            closure: evaluates the model again and returns the loss.
 
         Returns:
             The closure's loss, or None.
 
         Raises:
-            TrainingError: a gradient holds inf or NaN, or its norm is past 1e15; names the parameter.
+            TrainingError: a gradient contains inf or NaN, or its norm is above 1e15; the message names the parameter.
             UsageError: a gradient is sparse.
         """
         loss = None
@@ -140,10 +140,10 @@ class CAME(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave: onto the parameters' devices, every dtype and bit kept.
+        """Load a result of `state_dict` onto the parameters' devices; all dtypes and bits are kept.
 
         Raises:
-            InputError: the state is not this optimizer's, or is of other shapes; nothing was changed then.
+            InputError: the state is of another optimizer or has other shapes. Then nothing was changed.
         """
         # torch casts fp32 state to the parameter's dtype. The hook that prevents it is registered last, so that a
         # user's own hooks see plain tensors.
@@ -251,7 +251,7 @@ class CAME8bit(CAME):
 
 
 def _identity(entry: Entry) -> Tensor:
-    """32 bits that make a parameter's draws differ from another's: from its name and values, equal on every process."""
+    """32 bits from a parameter's name and values, equal on every process; they make its random numbers its own."""
     values = part_of(entry.p).sum(fingerprint(local(entry.p)))
     return torch.tensor((int(values) ^ zlib.crc32(entry.given.encode())) & 0xFFFFFFFF)
 

@@ -1,8 +1,8 @@
-"""CAME-8bit computed the way the public SANA code computes it, to measure against; not for training.
+"""CAME-8bit as the public SANA code computes it, for comparisons of speed; not for training.
 
-An independent re-implementation of its behaviour: the state is a Python list of blocks of 2048 rows, each step makes
-the whole fp32 moment from it and cuts it up again, and every intermediate result is a new tensor. Constant blocks
-divide by zero; they come back because a NaN becomes the code 0 on the processors we know.
+It is an independent re-implementation: the state is a Python list of blocks of 2048 rows, each step dequantizes the whole
+fp32 moment and quantizes it again, and every intermediate result is a new tensor. Constant blocks divide by zero; the
+result is still right, because a NaN becomes the code 0 on all processors that were tried.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Blocks = list[tuple[Tensor, Tensor, Tensor]]  # codes, scale, minimum
 
 
 class ListwiseCAME8bit(Optimizer):
-    """See the module; options as for `CAME8bit`."""
+    """CAME-8bit with a list of blocks as its state; options as for `CAME8bit`."""
 
     def __init__(
         self,

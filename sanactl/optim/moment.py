@@ -1,6 +1,6 @@
-"""The first moment of a matrix as an optimizer keeps it: fp32 or 8 bits, read and written a few rows at a time.
+"""The stored first moment of a matrix, in fp32 or 8 bits, read and written a few rows at a time.
 
-The same quantization as `blockwise`, which is the reference: here without temporaries, in place, on tiles that fit a cache.
+The quantization is that of `blockwise`, the reference; here it works in place, on tiles that fit the cache.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Moment(NamedTuple):
         values: fp32 [R, C], or uint8 codes [R, C], contiguous.
         scale, offset: as in `blockwise.Quantized`; None with fp32 values.
         block: flattened values a block; 1 with fp32 values.
-        scheme: how the codes are read; None with fp32 values.
+        scheme: the quantization scheme; None with fp32 values.
     """
 
     values: Tensor
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
     scheme: Scheme | None = None
 
     def tile_rows(self, tile: int) -> int:
-        """Rows of a tile of about `tile` values; tiles never cut a block, so it can be more."""
+        """The number of rows of a tile of about `tile` values. It can be larger, because tiles never cut a block."""
         rows, cols = self.values.shape
         whole = self.block // gcd(self.block, cols)
         return max(1, min(rows, whole * max(1, tile // (whole * cols))))
@@ -65,9 +65,9 @@ class Moment(NamedTuple):
         return out
 
     def write(self, first: int, last: int, rows: Tensor, scratch: Tensor) -> None:
-        """Keep `rows` [last - first, C] as rows first:last; `scratch` is of the same shape and is overwritten.
+        """Store `rows` [last - first, C] as rows first:last; `scratch` has the same shape and is overwritten.
 
-        fp32 values need no writing: `read` gave the state itself, and what was changed was that.
+        fp32 values need no writing, because `read` returned the state itself.
         """
         if self.scheme is None:
             return

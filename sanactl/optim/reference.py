@@ -1,4 +1,4 @@
-"""One CAME step, on one screen: the reference that the fast paths are held to.
+"""One CAME step in plain torch: the reference for the fast implementations.
 
 Shapes: p, g, m are [R, C] (out x in) for matrices, any shape otherwise; rows [R], columns [C]; all arithmetic fp32.
 """
@@ -25,7 +25,7 @@ class Hyper(NamedTuple):
         eps: added to the squared gradient, to the instability.
         clip_threshold: largest root mean square of the normalised gradient.
         weight_decay: decoupled; the parameter shrinks by `lr * weight_decay` a step.
-        maximize: go up the gradient in place of down.
+        maximize: maximise the objective instead of minimising it.
     """
 
     lr: float
@@ -52,12 +52,12 @@ def came_step(p: Tensor, g: Tensor, state: State, h: Hyper) -> tuple[Tensor, Sta
         h: the settings.
 
     Returns:
-        The new parameter in fp32, and the new state. Nothing that was passed in changes.
+        The new parameter in fp32, and the new state. The arguments are not changed.
     """
     b1, b2, b3 = h.betas
     p, g, new = p.float(), -g.float() if h.maximize else g.float(), {}
 
-    # Second moment, factored into rows and columns: O(R + C) in place of O(R C) (section 2.3, "hybrid precision").
+    # Second moment, factored into rows and columns: O(R + C) instead of O(R C) (section 2.3, "hybrid precision").
     g2 = g.square() + h.eps[0]
     if "exp_avg_sq" in state:
         new["exp_avg_sq"] = b2 * state["exp_avg_sq"] + (1 - b2) * g2
@@ -86,9 +86,9 @@ def came_step(p: Tensor, g: Tensor, state: State, h: Hyper) -> tuple[Tensor, Sta
 def came8bit_step(
     p: Tensor, g: Tensor, state: State, m: Quantized, h: Hyper, *, block_size: int, scheme: Scheme
 ) -> tuple[Tensor, State, Quantized]:
-    """One step of CAME-8bit (SANA-1.5, section 2.3): `came_step` on a first moment that is kept in 8 bits.
+    """One step of CAME-8bit (SANA-1.5, section 2.3): `came_step` with a first moment that is stored in 8 bits.
 
-    The step itself uses the fp32 moment; only what is kept for the next step is rounded. `state` is as for
+    The step itself uses the fp32 moment; only the moment stored for the next step is rounded. `state` is as for
     `came_step` without `exp_avg`, which is `m`. Returns the parameter in fp32, the state and the first moment.
     """
     p, new = came_step(p, g, {**state, "exp_avg": dequantize(m, block_size, scheme)}, h)

@@ -9,11 +9,11 @@ __all__ = ["fingerprint", "seed_of", "stochastic_bf16"]
 
 
 def seed_of(step: int, index: int, part: int = 0, identity: int = 0) -> int:
-    """A 32-bit seed for part `part` of parameter `index` at `step`, and of nothing else: a restart draws the same.
+    """A 32-bit seed for part `part` of parameter `index` at `step`; it is the same after a restart.
 
     Args:
-        identity: of the parameter itself, 32 bits, so that parameters which are the first of optimizers of their own
-            draw apart.
+        identity: 32 bits of the parameter itself. Parameters of different optimizers can have the same index; this
+            makes their seeds different.
     """
     seed = (step * 0x9E3779B1 ^ (index + 1) * 0x85EBCA77 ^ part * 0x27D4EB2F ^ identity) & 0xFFFFFFFF
     seed = ((seed ^ seed >> 15) * 0xC2B2AE3D) & 0xFFFFFFFF
@@ -29,11 +29,11 @@ def fingerprint(p: Tensor) -> Tensor:
 
 
 def stochastic_bf16(x: Tensor, seed: int, first: int = 0) -> Tensor:
-    """Round fp32 to one of its two bf16 neighbours, the nearer the likelier; the mean is x.
+    """Round fp32 at random to one of the two nearest bf16 values; the closer one is more probable, and the mean is x.
 
     Args:
         x: finite fp32 values.
-        seed: what `seed_of` gave.
+        seed: from `seed_of`.
         first: index of x's first value in its parameter: value i draws from hash(first + i, seed), so that a
             parameter may be rounded in pieces.
 

@@ -1,4 +1,4 @@
-"""Parameters that FSDP2 has sharded: DTensors of which each process holds some rows.
+"""Parameters sharded by FSDP2: DTensors of which each process has some rows.
 
 What CAME needs of the others' rows is little: sums over columns [C], and for the clipping one number. A row's mean is
 its own process's, and the mean over all rows is the mean over all columns. So a matrix costs three small all-reduces
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     Attributes:
         rows: of the whole parameter (its first dimension).
         numel: values of the whole parameter.
-        group: the processes that hold the other parts; None where the parameter is whole.
+        group: the processes with the other parts; None if the parameter is whole.
         rank: this process's place among them.
     """
 
@@ -42,12 +42,12 @@ class Part(NamedTuple):
 
 
 def is_sharded(t: Any) -> bool:
-    """Whether this is a DTensor (by its name: importing the class takes longer than this module's users should pay)."""
+    """Whether this is a DTensor. It is checked by name, because importing the class is slow."""
     return type(t).__name__ == "DTensor"
 
 
 def check_sharding(p: Tensor, name: str) -> None:
-    """Raise UsageError for a DTensor that is not cut into rows over one dimension of processes."""
+    """Raise UsageError for a DTensor that is not divided by rows over one dimension of processes."""
     if is_sharded(p):
         placements: Any = p.placements
         if len(placements) != 1 or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
@@ -58,12 +58,12 @@ def check_sharding(p: Tensor, name: str) -> None:
 
 
 def local(t: Tensor) -> Tensor:
-    """What this process holds of a tensor, sharing its memory."""
+    """This process's part of a tensor; it shares the tensor's memory."""
     return t.to_local() if is_sharded(t) else t
 
 
 def part_of(p: Tensor) -> Part:
-    """Which part of a parameter this process holds."""
+    """Describe this process's part of a parameter."""
     rows = p.shape[0] if p.ndim else 1
     if not is_sharded(p):
         return Part(rows, p.numel())
@@ -83,9 +83,9 @@ def zeros_like_rows(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Te
 
 
 def blocks_by_process(p: Tensor, block: int) -> tuple[int, int]:
-    """The shape of what is kept for each 8-bit block of the sharded `p`: [processes, most blocks of one].
+    """The shape of the numbers for the 8-bit blocks of the sharded `p`: [processes, most blocks of a process].
 
-    Every process holds one row, however uneven the parts are, and leaves what it does not need at zero.
+    Each process has one row, even if the parts are uneven; entries that it does not need are zero.
     """
     processes: int = p.device_mesh.size()
     largest = -(-p.shape[0] // processes)  # torch cuts as `torch.chunk` does

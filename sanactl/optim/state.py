@@ -1,4 +1,4 @@
-"""What CAME keeps for a parameter: which tensors, of which shapes; how they are saved and loaded bit for bit."""
+"""CAME's state of a parameter: its tensors and shapes, and how they are saved and loaded bit for bit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Group = dict[str, Any]
-# Kept beside the rest from the first step with stochastic rounding on: what tells a parameter's draws from another's.
+# With stochastic rounding, the state also has the number that makes a parameter's random numbers its own.
 IDENTITY = "rounding_identity"
 _ON_CPU = ("step", IDENTITY)
 OFFSETS = {"linear": "exp_avg_min", "zero": "exp_avg_zero"}
@@ -37,7 +37,7 @@ OFFSETS = {"linear": "exp_avg_min", "zero": "exp_avg_zero"}
 class Entry(NamedTuple):
     """A parameter, its `position` over all groups, and its name for messages.
 
-    `given` is the name that came with it, "" where none did.
+    `given` is the name that the user gave it, or "".
     """
 
     p: Tensor
@@ -77,10 +77,10 @@ def block_size(p: Tensor, group: Group) -> int | None:
 
 
 def layout(p: Tensor, group: Group) -> dict[str, tuple[tuple[int, ...], torch.dtype, str]]:
-    """What is kept for a parameter: name to shape, dtype, and how a sharded parameter's processes share it.
+    """The state of a parameter: name to shape, dtype, and how it is divided among processes if the parameter is sharded.
 
-    `rows`: cut as the parameter is; `blocks`: a row of their own for each (`sharded.blocks_by_process`); `all`: the
-    same for everyone.
+    `rows`: divided as the parameter; `blocks`: one row for each process (`sharded.blocks_by_process`); `all`: the same on
+    each process.
     """
     shape, fp32 = tuple(p.shape), torch.float32
     kept: dict[str, tuple[tuple[int, ...], torch.dtype, str]] = {"step": ((), fp32, "all")}
@@ -147,7 +147,7 @@ def restore(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
     """A loaded state with its tensors unwrapped, on the parameter's device; the step count stays on the CPU.
 
     Raises:
-        InputError: it is not what this optimizer keeps for the parameter.
+        InputError: it is not a state of this optimizer for this parameter.
     """
     state = {}
     for key, value in values.items():
@@ -182,7 +182,7 @@ def check_state(entry: Entry, state: dict[str, Any]) -> None:
 
 
 class _Kept:
-    """Carries a tensor through torch's loading, which casts tensors and passes on what it does not know."""
+    """Wraps a tensor during torch's loading, because torch casts tensors but leaves unknown objects unchanged."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor

@@ -1,6 +1,6 @@
-"""Bytes of state that each optimizer keeps: arithmetic on shapes, without torch.
+"""The size of each optimizer's state in bytes, computed from shapes without torch.
 
-Tests hold it against the states of the real optimizers.
+Tests compare it with the states of the real optimizers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The optimizers that have names, without importing any of them: torch is not needed to read this table."""
+"""The table of optimizers by name; reading it imports neither torch nor an optimizer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class OptimizerEntry:
     """An optimizer that can be named, as in `finetune --optimizer`.
 
     Attributes:
-        name: what it is called.
-        source: the class, or where it is found ("module:Class"), imported when it is built. It is called with the parameters,
-            lr and options.
-        state_bytes: bytes of its state with default options, of the parameters' shapes and the bytes of one weight.
-            Step counters do not count.
+        name: its name in options.
+        source: the class, or "module:Class", which is imported when the optimizer is built. It is called with the
+        parameters, lr and options.
+        state_bytes: gives the bytes of its state with default options, without step counters. Its arguments are the
+        parameters' shapes and the bytes of one weight.
         package: the pip package that it needs besides torch.
-        defaults: options that are passed on where the caller gives none.
-        options: settings of `finetune` that it takes besides the learning rate and the weight decay.
+        defaults: options that are used unless the caller gives others.
+        options: the settings of `finetune` that it accepts, besides the learning rate and the weight decay.
     """
 
     name: str
@@ -59,7 +59,7 @@ class OptimizerEntry:
         return loaded
 
     def check_installed(self, option: str) -> None:
-        """Raises UsageError where its package is missing, without importing it; `option` asked for it."""
+        """Raise UsageError if its package is missing, without importing it; `option` is the option that asks for it."""
         if self.package is None or not isinstance(self.source, str):
             return
         if find_spec(self.source.partition(":")[0].partition(".")[0]) is None:

@@ -1,6 +1,6 @@
-"""The step of a matrix in plain torch: in place, four passes over the gradient, in tiles that fit a core's cache.
+"""The step of a matrix in plain torch: in place, with four passes over the gradient, in tiles that fit the cache.
 
-It gives what `reference.came_step` gives, up to the order of sums. `triton_kernels` has the same three functions for
+The results are those of `reference.came_step`, up to the order of sums. `triton_kernels` has the same three functions for
 GPUs. Names: p, g [R, C]; row factors [R], column factors [C]; m a `Moment`; u the normalised gradient.
 """
 
@@ -17,7 +17,7 @@ from sanactl.optim.sharded import Part
 
 __all__ = ["apply", "residual_sums", "square_sums"]
 
-# Values a tile. On a CPU a tile's buffers have to stay in the cache: a step of a SANA-1.6B block takes 642, 588, 519,
+# Values of a tile. On a CPU a tile's buffers must stay in the cache: a step of a SANA-1.6B block takes 642, 588, 519,
 # 525, 585, 969 ms of processor time with tiles of 2^16, 2^17, ... 2^20, 2^22. Elsewhere tiles only bound the memory.
 CPU_TILE, OTHER_TILE = 1 << 18, 1 << 26
 
@@ -39,7 +39,7 @@ def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
 def residual_sums(
     g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float, part: Part
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the confidence needs: with u = k g col row and k <= 1 such that u's RMS is at most `clip_threshold`,
+    """The sums for the confidence: with u = k g col row and k <= 1 such that u's RMS is at most `clip_threshold`,
 
     k (a scalar tensor), and the sums of (u - m)^2 over each row [R] and each column [C]. Nothing is changed. The RMS
     is that of the whole matrix of which g is `part`, the sums are g's own.

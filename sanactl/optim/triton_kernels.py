@@ -1,7 +1,7 @@
 """The three passes of `tiled` as Triton kernels: 3 reads of the gradient, 2 of the moment, 1 of the parameter.
 
-What is summed is summed in a fixed order (no atomics), so that a restart gives the same bits. Bounds against the torch
-twin are held by tests/optim/test_triton.py, in Triton's interpreter. Speed on GPUs has not been measured.
+Sums have a fixed order (no atomics), so a restart gives the same bits. tests/optim/test_triton.py compares the kernels
+with the torch implementation, in Triton's interpreter.
 
 Legend: R rows, C columns of the matrix; a program takes a tile of TR x TC values, or one 8-bit block of B values.
 """
@@ -22,7 +22,7 @@ __all__ = ["apply", "can_step", "residual_sums", "square_sums"]
 TILE_ROWS, TILE_COLS = 64, 128
 LARGEST_BLOCK = 16384  # values that one program keeps in registers
 FP32, LINEAR, ZERO, DYNAMIC = 0, 1, 2, 3
-# Contracted multiply-adds would round otherwise than the torch twin; the kernels wait for memory anyway.
+# Fused multiply-adds would round differently from torch; they would gain nothing, since memory limits the speed.
 LAUNCH = {"num_warps": 8, "enable_fp_fusion": False}
 KINDS = {None: FP32, "linear": LINEAR, "zero": ZERO, "dynamic": DYNAMIC}
 
@@ -45,7 +45,7 @@ def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
 def residual_sums(
     g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float, part: Part
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `tiled.residual_sums`, with one pass in place of two.
+    """The same as `tiled.residual_sums`, with one pass instead of two.
 
     The factor k needs all of v = g col row, and u = k v. The pass sums d^2, d v and v^2 with d = v - m; then
     (k v - m)^2 = d^2 - 2 (1 - k) d v + (1 - k)^2 v^2, and most steps have k near 1, where nothing cancels.
@@ -90,7 +90,7 @@ def apply(
 
 
 def _parts(g: Tensor, sums: int) -> tuple[tuple[int, int], Tensor, Tensor]:
-    """The grid of tiles, and where each tile leaves its sums: [sums, tiles in a row, R], [sums, tiles in a column, C]."""
+    """The grid of tiles, and memory for each tile's sums: [sums, tiles in a row, R], [sums, tiles in a column, C]."""
     rows, cols = g.shape
     grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(cols, TILE_COLS))
     row_parts = torch.empty(sums, grid[1], rows, device=g.device)
@@ -98,7 +98,7 @@ def _parts(g: Tensor, sums: int) -> tuple[tuple[int, int], Tensor, Tensor]:
 
 
 def _pointers(m: Moment) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scale and offset; what a scheme does not have is a pointer that is never read."""
+    """Values, scale and offset; if a scheme lacks one, its pointer is never read."""
     scale = m.values if m.scale is None else m.scale
     return m.values, scale, scale if m.offset is None else m.offset
 

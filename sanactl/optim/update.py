@@ -1,6 +1,6 @@
-"""One optimizer step over many parameters: check all gradients, then change one parameter after the other.
+"""One optimizer step over many parameters: check all gradients, then update one parameter after the other.
 
-The few numbers of a row or column are handled here; the passes over whole matrices are `tiled` (any device) or
+This module computes the numbers of rows and columns. The passes over whole matrices are in `tiled` (any device) and
 `triton_kernels` (GPUs).
 """
 
@@ -24,7 +24,7 @@ from sanactl.optim.state import Entry, as_matrix, is_matrix, moment_of
 
 __all__ = ["Sums", "check_gradients", "update"]
 
-# A gradient of a larger norm is a divergence; below it, no intermediate result of a step overflows fp32.
+# A larger norm means divergence; with a smaller norm, no intermediate result of a step overflows fp32.
 LARGEST_GRAD_NORM = 1e15
 
 
@@ -40,7 +40,7 @@ def check_gradients(work: list[Entry]) -> list[Sums]:
     """The sums of squares of every gradient, after a check that all are finite: one transfer from each device.
 
     Raises:
-        TrainingError: a gradient holds inf or NaN, or its norm is past 1e15. Names the first such parameter.
+        TrainingError: a gradient contains inf or NaN, or its norm is above 1e15. The message names the first parameter.
         UsageError: a gradient is sparse.
     """
     found = [_sums(entry) for entry in work]
@@ -52,7 +52,7 @@ def check_gradients(work: list[Entry]) -> list[Sums]:
                 g = work[i].p.grad
                 assert g is not None
                 bad = part_of(work[i].p).sum((~torch.isfinite(local(g))).sum())
-                fault = "holds inf or NaN" if bad.item() else "has a norm past 1e15"
+                fault = "contains inf or NaN" if bad.item() else "has a norm above 1e15"
                 raise TrainingError(
                     f"the gradient of {work[i].name} {fault}: the step was refused, nothing was changed",
                     hint="lower the learning rate, clip the gradients, or check the model's dtype",

@@ -1,4 +1,4 @@
-"""`importance`: how much each block changes its input, measured while sampling (equation 3)."""
+"""Block importance: how much each block changes its input, measured while sampling (equation 3)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["block_importance"]
 
 @dataclass
 class _Similarities:
-    """What the blocks did to one batch of prompts, of which the first `count` are counted and the rest fill it up.
+    """The similarity of each block's input and output for one batch; only its first `count` prompts are counted.
 
-    The cosine is taken token by token and averaged over the tokens of an image, as Minitron does, which the paper
-    follows. Sums are kept on the device; no activation is.
+    The cosine is computed for each token and averaged over an image's tokens, as in Minitron, which the paper follows.
+    Sums are kept on the device; activations are not kept.
 
     Attributes:
         images: of each block and prompt, summed over the steps, float64 [blocks, count].
         steps: of each block and step, summed over the prompts, float64 [blocks, steps].
-        step: of the sampler, now.
+        step: the present step of the sampler.
     """
 
     size: int
@@ -39,18 +39,18 @@ class _Similarities:
     step: int = 0
 
     def add(self, block: int, before: torch.Tensor, after: torch.Tensor) -> None:
-        """A block's input and output, [B, N, D]. With guidance the batch holds the negative prompt's half first."""
+        """Add a block's input and output, [B, N, D]. With guidance, the first half of the batch is the negative prompt's."""
         from torch.nn import functional as F
 
         x, y = (t[-self.size :][: self.count].float() for t in (before, after))
-        # A block whose output has no direction (all zeros) changes everything: cosine_similarity gives 0.
+        # If a block's output is all zeros, cosine_similarity gives 0: the block changes everything.
         similarity = F.cosine_similarity(x, y, dim=-1).mean(1).to(self.images)
         self.images[block] += similarity
         self.steps[block, self.step] += similarity.sum()
 
 
 class _Watched:
-    """Blocks whose inputs and outputs go to the `_Similarities` of the thread that runs them."""
+    """Hooks that give the blocks' inputs and outputs to the `_Similarities` of the thread that runs them."""
 
     def __init__(self, blocks: Sequence[torch.nn.Module]) -> None:
         self._here = threading.local()
@@ -63,7 +63,7 @@ class _Watched:
         return hook
 
     def begin(self, similarities: _Similarities) -> None:
-        """Where those of this thread's forward passes go from now on."""
+        """Use these similarities for this thread's next forward passes."""
         self._here.similarities = similarities
 
     def remove(self) -> None:
@@ -72,7 +72,7 @@ class _Watched:
 
 
 def _fp64_device(device: Any) -> Any:
-    """Sums are kept where fp64 exists (not on Apple's MPS)."""
+    """The device for fp64 sums; Apple's MPS has no fp64, so there it is the CPU."""
     return "cpu" if getattr(device, "type", device) == "mps" else device
 
 
@@ -91,8 +91,8 @@ def block_importance(
 
     Args:
         prompts: the calibration set; the paper uses 100 diverse prompts.
-        settings: of the sampling run.
-        batch_size: prompts at once; small models on a CPU take fixed batches, several side by side.
+        settings: the sampling settings.
+        batch_size: number of prompts in a batch; small models on a CPU use several fixed batches in parallel instead.
 
     Yields:
         a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
@@ -110,7 +110,7 @@ def block_importance(
     blocks = list(sana.transformer.transformer_blocks)
     watched, place = _Watched(blocks), _fp64_device(device)
     timesteps: list[float] = [0.0] * settings.steps
-    # Always as many at once where each batch is one thread's, and else as many as is asked for.
+    # A fixed number if each batch runs on one thread, else `batch_size`.
     size = sana.fixed_batch if sana.one_thread_each else batch_size
 
     def batches() -> Iterator[tuple[list[str], int, Guidance]]:

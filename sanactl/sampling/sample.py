@@ -1,4 +1,4 @@
-"""`sample`: images for prompts, resumable and independent of how the work is divided."""
+"""Drawing images for prompts. A run can be resumed, and its images do not depend on batches or processes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def sample_images(
     renew: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
-    """Draws the images of a folder that are missing, and yields all records in order, prompt by prompt.
+    """Draw the missing images of a folder, and yield the records of all images in order, prompt by prompt.
 
-    A run that was stopped goes on where it was. The work for a prompt begins when its turn comes. With several
-    processes, each draws every n-th fixed batch, and the first yields all records when the last is done.
+    A stopped run continues where it stopped. With n processes, each draws every n-th fixed batch, and the first process
+    yields all records when all are done.
 
     Args:
         images: what to draw, and where. The first process has opened the folder (`open_folder.opened_folder`).
-        device: where the models run.
-        batch_size: images that a process takes at once, rounded up to whole fixed batches. It does not change them
-            (see `sanactl.model.conditioning`).
-        renew: remove what sanactl drew into the folder before. This is done after the models are loaded.
+        device: of the models.
+        batch_size: number of images that a process draws at once, rounded up to whole fixed batches. It does not change
+        the images (see `sanactl.model.conditioning`).
+        renew: remove the images that sanactl drew into the folder before. This is done after the models are loaded.
 
     Raises:
-        OutputExistsError: in an image's place lies another image.
+        OutputExistsError: another image has the path of an image to be drawn.
     """
     state = open_processes()
     world, rank = state.num_processes, state.process_index
@@ -75,7 +75,7 @@ def sample_images(
             drawn = _draw(sana, images, records, missing, progress, world) if sana and missing else iter(())
             ready = 0
             for end in chain(drawn, [len(records)]):
-                # What is there goes out at once, in order: the reader may have started already.
+                # Existing images are yielded at once, in order, because the next command may be waiting.
                 if world == 1:
                     yield from records[ready:end]
                 ready = end
@@ -84,7 +84,7 @@ def sample_images(
                 f"{kept} of {len(images)} images were there already{' for this process' * (world > 1)}"
             )
     except KeyboardInterrupt:
-        progress.note("stopped; what is drawn stays, and the same command goes on from there")
+        progress.note("stopped; the images drawn so far stay, and the same command continues from there")
         raise
     finally:
         progress.close()
@@ -95,7 +95,7 @@ def sample_images(
 
 
 def _batches(count: int, size: int, at_once: int, rank: int, world: int) -> Iterator[list[int]]:
-    """The numbers below `count` that are this process's: every `world`-th fixed batch of `size`, some `at_once`."""
+    """This process's numbers below `count`: every `world`-th fixed batch of `size`, in groups of `at_once`."""
     batch: list[int] = []
     for start in range(rank * size, count, world * size):
         batch += range(start, min(start + size, count))
@@ -114,7 +114,7 @@ def _draw(
     progress: Progress,
     world: int,
 ) -> Iterator[int]:
-    """Draws and writes the images at these positions; yields, batch by batch, up to where all records have theirs."""
+    """Draw and write the images at these positions; after each batch, yield the number of leading records with images."""
     chosen = [records[position] for position in missing]
     at = 0
     for pixels in sana.draw([r["prompt"] for r in chosen], [r["seed"] for r in chosen]):

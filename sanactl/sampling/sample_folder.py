@@ -1,12 +1,12 @@
-"""The folder that `sample` fills: GenEval's layout, of one list of prompts, with every image knowing what it is.
+"""The output folder of `sample`: GenEval's layout, for one list of prompts, with metadata in each image.
 
-FOLDER/settings.json            what the images are a function of, and which list of prompts they are for
+FOLDER/settings.json            the settings that decide the images, and a digest of the list of prompts
 FOLDER/images.jsonl             the image records of the last run
 FOLDER/00000/metadata.jsonl     the prompt's record
-FOLDER/00000/samples/0000.png   its text chunk `sanactl` says of which prompt, index, seed and settings it is
+FOLDER/00000/samples/0000.png   its text chunk `sanactl` has its prompt, index, seed and settings
 
-A folder holds the images of one list: whoever scores the folder scores these and no others. Prompt folders are made
-when their first image is drawn, so a long list costs nothing before it is needed.
+A folder has the images of one list, so its score is over these images only. A prompt's folder is made when its first image
+is drawn.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ __all__ = ["SampleFolder"]
 
 
 class SampleFolder:
-    """The images of one run in an opened folder: their records, which are there, and how they are written.
+    """The images of one run in an opened folder: their records, which of them exist, and how they are written.
 
     Args:
         folder: see `open_folder`.
-        checkpoint, settings, seed, dtype: what the images are a function of, besides prompt and index.
-        prompts: prompt records, each with an `id`; their other fields are passed on.
-        count: images of each prompt.
+        checkpoint, settings, seed, dtype: these decide the images, besides prompt and index.
+        prompts: prompt records, each with an `id`; their other fields are copied to the image records.
+        count: number of images of each prompt.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SampleFolder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the folder's settings.json says: see `folder_settings`."""
+        """The contents of the folder's settings.json; see `folder_settings`."""
         return folder_settings(self.checkpoint, self.settings, self.seed, self.dtype, self.prompts)
 
     def record(self, number: int) -> Record:
@@ -99,7 +99,7 @@ class SampleFolder:
             "kind": "image",
             "path": str(self.folder / f"{place:05d}" / "samples" / f"{index:04d}.png"),
             "prompt_id": str(prompt["id"]),
-            # A prompt's record must not say where its image lies.
+            # A prompt's record must not set the path of its image.
             **{k: v for k, v in prompt.items() if k not in ("kind", "id", "path", "prompt_id")},
             "index": index,
             "samples": self.count,
@@ -108,10 +108,10 @@ class SampleFolder:
         }
 
     def missing(self, records: Iterable[Record]) -> Iterator[int]:
-        """The positions among these records of the images that are yet to be drawn.
+        """The positions, among these records, of the images that are not drawn yet.
 
         Raises:
-            OutputExistsError: in an image's place lies another image.
+            OutputExistsError: another image has the path of an image to be drawn.
         """
         for position, record in enumerate(records):
             path = Path(record["path"])
@@ -124,13 +124,13 @@ class SampleFolder:
                 )
 
     def write(self, pixels: NDArray[np.uint8], record: Record) -> None:
-        """Writes an image, uint8 [height, width, 3], whole or not at all."""
+        """Write an image, uint8 [height, width, 3], whole or not at all."""
         path = Path(record["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(pixels, path, text={MARK: json.dumps(self._mark(record), ensure_ascii=False)})
 
     def describe(self, numbers: Iterable[int]) -> None:
-        """Writes the metadata.jsonl of these images' prompts, as GenEval's own evaluation reads it."""
+        """Write the metadata.jsonl of these images' prompts, in the format of GenEval's own evaluation."""
         for place in sorted({number // self.count for number in numbers}):
             file = self.folder / f"{place:05d}" / "metadata.jsonl"
             text = dumps({k: v for k, v in self.prompts[place].items() if k != "kind"})
@@ -142,7 +142,7 @@ class SampleFolder:
                 temporary.write_text(text, encoding="utf-8")
 
     def _mark(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What an image is a function of."""
+        """Everything that decides an image, as written into its PNG."""
         return {
             "prompt": record["prompt"],
             "index": record["index"],

@@ -1,4 +1,4 @@
-"""`grow --verify`: parent and child side by side on the same random input."""
+"""Comparing a grown checkpoint with its parent on the same random input, for `grow --verify`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["changes", "largest_difference", "verified_difference"]
 
 
 def changes(arguments: Mapping[str, Any]) -> list[str]:
-    """Why a grown checkpoint computes something else than its parent; [] where it has to compute the same.
+    """The reasons why a grown checkpoint computes something else than its parent; [] if it must compute the same.
 
     Args:
         arguments: of the lineage step that `plan_grow` or `plan_qk_norm` wrote.
@@ -51,8 +51,8 @@ def verified_difference(
 def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, batch: int = 2) -> float:
     """The largest absolute difference of the two predicted velocities on random latents, text and timesteps.
 
-    Both run in fp32 on the CPU. 0.0 means bit for bit the same function; a model in which a block was dropped, or a
-    block copied without zero-init, differs.
+    Both run in fp32 on the CPU. 0.0 means that the outputs are equal bit for bit. They differ if a block was dropped, or
+    copied without zero-init.
     """
     import torch
 
@@ -64,13 +64,13 @@ def largest_difference(parent: Checkpoint, child: Checkpoint, *, seed: int = 0, 
     latents = torch.randn(batch, int(config["in_channels"]), side, side, generator=generator)
     text = torch.randn(batch, 16, int(config["caption_channels"]), generator=generator)
     timestep = torch.rand(batch, generator=generator) * 1000
-    # SANA-Sprint's transformer takes a guidance scale, too, and times from 0 to 1.
+    # SANA-Sprint's transformer also takes a guidance scale, and its times are from 0 to 1.
     sprint = {"guidance": torch.full([batch], 0.45)} if config.guidance_embeds else {}
     if sprint:
         timestep = timestep / 1000
     outputs = []
     for checkpoint in (parent, child):
-        model = load_transformer(checkpoint)  # of a native file, too
+        model = load_transformer(checkpoint)  # also of a native file
         with torch.no_grad():
             outputs.append(
                 model(latents, encoder_hidden_states=text, timestep=timestep, return_dict=False, **sprint)[0]

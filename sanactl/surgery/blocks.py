@@ -25,7 +25,7 @@ __all__ = [
     "with_qk_norm",
 ]
 
-# The tensors through which a block adds to its input: zero in all of them makes it the identity (section 2.2).
+# The tensors by which a block adds to its input. If all of them are zero, the block is the identity (section 2.2).
 OUTPUT_PROJECTIONS = ("attn1.to_out.0", "attn2.to_out.0", "ff.conv_point")
 
 
@@ -64,7 +64,7 @@ def child_plan(
     config: Mapping[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> Plan:
-    """The plan of a checkpoint with these blocks and all else as in its parent.
+    """The plan of a checkpoint with these blocks; everything else is as in its parent.
 
     Args:
         checkpoint: the parent.
@@ -76,9 +76,9 @@ def child_plan(
     tensors = {name: copy_of(ref) for name, ref in checkpoint.outer_tensors().items()}
     for index, block in enumerate(blocks):
         tensors.update({block_name(index, name): tensor for name, tensor in block.items()})
-    parent = {"name": checkpoint.name}  # its digest is taken when the plan is written
+    parent = {"name": checkpoint.name}  # its digest is added when the plan is written
     entry = lineage_entry(command, arguments, parents=[parent], blocks=len(blocks), seed=seed)
-    # a published title names a size ("SANA1.5 1.6B") that is no longer true; ours is made from the config
+    # a published title names a size ("SANA1.5 1.6B") that is wrong now; sanactl makes a title from the config
     extra = {key: value for key, value in checkpoint.metadata.items() if key != "modelspec.title"}
     return Plan(
         tensors=tensors,
@@ -93,7 +93,7 @@ def child_plan(
 
 
 def check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
-    """Refuse to make weights of a dtype that is not computed with; `name` is the tensor's within its block."""
+    """Raise InputError if new weights of this dtype cannot be computed; `name` is the tensor's name within its block."""
     if dtype not in FLOAT_DTYPES:
         raise InputError(
             f"{checkpoint.ref}: cannot make new weights of dtype {dtype} ({name})",
@@ -104,7 +104,7 @@ def check_float(checkpoint: Checkpoint, name: str, dtype: str) -> None:
 def with_qk_norm(
     checkpoint: Checkpoint, block: Mapping[str, PlannedTensor], config: Mapping[str, Any]
 ) -> dict[str, PlannedTensor]:
-    """The block with the QK norms that `config` asks for added, weights one, in the order of the class's tensors."""
+    """The block with the QK norms of `config` added (all weights one), in the order of the class's tensors."""
     result = {}
     for name, shape in block_shapes(config).items():
         if name in block:

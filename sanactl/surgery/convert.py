@@ -25,7 +25,7 @@ def parse_dtype(text: str) -> str:
     """The safetensors name of "bf16", "fp16" or "fp32" (or torch's long names).
 
     Raises:
-        UsageError: any other.
+        UsageError: it is another name.
     """
     dtype = find_dtype(text)
     if dtype is None:
@@ -34,32 +34,31 @@ def parse_dtype(text: str) -> str:
 
 
 def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: str | None = None) -> Plan:
-    """The plan that writes `checkpoint` under `target`'s layout.
+    """The plan that writes `checkpoint` in `target`'s layout.
 
     Args:
-        checkpoint: opened with `native=True` where it may be in another layout.
-        target: its name decides the layout: a .st or .safetensors file or a folder (diffusers), a .pth (native), or what
-            else `sanactl.checkpoint.layouts` writes.
-        dtype: "bf16", "fp16" or "fp32" to cast every tensor, rounding to nearest even. None keeps all bytes, and the
-            lineage as it is.
+        checkpoint: opened with `native=True` if it may be in another layout.
+        target: its name decides the layout: a .st or .safetensors file or a folder (diffusers), a .pth (native), or a file
+            of another layout in `sanactl.checkpoint.layouts`.
+        dtype: "bf16", "fp16" or "fp32" to cast every tensor, rounding to nearest even. None keeps all bytes and the lineage.
 
     Raises:
-        UsageError: unknown dtype, or a suffix that is not written.
-        InputError: names what the native layout cannot hold, or a tensor of whole numbers, which no cast makes weights.
+        UsageError: the dtype is unknown, or the suffix is not that of a checkpoint.
+        InputError: the native layout cannot hold the model, or a tensor consists of whole numbers, so a cast makes no sense.
     """
     wanted = parse_dtype(dtype) if dtype is not None else None
     quantised = next((name for name, ref in checkpoint.tensors.items() if ref.dtype not in _FLOATS), None)
     if wanted is not None and quantised is not None:
         raise InputError(
-            f"{checkpoint.ref} holds {checkpoint.tensors[quantised].dtype} tensors ({quantised}), which are no"
+            f"{checkpoint.ref} holds {checkpoint.tensors[quantised].dtype} tensors ({quantised}), which are not"
             " floating-point numbers: a cast does not undo a quantisation",
-            hint="take the checkpoint that it was made of",
+            hint="convert the checkpoint from which it was made",
         )
     layout = target_layout(target)
     if layout in LAYOUTS:
         tensors = _renamed(checkpoint, LAYOUTS[layout], wanted)
     else:
-        # in the order of the class's state dict: the same tensors give the same file whatever layout they come from
+        # in the order of the class's state dict, so the same tensors give the same file from any layout
         tensors = {
             name: _converted((checkpoint.tensors[name],), wanted)
             for name in expected_tensors(checkpoint.config)
@@ -83,7 +82,7 @@ def plan_convert(checkpoint: Checkpoint, target: str | os.PathLike[str], dtype: 
 
 
 def _converted(refs: tuple[TensorRef, ...], wanted: str | None) -> PlannedTensor:
-    """Tensors joined by rows, as they are or cast."""
+    """Tensors joined by rows, unchanged or cast."""
     first = refs[0]
     shape = first.shape
     if len(refs) > 1:
@@ -129,17 +128,17 @@ def _warnings(checkpoint: Checkpoint, wanted: str | None) -> list[str]:
 
 
 def _bf16_trap(checkpoint: Checkpoint) -> list[str]:
-    """SANA-1.0 was released as trained in fp16 and as trained in bf16; the former gives broken images in bf16."""
+    """Warn of SANA-1.0 weights that were trained in fp16, because they give broken images in bf16."""
     broken = "such weights give broken images in bf16 (NVlabs/Sana issue 47); use a BF16 release"
     dtype = next(iter(checkpoint.dtypes))
     if dtype == "F16":
         return [f"{checkpoint.ref} was trained in fp16 without QK norms (SANA-1.0): {broken}"]
-    # The fp16 releases come in fp32 files too, and their tensors do not tell how they were trained: names do.
+    # The fp16 releases also come as fp32 files. Their tensors do not show how they were trained, but their names do.
     known = "BF16" in checkpoint.ref.upper() or any(e.get("command") == "init" for e in checkpoint.lineage)
     if dtype == "BF16" or known:
         return []
     kind = DTYPES[dtype].short or dtype
     return [
-        f"{checkpoint.ref} has no QK norms (SANA-1.0), and its {kind} file does not tell whether it was trained in fp16:"
+        f"{checkpoint.ref} has no QK norms (SANA-1.0), and its {kind} file does not show whether it was trained in fp16:"
         f" {broken}"
     ]

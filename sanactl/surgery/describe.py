@@ -1,4 +1,4 @@
-"""A plan in numbers, for `--dry-run`: sizes, operations, and what training the result would take."""
+"""The numbers of a plan, for `--dry-run`: sizes, FLOPs, and the memory for training the result."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _TEXT_TOKENS = 300  # SANA's longest caption, which `forward_flops` counts
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """What a plan makes of its parent, as the fields of a record.
+    """The numbers of a plan and of its parent, as the fields of a record.
 
     Returns:
-        the fields of `Summary` (FLOPs are of one forward pass of one image); resolution ("1024x1024", None where
-        it is not known), image_tokens and text_tokens, for which the FLOPs are counted; and training_memory, for each
-        optimizer the bytes of fp32 weights, gradients and optimizer state of the result (`training_memory`).
+        the fields of `Summary` (FLOPs are of one forward pass of one image); resolution ("1024x1024", None if unknown),
+        image_tokens and text_tokens, for which the FLOPs are counted; and training_memory: for each optimizer, the bytes
+        of fp32 weights, gradients and optimizer state of the result (`training_memory`).
     """
     shapes = expected_tensors(plan.config)
     resolution = encode_metadata(plan.config, sampling=plan.sampling).get("modelspec.resolution")

@@ -24,31 +24,30 @@ _PARTIAL_DROP_LAST = 2  # "we drop the last two blocks in the pre-trained model"
 
 @dataclass(frozen=True)
 class Growth:
-    """How a checkpoint is to grow.
+    """The settings of depth growth.
 
-    The initialisations, with N the number of blocks that are kept (figure 11 has the first three):
+    The initialisations (N is the number of kept blocks; figure 11 has the first three):
 
-    - partial: the N blocks, and `to` - N new ones drawn from N(0, sigma^2), each the identity at the start.
+    - partial: the N blocks, and `to` - N new ones drawn from a normal distribution. Each new block begins as the identity.
     - cyclic: block i is a copy of block i mod N.
-    - replicate: each block is followed by its copies; where `to` is no multiple of N, the first blocks get one more.
-    - progressive: a new block is the one before it plus noise (reference code only).
-    - interpolate: a new block lies on the line between two kept ones (reference code only).
+    - replicate: each block is followed by its copies; if `to` is not a multiple of N, the first blocks get one more copy.
+    - progressive: a new block is the block before it plus noise (reference code only).
+    - interpolate: a new block is a weighted mean of two kept ones (reference code only).
 
     Attributes:
-        to: blocks of the result.
+        to: number of blocks of the result.
         init: one of `INITS`.
-        drop_last: last blocks of the parent to leave out first. Default 2 for partial, as in the paper, else 0. With 0
-            and `zero_init`, the result computes exactly what its parent computes.
-        zero_init: zero the output projections of the new blocks or copies, which makes them the identity; the
-            originals are never touched. Default: yes for partial, as in the paper, else no.
-        sigma: of the weights that partial draws.
-        sigma_depthwise: of the depth-wise convolution that partial draws, weight and bias.
-        sigma_noise: of progressive's noise.
-        seed: of all that is drawn. A tensor is a function of the seed and its name alone.
-        position: where the new blocks of partial, progressive and interpolate go: "end", "interleave" (spread between
-            the kept ones, the first and the last of which stay first and last), or the number of the kept block before
-            which they go.
-        qk_norm: give queries and keys the RMS norms of SANA-1.5, with weights of one, where the parent has none.
+        drop_last: number of the parent's last blocks that are removed first. Default: 2 for partial, as in the paper,
+            else 0. With 0 and `zero_init`, the result computes exactly what its parent computes.
+            zero_init: set the output projections of new blocks or copies to zero, so that they are the identity. Kept blocks
+            are never changed. Default: yes for partial, as in the paper, else no.
+            sigma: standard deviation of partial's random weights.
+            sigma_depthwise: standard deviation of partial's random depth-wise convolution, weight and bias.
+            sigma_noise: standard deviation of progressive's noise.
+            seed: of all random values. A random tensor depends only on the seed and its own name.
+            position: where partial, progressive and interpolate put the new blocks: "end", "interleave" (spread between the
+            kept blocks; the first and the last block stay in place), or a number: before that kept block.
+            qk_norm: add SANA-1.5's RMS norms of queries and keys, with all weights one, to a parent without them.
     """
 
     to: int
@@ -64,7 +63,7 @@ class Growth:
 
     @property
     def dropped(self) -> int:
-        """Last blocks of the parent that are left out."""
+        """Number of the parent's last blocks that are removed."""
         if self.drop_last is not None:
             return self.drop_last
         return _PARTIAL_DROP_LAST if self.init == "partial" else 0
@@ -102,7 +101,8 @@ def plan_grow(checkpoint: Checkpoint, growth: Growth) -> Plan:
     """The plan of a checkpoint grown from `checkpoint`: `plan_grow(open_checkpoint("base.st"), Growth(to=60))`.
 
     Raises:
-        UsageError: impossible numbers, an unknown `init`, a sigma that it does not draw with, or one too large for the weights' dtype.
+        UsageError: numbers are impossible, `init` is unknown or does not use a sigma that was set, or a sigma is too large
+        for the weights' dtype.
     """
     init = growth.init
     if init not in INITS:
@@ -111,7 +111,7 @@ def plan_grow(checkpoint: Checkpoint, growth: Growth) -> Plan:
     _check_numbers(checkpoint, growth.to, growth.dropped, kept)
     _check_sigmas(growth)
     blocks: list[Mapping[str, PlannedTensor]] = []
-    seen: set[int] = set()  # kept blocks that stand in their place: what comes after is a copy
+    seen: set[int] = set()  # kept blocks that are in the result already; if they come again, they are copies
     for index, slot in enumerate(layout(kept, growth.to, init, growth.position)):
         original = isinstance(slot, int) and slot not in seen
         seen |= {slot} if isinstance(slot, int) else set()
@@ -131,12 +131,13 @@ def plan_grow(checkpoint: Checkpoint, growth: Growth) -> Plan:
 
 
 def plan_qk_norm(checkpoint: Checkpoint) -> Plan:
-    """The plan of a SANA-1.0 checkpoint with the QK norms of SANA-1.5 inserted, of weights one, at the same depth.
+    """The plan of a SANA-1.0 checkpoint with the QK norms of SANA-1.5 added (all weights one), at the same depth.
 
-    The model is another one at first: the paper adapts it within about 1,000 steps of fine-tuning (appendix C).
+    The result does not compute the same as its parent. In the paper it adapts within about 1,000 steps of fine-tuning
+    (appendix C).
 
     Raises:
-        UsageError: it has such norms already.
+        UsageError: the checkpoint has QK norms already.
     """
     blocks = [copied_block(checkpoint, index) for index in range(checkpoint.num_blocks)]
     normalised, config = _normalised(checkpoint, blocks)

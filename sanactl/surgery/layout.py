@@ -14,7 +14,7 @@ INITS = ("partial", "cyclic", "replicate", "progressive", "interpolate")
 
 @dataclass(frozen=True)
 class New:
-    """A block that is drawn at random."""
+    """A block with random weights."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Mixed:
     Attributes:
         lower, upper: numbers of kept blocks.
         alpha: weight of `upper`.
-        steps: how many noisy copies away from `lower` it is; 0 for no noise.
+        steps: its distance from `lower`, in noisy copies; 0 for no noise.
     """
 
     lower: int
@@ -37,13 +37,13 @@ Slot = int | New | Mixed  # an int is that block of the parent, byte for byte
 
 
 def layout(kept: int, to: int, init: str, position: str | int = "end") -> list[Slot]:
-    """What each of the `to` blocks of the grown model is, when `kept` blocks of the parent are kept.
+    """The source of each of the `to` blocks of the grown model; `kept` blocks of the parent are kept.
 
     >>> layout(2, 5, "cyclic"), layout(2, 5, "replicate")
     ([0, 1, 0, 1, 0], [0, 0, 0, 1, 1])
 
     Raises:
-        UsageError: an unknown position, or one for cyclic or replicate, whose copies have their places.
+        UsageError: the position is unknown, or is given for cyclic or replicate, whose copies have fixed places.
     """
     if init in ("cyclic", "replicate"):
         if position != "end":
@@ -56,7 +56,7 @@ def layout(kept: int, to: int, init: str, position: str | int = "end") -> list[S
         return [block for block in range(kept) for _ in range(each + (block < extra))]
     slots: list[Slot] = []
     for before, count in enumerate(_gaps(kept, to - kept, position)):
-        # `before` kept blocks lie before this gap, and block `before` after it
+        # `before` kept blocks are before this gap, and block `before` is after it
         slots += [_slot(kept, to, init, before, number, count) for number in range(count)]
         slots += [before] if before < kept else []
     return slots
@@ -68,7 +68,7 @@ def _gaps(kept: int, new: int, position: str | int) -> list[int]:
     if position == "end":
         gaps[kept] = new
     elif position == "interleave":
-        # head and tail blocks do most (figure 5a): they stay first and last
+        # the first and last blocks are the most important (figure 5a), so they stay in place
         inner = range(1, kept) or range(1, 2)
         each, extra = divmod(new, len(inner))
         for number, gap in enumerate(inner):
@@ -84,14 +84,14 @@ def _gaps(kept: int, new: int, position: str | int) -> list[int]:
 
 
 def _slot(kept: int, to: int, init: str, before: int, number: int, count: int) -> Slot:
-    """New block `number` of `count` in the gap behind `before` kept blocks."""
+    """New block `number` of `count` in the gap after `before` kept blocks."""
     last = max(before - 1, 0)
     if init == "partial":
         return New()
     if init == "progressive":
         return Mixed(last, last, steps=number + 1)
     if before == kept:
-        # The reference stretches the kept blocks over the new depth and reads the new ones off (init_interpolation).
+        # As in the reference: kept blocks are spread over the new depth, and new ones are interpolated (init_interpolation).
         lower, remainder = divmod((kept + number) * kept, to)
         return Mixed(lower, min(lower + 1, kept - 1), remainder / to)
     return Mixed(last, before, (number + 1) / (count + 1))

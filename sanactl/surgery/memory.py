@@ -1,6 +1,6 @@
-"""What training a model keeps in memory beside its activations: weights, gradients, optimizer state, an average.
+"""The memory for training a model without its activations: weights, gradients, optimizer state, average of weights.
 
-Arithmetic on shapes alone, without torch.
+It is computed from shapes, without torch.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ def training_memory(
     gradient_bytes: int = 4,
     ema: bool = False,
 ) -> dict[str, int]:
-    """Bytes that training keeps from step to step, whatever the batch.
+    """Bytes that training keeps from step to step; they do not depend on the batch size.
 
-    Activations, temporaries of the optimizer's step, the text encoder and the autoencoder come on top, and are not
-    counted; nor are the optimizer's step counters (4 bytes a tensor, on the CPU).
+    Not counted are activations, temporary tensors of the optimizer's step, the text encoder, the autoencoder, and the
+    optimizer's step counters (4 bytes a tensor, on the CPU).
 
     Args:
         shapes: of the trainable parameters, by their diffusers names.
         optimizer: one of `sanactl.optim.table.OPTIMIZERS`, with its default settings.
-        weight_bytes: of one weight as the optimizer holds it: 4 for fp32, 2 for bf16. bf16 autocast keeps fp32 weights.
-        gradient_bytes: of one gradient.
+        weight_bytes: bytes of one weight in the optimizer: 4 for fp32, 2 for bf16. bf16 autocast keeps fp32 weights.
+        gradient_bytes: bytes of the gradient of one weight.
         ema: whether an average of the weights is kept, in fp32.
 
     Returns:
         weights, gradients, optimizer, ema and total, in bytes.
 
     Raises:
-        UsageError: no such optimizer.
+        UsageError: the optimizer is unknown.
     """
     entry = find_optimizer(optimizer)
     parameters = sum(math.prod(shape) for shape in shapes.values())

@@ -19,18 +19,20 @@ from sanactl.surgery.layout import Mixed
 
 __all__ = ["SIGMA", "SIGMA_DEPTHWISE", "SIGMA_NOISE", "Random", "mixed_block", "new_block"]
 
-SIGMA = 0.02  # of a new block's weights; the paper leaves sigma open, this is the reference code's
-SIGMA_DEPTHWISE = 0.2  # of its depth-wise 3x3 convolution, whose fan-in is 9: also the reference code's
+SIGMA = 0.02  # of a new block's weights; the paper gives no value, this one is from the reference code
+SIGMA_DEPTHWISE = 0.2  # of its depth-wise 3x3 convolution (fan-in 9); also from the reference code
 SIGMA_NOISE = 0.01  # of the reference's init_progressive
 _DEPTHWISE = "ff.conv_depth."
-_LARGEST = {"F16": 65504.0}  # of the others fp32's: their values are drawn in it, and bf16's is 0.4 % less
+_LARGEST = {
+    "F16": 65504.0
+}  # other dtypes have fp32's limit: values are drawn in fp32, and bf16's limit is only 0.4 % lower
 _FP32_LARGEST = 3.38e38
-_REACH = 8.0  # standard deviations, which no value that is drawn exceeds: see sanactl.checkpoint.generate
+_REACH = 8.0  # standard deviations; no random value is larger, see sanactl.checkpoint.generate
 
 
 @dataclass(frozen=True)
 class Random:
-    """How random weights are drawn."""
+    """The seed and standard deviations of random weights; see `sanactl.surgery.grow.Growth`."""
 
     seed: int
     sigma: float = SIGMA
@@ -39,11 +41,11 @@ class Random:
 
 
 def new_block(checkpoint: Checkpoint, index: int, random: Random) -> dict[str, PlannedTensor]:
-    """A random block number `index`, with the shapes and dtypes of the parent's first block.
+    """Block number `index` with random weights, and the shapes and dtypes of the parent's first block.
 
-    The reference's strategy "constant", which is the paper's partial preservation, without its zeros: those follow
-    from the identity mapping that `plan_grow` lays over it. Norms of queries and keys are one, biases of attention
-    zero, the depth-wise convolution N(0, sigma_depthwise^2), all else N(0, sigma^2).
+    It is the reference's strategy "constant" (the paper's partial preservation), but `plan_grow` adds the zeros of the
+    output projections. QK norms are one, attention biases zero, the depth-wise convolution is drawn from
+    N(0, sigma_depthwise^2), and everything else from N(0, sigma^2).
     """
     block = {}
     for name, ref in checkpoint.block_tensors(0).items():
@@ -66,10 +68,10 @@ def _initial(name: str, index: int, random: Random) -> TensorSource:
 
 
 def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random) -> dict[str, PlannedTensor]:
-    """Block number `index` computed from kept ones.
+    """Block number `index`, computed from kept blocks.
 
-    Progressive noise adds up from block to block in the reference; here a block that is `steps` copies away gets one
-    draw of the same variance, steps * sigma_noise^2, so that a block is a function of its own name alone.
+    In the reference, progressive noise adds up from block to block. Here a block that is `steps` copies away gets one
+    draw with the same variance, steps * sigma_noise^2. So a block depends only on its own name and the seed.
     """
     lower, upper = checkpoint.block_tensors(slot.lower), checkpoint.block_tensors(slot.upper)
     block = {}
@@ -88,10 +90,10 @@ def mixed_block(checkpoint: Checkpoint, index: int, slot: Mixed, random: Random)
 
 
 def _check_range(option: str, sigma: float, dtype: str, times: float = 1.0) -> None:
-    """Refuse a standard deviation whose values `dtype` cannot hold; values are drawn with `times` the deviation."""
+    """Refuse a standard deviation if values of `times` this deviation can be too large for `dtype`."""
     most = _LARGEST.get(dtype, _FP32_LARGEST) / _REACH / times
     if sigma > most:
         raise UsageError(
             f"{option} {sigma:g} draws values that {dtype} weights cannot hold",
-            hint=f"it takes at most {most:.4g} here; the usual are far below 1",
+            hint=f"it takes at most {most:.4g} here; usual values are far below 1",
         )

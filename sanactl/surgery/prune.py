@@ -15,21 +15,21 @@ __all__ = ["choose_blocks", "choose_span", "plan_prune"]
 
 
 def plan_prune(checkpoint: Checkpoint, keep: Sequence[int]) -> Plan:
-    """The plan of a checkpoint that keeps only some blocks, in their old order.
+    """The plan of a checkpoint that keeps only some blocks, in their order.
 
     Args:
         checkpoint: the parent.
-        keep: numbers of the blocks that stay, from 0, in any order.
+        keep: numbers of the kept blocks, from 0, in any order.
 
     Raises:
-        UsageError: no block, one twice, or one that does not exist.
+        UsageError: there is no block, a block is named twice, or a block does not exist.
     """
     kept = sorted(keep)
     if not kept:
         raise UsageError("pruning would leave no block", hint="keep at least one")
     if len(set(kept)) != len(kept):
         twice = next(block for block, following in pairwise(kept) if block == following)
-        raise UsageError(f"block {twice} is to be kept twice")
+        raise UsageError(f"block {twice} is named twice")
     if kept[0] < 0 or kept[-1] >= checkpoint.num_blocks:
         wrong = kept[0] if kept[0] < 0 else kept[-1]
         raise UsageError(
@@ -46,12 +46,12 @@ def choose_blocks(
 
     Args:
         importance: of each block, from the first to the last.
-        keep: how many stay.
-        protect_head: this many first blocks stay in any case.
-        protect_tail: this many last blocks stay in any case.
+        keep: number of blocks to keep.
+        protect_head: number of first blocks that are always kept.
+        protect_tail: number of last blocks that are always kept.
 
     Returns:
-        ascending block numbers. Of two equally important blocks the earlier one stays.
+        ascending block numbers. Of two equally important blocks, the earlier one is kept.
 
     Raises:
         UsageError: `keep` is below 1, above the number of blocks, or below the number of protected ones.
@@ -67,15 +67,15 @@ def choose_blocks(
 def choose_span(
     importance: Sequence[float], keep: int, protect_head: int = 0, protect_tail: int = 0
 ) -> list[int]:
-    """The blocks that stay when one contiguous span is dropped: the span with the least total importance.
+    """The blocks that remain after dropping one contiguous span, the one with the least total importance.
 
     Layer-pruning work on language models removes such spans (Gromov et al. 2024, "The Unreasonable Ineffectiveness of the
-    Deeper Layers"); the paper of SANA-1.5 takes the least important blocks wherever they are (`choose_blocks`).
+    Deeper Layers"). The paper of SANA-1.5 drops the least important blocks, wherever they are (`choose_blocks`).
 
-    Args, Raises: as of `choose_blocks`.
+    Args, Raises: as in `choose_blocks`.
 
     Returns:
-        ascending block numbers. Of two equally important spans the later one goes.
+        ascending block numbers. Of two equally important spans, the later one is dropped.
     """
     _check(importance, keep, protect_head, protect_tail)
     total = len(importance)

@@ -1,4 +1,4 @@
-"""Which or how many blocks stay, from what a user asks for: a size, a number of parameters, a list of blocks."""
+"""Choosing the blocks that pruning keeps, from a list of blocks, a number of parameters, or a file size."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = [
     "parse_parameters",
 ]
 
-_METADATA = 8192  # bytes kept for what a header says beside its tensors: config and lineage
+_METADATA = 8192  # bytes reserved for the config and the lineage in a header
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 
 
 def parse_blocks(text: str, blocks: int) -> list[int]:
-    """Block numbers from "0-9,12,-1": single ones and closed ranges, counted from 0; -1 is the last block.
+    """Block numbers from "0-9,12,-1": numbers and ranges (both ends included), from 0; -1 is the last block.
 
     Args:
-        text: what the user wrote.
-        blocks: number of blocks there are.
+        text: the user's text.
+        blocks: number of blocks of the model.
 
     Returns:
         the numbers in ascending order, each once.
 
     Raises:
-        UsageError: not a number or a range, or no such block.
+        UsageError: a part is not a number or a range, or the model has no such block.
     """
     spans: list[tuple[int, int]] = []
     for part in dict.fromkeys(text.split(",")):
@@ -47,16 +47,16 @@ def parse_blocks(text: str, blocks: int) -> list[int]:
             raise UsageError(f"there are no blocks {part.strip()}", hint=f"the blocks are 0 to {blocks - 1}")
         spans.append((ends[0], ends[-1] + 1))
     chosen: list[int] = []
-    for start, stop in sorted(spans):  # each block is touched once, however often it is named
+    for start, stop in sorted(spans):  # each block is visited once, even if it is named often
         chosen += range(max(start, chosen[-1] + 1 if chosen else 0), stop)
     return chosen
 
 
 def complement(dropped: list[int], blocks: int) -> list[int]:
-    """The blocks that stay when `dropped` go.
+    """The blocks that remain when `dropped` are removed.
 
     Raises:
-        UsageError: none stays.
+        UsageError: no block remains.
     """
     gone = set(dropped)
     kept = [block for block in range(blocks) if block not in gone]
@@ -69,20 +69,20 @@ def parse_parameters(text: str | float) -> float:
     """A number of parameters from "1.6B", "600M" or a number.
 
     Raises:
-        UsageError: no such number, or zero.
+        UsageError: it is not a number, or is zero.
     """
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?(?:E[0-9]+)?)\s*([KMBGT]?)\s*", str(text).upper())
     number = float(match[1]) * _UNITS[match[2]] if match else 0.0
     if not 0 < number < math.inf:
-        raise UsageError(f"{brief(text)} is no number of parameters", hint="write it like 1.6B or 600M")
+        raise UsageError(f"{brief(text)} is not a number of parameters", hint="write it like 1.6B or 600M")
     return number
 
 
 def blocks_for_parameters(checkpoint: Checkpoint, parameters: str | float) -> int:
-    """How many blocks come closest to a number of parameters ("1.6B" is 20 blocks of SANA-1.5's 1,604,641,952).
+    """The number of blocks that comes closest to a number of parameters (for SANA-1.5, "1.6B" gives 20 blocks).
 
     Raises:
-        UsageError: no depth between one block and all comes that close.
+        UsageError: the number is outside the range from one block to all blocks.
     """
     wanted = parse_parameters(parameters)
     block = sum(math.prod(ref.shape) for ref in checkpoint.block_tensors(0).values())
@@ -97,7 +97,7 @@ def blocks_for_parameters(checkpoint: Checkpoint, parameters: str | float) -> in
 
 
 def blocks_for_bytes(checkpoint: Checkpoint, size: str | int) -> int:
-    """How many blocks fit into a file of at most this size ("4GB"); blocks are counted at the largest one's bytes.
+    """The number of blocks that fit into a file of this size ("4GB"); each is counted with the largest block's bytes.
 
     Raises:
         UsageError: not even one block fits.

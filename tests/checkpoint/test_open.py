@@ -159,7 +159,7 @@ def test_a_hub_id_without_a_network_is_one_line_and_quick(tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
-    assert "InputError: nobody-here/nothing-there is neither here nor to be had" in done.stderr
+    assert "InputError: nobody-here/nothing-there does not exist here and cannot be downloaded" in done.stderr
 
 
 def test_a_hub_id_comes_from_the_cache(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_weights_are_found_under_the_usual_names(place: Path, sanactl: Progr
     for key in ("state_dict", "model_state_dict", "model", "module"):
         torch.save({key: native, "state_dict_ema": other, "epoch": 3}, place / "x.pth")
         sanactl("convert", "x.pth", "--config", "c.json", "-o", "back.st", "--force")
-        assert "average of the weights too (state_dict_ema)" in sanactl.said
+        assert "also holds an average of the weights (state_dict_ema)" in sanactl.said
         assert torch.equal(load_file(place / "back.st")["proj_out.bias"], native["final_layer.linear.bias"])
     for key in ("state_dict_ema", "ema", "model_ema"):
         torch.save({key: other}, place / "x.pth")

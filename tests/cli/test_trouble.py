@@ -197,7 +197,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(
     assert ".pth" not in said
     assert "already exists" in fails(capsys, 2, *run, "base.st")
     assert "mkdir -p gone" in fails(capsys, 1, *run, "gone/x.st")
-    assert "is no size" in fails(capsys, 2, *run, "x", "--shard-size", "many")
+    assert "is not a size" in fails(capsys, 2, *run, "x", "--shard-size", "many")
     assert main([*run, "base.st", "--force"]) == 0
 
 

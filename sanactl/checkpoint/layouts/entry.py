@@ -55,12 +55,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class StateDict:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        tensors: name, as the file has it, to the place in the file.
-        strings: the header strings that sanactl keeps beside them.
-        notes: what a person should know of the choice.
+        tensors: the name in the file to the place in the file.
+        strings: sanactl's header strings.
+        notes: lines for the user about what was chosen from the file.
     """
 
     tensors: dict[str, TensorRef]
@@ -71,24 +71,24 @@ class StateDict:
 def opened(
     kind: str, path: Path, where: str, state: StateDict, stored: Stored, config: Mapping[str, Any]
 ) -> Checkpoint:
-    """The checkpoint that one file holds, checked.
+    """Make a checked `Checkpoint` from the contents of one file.
 
     Args:
-        kind: the layout's name.
+        kind: the layout's name; becomes `Checkpoint.kind`.
         path: the file.
-        where: what the user named.
-        state: of the file, with its tensors under diffusers' names.
-        stored: what `decode_metadata` makes of the strings.
-        config: of the `SanaTransformer2DModel`.
+        where: the file as the user named it, for errors.
+        state: the file's contents, with its tensors under diffusers' names.
+        stored: the result of `decode_metadata` for the file's strings.
+        config: the config of the `SanaTransformer2DModel`.
 
     Raises:
-        InputError: it is no whole SANA transformer, or is damaged.
+        InputError: it is not a complete SANA transformer, or is damaged.
     """
     full = check_config(config, where)
     stamp = Stamp.of(os.stat(path))
     check_tensors({name: ref.shape for name, ref in state.tensors.items()}, full, where)
     if sum(ref.nbytes for ref in state.tensors.values()) > stamp.size:
-        # a small file could describe endless work
+        # tensors that share bytes: a small file could describe an enormous amount of work
         raise InputError(f"{where} is damaged: its tensors share their bytes")
     return Checkpoint(
         ref=where,

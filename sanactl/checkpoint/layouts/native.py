@@ -1,7 +1,7 @@
-"""The native layout of SANA (the .pth files of the reference code) seen as the diffusers one, and back.
+"""Translation between SANA's native layout (the .pth files of the reference code) and the diffusers layout.
 
-Fused projections differ only in that their rows lie together: q, k, v are thirds of `attn.qkv`, k, v are halves of
-`cross_attn.kv_linear`. So either layout is spans of the other's bytes, and no value is ever computed.
+The native layout joins the rows of some projections: q, k, v are thirds of `attn.qkv`, and k, v are halves of
+`cross_attn.kv_linear`. So the tensors of each layout are spans of the other's bytes, and no value is computed.
 
 Source: `tools/convert_sana_to_diffusers.py` of the reference code.
 """
@@ -21,8 +21,8 @@ from sanactl.files.json_values import shown
 
 __all__ = ["DROPPED", "implied_config", "native_names", "plain_names", "unfuse"]
 
-# Native tensors without a place in diffusers: computed there (position table) or taken from the text encoder (null
-# caption). The user is told which are left out.
+# Native tensors that the diffusers layout does not have: it computes the position table, and takes the null caption
+# from the text encoder. A note names those that are left out.
 DROPPED = re.compile(r"^(pos_embed|y_embedder\.y_embedding|logvar_linear\.(weight|bias))$")
 
 _OUTER = {
@@ -57,7 +57,7 @@ _BLOCK: Mapping[str, tuple[str, ...]] = {
 }
 _HEAD_DIM = 32  # of linear self-attention in every published model
 _CROSS_HEADS = {2240: (20, 112), 1152: (16, 72)}  # width to (heads, dimensions a head) of cross-attention
-# What training programs put before names: a state dict's own, and those of wrappers, which stand anywhere in a name.
+# Prefixes that training programs add to names: of the state dict, and of wrappers (anywhere in a name).
 _PREFIXES = ("module.", "model.diffusion_model.", "model.", "transformer.")
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # The tensors that the config follows from, in either layout.
@@ -100,7 +100,7 @@ def native_names(config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def plain_names(tensors: Mapping[str, TensorRef], where: str) -> dict[str, TensorRef]:
-    """The tensors without what training programs put before their names ("module.", "_orig_mod.").
+    """The tensors without the prefixes that training programs add to their names ("module.", "_orig_mod.").
 
     Raises:
         InputError: two tensors would have one name.
@@ -121,8 +121,8 @@ def plain_names(tensors: Mapping[str, TensorRef], where: str) -> dict[str, Tenso
 def implied_config(tensors: Mapping[str, TensorRef], where: str) -> dict[str, Any]:
     """The diffusers config that tensors without one imply, in the native layout or diffusers' own.
 
-    Shapes give all but the split into heads, which is that of the published models: 32 channels a self-attention head,
-    and 20 x 112 or 16 x 72 for cross-attention at width 2240 or 1152.
+    Shapes give all settings except the number of heads, which is taken from the published models: 32 channels for each
+    self-attention head, and 20 x 112 or 16 x 72 for cross-attention at width 2240 or 1152.
 
     Raises:
         InputError: a tensor that the config follows from is missing, or the width is not a published one.
@@ -177,10 +177,10 @@ def implied_config(tensors: Mapping[str, TensorRef], where: str) -> dict[str, An
 def unfuse(
     tensors: Mapping[str, TensorRef], config: Mapping[str, Any], where: str
 ) -> tuple[dict[str, TensorRef], list[str]]:
-    """Native tensors under their diffusers names, fused ones as spans of their rows.
+    """Native tensors under their diffusers names; joined tensors become spans of their rows.
 
     Returns:
-        the diffusers tensors, and the names of native ones that have no place there.
+        the diffusers tensors, and the names of native tensors that have no counterpart there.
 
     Raises:
         InputError: names a native tensor that is missing, unknown, or cannot be split evenly.

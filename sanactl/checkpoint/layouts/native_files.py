@@ -1,4 +1,4 @@
-"""Files of the native layout: .pth, and safetensors files with native names or a training program's prefixes."""
+"""Opening and writing the native layout: .pth files, and safetensors files with native names or with prefixes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["NATIVE", "NATIVE_SAFETENSORS"]
 
 
 def _open(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Open a file whose tensors are not where diffusers looks for them, as if they were.
+    """Open a file whose tensors do not have diffusers' names, and give them those names.
 
     Args:
         path: a .pth, in the native layout or diffusers' own; or a .safetensors in the native one, or with prefixes.
@@ -29,7 +29,7 @@ def _open(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Ch
             diffusers' layout, else `implied_config`.
 
     Returns:
-        a checkpoint of kind "native". `metadata["sanactl.dropped"]` names, comma-separated, what it leaves out.
+        a checkpoint of kind "native". `metadata["sanactl.dropped"]` names the tensors left out, separated by commas.
     """
     state = _read_pickle(path) if path.suffix.lower() in _PICKLES else _read_safetensors(path)
     tensors = plain_names(state.tensors, where)
@@ -45,7 +45,7 @@ def _open(path: Path, where: str, config: Mapping[str, Any] | None = None) -> Ch
 
 
 def _read_pickle(path: Path) -> StateDict:
-    from sanactl.checkpoint.layouts.pth import read_pth  # here, since few commands meet a .pth
+    from sanactl.checkpoint.layouts.pth import read_pth  # imported here, because few commands read a .pth
 
     return read_pth(path)
 
@@ -69,7 +69,7 @@ def _read_safetensors(path: Path) -> StateDict:
 def _in_diffusers(
     tensors: Mapping[str, TensorRef], config: SanaConfig, where: str, native: bool
 ) -> tuple[dict[str, TensorRef], list[str]]:
-    """Tensors under diffusers' names, and the names of those that have no place there."""
+    """Tensors under diffusers' names, and the names of those that have no counterpart there."""
     if not native:
         return {n: ref for n, ref in tensors.items() if not DROPPED.match(n)}, list(
             filter(DROPPED.match, tensors)
@@ -82,7 +82,7 @@ def _in_diffusers(
 def _has_native_names(path: Path) -> bool:
     """Whether a safetensors file's header has native names, or a training program's prefixes."""
     try:
-        with open(path, "rb") as file:  # whether the header holds is for `read_header` to say, once
+        with open(path, "rb") as file:  # `read_header` checks the header later
             head = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
     except OSError:
         return False

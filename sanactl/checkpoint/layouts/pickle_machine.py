@@ -14,21 +14,19 @@ _MAX_NAME = 256  # characters of a module's and its member's name
 
 
 class PickleError(ValueError):
-    """What is wrong with a pickle, in a few words."""
+    """A pickle cannot be read; the message says why in a few words."""
 
 
 class Inert:
-    """Stands for an object that is not wanted; there is one."""
+    """The type of `INERT`, the placeholder for objects that are not needed."""
 
 
 INERT: Final = Inert()
-Call = Callable[
-    ..., Any
-]  # what a known name does with its arguments; raises TypeError or ValueError on wrong ones
+Call = Callable[..., Any]  # the function for a known name; raises TypeError or ValueError on wrong arguments
 
 
 class Machine:
-    """The stack and the memo of a pickle that is being read, and what its instructions do to them."""
+    """The stack and the memo of a pickle that is being read, and the operations of its instructions."""
 
     def __init__(self, data: bytes, find: Callable[[str, str], Any], storage: Call) -> None:
         self.stream, self.size = io.BytesIO(data), len(data)
@@ -54,7 +52,7 @@ class Machine:
             raise PickleError("a line of text does not end")
         return decoded(data[:-1])
 
-    # The stack. Its part since the last mark is what an instruction of many values takes.
+    # The stack. An instruction with many values takes the part since the last mark.
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -85,7 +83,7 @@ class Machine:
             raise PickleError("it asks for a value that was not remembered")
         self.push(self.memo[place])
 
-    # What containers and names do.
+    # Containers and names.
 
     def set_items(self, values: list[Any]) -> None:
         target = self.top()
@@ -94,18 +92,18 @@ class Machine:
         if isinstance(target, dict):
             fill(target, zip(values[::2], values[1::2], strict=True))
         elif target is not INERT:
-            raise PickleError("it sets an item of what is no dict")
+            raise PickleError("it sets an item of a value that is not a dict")
 
     def append(self, values: list[Any]) -> None:
         target = self.top()
         if isinstance(target, list):
             target += values
         elif target is not INERT:
-            raise PickleError("it appends to what is no list")
+            raise PickleError("it appends to a value that is not a list")
 
     def named(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > _MAX_NAME:
-            raise PickleError("a name is no text, or too long")
+            raise PickleError("a name is not text, or is too long")
         self.push(self.find(module, name))
 
     def call(self, arguments: Any) -> None:
@@ -114,7 +112,7 @@ class Machine:
             self.push(INERT)
             return
         if not callable(target) or not isinstance(arguments, tuple):
-            raise PickleError("it calls what cannot be called")
+            raise PickleError("it calls a value that cannot be called")
         try:
             self.push(target(*arguments))
         except (TypeError, ValueError, OverflowError) as error:
@@ -127,7 +125,7 @@ class Machine:
             raise PickleError(f"a storage is described wrongly ({error})") from error
 
     def build(self) -> None:
-        self.pop()  # the state of an object: of those that are wanted here none has one
+        self.pop()  # the state of an object; no object that is needed here has one
         self.top()
 
 

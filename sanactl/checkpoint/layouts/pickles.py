@@ -1,9 +1,9 @@
-"""A pickle read as data: nothing is imported or called, and the work is one step for each of its opcodes.
+"""Reading a pickle as data: nothing is imported or called, and each opcode takes one step.
 
-A pickle is a program for a small machine with a stack and a memo. This one has the machine's instructions and a table of
-the few names that a state dict needs. Objects of NumPy and torch, which lie beside a state dict in training checkpoints,
-become `INERT`, and so does what a program makes of them. Only texts and numbers are kept as keys, since the hash of a
-tuple of tuples can take forever.
+A pickle is a program for a small machine with a stack and a memo. This module has the machine's instructions; the caller
+gives the few names that a state dict needs. Other objects of NumPy and torch in training checkpoints become `INERT`, and
+so does everything made from them. Only texts and numbers are kept as keys, because the hash of nested tuples can take
+unlimited time.
 
 Source: CPython `Lib/pickletools.py` (the instructions); torch `serialization.py` (what `weights_only=True` allows).
 """
@@ -18,7 +18,7 @@ from sanactl.checkpoint.layouts.pickle_machine import INERT, Call, Machine, Pick
 
 __all__ = ["INERT", "MAX_OPCODES", "PickleError", "load"]
 
-MAX_OPCODES = 1_000_000  # a second; a training checkpoint of SANA's 60 blocks has 200,000
+MAX_OPCODES = 1_000_000  # takes a second; a training checkpoint of SANA's 60 blocks has 200,000
 _MAX_INT = 1024  # bytes of a whole number
 
 
@@ -27,14 +27,14 @@ def load(data: bytes, find: Callable[[str, str], Any], storage: Call) -> Any:
 
     Args:
         data: the program.
-        find: (module, name) to what stands for it: a value, a `Call` that may be called, or `INERT`. It may raise.
-        storage: makes a value of a persistent id's parts.
+        find: (module, name) to its value here: a value, a `Call` that may be called, or `INERT`. It may raise.
+        storage: makes a value from a persistent id's parts.
 
     Returns:
-        what it describes, of dicts, lists, tuples, texts, bytes, numbers, what `find` and `storage` return, and `INERT`.
+        the value that it describes: dicts, lists, tuples, texts, bytes, numbers, results of `find` and `storage`, `INERT`.
 
     Raises:
-        PickleError: it is no whole pickle, uses what no checkpoint uses, or has more than `MAX_OPCODES` instructions.
+        PickleError: it is not a complete pickle, uses an instruction that no checkpoint uses, or has more than `MAX_OPCODES`.
     """
     machine = Machine(data, find, storage)
     for _ in range(MAX_OPCODES):
@@ -137,7 +137,7 @@ def _bytes(form: str) -> Callable[[Machine], None]:
 
 _STEPS: Mapping[bytes, Callable[[Machine], Any]] = {
     b"\x80": lambda m: m.take(1),  # protocol
-    b"\x95": lambda m: m.take(8),  # frame: what follows is read as it comes
+    b"\x95": lambda m: m.take(8),  # frame: its length is not needed
     b"(": lambda m: m.marks.append(len(m.stack)),
     b"0": _pop_one,
     b"1": lambda m: m.since_mark(),

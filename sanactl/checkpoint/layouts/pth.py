@@ -1,8 +1,8 @@
-"""PyTorch's zip checkpoints (.pth) without torch: a table of tensors out of one.
+"""Reading PyTorch's zip checkpoints (.pth) without torch, as a table of tensors.
 
 Such a file is an uncompressed zip archive: `data.pkl` is a pickle in which every tensor refers to a storage by number,
-and `data/<number>` holds that storage's raw bytes. So a tensor can be copied by offset like one of a safetensors file.
-The pickle is read as data (`sanactl.checkpoint.layouts.pickles`): what it names is never imported or called.
+and `data/<number>` has that storage's raw bytes. So a tensor can be copied by its offset, as in a safetensors file. The
+pickle is read as data (`sanactl.checkpoint.layouts.pickles`): nothing that it names is imported or called.
 
 Source: torch `serialization.py`, `_save` and `_load`; `_utils.py`, `_rebuild_tensor_v2` and `_rebuild_tensor_v3`.
 """
@@ -29,16 +29,16 @@ __all__ = ["STORAGES", "WITHOUT_STORAGE", "read_pth"]
 STORAGES = {d.storage: d.name for d in DTYPES.values() if d.storage and d.name != "C64"} | {
     "UntypedStorage": "U8"
 }
-# torch's dtypes that have no storage of their own: their tensors lie in bytes and name the dtype.
+# torch's dtypes without a storage of their own: their tensors are stored as bytes and name the dtype.
 WITHOUT_STORAGE = {d.torch: d.name for d in DTYPES.values() if d.storage is None}
-_INERT_PACKAGES = ("numpy", "torch")  # their objects lie beside a state dict in training checkpoints
+_INERT_PACKAGES = ("numpy", "torch")  # training checkpoints contain objects of these beside the state dict
 _PLAIN = ("set", "frozenset", "bytearray", "complex", "range", "slice")
 _INERT_NAMES = {
     *((module, name) for module in ("builtins", "__builtin__") for name in _PLAIN),
     ("_codecs", "encode"), ("argparse", "Namespace"), ("collections", "defaultdict"), ("pathlib", "PosixPath"),
     ("pathlib", "PurePosixPath"), ("datetime", "datetime"), ("datetime", "timedelta"),
 }  # fmt: skip
-_UNKNOWN = "?"  # a dtype that has no name in safetensors: refused where such a tensor is wanted
+_UNKNOWN = "?"  # a dtype that safetensors does not have; an error if such a tensor is needed
 _WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "transformer")
 _AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
 
@@ -78,12 +78,12 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 
 def _size(value: Any = ()) -> tuple[int, ...]:
-    """`torch.Size` of a list."""
+    """The replacement of `torch.Size`."""
     return _sizes(value)
 
 
 def _ordered_dict() -> dict[str, Any]:
-    """`collections.OrderedDict` of nothing, as Python 3 pickles it; items follow."""
+    """The replacement of an empty `collections.OrderedDict`; Python 3 pickles its items afterwards."""
     return {}
 
 
@@ -133,10 +133,10 @@ def _storage(parts: Any) -> _Storage:
 
 
 def read_pth(path: Path) -> StateDict:
-    """The state dict of a .pth file as places in that file.
+    """The state dict of a .pth file: each tensor's place in that file.
 
     Raises:
-        InputError: no such file, not torch's zip format, damaged, or a pickle that wants to run code.
+        InputError: it does not exist, is not in torch's zip format, is damaged, or its pickle asks to run code.
     """
 
     def find(module: str, name: str) -> Any:
@@ -173,7 +173,7 @@ def read_pth(path: Path) -> StateDict:
 
 
 def _state_dict(root: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]:
-    """The dict of tensors: under one of the names that training programs use, or the whole."""
+    """The dict of tensors: the whole value, or an entry of it with a name that training programs use."""
 
     def holds(value: Any) -> bool:
         return isinstance(value, dict) and any(isinstance(item, _Stored) for item in value.values())
@@ -183,13 +183,13 @@ def _state_dict(root: Any, path: Path) -> tuple[dict[Any, Any], tuple[str, ...]]
         for name in _WEIGHTS:
             if holds(root.get(name)):
                 left = (
-                    f"{path} holds an average of the weights too ({average}), which is left"
+                    f"{path} also holds an average of the weights ({average}), which is not used"
                     if average
                     else ""
                 )
                 return root[name], (left,) if left else ()
         if average is not None and not holds(root):
-            note = f"{path} holds no weights but their average ({average}), which is taken"
+            note = f"{path} holds only the average of the weights ({average}), which is used"
             return root[average], (note,)
         if holds(root):
             return root, ()
@@ -202,7 +202,7 @@ def _place(path: Path, name: str, stored: _Stored, places: Mapping[str, tuple[in
         raise InputError(f"{what} has a dtype that no SANA has")
     if len(stored.shape) != len(stored.stride):
         raise InputError(f"{what} is described by impossible numbers")
-    step = 1 if 0 not in stored.shape else 0  # without elements any strides will do
+    step = 1 if 0 not in stored.shape else 0  # without elements, any strides are valid
     for size, stride in zip(reversed(stored.shape), reversed(stored.stride), strict=True):
         if step and size != 1 and stride != step:
             raise InputError(f"{what} is not contiguous", hint="save it again with .contiguous()")
@@ -210,7 +210,7 @@ def _place(path: Path, name: str, stored: _Stored, places: Mapping[str, tuple[in
     nbytes, offset = tensor_bytes(stored.dtype, stored.shape), stored.offset * DTYPE_BYTES[stored.dtype]
     if stored.key not in places:
         raise InputError(
-            f"{what} lies in the storage {shown(stored.key)}, which is missing",
+            f"{what} is in the storage {shown(stored.key)}, which is missing",
             hint="copy or download it again",
         )
     start, size = places[stored.key]

@@ -1,4 +1,4 @@
-"""A .pth without torch: the zip archive that torch.save would write, from tensors that are given in parts.
+"""Writing a .pth without torch: the same kind of zip archive as torch.save, from tensors that come in parts.
 
 Source: torch `serialization.py`, `_save`; `_utils.py`, `_rebuild_tensor_v2` and `_rebuild_tensor_v3`.
 """
@@ -28,13 +28,13 @@ def write_pth(
     strings: Mapping[str, str],
     chunks: Callable[[str], Iterator[bytes]],
 ) -> None:
-    """Write `{"state_dict": {name: tensor}, "sanactl": strings}` as torch.save would.
+    """Write `{"state_dict": {name: tensor}, "sanactl": strings}` in the format of torch.save.
 
     Args:
         path: the file; overwritten.
         tensors: (name, dtype, shape) in order.
-        strings: kept beside the state dict.
-        chunks: the bytes of the tensor of that name, in parts.
+        strings: sanactl's header strings.
+        chunks: gives the bytes of the tensor with a name, in parts.
     """
     listed = list(tensors)
     for name, dtype, _ in listed:
@@ -62,7 +62,7 @@ def write_pth(
 
 
 def _pickle(tensors: Iterable[tuple[str, str, tuple[int, ...]]], strings: Mapping[str, str]) -> bytes:
-    """data.pkl in protocol 2, opcode by opcode: pickling by name what cannot be imported here."""
+    """data.pkl in protocol 2, written opcode by opcode, because torch's functions cannot be imported here."""
 
     def text(value: str) -> bytes:
         data = value.encode("utf-8")
@@ -85,7 +85,7 @@ def _pickle(tensors: Iterable[tuple[str, str, tuple[int, ...]]], strings: Mappin
             stride.insert(0, step)
             step *= max(size, 1)
         typed = _STORAGE_OF.get(dtype)
-        # torch keeps dtypes without a storage of their own in bytes, and names the dtype beside the tensor
+        # torch stores dtypes without a storage of their own as bytes, and names the dtype beside the tensor
         kind = f"ctorch\n{typed}\n" if typed else "ctorch.storage\nUntypedStorage\n"
         numel = tensor_bytes(dtype, shape) // (DTYPE_BYTES[dtype] if typed else 1)
         version = b"2" if typed else b"3"

@@ -1,4 +1,4 @@
-"""The zip archive of a .pth: its pickle, and where each storage lies in the file. Nothing is decompressed.
+"""Reading the zip archive of a .pth: its pickle, and the place of each storage. Nothing is decompressed.
 
 Source: torch `serialization.py`, `_open_zipfile_writer_file`; PKWARE's APPNOTE.TXT, 4.3.
 """
@@ -42,14 +42,14 @@ def read_archive(path: Path) -> tuple[bytes, dict[str, tuple[int, int]]]:
             f"{path} is not a PyTorch zip checkpoint ({error})",
             hint="if torch older than 1.6 wrote it, load and save it again with a newer one",
         ) from error
-    except Exception as error:  # zipfile meets a damaged archive with errors of many kinds
+    except Exception as error:  # zipfile raises many kinds of errors on damaged archives
         raise InputError(f"{path} is a damaged zip archive ({type(error).__name__}: {error})") from error
 
 
 def _check_directory(raw: Any, path: Path) -> None:
-    """Refuse an archive whose list of entries would fill the memory: zipfile reads all of it at once."""
+    """Refuse an archive whose list of entries is too large, because zipfile reads the whole list into memory."""
     size = os.fstat(raw.fileno()).st_size
-    raw.seek(max(0, size - 65_557))  # 22 bytes and the longest comment
+    raw.seek(max(0, size - 65_557))  # the end record of 22 bytes, and the longest comment
     tail = raw.read()
     at = tail.rfind(b"PK\x05\x06")
     sizes = [int.from_bytes(tail[at + 12 : at + 16], "little")] if at >= 0 else []

@@ -1,4 +1,4 @@
-"""Whether an output still is what the journal says that its run wrote."""
+"""Checking that an output is unchanged since the run in the journal that made it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sanactl.records.records import Record
 
 __all__ = ["is_as_made", "small_digest"]
 
-_SMALL = 16 << 20  # bytes of another output whose content is noted in the journal
+_SMALL = 16 << 20  # bytes; for outputs up to this size, the journal has a digest of the content
 
 
 def small_digest(path: Path) -> str | None:
-    """The digest of a file of records, or None of what is no small file."""
+    """The digest of a file of at most `_SMALL` bytes; None for a larger file or a folder."""
     try:
         small = path.is_file() and path.stat().st_size <= _SMALL
         return files_digest([path]) if small else None
@@ -24,7 +24,7 @@ def small_digest(path: Path) -> str | None:
 
 
 def is_as_made(path: Path, made: Record) -> bool:
-    """Whether an output is what the journal says that its run wrote, as far as that is known."""
+    """Whether an output agrees with its entry in the journal, as far as the entry tells."""
     digest = made.get("digest")
     if not isinstance(digest, str):
         return True

@@ -1,10 +1,10 @@
 """One status line for each command of a pipe, on the terminal that they share.
 
 The commands of a pipe are processes of one process group, and all of them write to one terminal. Two progress bars would
-draw over each other. So each command puts its line into a small file that all of them share, and draws all lines anew
-while it holds the file's lock. Messages go above the lines. The lines disappear at the end.
+draw over each other. So each command writes its line into a small shared file, and draws all lines again while it has the
+file's lock. Messages go above the lines. The lines disappear at the end.
 
-Where anything is missing (no terminal, no folder for temporary files, a damaged file) messages are written as they are.
+If something is missing (no terminal, no folder for temporary files, a damaged file), messages are written without lines.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MOST_BYTES = 1 << 16
 
 @dataclass
 class _State:
-    """What the commands of a pipe share.
+    """The state that the commands of a pipe share.
 
     Attributes:
-        rows: lines of the terminal that are drawn now, above the cursor.
+        rows: number of terminal lines above the cursor that are drawn now.
         lines: process id to [command, text]; a text of "" is not drawn.
-        closed: whether the last command has begun to show its result: from then on no lines are drawn.
+        closed: whether the last command has begun to show its result; then no more lines are drawn.
     """
 
     rows: int = 0
@@ -46,7 +46,7 @@ class _State:
 
 
 class Board:
-    """The status lines of one pipe, as one of its commands sees them.
+    """The status lines of a pipe, for one of its commands.
 
     Args:
         command: this command's name.
@@ -58,7 +58,7 @@ class Board:
         self._text = ""
 
     def show(self, text: str) -> None:
-        """Sets this command's line; "" takes it away."""
+        """Set this command's line; "" removes it."""
         self._text = text
         self._draw()
 
@@ -67,12 +67,12 @@ class Board:
         self._draw(line)
 
     def settle(self) -> None:
-        """Takes all lines away for good: this command begins to show its result."""
+        """Remove all lines for good, because this command begins to show its result."""
         self._text = ""
         self._draw(closing=True)
 
     def leave(self) -> None:
-        """Takes this command's line away, and the file when no other command uses it."""
+        """Remove this command's line, and the file if no other command uses it."""
         self._text = ""
         with contextlib.suppress(OSError), self._locked() as state:
             state.lines.pop(str(os.getpid()), None)
@@ -95,9 +95,9 @@ class Board:
         texts = [] if state.closed else [(name, text) for name, text in state.lines.values() if text]
         texts = texts[-max(lines - 2, 1) :]
         width = max((len(name) for name, _ in texts), default=0)
-        # A line that the terminal folds would take two rows, and the next drawing would begin in the wrong place.
+        # A line that is too long would take two rows, and the next drawing would begin in the wrong place.
         drawn = [clip(safe(f"{name:{width}}  {text}"), max(columns - 1, 8)) for name, text in texts]
-        # What was drawn is rubbed out; the cursor stands at the beginning of the line below it.
+        # Erase the old lines; the cursor is at the beginning of the line below them.
         out = f"\r\x1b[{state.rows}A\x1b[J" if state.rows else ""
         out += "".join(f"{line}\n" for line in ([message] if message is not None else []) + drawn)
         state.rows = len(drawn)
@@ -156,7 +156,7 @@ def the_board() -> Board | None:
 
 
 def join_board(command: str) -> None:
-    """Takes part in the board of a pipe, if this process is in one that shares a terminal."""
+    """Join the board of a pipe, if this process is in a pipe that shares a terminal."""
     global _board
     if _board is not None or not _in_pipe():
         return
@@ -168,7 +168,7 @@ def join_board(command: str) -> None:
 
 
 def leave_board() -> None:
-    """Ends this process's part in the board."""
+    """Leave the board."""
     global _board
     board, _board = _board, None
     if board is not None:
@@ -187,7 +187,7 @@ def _in_pipe() -> bool:
 
 
 def _folder() -> Path:
-    """A folder for such files that no other user can write to.
+    """A folder for the shared files that no other user can write to.
 
     Raises:
         OSError: there is none.

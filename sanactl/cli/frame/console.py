@@ -16,21 +16,21 @@ from sanactl.cli.frame.terminal import safe
 
 __all__ = ["PlainConsole", "data", "figure", "show_rows"]
 
-# Columns of a terminal below which a table that does not fit in one piece is written as lines of its own.
+# In a terminal with fewer columns, a table that does not fit is written as lines.
 NARROW = 60
-# As narrow as drawings get: a terminal of one column shows nothing that could be read.
+# The least width of tables and drawings, in columns.
 NARROWEST = 20
 
 
 class PlainConsole(Console):
     """Prints to stdout, or to stderr.
 
-    Text is data: `[bold]` in it is seven characters. Whatever is drawn, what leaves has no control characters but
-    rich's own, so that a forgotten call of `data` is no hole.
+    Text is data, never markup: `[bold]` is six characters. The output has no control characters except rich's own, even
+    where a caller forgets `data`.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        # The stream for libraries lets no escape codes through; rich's go to the one below it.
+        # The stream for libraries removes escape codes, so rich writes to the stream below it.
         file = getattr(sys.stderr, "uncleaned", None) if stderr else None
         super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
         if self.width < NARROWEST:
@@ -57,7 +57,7 @@ def data(value: object, style: str = "", *, longest: int | None = None) -> Text:
 
 
 def figure(value: object, form: str) -> str:
-    """A number from a record in a format of Python's; anything else as it is, for `data`."""
+    """A number from a record in a Python format; anything else unchanged, for `data`."""
     return (
         format(value, form) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
     )
@@ -71,12 +71,12 @@ def show_rows(
     right: Sequence[int] = (),
     title: Text | None = None,
 ) -> None:
-    """A table without a frame; on a terminal too narrow for it each row becomes lines of `heading value`.
+    """Print a table without a frame; on a narrow terminal, each row becomes lines of `heading value`.
 
     Args:
-        headings: all empty where the rows are names and values. A column without any value is left out.
+        headings: all empty if the rows are names and values. A column without any value is left out.
         right: columns that are aligned to the right.
-        title: above it.
+        title: printed above the table.
     """
     listed = [list(row) for row in rows]
     # A column without a value says nothing; the first one names the rows.

@@ -1,4 +1,4 @@
-"""Prompts and images as commands take them: from an option, the pipe, or the built-in world."""
+"""Finding a command's prompts: in an option, in the pipe, or in the built-in world."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["choose_prompts", "prompts_wanted", "typed_prompts"]
 
 
 def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ...]:
-    """The kinds to look for on stdin besides a checkpoint.
+    """The kinds of records to read from stdin besides a checkpoint.
 
-    None where --prompts names a file, which leaves stdin alone, and where stdin is the prompt file, being no more than
-    that: the checkpoint is named.
+    There are none if --prompts names a file, because stdin is not read then, or if stdin is a prompt file and the
+    checkpoint is an argument.
     """
     only_prompts = is_stdin(prompts) and checkpoint is not None and not is_stdin(checkpoint)
     return ("prompt",) if (prompts is None or is_stdin(prompts)) and not only_prompts else ()
@@ -25,9 +25,9 @@ def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ..
 def typed_prompts(
     checkpoint: str | None, prompt: list[str] | None, prompts: str | None
 ) -> tuple[str | None, list[Record]]:
-    """The prompts that stand on the command line, and the checkpoint argument.
+    """The prompts on the command line, and the checkpoint argument.
 
-    A lone argument with a space in it that names nothing on disk is a prompt: no Hub id has a space.
+    A single argument that contains a space and is not a file is a prompt, because a Hub id has no space.
 
     Args:
         checkpoint: the argument.
@@ -39,7 +39,7 @@ def typed_prompts(
     """
     texts = list(prompt or ())
     if checkpoint is not None and not texts and prompts is None and is_prompt(checkpoint):
-        note(f"taking {checkpoint!r} as a prompt (--prompt says so without a guess)")
+        note(f"{checkpoint!r} is used as a prompt (use --prompt to name a prompt)")
         texts, checkpoint = [checkpoint], None
     if texts and prompts is not None:
         raise UsageError("--prompt and --prompts exclude each other", hint="put all prompts into the file")
@@ -53,7 +53,7 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
 
     Args:
         argument: of --prompts: a file, `-` for stdin, `shapes` for the built-in evaluation prompts, or None.
-        piped: records that the pipe brought; its prompts are used if there is no argument.
+        piped: records from the pipe; its prompts are used if there is no argument.
         default: "calib" for the calibration prompts, "demo" for one evaluation prompt a task.
     """
     if is_stdin(argument):

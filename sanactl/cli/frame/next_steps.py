@@ -1,4 +1,4 @@
-"""What a command says at its end: what it wrote, how much, and the step that makes sense after it."""
+"""The line at the end of a command: its output, the amount, and a useful next command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wrote_line(command: str, path: Path, kind: str, counts: Mapping[str, int]) -
         command: the command that wrote it.
         path: a file or a folder.
         kind: of the output, as the journal names it.
-        counts: how many records of each kind were written.
+        counts: number of written records by kind.
     """
     told = [
         f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)

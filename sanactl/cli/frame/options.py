@@ -43,7 +43,7 @@ OUTPUT, SAMPLING, MACHINE = "Output", "Sampling", "Machine"
 
 
 def choices(*values: str) -> dict[str, Any]:
-    """What an option with a fixed set of values is declared with: the values in help, and their completion."""
+    """Arguments for declaring an option with a fixed set of values: their list in the help, and their completion."""
     return {"metavar": "|".join(values), "autocompletion": lambda: [*values]}
 
 
@@ -80,7 +80,7 @@ Force = Annotated[
     bool,
     typer.Option("--force", "-f", help="Replace an output that exists.", rich_help_panel=OUTPUT),
 ]
-# A seed stands in records and in the journal: beyond 2^53 readers of JSON such as jq would round it.
+# Records and the journal contain seeds. JSON readers such as jq round numbers beyond 2^53.
 Seed = Annotated[
     int,
     typer.Option(
@@ -277,7 +277,7 @@ Link = Annotated[
     bool,
     typer.Option(
         "--link/--copy",
-        help="With --pipeline, link to the components in place of copying them. A folder with links cannot be uploaded.",
+        help="With --pipeline, link to the components instead of copying them. A folder with links cannot be uploaded.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -1,7 +1,7 @@
-"""Where a command writes: the name of an output is checked before any work begins.
+"""Checking the name of an output before any work begins.
 
-Work that ends in "cannot write" is lost, so everything that can be known of a target is looked at first: its folder,
-the permission, what stands there, and whether its suffix promises another format than the one that is written.
+If an output cannot be written at the end, the work is lost. So a target is checked first: its folder, the permission,
+the existing file, and whether its suffix is that of another format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["check_file", "check_folder", "free_names"]
 
 _NOT_READ = (".gguf",)  # of other programs' checkpoints
 _CHECKPOINTS = dict.fromkeys([*SAFETENSORS, *(s for x in LAYOUTS.values() for s in x.reads), *_NOT_READ])
-# What a suffix promises. A suffix that is not listed promises nothing.
+# The contents that a suffix stands for. Other suffixes can be used for anything.
 _PROMISES = {
     "records": (".jsonl", ".ndjson", ".json", ".txt"),
     "a page": (".html", ".htm"),
@@ -32,16 +32,16 @@ _PROMISES = {
 
 
 def check_file(path: Path, what: str, *, force: bool = False) -> None:
-    """Refuses a file that could not be written at the end.
+    """Refuse a file that could not be written at the end.
 
     Args:
         path: the file to write.
-        what: what will be written, one of "records", "a page".
-        force: whether a file that is there will be replaced.
+        what: the contents, for example "records" or "a page".
+        force: whether an existing file will be replaced.
 
     Raises:
-        UsageError: the name is `-`, promises another format, or names a folder or a device.
-        OutputExistsError: it is there and `force` is false.
+        UsageError: the name is `-`, has the suffix of another format, or names a folder or a device.
+        OutputExistsError: it exists and `force` is false.
         SanactlError: its folder is missing or cannot be written.
     """
     _check_name(path, what)
@@ -56,15 +56,15 @@ def check_file(path: Path, what: str, *, force: bool = False) -> None:
 
 
 def check_folder(path: Path, *, parents: bool = False) -> None:
-    """Refuses a folder that could not be made or written at the end. What is in it is its command's own question.
+    """Refuse a folder that could not be made or written at the end. The command itself checks the folder's contents.
 
     Args:
-        path: the folder to write, which may be there.
-        parents: whether the folders above are made where they are missing.
+        path: the folder to write; it may exist.
+        parents: whether missing folders above it will be made.
 
     Raises:
-        UsageError: the name is `-`, promises a file, or names one.
-        SanactlError: the folder above is missing or is no folder; no permission.
+        UsageError: the name is `-`, has the suffix of a file, or names a file.
+        SanactlError: the folder above is missing or not a folder, or there is no permission.
     """
     _check_name(path, "a folder")
     if path.exists() and not path.is_dir():
@@ -82,7 +82,7 @@ def check_folder(path: Path, *, parents: bool = False) -> None:
 
 
 def free_names(path: Path) -> Iterator[Path]:
-    """NAME-2.jsonl, NAME-3.jsonl and so on, as far as they are free at this moment."""
+    """Those of NAME-2.jsonl, NAME-3.jsonl and so on that do not exist at this moment."""
     number = 1
     while True:
         number += 1

@@ -1,4 +1,4 @@
-"""The process around a command: its standard streams, its home, its signals and its end."""
+"""Preparing the process of a command: standard streams, home folder, signals."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from sanactl.cli.frame.terminal import safe
 __all__ = ["Interrupts", "leave_at_once", "prepare"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds. A launcher sends a signal to the process and to its group: the second is the same wish.
+# Seconds. A launcher sends a signal to the process and to its group; a second signal within this time is the same one.
 _SAME_WISH = 2.0
-# Seconds after which an interrupt that a library swallowed is raised again, and one that Python says is lost.
+# Seconds after which a lost interrupt is raised again: one that a library caught, and one that Python reports as lost.
 _REMIND_AFTER = 1.0
 _REMIND_LOST = 0.02
 _HELP_WIDTH = 40
 _SPINS = "5000"  # some tenths of a millisecond
-# What progress bars of libraries send: colours, a line up, the rest of a line cleared.
+# Escape codes of libraries' progress bars: colours, a line up, clear the rest of a line.
 _HARMLESS = re.compile(r"(\x1b\[[0-9;]*[mAK]|[\r\t])")
 
 
 def prepare() -> None:
-    """Makes the standard streams and the home what the program relies on. Called once, before anything is opened."""
+    """Prepare the standard streams and the home folder. It is called once, before any file is opened."""
     for descriptor in (0, 1, 2):
-        # Closed by the shell (`2>&-`): the next file opened would get its number, and messages meant for people.
+        # Closed by the shell (`2>&-`): the next opened file would get its number, and messages would be written into it.
         with contextlib.suppress(OSError):
             _reserve(descriptor)
     for name in ("stdout", "stderr"):
@@ -62,7 +62,7 @@ def _reserve(descriptor: int) -> None:
 
 
 class _Unfailing(io.RawIOBase):
-    """A file for people: what cannot be written is dropped, for no message is worth a run."""
+    """A file for messages. A message that cannot be written is dropped, so that it does not end the run."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -87,10 +87,10 @@ class _Unfailing(io.RawIOBase):
 
 
 class _People(io.TextIOWrapper):
-    """stderr as libraries see it: their warnings and log lines quote files, so escape codes are spelled out.
+    """stderr for libraries: escape codes are spelled out, because warnings and log lines may quote files.
 
     Attributes:
-        uncleaned: the stream below it, for our own progress bar.
+        uncleaned: the stream below it, for sanactl's own progress bar.
     """
 
     uncleaned: io.TextIOWrapper | None = None
@@ -105,7 +105,7 @@ class _People(io.TextIOWrapper):
 
 
 def _people(stream: Any) -> Any:
-    """stderr in a form that never raises; left as it is where it is no file."""
+    """stderr in a form that never raises; unchanged if it is not a file."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError, AttributeError):
@@ -128,10 +128,10 @@ def _people(stream: Any) -> Any:
 
 
 def _settle_home() -> None:
-    """Gives a user without a home one below the temporary folder: libraries would make a folder called ~ here.
+    """Give a user without a home folder one below the temporary folder; libraries would make a folder called ~ here.
 
-    Containers and batch systems start programs under a number that no user has. A home that is set stays, if it is
-    there or not: what cannot be written there is told with its name.
+    Containers and batch systems start programs with a user number that no user has. A home that is set is not changed,
+    even if it does not exist; errors then name it.
     """
     if os.path.expanduser("~") != "~":
         return
@@ -147,28 +147,28 @@ def _settle_home() -> None:
     except OSError:
         return
     os.environ["HOME"] = home
-    # getpass.getuser, which torch asks for the name of a cache, knows no user without a name either.
+    # torch names a cache by getpass.getuser, which also fails for a user without a name.
     os.environ.setdefault("USER", str(os.getuid()))
 
 
 def _wait_briefly() -> None:
-    """Lets torch's threads sleep soon where they wait for each other, before torch is imported; results stay the same.
+    """Make torch's waiting threads sleep early; called before torch is imported. Results do not change.
 
-    By default GNU's OpenMP spins for milliseconds. With other work on the cores, that keeps the thread that is waited
-    for from its core: an operation on two threads beside two busy processes took 4 to 7 times as long, and 2 times
-    with this. Alone both take the same. Whoever has set a policy of their own keeps it.
+    By default, GNU's OpenMP spins for milliseconds while it waits. If the cores have other work, the spinning threads
+    slow down the thread that they wait for: beside two busy processes, an operation on two threads took 4 to 7 times as
+    long, and with this setting 2 times. On an idle machine there is no difference. A user's own policy is kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 class Interrupts:
-    """While it is open, SIGINT and SIGTERM raise KeyboardInterrupt, so that files are closed and temporaries removed.
+    """A context in which SIGINT and SIGTERM raise KeyboardInterrupt, so that files are closed and temporary files removed.
 
-    An interrupt may come out of a library as another exception, or not at all: torch and safetensors turn it into a
-    ValueError, an import into an ImportError, and one that hits a finaliser is printed and forgotten. So `asked` says
-    that there was one, and one that was forgotten is raised again. A signal that the process was started to ignore
-    (`nohup`, `&` in a script) stays ignored. Signals reach the main thread only; elsewhere this does nothing.
+    A library may turn an interrupt into another exception or lose it: torch and safetensors raise a ValueError, an import
+    raises an ImportError, and in a finaliser Python prints it and continues. So `asked` tells whether there was one, and
+    a lost one is raised again. Signals that were ignored when the process started (`nohup`, `&` in a script) stay
+    ignored. Signals reach the main thread only; in other threads this does nothing.
 
     Attributes:
         asked: whether a signal came.
@@ -204,7 +204,7 @@ class Interrupts:
             sys.unraisablehook = self._unraisable
 
     def _lost(self, unraisable: Any) -> None:
-        """An exception in a finaliser or a weak reference's callback, which Python prints and forgets."""
+        """Handle an exception in a finaliser or a weak reference's callback; Python would only print it."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
             self._remind(_REMIND_LOST)
         elif self._unraisable is not None:
@@ -214,7 +214,7 @@ class Interrupts:
         reminding, self._reminding = self._reminding, False
         if self._closed and reminding:
             return
-        # Whoever handles an exception now is on the way out, and is not disturbed.
+        # If an exception is being handled, the program is ending already.
         leaving = sys.exc_info()[0] is not None
         if not self.asked:
             self.asked, self._number, self._first = True, signal.Signals(number), time.monotonic()
@@ -232,16 +232,16 @@ class Interrupts:
         self._timer.start()
 
     def _again(self) -> None:
-        with self._lock:  # not after the end, when the signal would meet another's handler
+        with self._lock:  # not after the end, when another handler would get the signal
             if not self._closed:
                 self._reminding = True
                 os.kill(os.getpid(), self._number)
 
 
 def leave_at_once(line: str = "") -> None:
-    """Lets SIGINT and SIGTERM end the process at once with exit code 130: before the work, and after it.
+    """Make SIGINT and SIGTERM end the process immediately with exit code 130. It is used before and after the work.
 
-    Then nothing is open that would have to be closed, and an exception would only be printed by whatever it hits.
+    No file is open then, and an exception would only cause a traceback.
 
     Args:
         line: to write on stderr.

@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, a plain line now and then elsewhere. Always on stderr."""
+"""Showing progress on stderr: a bar on a terminal, elsewhere a line from time to time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE_EVERY = 15.0
 
 
 class BarProgress(Progress):
-    """A rich progress bar with the fields that the stage gives beside it."""
+    """A rich progress bar, with the stage's fields beside it."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -48,11 +48,11 @@ class BarProgress(Progress):
             *columns,
             console=console,
             transient=False,
-            # Records may be on their way to a pipe while the bar is shown: rich must not take stdout for itself.
+            # Records may be written to a pipe while the bar is shown, so rich must not redirect stdout.
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        at_end(self.close)  # whatever ends the command: the bar hides the cursor
+        at_end(self.close)  # in every case, because the bar hides the cursor
         self._bar.start()
         self._what = safe(what)
         self._task = self._bar.add_task(self._what, total=total, completed=done, shown="")
@@ -79,12 +79,12 @@ class BarProgress(Progress):
 
 
 def _bar_width(columns: int) -> int:
-    """As wide as leaves room for what stands beside the bar."""
+    """The width that leaves room for the text beside the bar."""
     return max(min(40, columns - 60), 5)
 
 
 class LineProgress(Progress):
-    """A line every `LINE_EVERY` seconds, and one at the end of what took longer than a second."""
+    """A line every `LINE_EVERY` seconds, and one at the end if the work took longer than a second."""
 
     def __init__(self) -> None:
         self._open = False
@@ -121,7 +121,7 @@ class LineProgress(Progress):
 
 
 class BoardProgress(Progress):
-    """A line among those of the other commands of a pipe, from the first unit on."""
+    """A status line among those of a pipe's other commands; it begins with the first unit."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

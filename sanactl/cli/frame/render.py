@@ -1,4 +1,4 @@
-"""Records for people: tables and bars on a terminal, where a pipe would get JSON."""
+"""Showing records on a terminal as tables and bars; a pipe gets JSON instead."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def show_blocks(records: list[Record]) -> None:
 
 
 def show_images(records: list[Record]) -> None:
-    """Path, prompt, verdict and rank; people count ranks from 1, records from 0."""
+    """Path, prompt, verdict and rank. Ranks are shown from 1; in records they count from 0."""
     rows = []
     for r in records:
         verdict = data(r.get("verdict", ""))

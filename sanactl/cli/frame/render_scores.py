@@ -1,4 +1,4 @@
-"""Scores for people: whatever the metric, its value with its interval, and what it was measured on."""
+"""Showing score records of any metric on a terminal: values, intervals, and what was measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sanactl.records.scores import normal_score
 
 __all__ = ["show_scores"]
 
-# What is shown elsewhere, or is of no use to a person who looks at a table.
+# Fields that are shown elsewhere or are of no use in a table.
 _OTHER = {"kind", "metric", "value", "unit", "ci", "tasks", "axis", "curves", "checkpoint", "digest"}
 _OTHER |= {"detector_digest", "model_digest", "protocol"}
 _MOST_FACTS = 8
@@ -20,7 +20,7 @@ _MOST_ROWS = 40
 
 
 def show_scores(records: list[Record]) -> None:
-    """Every score record: those with tasks or curves as a table each, the others as one; images are passed over."""
+    """Every score record: those with tasks or curves as a table each, the others as one table; image records are skipped."""
     scores = [normal_score(r) for r in records if r["kind"] == "score"]
     console = PlainConsole()
     for record in scores:
@@ -75,7 +75,7 @@ def _value(record: Record) -> str:
 
 
 def _number(value: Any, *, whole: bool = False) -> str:
-    """A number as people read it; nothing where there is none."""
+    """A number for a table; empty if there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     if whole:
@@ -91,7 +91,7 @@ def _interval(value: object) -> str:
 
 
 def _facts(record: Record) -> str:
-    """What else a score says, in short."""
+    """The other fields of a score, in short."""
     facts = [str(record["checkpoint"])] if record.get("checkpoint") else []
     for name, value in record.items():
         if name not in _OTHER and isinstance(value, str | int | float) and value != "":

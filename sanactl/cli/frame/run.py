@@ -1,4 +1,4 @@
-"""One run of a command: its notes, its progress, its records to stdout and to a file, its line in the journal."""
+"""The frame of a command's run: notes, progress, records to stdout and to a file, and the line in the journal."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Invocation", "checkpoint_record", "given_key"]
 
-# Kinds of outputs that are told at the end; commands with other outputs have words of their own.
+# Kinds of outputs that are reported at the end; commands with other outputs have messages of their own.
 _TOLD = ("checkpoint", "block", "image", "score", "judge")
 MOST_SHOWN = 1000  # images in a table on a terminal
 
 
 def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
-    """A checkpoint as a record: enough for the next command and for a person.
+    """A checkpoint's record, for the next command and for the table on a terminal.
 
     Args:
-        digest: take the digest, for which a large checkpoint is read once.
+        digest: include the digest; for this a large checkpoint is read once.
     """
     return {
         "kind": "checkpoint",
@@ -56,12 +56,12 @@ def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
 
 
 def given_key(checkpoint: Checkpoint) -> dict[str, str]:
-    """What `--components` adds to a run's key: nothing where the checkpoint has its own."""
+    """The part of a run's key from `--components`; empty if the checkpoint uses its own components."""
     return {} if checkpoint.given is None else {"components": checkpoint.given}
 
 
 def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
-    """The records to show on a terminal, and how many images were left out: nobody reads a table of a million."""
+    """The records to show on a terminal, at most `MOST_SHOWN` images, and the number of images left out."""
     shown: list[Record] = []
     images = 0
     for record in records:
@@ -72,9 +72,9 @@ def _for_people(records: Iterable[Record]) -> tuple[list[Record], int]:
 
 
 class Invocation:
-    """What a command does around its one call into the library.
+    """Everything that a command does around its call into the library.
 
-    Under several processes only the first writes: records, files, the journal and what is for people.
+    With several processes, only the first writes records, files, the journal and messages.
     """
 
     def __init__(self, command: str, *, seed: int | None = None) -> None:
@@ -92,18 +92,18 @@ class Invocation:
 
     @property
     def progress(self) -> Progress:
-        """The sink to give to a stage."""
+        """The progress object to give to a stage."""
         if self._progress is None:
             self._progress = open_progress() if is_first_process() else SILENT
         return self._progress
 
     def uses(self, thing: Checkpoint | Path | str) -> None:
-        """Notes an input for the journal, and says what a person should know of how it was opened."""
+        """Note an input for the journal, and print the notes about how it was opened."""
         if isinstance(thing, Checkpoint):
             for line in thing.notes:
                 note(line)
             thing.read_hashes(self.progress)
-            # A pipeline is known by its own folder, under which it was written, not by the transformer's inside it.
+            # For a pipeline it is the pipeline's folder, as in the journal, not the transformer's folder inside it.
             path = thing.source if thing.kind == "pipeline" else str(thing.path)
             self.run.inputs.append({"path": path, "digest": thing.digest})
         else:
@@ -116,16 +116,16 @@ class Invocation:
         return part
 
     def key(self, **settings: Any) -> str:
-        """Sets what the output is a function of."""
+        """Set the settings that decide the output, and return their key."""
         self.run.key = run_key(self.run.command, version=__version__, **settings)
         return self.run.key
 
     def made_before(self, path: Path, *, force: bool) -> bool:
-        """Whether `path` is there from the same run already, so that nothing is left to do.
+        """Whether `path` exists from an identical run, so that nothing needs to be done.
 
         Raises:
-            OutputExistsError: it is there, but from something else or changed since, and `force` was not given.
-            SanactlError: it could not be written anyway: no such folder.
+            OutputExistsError: it exists, but is from another run or was changed since, and `force` was not given.
+            SanactlError: it could not be written, for example because there is no such folder.
         """
         made = self.journal.made_as(path, self.run.key) if self.run.key and not force else None
         if made is not None:
@@ -147,7 +147,7 @@ class Invocation:
         show: Callable[[list[Record]], None] | None = None,
         owed: bool = False,
     ) -> None:
-        """Writes records to stdout as they come; on a terminal, collects them and shows them for people.
+        """Write records to stdout as they come; on a terminal, collect them and show them as a table.
 
         Args:
             show: what shows them on a terminal.
@@ -204,12 +204,12 @@ class Invocation:
 
     @contextlib.contextmanager
     def keeping(self, target: Path, **identity: Any) -> Iterator[Partial]:
-        """Results that are kept beside `target` while the command works, for the same command after a stop.
+        """Save single results beside `target` during the work, so that the same command can continue after a stop.
 
-        They are removed at the end of the body: the records are in their place then.
+        They are removed at the end of the body, when the output is written.
 
         Args:
-            identity: whatever all results depend on.
+            identity: everything that all results depend on.
         """
         command = self.run.command.replace(" ", "-")
         kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=self.progress.note)
@@ -217,13 +217,15 @@ class Invocation:
             yield kept
             kept.done()
         except KeyboardInterrupt:
-            self.progress.note("stopped; what was found out is kept, and the same command goes on from there")
+            self.progress.note(
+                "stopped; the results so far are kept, and the same command continues from there"
+            )
             raise
         finally:
             kept.close()
 
     def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
-        """Passes records on and raises if there was none: an empty pipe is a failure before it, not a result."""
+        """Pass records on, and raise if there was none, because an empty pipe means that the command before failed."""
         for record in records:
             self._example = self._example or record
             yield record
@@ -231,10 +233,10 @@ class Invocation:
             raise InputError(f"no {what} came in", hint="the command before may have failed")
 
     def tee(self, records: Iterable[Record], path: Path | None, *, force: bool) -> Iterator[Record]:
-        """Passes records on while they are written to `path` (whole or not at all); None writes nothing.
+        """Pass records on and write them to `path` (whole or not at all); with None, nothing is written.
 
-        Should another process have taken the name meanwhile, the records go to the next free one. `finish` puts that
-        into the journal, and fails where the name was asked for.
+        If another process made a file of this name meanwhile, the records go to the next free name. `finish` writes that
+        name into the journal, and raises if the user had chosen the first name.
         """
         if path is None or not is_first_process():
             yield from records
@@ -255,15 +257,15 @@ class Invocation:
             self._rename(path, stream)
         finally:
             if stream is not None:
-                # What a full disk has refused once, it refuses again.
+                # On a full disk, writing would fail again.
                 with contextlib.suppress(OSError):
                     stream.close()
 
     def _rename(self, path: Path, written: IO[str]) -> None:
-        """Gives what was written for `path` the next free name."""
+        """Give the file that was written for `path` the next free name."""
         for candidate in free_names(path):
             written.seek(0)
-            # Another process may be a moment faster again.
+            # Another process may take this name, too.
             with contextlib.suppress(OutputExistsError):
                 with atomic_path(candidate) as temporary, temporary.open("w", encoding="utf-8") as stream:
                     shutil.copyfileobj(written, stream)
@@ -276,10 +278,10 @@ class Invocation:
                 return
 
     def sheet(self, path: Path | None, *, force: bool) -> None:
-        """Has the images of the records that are emitted drawn into a contact sheet, too; None draws none.
+        """Also draw the images of emitted records into a contact sheet; None draws none.
 
         Raises:
-            SanactlError: the name cannot be written; said before any work.
+            SanactlError: the name cannot be written; raised before any work.
         """
         if path is not None and is_first_process():
             from sanactl.report.sheet import ContactSheet
@@ -313,7 +315,7 @@ class Invocation:
             self._sheet.write()
             more = f"; {self._sheet.left_out:,} more images are left out" if self._sheet.left_out else ""
             note(f"drew {self._sheet.path}{more}")
-        if not stdout_is_piped():  # in a pipe the next step is there already
+        if not stdout_is_piped():  # in a pipe, the next command runs already
             for path, kind, *_ in outputs[-1:]:  # the main one
                 if path not in self._there and kind in _TOLD:
                     note(wrote_line(self.run.command, self._renamed.get(path, path), kind, self._counts))
@@ -321,7 +323,7 @@ class Invocation:
             raise self._fault
 
     def _piped_from(self) -> list[dict[str, Any]]:
-        """What records that came through a pipe were made from: `sample`'s listing of them, else their checkpoint."""
+        """The inputs of records from a pipe: the list of images that `sample` wrote, else their checkpoint."""
         record = self._example
         if record is None or not any(i["path"] == "stdin" for i in self.run.inputs):
             return []
@@ -333,7 +335,7 @@ class Invocation:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Progress]:
-        """The progress sink, closed at the end whatever happens."""
+        """The progress object; it is closed at the end in every case."""
         try:
             yield self.progress
         finally:

@@ -1,7 +1,7 @@
-"""What keeps the program quick to start: options read without a validation library, and the list of commands as text.
+"""A fast start of the program: options are read without a validation library, and the list of commands is plain text.
 
 typer checks each option by a pydantic validator and draws help with rich's Markdown; importing those takes longer than
-all the rest of `sanactl inspect`, and 10 MB. Both are left to typer wherever something is out of the ordinary.
+all the rest of `sanactl inspect`, and 10 MB. In unusual cases typer still does both.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any
 
 __all__ = ["commands_help", "lighten"]
 
-# Columns: help is not drawn for less, and the terminal folds it.
+# Columns; help is never drawn narrower, and a narrower terminal breaks its lines.
 NARROWEST = 24
 
 _BOLD, _CYAN, _DIM, _YELLOW, _PLAIN = "\033[1m", "\033[1;36m", "\033[2m", "\033[33m", "\033[0m"
 
 
 def lighten(command: Any) -> Any:
-    """Let the options of a typer command, and of its subcommands, read plain values themselves; returns it.
+    """Make the options of a typer command and its subcommands read plain values themselves; returns the command.
 
-    Text, whole numbers, numbers and unchecked paths are read here. For everything else, what is wrong included, typer
-    is asked, so that its messages stay as they are. Help names no types of Python. With a typer of another build this
-    changes nothing.
+    Text, whole numbers, numbers and unchecked paths are read here. typer reads everything else, including wrong values,
+    so its messages are unchanged. Help does not show Python types. With an incompatible version of typer, this changes
+    nothing.
     """
     listed = command.get_params
 
@@ -47,7 +47,7 @@ def lighten(command: Any) -> Any:
 
 
 def _plain_types(param: Any) -> None:
-    """Takes `<bool>` and `<str>` out of the help of an option or argument, and a limit that is no choice of the user's."""
+    """Remove `<bool>`, `<str>` and very large limits from the help of an option or argument."""
     if getattr(param, "is_flag", False) or getattr(param, "param_type_name", "") == "argument":
         param.display_type_rich = lambda ctx: None
     elif getattr(param, "metavar", "") is None and getattr(param, "param_type_name", "") == "option":
@@ -57,7 +57,7 @@ def _plain_types(param: Any) -> None:
 
 
 class _Plain:
-    """In the place of typer's own reader of one option's value."""
+    """Replaces typer's own reader of an option's value."""
 
     def __init__(self, param: Any) -> None:
         self._param = param
@@ -76,7 +76,7 @@ class _Plain:
 
 
 def _read(value: Any, descriptor: Any) -> Any:
-    """A plain value, or None where typer has to say what it is."""
+    """A plain value, or None if typer must read it."""
     kind, info = descriptor.annotation, descriptor.parameter_info
     if info.parser is not None or getattr(info, "click_type", None) is not None:
         return None
@@ -126,7 +126,7 @@ def commands_help(
 
 
 def _panel(title: str, rows: list[tuple[str, str]], width: int, paint: Any) -> list[str]:
-    """A frame around names and what they are; in a narrow terminal no frame, and each name on a line of its own."""
+    """A framed list of names and descriptions; in a narrow terminal without a frame, and each name on its own line."""
     names = max(len(name) for name, _ in rows)
     room = width - names - 7
     if room < 20:

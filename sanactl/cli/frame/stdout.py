@@ -1,4 +1,4 @@
-"""stdout: records as UTF-8 whatever the locale, drawings as far as the terminal can show them, a reader that leaves."""
+"""Writing to stdout: records in UTF-8 for every locale, text in the terminal's encoding, and readers that leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _silenced = False
 
 
 def write_line(line: str) -> None:
-    """One line of JSON to stdout, at once.
+    """Write one line of JSON to stdout and flush it.
 
     Raises:
         BrokenPipeError: nobody reads it any more.
@@ -28,7 +28,7 @@ def write_line(line: str) -> None:
 
 
 def write_text(line: str) -> None:
-    """One line of text for people to stdout: safe, in the encoding of the terminal or file.
+    """Write one line of text to stdout, made safe, in the encoding of the terminal or file.
 
     Raises:
         BrokenPipeError, SanactlError: as `write_line`.
@@ -62,7 +62,7 @@ def _same(one: str, other: str | None) -> bool:
 
 
 def silence_stdout() -> None:
-    """Sends what stdout cannot take nowhere, or the interpreter fails on it once more as it exits."""
+    """Discard the remaining output; otherwise the interpreter would fail again when it exits."""
     global _silenced
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -75,7 +75,7 @@ def silence_stdout() -> None:
 
 
 def reader_left(error: BaseException) -> bool:
-    """Whether an error says that stdout's reader has left; another pipe that breaks is a failure like any other."""
+    """Whether an error means that stdout's reader has left. A broken pipe elsewhere is an ordinary failure."""
     if isinstance(error, SystemExit):  # how rich ends a program whose reader has left
         return isinstance(error.__context__, BrokenPipeError)
     return isinstance(error, BrokenPipeError) and (_silenced or _is_broken())

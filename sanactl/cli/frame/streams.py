@@ -1,9 +1,9 @@
-"""Where a command's input comes from, and how its output leaves: streams, files, the journal.
+"""Finding a command's input: an argument, stdin, or the folder's journal.
 
-First that applies: the argument (or `-`), a pipe on stdin, the newest fitting artifact in the folder's journal, the
-built-in world. Which one it was is said on stderr.
+The first of these is used: the argument (or `-`), a pipe on stdin, the newest suitable output in the folder's journal, the
+built-in world. A note on stderr names it.
 
-Under several processes (`torchrun`, `accelerate launch`) the first reads stdin for all of them, and it alone writes.
+With several processes (`torchrun`, `accelerate launch`), the first reads stdin for all of them, and only it writes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "write_line",
 ]  # fmt: skip
 
-# Seconds of silence on a pipe after which a person is told what is being waited for.
+# Seconds of waiting for a pipe after which a note says so.
 ANNOUNCE_AFTER = 60.0
 
 
@@ -78,12 +78,12 @@ def is_stdin(argument: str | None) -> bool:
 def stdin_records(
     kinds: tuple[str, ...], default_kind: str | None = None, *, most: int | None = None
 ) -> Iterator[Record]:
-    """Records from stdin as they arrive; says so once if nothing comes for some seconds.
+    """Records from stdin as they arrive. If nothing comes for some seconds, a note says so once.
 
     Args:
-        kinds: those that are wanted.
-        default_kind: of an object without one.
-        most: characters at most, for a reader that holds them all.
+        kinds: the kinds to yield.
+        default_kind: the kind of an object without a kind.
+        most: the most characters allowed, for a caller that holds all records in memory.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return iter(_shared(lambda: list(_own_records(kinds, default_kind, MAX_HELD))))
@@ -101,7 +101,7 @@ def stdin_prompts() -> list[Record]:
 
 
 def prompts_of(path: str) -> list[Record]:
-    """The prompts of a file, or of what the shell has opened under a name (`<(command)`)."""
+    """The prompts of a file, or of a process substitution of the shell (`<(command)`)."""
     with _patience(path) if is_open_already(path) else contextlib.nullcontext():
         return load_prompts(Path(path))
 
@@ -118,7 +118,7 @@ def _own_records(kinds: tuple[str, ...], default_kind: str | None, most: int | N
 
 
 def _announced(records: Iterator[Record], name: str) -> Iterator[Record]:
-    """The records of a pipe; says so once if the first is long in coming."""
+    """The records of a pipe; if the first comes late, a note says so once."""
     with _patience(name) as timer:
         for record in records:
             timer.cancel()
@@ -127,7 +127,7 @@ def _announced(records: Iterator[Record], name: str) -> Iterator[Record]:
 
 @contextlib.contextmanager
 def _patience(name: str) -> Iterator[threading.Timer]:
-    """Tells a person, after a while, what is being waited for.
+    """After some seconds, print a note about what the command waits for.
 
     A command of a pipe on a terminal is silent: the command before it shows what it does.
     """
@@ -145,7 +145,7 @@ def _patience(name: str) -> Iterator[threading.Timer]:
 
 
 def _shared(read: Callable[[], list[Record]]) -> list[Record]:
-    """What `read` takes from stdin, for every process: they share one stdin, and each would get a part of it."""
+    """The first process's result of `read`, on every process; they share stdin, and each would read only a part."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return read()
     from sanactl.model.processes import broadcast
@@ -154,7 +154,7 @@ def _shared(read: Callable[[], list[Record]]) -> list[Record]:
 
 
 def _checkpoint_of(record: Record) -> str:
-    """The checkpoint that a record speaks of."""
+    """The checkpoint that a record names."""
     return str(record["path"] if record["kind"] == "checkpoint" else record["checkpoint"])
 
 
@@ -167,23 +167,23 @@ def find_checkpoint(
     builtin: bool = True,
     components: str | None = None,
 ) -> tuple[Checkpoint, list[Record]]:
-    """The checkpoint to work on, and the records that came with it through the pipe.
+    """The checkpoint to work on, and the records that came through the pipe with it.
 
-    A checkpoint record names it; block records name theirs. With kinds in `also` (prompts for `sample`, images for
-    `finetune`) the pipe may bring those instead, and is read for them when the checkpoint is named, too; so a command
-    whose options name them already passes none, and leaves stdin alone.
+    Checkpoint records and block records name it. The pipe may also have records of the kinds in `also` (prompts for
+    `sample`, images for `finetune`), and is read for them even if the checkpoint is an argument. If options name them
+    already, `also` is empty, and stdin is not read.
 
     Args:
         argument: the command line's, or None.
         revision: of a Hub id.
-        also: kinds of records that are wanted besides.
-        native: whether files in SANA's native layout will do.
-        builtin: whether the built-in base will do where nothing else is there.
+        also: further kinds of records to read from the pipe.
+        native: whether a file in SANA's native layout is allowed.
+        builtin: whether to use the built-in base if there is nothing else.
         components: of --components; see `sanactl.checkpoint.given`.
 
     Raises:
-        UsageError: nothing is there, and the built-in base will not do.
-        InputError: what is named is no SANA checkpoint; the pipe brought no record of one.
+        UsageError: there is no checkpoint, and `builtin` is false.
+        InputError: it is not a SANA checkpoint, or the pipe had no record of one.
     """
     found, records = _found(argument, revision, also, native, builtin)
     return (with_components(found, components) if components else found), records
@@ -192,7 +192,7 @@ def find_checkpoint(
 def _found(
     argument: str | None, revision: str | None, also: tuple[str, ...], native: bool, builtin: bool
 ) -> tuple[Checkpoint, list[Record]]:
-    # A line of GenEval's metadata has no kind, and is a prompt as it stands.
+    # A line of GenEval's metadata has no kind, and is a prompt.
     untold = "prompt" if "prompt" in also else None
     if argument is not None and not is_stdin(argument):
         found = open_checkpoint(argument, revision=revision, native=native)
@@ -247,11 +247,11 @@ def find_records(
 
     Args:
         argument: a JSONL file, a folder of images in GenEval's layout, `-`, or None.
-        kinds: what is wanted, the first being what the journal is asked for.
-        what: how to call them in an error ("images to judge").
-        hint: what makes such records, for that error.
+        kinds: the kinds to yield; the journal is searched for the first one.
+        what: what an error calls them ("images to judge").
+        hint: the command that makes such records, for that error.
         unjudged: of the folder's image records, prefer the newest that no judge has selected from.
-        checked: read a file to its end first, so that a bad line is told before long work on those above it.
+        checked: read the whole file first, so that a bad line is found before the work on earlier lines.
 
     Raises:
         UsageError: there is no input at all.
@@ -263,7 +263,7 @@ def find_records(
 
             return read_geneval_folder(Path(argument)), argument
         if is_open_already(argument):
-            # Its name means nothing once this process has ended.
+            # Its name is not valid after this process has ended.
             return _announced(stream_records(Path(argument), kinds=kinds), argument), "stdin"
         return _of_file(Path(argument), kinds, checked), argument
     if argument is not None or stdin_is_piped():

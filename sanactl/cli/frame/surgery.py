@@ -1,4 +1,4 @@
-"""What the surgery commands share: show a plan, or write it and tell what came of it."""
+"""The common part of the surgery commands: show plans, or write them and emit the checkpoints' records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Job", "Writing", "execute"]
 
 @dataclass(frozen=True)
 class Job:
-    """A plan, the natural name of its output, and fields for the record of it."""
+    """A plan, the default name of its output, and further fields of its record."""
 
     plan: Plan
     name: str
@@ -36,16 +36,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Writing:
-    """How plans are written, as the surgery commands' options say it.
+    """The options of the surgery commands about writing.
 
     Attributes:
-        output: the name of a single output; None for the natural ones.
-        force: replace what is there.
+        output: the name of a single output; None for default names.
+        force: replace an existing output.
         dry_run: show the plans and write nothing.
         shard_size: largest shard of a folder ("5GB").
         pipeline: write a whole pipeline folder.
-        link: put links to the components into it rather than copies.
-        verify: run parent and child, and tell how far they are apart.
+        link: in a pipeline folder, link to the components instead of copying them.
+        verify: run parent and child on the same input and report the largest difference.
     """
 
     output: Path | None = None
@@ -57,7 +57,7 @@ class Writing:
     verify: bool = False
 
     def check(self) -> None:
-        """Raises UsageError for options that do not go together."""
+        """Raise UsageError for options that exclude each other."""
         if self.link and not self.pipeline:
             raise UsageError("--link goes with --pipeline")
         if self.verify and self.dry_run:
@@ -67,7 +67,7 @@ class Writing:
             )
 
     def form(self, kind: str) -> dict[str, Any] | None:
-        """What beside the plan decides the bytes of a target of this kind."""
+        """The settings, besides the plan, that decide the bytes of a target of this kind."""
         if kind != "folder":
             return None
         return {"shard_size": self.shard_size, "pipeline": (self.link,) if self.pipeline else None}
@@ -75,7 +75,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class _Output:
-    """A job, the target that it is written to, and its own line in the journal."""
+    """A job, its target, and its own line in the journal."""
 
     job: Job
     target: Path
@@ -92,7 +92,7 @@ def execute(
     inputs: Sequence[Path] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes each plan under its natural name (or `writing.output`, for a single one) and emits its checkpoint record.
+    """Write each plan under its default name (or `writing.output`, for a single one) and emit its checkpoint record.
 
     Args:
         inputs: files besides the parent that decided the plan, for the journal.
@@ -101,15 +101,15 @@ def execute(
     A written checkpoint is in the journal before it is verified: cut short there, the same command only verifies.
 
     Raises:
-        UsageError: options that do not go together, a name that cannot be written.
-        OutputExistsError: an output is there already; of a dry run, too.
-        SanactlError: parent and child differ where the plan keeps the function.
+        UsageError: options exclude each other, or a name cannot be written.
+        OutputExistsError: an output exists already; also with `--dry-run`.
+        SanactlError: parent and child differ although they should compute the same.
     """
     assert writing.output is None or len(jobs) == 1, writing
     writing.check()
     run = Invocation(command, seed=seed)
     targets = [writing.output or Path(job.name) for job in jobs]
-    # A plan that is only shown takes no digest, for which a large parent would have to be read.
+    # A plan that is only shown needs no digest; computing it would read a large parent.
     keyed = not writing.dry_run or any(os.path.lexists(target) for target in targets)
     if keyed:
         run.uses(parent)
@@ -118,7 +118,7 @@ def execute(
     if writing.pipeline and (named := next((t for t in targets if target_kind(t) != "folder"), None)):
         raise UsageError(f"--pipeline writes a folder, and {named} names a file", hint="leave the suffix out")
     outputs = [_Output(job, target, run.part()) for job, target in zip(jobs, targets, strict=True)]
-    # One of several depths that is there from an earlier run is left as it is; the others are written in one reading.
+    # Outputs of an earlier run are left unchanged; the others are written together, reading the parent once.
     left = []
     for output in outputs:
         _check_name(command, output.job.plan, output.target)
@@ -147,7 +147,7 @@ def _planned(output: _Output) -> Record:
 
 
 def _write(outputs: Sequence[_Output], writing: Writing, progress: Progress) -> None:
-    """Writes all outputs: pipelines one by one, others in one reading of their sources."""
+    """Write all outputs: pipelines one by one, other outputs together, reading their sources once."""
     jobs = [(output.job.plan, output.target) for output in outputs]
     size, force = writing.shard_size, writing.force
     if writing.pipeline:
@@ -158,7 +158,7 @@ def _write(outputs: Sequence[_Output], writing: Writing, progress: Progress) -> 
 
 
 def _finished(output: _Output, parent: Checkpoint, writing: Writing) -> Record:
-    """The record of a written checkpoint, once the journal has it, verified where that is asked for."""
+    """Write the journal's line of a written checkpoint, verify it if asked for, and return its record."""
     plan, run = output.job.plan, output.run
     child = open_checkpoint(output.target, native=True)
     with run.watching() as progress:
@@ -171,7 +171,7 @@ def _finished(output: _Output, parent: Checkpoint, writing: Writing) -> Record:
 
 
 def _check_name(command: str, plan: Plan, target: Path) -> None:
-    """Refuses a name that the plan cannot be written under."""
+    """Refuse a name that the plan cannot be written to."""
     try:
         layout = target_layout(target)
     except UsageError:
@@ -189,7 +189,7 @@ def _check_name(command: str, plan: Plan, target: Path) -> None:
 
 
 def _set_key(output: _Output, parent: Checkpoint, writing: Writing) -> None:
-    """What the output is a function of: the parent, what is done to it, and the form in which it is written."""
+    """Set the output's key: the parent, the change, and the form in which it is written."""
     lineage = output.job.plan.lineage
     done = lineage[-1] if lineage else None
     kind = target_kind(output.target)
@@ -197,7 +197,7 @@ def _set_key(output: _Output, parent: Checkpoint, writing: Writing) -> None:
 
 
 def _verified(parent: Checkpoint, child: Checkpoint, plan: Plan) -> Record:
-    """How far parent and child are apart, as a field for the child's record; says whether that is as it should be."""
+    """The largest difference of parent and child, as a field of the child's record; a note says if it is expected."""
     from sanactl.sampling.verify import verified_difference
 
     difference, reasons = verified_difference(parent, child, plan.lineage[-1]["arguments"])

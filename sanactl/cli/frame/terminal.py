@@ -1,4 +1,4 @@
-"""Words for people: text that is safe on a terminal, and one line on stderr that never ends a run.
+"""Text for terminals: removing control characters, and messages on stderr that never end a run.
 
 File names, prompts, headers and messages of libraries come from outside. On a terminal an escape code in them could
 move the cursor, clear the screen, set the window's title or hide text, so all of it goes through `safe`.
@@ -19,8 +19,8 @@ __all__ = [
 ]  # fmt: skip
 
 # C0 and C1 controls, soft hyphen, what changes the direction of text or has no width, line and paragraph separators,
-# halves of surrogate pairs (bytes that are no UTF-8 are such in Python), tags. The joiners U+200C and U+200D stay:
-# Persian and emoji need them.
+# halves of surrogate pairs (Python's form of bytes that are not UTF-8), tags. The joiners U+200C and U+200D are kept,
+# because Persian and emoji need them.
 _RANGES = (
     "\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f"
@@ -29,26 +29,26 @@ _UNSAFE = re.compile(f"[\x00-\x1f{_RANGES}]")
 _UNSAFE_IN_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_RANGES}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
-# Characters of a line: what is longer is cut in the middle, where a message quotes what was read.
+# Characters of a line; of a longer line, the middle is left out, where a message quotes a file.
 LONGEST_LINE = 3000
 
 # Frames, trees and bars where a terminal's encoding has no box-drawing characters.
 _ASCII = str.maketrans("╭╮╰╯┌┐└┘├┤┬┴┼─━│┃█╸╺…×·→", "+++++++++++++--||#--.x.>")
 
 _ends: list[Callable[[], None]] = []
-# Where messages go in place of stderr while status lines are drawn, and what stands before each.
+# While status lines are drawn: the function that writes messages instead of stderr, and the prefix of each message.
 _above: Callable[[str], None] | None = None
 _prefix = "sanactl: "
 
 
 def safe(value: object, *, lines: bool = False) -> str:
-    """`value` as text that moves no cursor and sends no command: every control character is spelled out (`\\x1b`).
+    """`value` as text without control characters: each is spelled out (`\\x1b`).
 
-    A byte of a file name that is no UTF-8 becomes `\\xe9`, as Python spells it in bytes.
+    A byte of a file name that is not UTF-8 becomes `\\xe9`, as in Python's bytes.
 
     Args:
-        value: text, or a thing with a text.
-        lines: leave line feeds as they are.
+        value: text, or an object with a `str`.
+        lines: keep line feeds.
     """
     return (_UNSAFE_IN_LINES if lines else _UNSAFE).sub(_spelled, str(value))
 
@@ -63,7 +63,7 @@ def _spelled(found: re.Match[str]) -> str:
 
 
 def json_for_terminal(line: str, encoding: str | None) -> str:
-    """A line of JSON with JSON's own escapes for what is unsafe or not in the encoding, which changes no value."""
+    """A line of JSON with JSON escapes for characters that are unsafe or not in the encoding; its values are the same."""
     if not (encoding or "utf-8").lower().replace("-", "").startswith("utf8"):
         return re.sub("[^ -~]", _json_escape, line)
     return _UNSAFE.sub(_json_escape, line)
@@ -78,7 +78,7 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 def clip(text: str, longest: int) -> str:
-    """The text with its middle left out where it is longer than `longest` characters."""
+    """The text; if it is longer than `longest` characters, its middle is left out."""
     if len(text) <= longest:
         return text
     tail = longest // 4
@@ -86,7 +86,7 @@ def clip(text: str, longest: int) -> str:
 
 
 def drawable(text: str, encoding: str | None) -> str:
-    """The text as far as `encoding` has its characters: lines of frames become - and |, the rest question marks."""
+    """The text with characters of `encoding` only: frames become - and |, other missing characters question marks."""
     name = encoding or "utf-8"
     try:
         text.encode(name)
@@ -109,14 +109,14 @@ def is_first_process() -> bool:
 
 
 def one_line(message: object) -> str:
-    """A message as one safe line, its line ends as spaces, with the middle left out where it is very long."""
+    """A message as one safe line: line ends become spaces, and the middle of a very long one is left out."""
     return clip(safe(re.sub(r"\s*[\r\n]+\s*", " ", str(message).strip())), LONGEST_LINE)
 
 
 def say(line: object) -> None:
-    """One line on stderr, safe, with the process's number where there are several and it is not the first.
+    """Write one safe line to stderr; processes other than the first add their number.
 
-    Nothing that is wrong with stderr (closed, a full disk, a reader that left) reaches the caller.
+    Errors of stderr (closed, a full disk, a reader that left) are ignored.
     """
     text = one_line(line)
     if _above is not None:
@@ -130,18 +130,18 @@ def say(line: object) -> None:
 
 
 def write_above(write: Callable[[str], None] | None, prefix: str = "sanactl: ") -> None:
-    """Has messages written by `write`, with `prefix` before each; None: on stderr again."""
+    """Write messages with `write` from now on, each with `prefix`; None: to stderr again."""
     global _above, _prefix
     _above, _prefix = write, prefix if write is not None else "sanactl: "
 
 
 def at_end(close: Callable[[], None]) -> None:
-    """Has `close` called when the command ends, however it ends: an open progress bar hides the cursor."""
+    """Register `close` to be called when the command ends, in every case; an open progress bar hides the cursor."""
     _ends.append(close)
 
 
 def quiet_end() -> None:
-    """Calls what `at_end` was given, the last first; none may fail the command."""
+    """Call the functions registered with `at_end`, the last one first; their errors are ignored."""
     while _ends:
         with contextlib.suppress(Exception):
             _ends.pop()()

@@ -1,4 +1,4 @@
-"""Errors as one line and an exit code: ours, typer's, the system's, and the last resort for a bug."""
+"""Turning any error into one line and an exit code: sanactl's errors, typer's, the system's, and bugs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def told(error: BaseException, arguments: Sequence[str], commands: Iterable[str]
         commands: names of the program's commands.
 
     Returns:
-        the line is empty where there is nothing to say: typer has shown the help in place of an error.
+        the line is empty if typer has shown the help instead of an error.
     """
     if isinstance(error, SanactlError):
         return error.exit_code, str(error)
@@ -68,7 +68,7 @@ def _of_system(error: OSError, first: str) -> str:
 
 
 def _of_import(error: ImportError, first: str) -> str:
-    """A package that is missing, or is there and cannot be loaded."""
+    """The line for a package that is missing or cannot be loaded."""
     name = (error.name or "").split(".")[0]
     if isinstance(error, ModuleNotFoundError) and name:
         return (
@@ -78,7 +78,7 @@ def _of_import(error: ImportError, first: str) -> str:
 
 
 def say_traceback(error: BaseException) -> None:
-    """The traceback on stderr, each line made safe: an error quotes what was read."""
+    """Write the traceback to stderr; each line is made safe, because an error may quote a file."""
     import traceback
 
     with contextlib.suppress(OSError, ValueError):

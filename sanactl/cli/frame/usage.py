@@ -1,4 +1,4 @@
-"""Wrong usage as one line: what typer's parser raises, and a command that does not exist."""
+"""Messages for wrong usage: errors of typer's parser, and unknown commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["no_such_command", "usage_line"]
 
 
 def usage_line(error: Any, arguments: Sequence[str], commands: Iterable[str]) -> str:
-    """What typer found wrong with a command line: one line that names the option and says where to read on.
+    """One line for a usage error of typer; it names the option and the help to read.
 
     Args:
         error: of typer's family of usage errors.
