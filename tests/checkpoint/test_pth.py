@@ -91,7 +91,7 @@ def test_the_weights_are_found_under_the_usual_names(place: Path, sanactl: Progr
     for key in ("state_dict_ema", "ema", "model_ema"):
         torch.save({key: other}, place / "x.pth")
         sanactl("convert", "x.pth", "--config", "c.json", "-o", "back.st", "--force")
-        assert f"no weights but their average ({key})" in sanactl.said
+        assert f"holds only the average of the weights ({key})" in sanactl.said
         assert torch.equal(load_file(place / "back.st")["proj_out.bias"], other["final_layer.linear.bias"])
 
 
