@@ -54,7 +54,7 @@ def folder_settings(
     dtype: torch.dtype,
     prompts: Sequence[Record],
 ) -> dict[str, Any]:
-    """The contents of a folder's settings.json: what its images are a function of, and the list of prompts."""
+    """The contents of a folder's settings.json: everything that decides its images, and the list of prompts."""
     return {
         "digest": checkpoint.digest,
         "seed": seed,
@@ -66,19 +66,19 @@ def folder_settings(
 
 
 def given_components(checkpoint: Checkpoint) -> dict[str, str]:
-    """Components that are not the checkpoint's own make other images."""
+    """The user's `--components`, if any, because other components give other images."""
     return {} if checkpoint.given is None else {"components": checkpoint.given}
 
 
 @contextlib.contextmanager
 def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool) -> Iterator[Path]:
-    """A folder for the images, from now on this run's; should the run fail before its first image, none is left behind.
+    """Open a folder for the images of this run. If the run fails before its first image, a new folder is removed.
 
     Args:
-        folder: the one that is asked for, or None for STEM, STEM-2 and so on: the first that is not there yet, is empty,
-            or holds images of these settings and prompts.
+        folder: the user's folder, or None for the first of STEM, STEM-2 and so on that does not exist, is empty, or has
+            images of these settings and prompts.
         wanted: see `folder_settings`.
-        force: it may hold other images of sanactl's; `renew_folder` removes them when the first new one is due.
+        force: the folder may contain other images of sanactl; `renew_folder` removes them before the first new image.
 
     Raises:
         OutputExistsError: see `open_folder`.
@@ -105,19 +105,19 @@ def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, for
 
 
 def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
-    """Makes the folder, or sees that the one there holds images of the same settings and the same list of prompts.
+    """Make the folder, or check that an existing one has images of the same settings and the same list of prompts.
 
     Args:
-        folder: it and its parents are made where they are missing.
+        folder: the folder; missing parents are made, too.
         wanted: see `folder_settings`.
-        force: images that sanactl drew before may be in it. They stay until `renew_folder` is called.
+        force: the folder may contain other images of sanactl. They stay until `renew_folder` is called.
 
     Returns:
         whether the folder was made.
 
     Raises:
-        OutputExistsError: it holds something else; images of other settings or prompts, and `force` was not given; or
-            files that sanactl did not write, where the new images have to lie.
+        OutputExistsError: the folder has other contents; or images of other settings or prompts, without `force`; or files
+            that sanactl did not write at the paths of new images.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder} is a file", hint="name a folder with -o")
@@ -133,7 +133,7 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
         return False
     if folder.exists() and any(folder.iterdir()):
         raise OutputExistsError(
-            f"{folder} holds something else than samples; sanactl removes no files of others",
+            f"{folder} has other contents than samples; sanactl does not remove files of other programs",
             hint="name another folder with -o",
         )
     made = not folder.exists()
@@ -141,7 +141,7 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
     try:
         _write_settings(folder, wanted, force=False)
     except OutputExistsError:
-        # Another process opened the folder meanwhile: for the same images that is no trouble.
+        # Another process opened the folder meanwhile; for the same images this is not a problem.
         if _settings_of(folder) != wanted:
             raise
         return False
@@ -149,7 +149,7 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
 
 
 def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
-    """Removes what sanactl wrote into an opened folder before, and nothing else, and makes it one of `wanted`.
+    """Remove only the files that sanactl wrote into an opened folder before, and write the settings `wanted`.
 
     Raises:
         OutputExistsError: see `open_folder`.
@@ -161,7 +161,7 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
     for place in prompts:
         (place / "metadata.jsonl").unlink(missing_ok=True)
         for empty in (place / "samples", place):
-            with contextlib.suppress(OSError):  # it holds files of others, which stay
+            with contextlib.suppress(OSError):  # it has files of other programs, which stay
                 empty.rmdir()
     (folder / LISTING).unlink(missing_ok=True)
     remove_dataset_files(folder)
@@ -195,8 +195,7 @@ def _removable(folder: Path, there: dict[str, Any]) -> tuple[list[Path], list[Pa
     """The images of an earlier run, and their prompts' folders.
 
     Raises:
-        OutputExistsError: a prompt folder or an image that sanactl did not write: whoever scores the folder would
-            take it for one of the new ones.
+        OutputExistsError: a prompt folder or an image is not by sanactl; a score of the folder would include it.
     """
     images: list[Path] = []
     prompts = sorted(p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
@@ -213,13 +212,13 @@ def _removable(folder: Path, there: dict[str, Any]) -> tuple[list[Path], list[Pa
 
 def _not_ours(path: Path) -> OutputExistsError:
     return OutputExistsError(
-        f"{path} was not made by sanactl, which removes no files of others",
+        f"{path} was not made by sanactl, so sanactl does not remove it",
         hint="move it away, or name another folder with -o",
     )
 
 
 def mark_of(path: Path) -> dict[str, Any] | None:
-    """What a PNG says that it is, or None: no image of sanactl's. Only the chunks before the pixels are read."""
+    """sanactl's metadata in a PNG, or None if sanactl did not draw it. Only the chunks before the pixels are read."""
     from PIL import Image
 
     if not path.is_file():

@@ -84,7 +84,7 @@ def sample_images(
                 f"{kept} of {len(images)} images were there already{' for this process' * (world > 1)}"
             )
     except KeyboardInterrupt:
-        progress.note("stopped; the images drawn so far stay, and the same command continues from there")
+        progress.note("stopped; the images drawn so far stay, and the same command goes on from there")
         raise
     finally:
         progress.close()

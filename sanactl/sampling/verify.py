@@ -43,7 +43,7 @@ def verified_difference(
     if difference and not reasons:
         raise SanactlError(
             f"{child.path} differs from {parent.path} by {difference:.3g} on random latents, and should not differ",
-            hint="the file stays, to be looked into: do not use it, and please report this",
+            hint="the file is kept for inspection: do not use it, and please report this",
         )
     return difference, reasons
 

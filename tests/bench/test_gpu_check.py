@@ -135,7 +135,7 @@ def runs(pid: int) -> bool:
 
 def test_an_unknown_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "machine,gpus", "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("no part 'gpus'; there are machine, ")
+    assert capsys.readouterr().err.startswith("unknown part 'gpus'; the parts are machine, ")
     assert not (tmp_path / "out").exists()
 
 

@@ -241,7 +241,7 @@ def test_a_verification_cut_short_is_taken_up_again(
     with monkeypatch.context() as patch:
         patch.setattr(verify, "largest_difference", lambda *_: 0.5)
         assert sanactl(*run, code=1) == []
-        assert "the file stays, to be looked into: do not use it" in sanactl.said
+        assert "the file is kept for inspection: do not use it" in sanactl.said
     (record,) = sanactl(*run)
     assert record["largest_difference"] == 0
     assert "there already" in sanactl.said

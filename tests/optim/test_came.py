@@ -150,7 +150,7 @@ def test_a_bad_gradient_is_refused_before_anything_changes(kind: type[CAME], bad
 def test_unnamed_parameters_are_named_by_place_and_shape() -> None:
     (p,) = params(shapes=[(3, 2)])
     p.grad = torch.full((3, 2), torch.inf)
-    with pytest.raises(TrainingError, match=r"parameter 0 of group 0 \[3, 2\] holds inf or NaN"):
+    with pytest.raises(TrainingError, match=r"parameter 0 of group 0 \[3, 2\] contains inf or NaN"):
         CAME([p]).step()
 
 

@@ -218,7 +218,7 @@ class Invocation:
             kept.done()
         except KeyboardInterrupt:
             self.progress.note(
-                "stopped; the results so far are kept, and the same command continues from there"
+                "stopped; the results so far are kept, and the same command goes on from there"
             )
             raise
         finally:
