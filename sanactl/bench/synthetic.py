@@ -128,7 +128,7 @@ def compare(
             for the others.
         target: written and removed each time. The programs run in its folder.
         rounds: times each is run.
-        tick: told the name of each that has run.
+        tick: called with the name of each contender after its run.
 
     Returns:
         a row a contender: name, bytes of the output, seconds (median), fastest, cpu_seconds, peak_mb, gb_per_second, and ratio, the median

@@ -20,7 +20,7 @@ from sanactl.cli.frame.process import Interrupts
 from sanactl.cli.frame.startup import commands_help, lighten
 from sanactl.cli.frame.stdout import reader_left, silence_stdout
 from sanactl.cli.frame.terminal import drawable, is_first_process, quiet_end, say
-from sanactl.cli.frame.trouble import say_traceback, told
+from sanactl.cli.frame.trouble import error_line, say_traceback
 from sanactl.cli.frame.usage import no_such_command
 from sanactl.version import __version__
 
@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
                 return 0
             if isinstance(error, SystemExit):  # of typer, and of rich
                 return error.code if isinstance(error.code, int) else int(error.code is not None)
-            code, line = told(error, arguments, COMMANDS)
+            code, line = error_line(error, arguments, COMMANDS)
             if isinstance(error, OSError):
                 silence_stdout()  # it may be stdout's: what is left in its buffer would fail once more
             if line:

@@ -1,4 +1,4 @@
-"""`sanactl bench`: what this machine makes of sanactl, measured beside what it is to be compared with."""
+"""`sanactl bench`: measurements of sanactl's speed on this machine, compared with other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sanactl bench load`: the program beside other work."""
+"""`sanactl bench load`: the speed of sanactl while the machine has other work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sanactl bench optim`: optimizers side by side."""
+"""`sanactl bench optim`: a comparison of optimizers."""
 
 from __future__ import annotations
 

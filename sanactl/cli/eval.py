@@ -95,5 +95,5 @@ def _evaluate(
     metric = open_metric(name, **options)
     with run.keeping(target, **metric.identity) as kept:
         scored = metric.evaluate(run.counted(stream, "images to score"), kept=kept, progress=run.progress)
-        run.emit(run.tee(scored, target, force=force), show=show_scores, owed=True)
+        run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
     run.finish((target, "score"))

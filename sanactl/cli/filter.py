@@ -93,7 +93,7 @@ def filter_(
         by=by,
         count=lambda what: counts.update([what]),
     )
-    # A file that nobody named is not owed to a reader who has seen enough of stdout.
-    run.emit(run.tee(passed, target, force=force), show=show_images, owed=output is not None)
+    # Without -o, the command ends when the reader of stdout has seen enough.
+    run.emit(run.tee(passed, target, force=force), show=show_images, take_all=output is not None)
     note(f"{counts['passed']:,} of {counts['read']:,} images passed")
     run.finish((target, "image"))

@@ -1,4 +1,4 @@
-"""`sanactl importance`: equation 3."""
+"""`sanactl importance`: the importance of each block (equation 3)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def importance(
         )
         blocks = run.tee(measured, target, force=force)
     kept = list(blocks)
-    run.emit(kept, show=show_blocks, owed=True)
+    run.emit(kept, show=show_blocks, take_all=True)
     try:
         if plot is not None and is_first_process():
             from sanactl.report.plots import plot_importance

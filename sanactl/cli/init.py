@@ -99,7 +99,7 @@ def init(
     if not run.made_before(target, force=force):
         make(target=target, force=force)
     made = open_checkpoint(target)
-    run.emit([checkpoint_record(made)], show=show_checkpoints, owed=True)
+    run.emit([checkpoint_record(made)], show=show_checkpoints, take_all=True)
     run.finish((target, "checkpoint", made.digest))
 
 

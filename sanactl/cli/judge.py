@@ -111,5 +111,5 @@ def judge(
             kept=kept,
             progress=run.progress,
         )
-        run.emit(run.tee(winners, target, force=force), show=show_images, owed=True)
+        run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
     run.finish((target, "image"), judge=chosen.name)

@@ -38,7 +38,7 @@ def vae(
     run.emit(
         (new_score(f"vae_{k}", v) for k, v in scores.items()),
         show=show_scores,
-        owed=True,
+        take_all=True,
     )
     run.finish((world / "vae", "vae"))
 
@@ -67,7 +67,7 @@ def text(
     run.emit(
         (new_score(f"text_{k}", v) for k, v in scores.items()),
         show=show_scores,
-        owed=True,
+        take_all=True,
     )
     run.finish((world / "text_encoder", "text_encoder"))
 

@@ -1,4 +1,4 @@
-"""Where `prune` takes its importance from - a file, the pipe, the journal - and what it says of its choice."""
+"""Finding the importance for `prune` (a file, the pipe, the journal), and describing its choice of blocks."""
 
 from __future__ import annotations
 

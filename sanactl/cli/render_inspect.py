@@ -1,4 +1,4 @@
-"""`inspect` for people."""
+"""The output of `inspect` on a terminal."""
 
 from __future__ import annotations
 

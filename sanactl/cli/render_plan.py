@@ -1,4 +1,4 @@
-"""`--dry-run` for people: a plan before and after, and what training its result would take."""
+"""The output of `--dry-run` on a terminal: a plan's numbers before and after, and the memory for training its result."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def sample(
         images = sample_images(
             samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
         )
-        run.emit(remembered(images), show=show_images, owed=True)
+        run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
         listing = list_images(folder, emitted)
         run.finish((listing, "image"), checkpoint=str(found.path))

@@ -100,5 +100,5 @@ def train_judge(
         run.uses(source)
         labelled = list(run.counted(stream, "labelled images"))
     figures = train(labelled, target, settings, restart=not resume, force=force, progress=run.progress)
-    run.emit(score_records(figures), show=show_scores, owed=True)
+    run.emit(score_records(figures), show=show_scores, take_all=True)
     run.finish((target, "judge"))

@@ -1,4 +1,4 @@
-"""Images with captions for training: what `--data` names, as examples, in an order, or as latents and embeddings."""
+"""Training data: images with captions that `--data` names, as examples in an order, or as latents and embeddings."""
 
 from sanactl.data.encoded import EncodedData
 from sanactl.data.open import open_examples, open_training_data

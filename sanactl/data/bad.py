@@ -1,4 +1,4 @@
-"""Images that cannot be read: how many are skipped."""
+"""Counting images that cannot be read, and the limit for skipping them."""
 
 from __future__ import annotations
 

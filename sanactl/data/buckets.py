@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: the sizes that images are brought to, each about as many pixels as the checkpoint's own."""
+"""Aspect-ratio buckets: training sizes of different shapes, each with about as many pixels as the checkpoint's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which autoencoder and text encoder latents and embeddings were made with, and whether a checkpoint's are the same."""
+"""Checking that encoded data were made with a checkpoint's own autoencoder and text encoder."""
 
 from __future__ import annotations
 

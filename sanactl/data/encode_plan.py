@@ -1,4 +1,4 @@
-"""What `encode` is asked for, and what follows from it before anything is encoded: sizes, rows of a shard, the key."""
+"""The plan of `encode`, made before any image is encoded: settings, sizes, the rows of each shard, the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files with captions, read where they lie: no copy, no cache, no guess at splits."""
+"""Image files with captions, read in place, without a copy or a cache."""
 
 from __future__ import annotations
 

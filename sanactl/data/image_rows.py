@@ -1,4 +1,4 @@
-"""Which image files there are and what is said of each: rows of metadata files, of text files, of tables of paths."""
+"""The rows of image files with their captions, from metadata files, text files or tables of paths."""
 
 from __future__ import annotations
 

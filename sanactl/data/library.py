@@ -1,4 +1,4 @@
-"""What the `datasets` library reads for us: Parquet and Arrow files, saved datasets, the Hub, addresses of shards."""
+"""Reading data with the `datasets` library: Parquet and Arrow files, saved datasets, the Hub, addresses of shards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files in a folder, and their identity: names and contents, the same for every path that leads to them."""
+"""Listing the files of a folder, and their identity (names and contents), which does not depend on the folder's path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions that are longer than what the model is given of them: how many, in one line for people."""
+"""A note about captions with more tokens than the model gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of image files, a row an image: JSON lines, CSV, TSV or Parquet. A folder's own are called `metadata.*`."""
+"""Reading tables of image files, one row for each image: JSON lines, CSV, TSV or Parquet, such as `metadata.csv`."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def read_table(path: Path, columns: Sequence[str] = FILE_NAMES) -> Iterator[Row]
 
 
 def has_file_names(path: Path) -> bool:
-    """Whether a Parquet file is a table of file names, and not one with the images inside.
+    """Whether a Parquet file is a table of file names (other tables contain the images themselves).
 
     Raises:
-        InputError: it is no Parquet file.
+        InputError: it is not a Parquet file.
     """
     with open_regular(path) as stream:
         return any(c in FILE_NAMES for c in _parquet(stream, path).schema_arrow.names)

@@ -1,4 +1,4 @@
-"""What `--data` names, opened: as it is stored, or in the order of training."""
+"""Opening the data that `--data` names, as they are stored or in the order of training."""
 
 from __future__ import annotations
 

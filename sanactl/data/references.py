@@ -1,4 +1,4 @@
-"""What the text after `--data` stands for: a folder, files, addresses, or a name of which nothing is on this machine."""
+"""Resolving the text after `--data`: a folder, files, addresses, or a name that does not exist on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the data that `--data` names are read."""
+"""The settings for reading the data that `--data` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that `encode` writes: its index, the empty prompt, and the shards that are there already."""
+"""The output folder of `encode`: its index, the embedding of the empty prompt, and its shards."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ShardFolder:
             write_tensors({"text": text}, temporary, {"format": "pt"})
 
     def about(self, number: int) -> dict[str, Any] | None:
-        """What a shard that is there tells of itself; None if it is not there, or another run's."""
+        """The description of an existing shard; None if it does not exist or is of another run."""
         if not self._shard(number).exists():
             return None
         try:
@@ -77,14 +77,14 @@ class ShardFolder:
         return about if isinstance(about, dict) and about.get("key") == self.plan.key else None
 
     def write(self, number: int, tensors: dict[str, torch.Tensor], **about: Any) -> dict[str, Any]:
-        """Writes a shard whole; what it tells of itself: `about` and the key."""
+        """Write a shard, whole or not at all; returns its description, which is `about` and the key."""
         from sanactl.model.saving import write_tensors
 
-        told = {"key": self.plan.key, **about}
-        metadata = {"format": "pt", "sanactl.latents": json.dumps(told)}
+        description = {"key": self.plan.key, **about}
+        metadata = {"format": "pt", "sanactl.latents": json.dumps(description)}
         with atomic_path(self._shard(number), force=True) as temporary:
             write_tensors(tensors, temporary, metadata)
-        return told
+        return description
 
     def complete(self, name: str, max_bad: int) -> None:
         """Lists the shards in the index, which makes the folder whole.

@@ -1,4 +1,4 @@
-"""Examples by number: what all tables have, image records, the built-in world. An image is decoded when it is asked for."""
+"""Tables of examples, read by number: the interface, image records, and the built-in world."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Examples(Protocol):
 
     @property
     def count(self) -> int | None:
-        """How many there are, None where they have no end or no known one."""
+        """The number of examples; None if it is unknown or there is no end."""
 
     def image(self, row: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3], as large as it is stored.

@@ -1,4 +1,4 @@
-"""What is in a .tar file of images and captions, and where: read from its headers, the images stay in the file."""
+"""Listing the images and captions of a .tar file from its headers, without reading the images."""
 
 from __future__ import annotations
 

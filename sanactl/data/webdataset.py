@@ -1,4 +1,4 @@
-"""Webdatasets on this machine: .tar files, read where they lie."""
+"""Webdatasets on this machine: .tar files, read in place."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _LOOKED_AT = 8
 class TarTable:
     """The examples of .tar files, by number: shard after shard, in the order of their members.
 
-    Opening it reads all headers and captions; the images are read from the shards when they are asked for.
+    The constructor reads all headers and captions. An image is read from its shard when it is asked for.
 
     Args:
-        name: what the user called them.
-        root: a folder that all are in.
-        shards: their paths below it.
-        captions: what `--captions` says, or None.
+        name: the name that the user gave, for errors.
+        root: a folder that contains all shards.
+        shards: the shards' paths, relative to `root`.
+        captions: the value of `--captions`, or None.
 
     Raises:
         InputError: a shard is damaged, or there are no images or no captions.

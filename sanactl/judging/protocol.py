@@ -1,4 +1,4 @@
-"""What every judge can do."""
+"""The interface of judges."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Loading and checking a checkpoint's components: tokenizer, text encoder and VAE.
 
-Each is tried once on a small input, so that a component that loads and cannot work is found here and not in the midst of
-a run. Nothing in a component's files can make the program run code of theirs or fetch anything.
+Each is tried once on a small input, so a component that does not work is noticed before the run begins. A component's
+files cannot make the program run their code or download anything.
 
-`source` is everywhere a local folder, or a Hub id with `options` (subfolder, revision).
+In all functions, `source` is a local folder, or a Hub id with `options` (subfolder, revision).
 """
 
 from __future__ import annotations

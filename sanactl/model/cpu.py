@@ -70,12 +70,11 @@ def one_thread_each(device: torch.device, parameters: int) -> bool:
 class Workers:
     """As many threads as torch uses; each computes whole pieces of work, with single-threaded operations.
 
-    Two things follow. The result rounds alike for any number of threads (`single_threaded`). And no thread waits for
-    another within a piece: where torch divides each operation among threads, every one ends in a wait for the slowest,
-    and one thread that has to share its core with other work holds up all, a thousand times a second. A training step
-    of the built-in base then took up to 40 times as long.
+    This has two advantages. Results do not depend on the number of threads (`single_threaded`). And no thread waits for
+    another within a piece. If torch divides each operation among threads, each operation waits for its slowest thread. If
+    one core also had other work, a training step of the built-in base took up to 40 times as long.
 
-    Used as a context; outside, torch has its threads again.
+    It is a context manager; at its end, torch has its threads again.
     """
 
     def __enter__(self) -> Workers:

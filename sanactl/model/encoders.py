@@ -80,11 +80,11 @@ class Encoders:
     def texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
         """The embeddings [tokens, D] of captions without padding, in the encoder's dtype; each has at least one token.
 
-        A caption of which the tokenizer makes no token (the empty one, where it adds neither start nor end) is its
-        padding, all T of it. In sampling, as in diffusers' pipeline, all T are then masked alike, by a number that is
-        added to every score, so that the attention is over all of them, too.
+        If a tokenizer makes no token of a caption (an empty one without start and end tokens), its embedding is all T
+        padding tokens. In sampling, as in diffusers' pipeline, the mask then adds the same number to all T scores, so the
+        attention is over all of them, too.
 
-        The empty caption is the negative prompt of sampling and so gets no instruction.
+        The empty caption is the negative prompt of sampling, so it gets no instruction.
         """
         found: dict[int, torch.Tensor] = {}
         for empty in (False, True):

@@ -1,10 +1,10 @@
 """Sampling as in `SanaPipeline`: classifier-free guidance with a flow DPM-Solver, for many prompts at once.
 
-An image is a function of its checkpoint, prompt, seed and settings alone. Its noise comes from its own generator on
-the CPU, and its prompt is padded to a fixed length, so neither the batch nor the device changes what is drawn. Of the
-same generator diffusers' pipelines draw the same noise: `generator=torch.Generator().manual_seed(seed)`.
+An image depends only on its checkpoint, prompt, seed and settings. Its noise comes from its own generator on the CPU, and
+its prompt is padded to a fixed length, so batch and device do not change the noise or the condition. diffusers' pipelines
+draw the same noise with the same generator: `generator=torch.Generator().manual_seed(seed)`.
 
-SANA-Sprint has a sampler of its own, in `sanactl.model.sprint`.
+The sampler of SANA-Sprint is in `sanactl.model.sprint`.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def cut_prompts(
 
     Arguments as in `encode_prompts`. A hundred thousand short prompts take a fraction of a second.
     """
-    # A token of plain ASCII stands for one character or more; a few tokens come on top (start, the prefix's seam).
+    # A token of plain ASCII is at least one character; a few more tokens are added (start, the end of the prefix).
     short = max_sequence_length - 8
     places = [i for i, p in enumerate(prompts) if len(p) > short or not p.isascii()]
     found = []

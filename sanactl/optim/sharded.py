@@ -1,10 +1,10 @@
 """Parameters sharded by FSDP2: DTensors of which each process has some rows.
 
-What CAME needs of the others' rows is little: sums over columns [C], and for the clipping one number. A row's mean is
-its own process's, and the mean over all rows is the mean over all columns. So a matrix costs three small all-reduces
-a step, and no process ever holds more than its share of the first moment.
+CAME needs little from the other processes' rows: sums over columns [C], and one number for the clipping. A process
+computes the means of its own rows, and the mean over all rows is the mean over all columns. So a matrix costs three small
+all-reduces a step, and no process has more than its share of the first moment.
 
-8-bit blocks begin anew in each shard: scales belong to a number of processes, as the layout of the state says.
+8-bit blocks begin anew in each shard, so a saved state fits only the same number of processes.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def find_optimizer(name: str) -> OptimizerEntry:
     """The entry of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such optimizer.
     """
     if name not in OPTIMIZERS:
         raise UsageError(f"unknown optimizer {name!r}", hint=f"use one of {', '.join(OPTIMIZERS)}")

@@ -1,4 +1,4 @@
-"""What `sample` and `importance` take besides a checkpoint: prompts and the text encoder's instruction."""
+"""The inputs of `sample` and `importance` besides a checkpoint: prompts and the text encoder's instruction."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def spread(records: list[Record], limit: int | None) -> list[Record]:
 
 
 def instruction_settings(argument: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """What --instruction says, as keywords of `sampling_settings`.
+    """The value of --instruction as keywords of `sampling_settings`.
 
-    The file's text stands before the prompt as it is, but for one line break at its end.
+    The file's text is put before the prompt unchanged; only one line break at its end is removed.
 
     Args:
         argument: "off", a text file, or None for the checkpoint's own.

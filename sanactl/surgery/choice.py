@@ -43,16 +43,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user wants to stay, as the options of `prune` say it; of the first five one is given.
+    """The settings that choose the blocks `prune` keeps. Exactly one of the first five is set.
 
     Attributes:
-        keep: this many blocks, the most important ones; several depths: "40,30,20".
-        params: as many blocks as come closest to this many parameters ("1.6B").
-        bytes: as many blocks as fit into a file of this size ("4GB").
-        blocks: exactly these, from 0; -1 is the last ("0-9,12").
-        drop: all but these.
-        protect: first and last blocks that stay in any case.
-        span: drop blocks that lie side by side.
+        keep: number of blocks to keep, the most important ones; or several numbers: "40,30,20".
+        params: keep the number of blocks that comes closest to this number of parameters ("1.6B").
+        bytes: keep the number of blocks that fits into a file of this size ("4GB").
+        blocks: keep exactly these blocks, from 0; -1 is the last ("0-9,12").
+        drop: keep all blocks except these.
+        protect: numbers of first and of last blocks that are always kept.
+        span: drop one contiguous span of blocks.
     """
 
     keep: str | None = None
@@ -64,7 +64,7 @@ class Wish:
     span: bool = False
 
     def check(self) -> None:
-        """Raises UsageError where none or several of the five are given, and for options that do not go together."""
+        """Raise UsageError if none or several of the five are set, or if options exclude each other."""
         options = {"--keep": self.keep, "--params": self.params, "--bytes": self.bytes}
         named = {"--blocks": self.blocks, "--drop": self.drop}
         given = [option for option, value in {**options, **named}.items() if value is not None]
@@ -80,17 +80,17 @@ class Wish:
 
     @property
     def by_importance(self) -> bool:
-        """Whether importance decides which blocks stay."""
+        """Whether importance decides which blocks are kept."""
         return self.blocks is None and self.drop is None
 
     def choices(self, parent: Checkpoint, values: Sequence[float] | None) -> list[Choice]:
         """A choice for each depth that is asked for.
 
         Args:
-            values: the importance of each block; None where it is not known, and `by_importance` is false.
+            values: the importance of each block; None if it is not known and `by_importance` is false.
 
         Raises:
-            UsageError: as of `check`; a number that is none, a depth or a block that there is not.
+            UsageError: as in `check`; or a value is not a number, or a depth or a block does not exist.
         """
         self.check()
         total = parent.num_blocks
@@ -103,7 +103,7 @@ class Wish:
         return [_choice(pick(values, depth, *self.protect), total, values) for depth in self.depths(parent)]
 
     def depths(self, parent: Checkpoint) -> list[int]:
-        """The numbers of blocks that are asked for; [] where blocks are named.
+        """The numbers of blocks that are asked for; [] if blocks are named.
 
         Raises:
             UsageError: no number, too many, one twice.

@@ -1,1 +1,1 @@
-"""Training: data, the batch on its way to the model, the steps, and what a stopped run leaves behind."""
+"""Training: conditions and gradients of a batch, the steps, saved states, a teacher, and the memory plan."""

@@ -1,4 +1,4 @@
-"""What autograd keeps of a forward pass, counted in the real diffusers class on tensors without memory."""
+"""Counting the bytes that autograd keeps of a forward pass, with the real diffusers class on the meta device."""
 
 from __future__ import annotations
 

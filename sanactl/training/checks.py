@@ -1,4 +1,4 @@
-"""What cannot be trained, and what does not go together, told before anything is loaded."""
+"""Checking a run's settings before anything is loaded: what cannot be trained, and options that exclude each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From positions of the data stream to what a training step needs: latents, text embeddings and masks."""
+"""Making a training step's inputs from positions of the data stream: latents, text embeddings and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When training goes wrong: the layer that a NaN came from, and a loss that diverges."""
+"""Detecting failed training: the layer that gave a NaN, and a loss that diverges."""
 
 from __future__ import annotations
 

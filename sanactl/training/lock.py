@@ -1,4 +1,4 @@
-"""One run at a time makes a target: a lock that the kernel releases when the process ends, however it ends."""
+"""A lock by which only one run at a time makes a target; the kernel releases it when the process ends."""
 
 from __future__ import annotations
 

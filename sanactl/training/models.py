@@ -1,4 +1,4 @@
-"""What a run trains: the model, its optimizer, and the average of its weights."""
+"""The trained parts of a run: the model, its optimizer, and the average of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of training will write, checked before anything is loaded: a fault found at the end costs the run."""
+"""Checking the outputs of a training run before anything is loaded, because an error at the end would lose the run."""
 
 from __future__ import annotations
 

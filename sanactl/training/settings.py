@@ -1,4 +1,4 @@
-"""How to train: what a user can choose, and which settings decide the result."""
+"""The settings of training, and which of them decide the result."""
 
 from __future__ import annotations
 

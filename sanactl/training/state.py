@@ -118,12 +118,12 @@ class TrainingState:
             shutil.rmtree(old.folder, ignore_errors=True)
 
     def find(self) -> int:
-        """The step of the newest good saved state of this run, every byte of it checked; 0 where there is none.
+        """The step of this run's newest saved state that is not damaged; 0 if there is none. All its bytes are checked.
 
-        Damaged ones that are newer are set aside, under a name by which no state is looked for, and noted in `damaged`.
+        Newer states that are damaged are renamed, so that they are not found again, and listed in `damaged`.
 
         Raises:
-            InputError: there are states, and all are damaged. They are left in place.
+            InputError: there are states, and all are damaged. They are not renamed.
         """
         bad: list[tuple[Saved, str]] = []
         for saved in reversed(list_saved(self.folder)):

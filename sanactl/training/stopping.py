@@ -1,4 +1,4 @@
-"""Stopping long work between two steps and not within one."""
+"""Stopping long work between two steps."""
 
 from __future__ import annotations
 

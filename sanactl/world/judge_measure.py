@@ -1,4 +1,4 @@
-"""How good a judge is: agreement with the detector, and what its choice among several images is worth."""
+"""Measuring a judge: its agreement with the detector, and the score of the images that it chooses."""
 
 from __future__ import annotations
 

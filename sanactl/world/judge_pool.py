@@ -31,11 +31,11 @@ NONE = 0
 
 @dataclass(frozen=True)
 class Pool:
-    """N images.
+    """N images with the objects in them, from which a judge's training data are made.
 
     Attributes:
         images: uint8 [N, 64, 64, 3].
-        objects: float32 [N, OBJECTS, 7], zeros after the last; boxes in pixels.
+        objects: float32 [N, OBJECTS, 7], zeros after an image's last object; boxes are in pixels.
         covered: int8 [N, 2, GRID, GRID], 1 + index of the shape (then of the colour) that covers a patch, or NONE.
         records: the prompt record that each image was made for.
     """

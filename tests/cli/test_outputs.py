@@ -168,7 +168,7 @@ def test_errors_of_stdout_come_last(place: Path, monkeypatch: pytest.MonkeyPatch
     full = open("/dev/full", "w")
     with full, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", full)
-        run.emit(run.tee(records(5), Path("x.jsonl"), force=False), owed=True)
+        run.emit(run.tee(records(5), Path("x.jsonl"), force=False), take_all=True)
         with pytest.raises(SanactlError, match="no space"):
             run.finish((Path("x.jsonl"), "image"))
     assert len((place / "x.jsonl").read_text().splitlines()) == 5

@@ -39,7 +39,7 @@ def typed_prompts(
     """
     texts = list(prompt or ())
     if checkpoint is not None and not texts and prompts is None and is_prompt(checkpoint):
-        note(f"{checkpoint!r} is used as a prompt (use --prompt to name a prompt)")
+        note(f"using {checkpoint!r} as a prompt (--prompt names one without a guess)")
         texts, checkpoint = [checkpoint], None
     if texts and prompts is not None:
         raise UsageError("--prompt and --prompts exclude each other", hint="put all prompts into the file")

@@ -37,10 +37,10 @@ def wrote_line(command: str, path: Path, kind: str, counts: Mapping[str, int]) -
         kind: of the output, as the journal names it.
         counts: number of written records by kind.
     """
-    told = [
+    parts = [
         f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)
     ]
-    amount = ", ".join(told) if kind in _WHAT and told else human_bytes(_size(path))
+    amount = ", ".join(parts) if kind in _WHAT and parts else human_bytes(_size(path))
     step = _step(command, path, counts)
     return f"wrote {path} ({amount})" + (f" - next: {step}" if step else "")
 

@@ -145,19 +145,19 @@ class Invocation:
         records: Iterable[Record],
         *,
         show: Callable[[list[Record]], None] | None = None,
-        owed: bool = False,
+        take_all: bool = False,
     ) -> None:
         """Write records to stdout as they come; on a terminal, collect them and show them as a table.
 
         Args:
-            show: what shows them on a terminal.
-            owed: whether the records serve for more than stdout: a file is written from them while they pass. Then all
-                of them are taken even when stdout's reader leaves (`| head -1`, which is no failure) or stdout cannot
-                be written (which `finish` raises, once everything else is in its place).
+            show: the function that shows them on a terminal.
+            take_all: whether to take all records even if they cannot go to stdout, for example because they are also
+            written to a file. If stdout's reader leaves (`| head -1`), that is not an error. If stdout cannot be
+            written, `finish` raises, after all other outputs are written.
 
         Raises:
-            BrokenPipeError: nobody reads stdout any more, and nothing else is owed.
-            SanactlError: stdout cannot be written, and nothing else is owed.
+            BrokenPipeError: nobody reads stdout any more, and `take_all` is false.
+            SanactlError: stdout cannot be written, and `take_all` is false.
         """
         if show is not None and sys.stdout.isatty():
             collected, more = _for_people(self._counting(records))
@@ -170,15 +170,15 @@ class Invocation:
                 if more:
                     note(f"and {more:,} more images")
             return
-        heard = True
+        has_reader = True
         for record in self._counting(records):
             try:
-                if heard:
+                if has_reader:
                     write_line(dumps(record))
             except (BrokenPipeError, SanactlError) as error:
-                if not owed:
+                if not take_all:
                     raise
-                heard = False
+                has_reader = False
                 self._fault = error if isinstance(error, SanactlError) else None
 
     def _counting(self, records: Iterable[Record]) -> Iterator[Record]:

@@ -96,9 +96,10 @@ def execute(
 
     Args:
         inputs: files besides the parent that decided the plan, for the journal.
-        notes: what a person should know of the plans, told once it is clear that they can be written.
+        notes: lines for the user about the plans; printed after checking that they can be written.
 
-    A written checkpoint is in the journal before it is verified: cut short there, the same command only verifies.
+    A written checkpoint is in the journal before it is verified. If the command is stopped then, the same command only
+    verifies.
 
     Raises:
         UsageError: options exclude each other, or a name cannot be written.

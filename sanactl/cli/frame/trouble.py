@@ -12,14 +12,14 @@ from sanactl.cli.frame.terminal import safe
 from sanactl.cli.frame.usage import usage_line
 from sanactl.errors import SanactlError
 
-__all__ = ["say_traceback", "told"]
+__all__ = ["error_line", "say_traceback"]
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 # Distributions whose name is not the module's.
 _PACKAGES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python", "sklearn": "scikit-learn"}
 
 
-def told(error: BaseException, arguments: Sequence[str], commands: Iterable[str]) -> tuple[int, str]:
+def error_line(error: BaseException, arguments: Sequence[str], commands: Iterable[str]) -> tuple[int, str]:
     """The exit code and the line for an error.
 
     Args:

@@ -42,11 +42,11 @@ class DataFormat(ABC):
         """
 
     def open_for_training(self, reference: Reference, settings: DataSettings) -> TrainingData:
-        """The examples in the order of training, each brought to its size.
+        """The examples in the order of training, each image resized and cropped to its training size.
 
         Raises:
-            InputError: as of `open`.
-            UsageError: settings that exclude each other.
+            InputError: as in `open`.
+            UsageError: two settings exclude each other.
         """
         check_buckets(settings)
         return training_source(self.open(reference, settings), settings)

@@ -1,4 +1,4 @@
-"""Data that sanactl makes: the built-in world, what `encode` and `sample` wrote, image records."""
+"""Formats of data that sanactl makes: the built-in world, outputs of `encode` and `sample`, image records."""
 
 from __future__ import annotations
 

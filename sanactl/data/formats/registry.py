@@ -1,4 +1,4 @@
-"""The formats that `--data` can name, and which of them a name is of."""
+"""The formats that `--data` can name, and finding the format of a name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that hold many examples each, and what the `datasets` library reads for us."""
+"""Formats of files with many examples each, and of data that the `datasets` library reads."""
 
 from __future__ import annotations
 

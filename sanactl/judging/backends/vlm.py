@@ -27,7 +27,7 @@ class VlmJudge:
     Args:
         model: an image-text-to-text model with `generate`.
         processor: its processor, with a tokenizer and a chat template.
-        name: what records call this judge.
+        name: the judge's name in records.
 
     Raises:
         InputError: the processor has no chat template, or its tokenizer cannot tell yes from no.

@@ -1,4 +1,4 @@
-"""What a detector takes and gives."""
+"""The interface of detectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric takes and gives, and the options of its command."""
+"""The interface of metrics, and the options of a metric's command."""
 
 from __future__ import annotations
 

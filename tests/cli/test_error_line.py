@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from sanactl.cli.frame.trouble import told
+from sanactl.cli.frame.trouble import error_line
 from sanactl.errors import InputError, UsageError
 
 
@@ -36,7 +36,7 @@ LINES = [
 
 @pytest.mark.parametrize(("error", "line"), LINES, ids=lambda value: type(value).__name__)
 def test_one_line_of_each(error: Exception, line: str) -> None:
-    code, said = told(error, ["sample"], ["sample"])
+    code, said = error_line(error, ["sample"], ["sample"])
     assert code == 1
     assert line in said
     assert "please report" not in said
@@ -49,5 +49,5 @@ def test_what_is_left_is_a_bug() -> None:
         ModuleNotFoundError("No module named 'sanactl.x'", name="sanactl.x"),
         AssertionError(),
     ):
-        assert "please report" in told(error, [], [])[1]
-    assert told(UsageError("no"), [], []) == (2, "no")
+        assert "please report" in error_line(error, [], [])[1]
+    assert error_line(UsageError("no"), [], []) == (2, "no")
