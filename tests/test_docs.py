@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import html
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,10 +58,58 @@ def test_recipes_use_options_that_exist(recipe: Path) -> None:
     assert not [wrong for s in calls if (wrong := fault(s.arguments or [], whole=False))]
 
 
-def test_the_guide_names_every_command() -> None:
-    spans = {words[0] for span in inline(ROOT / "docs" / "guide.md") if (words := span.split())}
-    spans |= {s.arguments[0] for b in fences(ROOT / "docs" / "guide.md", "bash") for p in pipes(b.text) for s in p if s.arguments}  # fmt: skip
-    assert set(COMMANDS) - spans <= {"make-shapes"}  # that one is of docs/shapes.md
+def test_the_pages_show_every_command() -> None:
+    """Options and a call: the table of options alone says nothing of what a command is for."""
+    pages = [page for page in PAGES if page.name not in ("options.md", "CHANGELOG.md", "log.md")]
+    calls = [s.arguments[0] for page in pages for b in fences(page, "bash", "sh") for p in pipes(b.text) for s in p if s.arguments]  # fmt: skip
+    assert not set(COMMANDS) - set(calls)
+
+
+def test_the_page_of_options_is_what_its_script_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    script = runpy.run_path(str(ROOT / "docs" / "options.py"))
+    written = script["PAGE"].read_text(encoding="utf-8")
+    assert written == script["page"](), "run python docs/options.py"
+
+
+def test_the_recording_of_a_pipe_is_of_commands_that_exist() -> None:
+    """The picture shows what docs/record_pipe.py runs: six commands, and more than one status line at once."""
+    script = runpy.run_path(str(ROOT / "docs" / "record_pipe.py"))
+    (stages,) = pipes(script["PIPE"])
+    assert [s.arguments[0] for s in stages if s.arguments] == list(script["COMMANDS"])
+    assert not [wrong for s in stages if (wrong := fault(s.arguments or [], whole=True))]
+    drawn = (ROOT / "docs" / "images" / "pipe.svg").read_text(encoding="utf-8")
+    shown = re.findall(r"<text[^>]*>(.*?)</text>", drawn)
+    for line in script["PIPE"].splitlines():
+        assert [text for text in shown if html.escape(line) in text]
+    lines = [text.split()[0] if text.split() else "" for text in shown]
+    together = "\n".join(line if line in script["COMMANDS"] else "" for line in lines)
+    assert max(len(group.split("\n")) for group in re.findall(r"\w+(?:\n\w+)*", together)) >= 2
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """mkdocs sees broken links and anchors, and pages that the navigation leaves out."""
+    pytest.importorskip("mkdocs")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    pages = sorted((tmp_path / "site").glob("*.html"))
+    assert {p.stem for p in pages} - {"404"} == {p.stem for p in (ROOT / "docs").glob("*.md")}
+    # Where Markdown was not understood, its signs are left in the text.
+    assert not [p.name for p in pages if re.search(r"```|<p>[^<]*\n- |<p>\|", p.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_headings_divide_long_lists(page: Path) -> None:
+    """A list of many points is not read: 12 are the most between two headings."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    parts = re.split(r"^#+ .*$", text, flags=re.M)
+    assert max(len(re.findall(r"^- ", part, re.M)) for part in parts) <= 12
 
 
 def anchors(page: Path) -> set[str]:
