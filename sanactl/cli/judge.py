@@ -35,8 +35,9 @@ def judge(
             "--model",
             "-m",
             metavar="JUDGE",
-            help=f"The judge: {DEFAULT}, oracle (the detector of eval geneval), or the folder or Hub id of a "
-            f"vision-language model. BACKEND:NAME also names the backend ({', '.join(JUDGES)}). Default: {DEFAULT}.",
+            help=f"The judge: {DEFAULT}, oracle (the detector of eval geneval), the folder or Hub id of a "
+            "vision-language model, or the address of a server with the name of its model "
+            f"(http://localhost:8000/v1#MODEL). BACKEND:NAME also names the backend ({', '.join(JUDGES)}). Default: {DEFAULT}.",
             show_default=False,
             autocompletion=lambda: [DEFAULT, *(name for name in JUDGES if name != "builtin")],
         ),

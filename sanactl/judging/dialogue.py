@@ -1,10 +1,24 @@
-"""SaVILA's dialogue (SANA-1.5, section 2.5), word for word."""
+"""The question that a judge is asked about one image and one prompt (SANA-1.5, section 2.5)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-__all__ = ["AFTER_PROMPT", "ANSWERS", "BEFORE_IMAGE", "BEFORE_PROMPT", "conversation"]
+from sanactl.errors import InputError, UsageError
+from sanactl.files.paths import user_path
+
+__all__ = [
+    "AFTER_PROMPT",
+    "ANSWERS",
+    "BEFORE_IMAGE",
+    "BEFORE_PROMPT",
+    "DIALOGUES",
+    "Dialogue",
+    "conversation",
+    "open_dialogue",
+]
 
 BEFORE_IMAGE = (
     "You are an AI assistant specializing in image analysis and ranking. Your task is to analyze and compare image "
@@ -15,25 +29,97 @@ AFTER_PROMPT = (
     ". Please consider the prompt and the image to make a decision and response directly with 'yes' or 'no'"
 )
 ANSWERS = ("yes", "no")
+IMAGE, PROMPT = "<image>", "<prompt>"
+_MAX_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A question as text with the places of the image (`<image>`) and the prompt (`<prompt>`), each once.
+
+    Attributes:
+        name: what the user calls it.
+        text: the question. White space around the image's place is left out: the chat template decides about it.
+    """
+
+    name: str
+    text: str
+
+    def conversation(self, prompt: str, answer: str | None = None) -> list[dict[str, Any]]:
+        """The dialogue in the form that `apply_chat_template` takes.
+
+        Args:
+            prompt: what the image was to show; taken as it is.
+            answer: "yes" or "no" for a training example, or None for the judge to answer.
+
+        Returns:
+            The user's turn (text, the image's place, text) and, with `answer`, the assistant's.
+        """
+        before, after = (
+            part.strip().replace(PROMPT, prompt, 1) for part in self.text.split(IMAGE, maxsplit=1)
+        )
+        content = [
+            *([{"type": "text", "text": before}] if before else []),
+            {"type": "image"},
+            *([{"type": "text", "text": after}] if after else []),
+        ]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if answer is not None:
+            assert answer in ANSWERS
+            turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+        return turns
+
+
+DIALOGUES: dict[str, Dialogue] = {
+    d.name: d
+    for d in (
+        # The paper, word for word.
+        Dialogue("paper", f"{BEFORE_IMAGE} {IMAGE} {BEFORE_PROMPT} {PROMPT}{AFTER_PROMPT}"),
+        # The reference's script: the image first, a line break, no space before the prompt, a full stop at the end.
+        Dialogue("reference", f"{IMAGE} {BEFORE_IMAGE}\n{BEFORE_PROMPT}{PROMPT}{AFTER_PROMPT}."),
+        # VQAScore (Lin et al. 2024) as t2v_metrics asks it.
+        Dialogue("vqascore", f'{IMAGE} Does this figure show "{PROMPT}"? Please answer Yes or No.'),
+    )
+}
 
 
 def conversation(prompt: str, answer: str | None = None) -> list[dict[str, Any]]:
-    """The dialogue about one image and one prompt, in the form that `apply_chat_template` takes.
+    """`Dialogue.conversation` of the paper's dialogue."""
+    return DIALOGUES["paper"].conversation(prompt, answer)
 
-    Args:
-        prompt: what the image was to show; taken as it is.
-        answer: "yes" or "no" for a training example, or None for the judge to answer.
 
-    Returns:
-        The user's turn (text, the image's place, text) and, with `answer`, the assistant's.
+def open_dialogue(name: str) -> Dialogue:
+    """A dialogue by its name, or from a text file with `<image>` and `<prompt>`.
+
+    Raises:
+        UsageError: no dialogue or file of that name.
+        InputError: the file cannot be read, or a place is missing or there twice.
     """
-    content = [
-        {"type": "text", "text": BEFORE_IMAGE},
-        {"type": "image"},
-        {"type": "text", "text": f"{BEFORE_PROMPT} {prompt}{AFTER_PROMPT}"},
-    ]
-    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if answer is not None:
-        assert answer in ANSWERS
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    return turns
+    if name in DIALOGUES:
+        return DIALOGUES[name]
+    path = user_path(name)
+    if not path.is_file():
+        raise UsageError(
+            f"no dialogue {name!r}", hint=f"there are: {', '.join(DIALOGUES)}; or give a text file"
+        )
+    text = _read(path)
+    for mark in (IMAGE, PROMPT):
+        if text.count(mark) != 1:
+            raise InputError(
+                f"{name}: a dialogue has {mark} once, and this one {text.count(mark)} times",
+                hint="for example: <image> Does it show <prompt>? Answer yes or no.",
+            )
+    return Dialogue(name, text)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise InputError(f"{path}: larger than {_MAX_BYTES:,} bytes, which is no dialogue")
+        return data.decode().strip()
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None

@@ -24,15 +24,19 @@ JUDGES: dict[str, str | Callable[..., Judge]] = {
     "builtin": "sanactl.judging.backends.builtin:open_builtin",
     "oracle": "sanactl.judging.backends.oracle:OracleJudge",
     "vlm": "sanactl.judging.backends.vlm:VlmJudge.load",
+    "openai": "sanactl.judging.backends.openai:ServerJudge.open",
 }
+# The backend of a name that is a URL, by its scheme. It is called with the whole name.
+SCHEMES = {"http": "openai", "https": "openai"}
 
 
 def open_judge(spec: str | None = None, **options: Any) -> Judge:
     """Opens a judge.
 
     Args:
-        spec: the name of a backend (`oracle`), `BACKEND:REST` (`builtin:shapes`, `vlm:my-judge`), or the folder or Hub
-            id of a vision-language model. By default the judge that ships with sanactl.
+        spec: the name of a backend (`oracle`), `BACKEND:REST` (`builtin:shapes`, `vlm:my-judge`), the address of a
+            server with the name of its model (`http://host:8000/v1#model`), or the folder or Hub id of a
+            vision-language model. By default the judge that ships with sanactl.
         options: the backend's own, as text or as values; None counts as not given. Models have `device`, `dtype` and
             `trust_remote_code`.
 
@@ -51,6 +55,8 @@ def _parts(spec: str) -> tuple[str, str]:
     head, colon, rest = spec.partition(":")
     if head in JUDGES:
         return head, rest
+    if head.lower() in SCHEMES and rest.startswith("//"):
+        return SCHEMES[head.lower()], spec
     if colon and re.fullmatch("[a-z][a-z0-9_-]*", head) and not os.path.exists(spec):
         raise UsageError(
             f"no judge backend {head!r} ({spec})",

@@ -13,11 +13,16 @@ from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict, keep_best
-from sanactl.records.fields import LOGARITHM
+from sanactl.records.fields import FIELDS, LOGARITHM
 from sanactl.records.partial import Partial, image_key
 from sanactl.records.records import Record
 
 __all__ = ["judge_stream"]
+
+# Below this P(yes) + P(no) a judge has not answered the question.
+LITTLE_MASS = 0.5
+# Fields of `Verdict.details`: those of an earlier judge are not this one's.
+_DETAILS = ("verdicts",)
 
 
 @dataclass
@@ -63,10 +68,11 @@ def judge_stream(
 
     Yields:
         The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
-        `judge_score` and `rank` (0 the best), a prompt's best first, prompts in the order in which they were complete.
+        `answer_mass`, `judge_score` and `rank` (0 the best), a prompt's best first, prompts in the order in which they
+        were complete. Fields of an earlier judge are left out.
 
     Raises:
-        InputError: an image cannot be read, or a record's `samples` is no number of images.
+        InputError: an image cannot be read, a record's `samples` is no number of images, or the judge gives NaN.
         UsageError: `keep` or `batch_size` is less than one.
     """
     if batch_size < 1 or (keep is not None and keep < 1):
@@ -97,6 +103,7 @@ def judge_stream(
             yield from _winners(closed.popleft(), judge.name, keep)
     scorer.score(waiting)
     scorer.tell()
+    scorer.warn()
     closed.extend(open_groups.values())
     for group in closed:
         yield from _winners(group, judge.name, keep)
@@ -122,6 +129,7 @@ class _Scorer:
     def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
         self._judge, self._kept, self._progress = judge, kept, progress
         self._taken = 0
+        self._all = self._unanswered = 0  # images; those with little probability on yes and no
 
     def score(self, waiting: list[tuple[_Group, int]]) -> None:
         """Judges all that wait, and empties the list."""
@@ -133,12 +141,15 @@ class _Scorer:
         if verdicts is None:
             self.tell()
             verdicts = self._judge.judge([read_image(Path(r["path"])) for r in batch], batch)
+            self._check(verdicts, batch)
             if self._kept is not None:
                 self._kept.put((key, asdict(v)) for key, v in zip(keys, verdicts, strict=True))
         else:
             self._taken += len(verdicts)
         for (group, place), verdict in zip(waiting, verdicts, strict=True):
             group.verdicts[place] = verdict
+        self._all += len(verdicts)
+        self._unanswered += sum(v.answer_mass < LITTLE_MASS for v in verdicts)
         yes = sum(v.verdict == "yes" for v in verdicts)
         self._progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
         waiting.clear()
@@ -155,8 +166,33 @@ class _Scorer:
                 or not all(map(LOGARITHM.fits, logs))
             ):
                 return None
-            verdicts.append(Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"]))
+            mass, details = found.get("mass"), found.get("details")
+            if not (mass is None or FIELDS["image"]["answer_mass"].fits(mass)):
+                return None
+            if not (details is None or isinstance(details, dict)):
+                return None
+            verdicts.append(
+                Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"], mass, details)
+            )
         return verdicts or None
+
+    def _check(self, verdicts: Sequence[Verdict], batch: Sequence[Record]) -> None:
+        for v, record in zip(verdicts, batch, strict=True):
+            if not (LOGARITHM.fits(float(v.yes_logprob)) and LOGARITHM.fits(float(v.no_logprob))):
+                raise InputError(
+                    f"judge {self._judge.name} gives NaN or no log-probability for {record['path']}:"
+                    f" yes {v.yes_logprob}, no {v.no_logprob}",
+                    hint="run it in float32, or take another judge",
+                )
+
+    def warn(self) -> None:
+        """Says so if the judge has not answered the question for most images."""
+        if 2 * self._unanswered > self._all:
+            self._progress.note(
+                f"warning: judge {self._judge.name} puts less than half of its probability on yes and no for"
+                f" {self._unanswered:,} of {self._all:,} images; it does not answer the question, and its ranking may mean"
+                " nothing (another judge or dialogue may do better)"
+            )
 
     def tell(self) -> None:
         """Says, once, how many verdicts were taken over."""
@@ -170,12 +206,14 @@ def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:
     for place, index in enumerate(keep_best(verdicts, keep)):
         v = verdicts[index]
         yield {
-            **group.records[index],
+            **{key: value for key, value in group.records[index].items() if key not in _DETAILS},
             "judge": name,
             "verdict": v.verdict,
             # Nine digits, not nine decimals: log-probabilities near 0 differ in how near they are.
             "yes_logprob": float(f"{v.yes_logprob:.9g}"),
             "no_logprob": float(f"{v.no_logprob:.9g}"),
+            "answer_mass": float(f"{v.answer_mass:.9g}"),
             "judge_score": float(f"{v.score:.9g}"),
             "rank": place,
+            **(v.details or {}),
         }

@@ -7,19 +7,27 @@ about 2N.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Verdict", "beats", "keep_best", "knockout", "rank"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one image and one prompt; log-probabilities are natural logarithms."""
+    """What a judge says of one image and one prompt; log-probabilities are natural logarithms.
+
+    Attributes:
+        mass: P(yes) + P(no) where the log-probabilities are bounds and their sum would be too large; else None.
+        details: further fields of the image's record, as JSON; None for none.
+    """
 
     verdict: str
     yes_logprob: float
     no_logprob: float
+    mass: float | None = None
+    details: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def of(cls, yes_logprob: float, no_logprob: float) -> Verdict:
@@ -32,6 +40,13 @@ class Verdict:
             if not value <= 1e-6:
                 raise ValueError(f"{value} is not a log-probability")
         return cls("yes" if yes_logprob > no_logprob else "no", yes_logprob, no_logprob)
+
+    @property
+    def answer_mass(self) -> float:
+        """P(yes) + P(no): how much of the judge's probability is on an answer to the question, in [0, 1]."""
+        if self.mass is not None:
+            return self.mass
+        return min(1.0, math.exp(min(self.yes_logprob, 0.0)) + math.exp(min(self.no_logprob, 0.0)))
 
     @property
     def score(self) -> float:

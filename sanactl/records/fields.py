@@ -153,6 +153,8 @@ FIELDS: dict[str, dict[str, Field]] = {
         "verdict": TEXT,
         "yes_logprob": LOGARITHM,
         "no_logprob": LOGARITHM,
+        "answer_mass": number(0, 1),
+        "verdicts": OBJECTS,
         "judge_score": number(),
         "rank": whole(),
         "correct": FLAG,

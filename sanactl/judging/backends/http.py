@@ -1,0 +1,225 @@
+"""JSON requests to a server: several at once, repeated after failures that may pass, answered in the order asked."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from email.message import Message
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from sanactl.errors import InputError, UsageError
+
+__all__ = ["Client"]
+
+MAX_REPLY = 32 * 2**20
+LONGEST_WAIT = 30.0  # seconds
+# Beside 5xx: too many requests, a request that timed out, a conflict of locks.
+_PASSING = (408, 409, 425, 429)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the key is for the host that the user named."""
+
+    def redirect_request(self, *arguments: Any, **keywords: Any) -> None:
+        return None
+
+
+class _Passing(Exception):
+    """A failure that may pass; `after` is the server's wish in seconds, or None."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Client:
+    """A server at one base address.
+
+    Args:
+        base: the address that paths are put after.
+        key_env: the environment variable with the key, sent as `Authorization: Bearer`; unset or empty for none.
+        concurrency: the most requests at a time.
+        timeout: seconds without a byte after which a request has failed.
+        retries: repetitions of a request that failed and may succeed later.
+        wait: seconds before the first repetition, doubled each time, at most 30 s. `Retry-After` is respected.
+
+    Raises:
+        UsageError: a number is out of range, or the key is not ASCII.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 5,
+        wait: float = 0.5,
+    ) -> None:
+        for name, value, least in (
+            ("concurrency", concurrency, 1), ("timeout", timeout, 1e-3), ("retries", retries, 0), ("wait", wait, 0),
+        ):  # fmt: skip
+            if value < least:
+                raise UsageError(f"{name} is {value}", hint=f"it takes a number from {least:g}")
+        self.base, self.key_env, self.concurrency = base, key_env, concurrency
+        self.timeout, self.retries, self.wait = timeout, retries, wait
+        key = os.environ.get(key_env, "").strip() if key_env else ""
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(f"the key in {key_env} has characters that no header takes")
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def post_all(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The replies to several requests, each in its request's place.
+
+        Raises:
+            InputError: a request failed for good. Requests that have not begun are not sent.
+        """
+        replies: list[Any] = [None] * len(bodies)
+        numbers = iter(range(len(bodies)))
+        lock, stop = threading.Lock(), threading.Event()
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            while not stop.is_set():
+                with lock:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                try:
+                    replies[number] = self.post(path, bodies[number], stop=stop)
+                except BaseException as error:
+                    errors.append(error)
+                    stop.set()
+
+        # Daemons: the program ends on an interrupt and does not wait for a reply.
+        count = min(self.concurrency, len(bodies))
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            stop.set()
+        if errors:
+            raise errors[0]
+        return replies
+
+    def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        retries: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> Any:
+        """The reply to one request, as JSON.
+
+        Args:
+            retries: in place of the client's.
+            stop: set when the reply is not wanted any more.
+
+        Raises:
+            InputError: the server refuses the request, or fails too often; one line with its reason.
+        """
+        data = json.dumps(body).encode()
+        tries = 1 + (self.retries if retries is None else retries)
+        for attempt in range(tries):
+            try:
+                return self._once(path, data)
+            except _Passing as failure:
+                if attempt + 1 == tries or (stop is not None and stop.is_set()):
+                    times = f", {tries} times" if tries > 1 else ""
+                    raise InputError(
+                        f"{self.base}: {failure}{times}",
+                        hint="see whether the server runs; the same command goes on from the verdicts that are kept",
+                    ) from None
+                pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
+                pause = min(LONGEST_WAIT, max(pause, failure.after or 0.0))
+                if stop is None:
+                    time.sleep(pause)
+                else:
+                    stop.wait(pause)
+        raise AssertionError("a try returns or raises")
+
+    def _once(self, path: str, data: bytes) -> Any:
+        parts = urlsplit(self.base)
+        address = urlunsplit((*parts[:2], f"{parts.path}/{path}", parts.query, ""))
+        try:
+            request = urllib.request.Request(address, data=data, headers=self._headers, method="POST")
+            with self._opener.open(request, timeout=self.timeout) as reply:
+                text = reply.read(MAX_REPLY + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error) from None
+        except TimeoutError:
+            raise _Passing(f"no reply in {self.timeout:g} s") from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise _Passing(f"no reply in {self.timeout:g} s") from None
+            raise _Passing(f"no connection ({_words(error.reason)})") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _Passing(f"the connection broke ({_words(error)})") from None
+        except ValueError as error:  # an address with a space, for example
+            raise UsageError(f"{self.base}: {_words(error)}") from None
+        if len(text) > MAX_REPLY:
+            raise InputError(f"{self.base}: a reply of more than {MAX_REPLY:,} bytes")
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise InputError(
+                f"{self.base}: its reply is not JSON", hint="the address ends in /v1 on most servers"
+            ) from None
+
+    def _refusal(self, error: urllib.error.HTTPError) -> Exception:
+        what = f"{error.code} {_message(error)}".strip()
+        if error.code >= 500 or error.code in _PASSING:
+            return _Passing(what, _seconds(error.headers))
+        hint = "see the server's own messages"
+        if error.code in (401, 403):
+            hint = f"put the server's key into the environment variable {self.key_env} (--judge-option key_env=NAME)"
+        elif error.code == 404:
+            hint = "the address ends in /v1 on most servers, and #model is one that GET /v1/models lists"
+        elif 300 <= error.code < 400:
+            hint = "give the address that it redirects to"
+        return InputError(f"{self.base}: {what}", hint=hint)
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """The server's own words, on one line."""
+    try:
+        text = error.read(65_536).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        text = ""
+    try:
+        found = json.loads(text)
+        found = found.get("error", found) if isinstance(found, dict) else found
+        text = str(found.get("message", found) if isinstance(found, dict) else found)
+    except ValueError:
+        pass  # its words are not JSON
+    return _words(error.reason if "<" in text else text) or _words(error.reason)  # "<": a page for browsers
+
+
+def _words(what: object) -> str:
+    """At most 200 printable characters of one line."""
+    text = getattr(what, "strerror", None) or str(what) or type(what).__name__
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
+
+
+def _seconds(headers: Message) -> float | None:
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,207 @@
+"""A judge behind a server that speaks OpenAI's protocol and gives log-probabilities (vLLM, SGLang, llama.cpp, hosted)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from sanactl.errors import InputError, UsageError
+from sanactl.files.json_values import brief
+from sanactl.judging.backends.http import Client
+from sanactl.judging.dialogue import ANSWERS, Dialogue, open_dialogue
+from sanactl.judging.images import check_max_pixels, picture
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["ServerJudge", "read_reply"]
+
+# OpenAI's and llama.cpp's largest number of listed tokens.
+TOP = 20
+# What a tokenizer writes for the space before a word, where a server does not decode tokens.
+_SPACES = " \t\r\n\u2581\u0120"
+# No bound of a probability is below this: float32 rounds 1 - p no finer.
+_LEAST = 1e-9
+
+
+class ServerJudge:
+    """Asks a server about one image a request, several requests at once.
+
+    Verdicts are placed by their request. A server's answers can differ in late digits from run to run, as it batches
+    requests as they come.
+
+    Args:
+        client: where requests go.
+        model: the server's name of the model.
+        dialogue: the question.
+        max_pixels: larger images are made smaller; 0 for no limit.
+    """
+
+    def __init__(self, client: Client, model: str, dialogue: Dialogue, max_pixels: int = 0) -> None:
+        self.client, self.model, self.dialogue, self.max_pixels = client, model, dialogue, max_pixels
+        self.name = f"{client.base}#{model}"
+        self.identity: Mapping[str, Any] = {
+            "name": self.name,
+            "dialogue": dialogue.text,
+            "max_pixels": max_pixels,
+        }
+
+    @classmethod
+    def open(
+        cls,
+        address: str,
+        *,
+        dialogue: str = "paper",
+        max_pixels: int = 0,
+        key_env: str = "OPENAI_API_KEY",
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 5,
+        wait: float = 0.5,
+    ) -> ServerJudge:
+        """Checks the address, and asks the server about an empty image.
+
+        Args:
+            address: `http(s)://host[:port]/v1#model`.
+            dialogue: see `sanactl.judging.dialogue.open_dialogue`.
+            max_pixels: larger images are made smaller before they are sent; 0 for no limit.
+            key_env: the environment variable that holds the server's key. Without it no key is sent.
+            concurrency: the most requests at a time.
+            timeout: seconds without a byte after which a request has failed.
+            retries: how often a request is repeated after a 429, a 5xx, a timeout or a broken connection.
+            wait: seconds before the first repetition; the time doubles with each further one.
+
+        Raises:
+            UsageError: the address has no model or is not one, or an option is out of range.
+            InputError: the server does not answer, refuses, or gives no log-probabilities.
+        """
+        base, model = _parts(address)
+        client = Client(
+            base, key_env=key_env, concurrency=concurrency, timeout=timeout, retries=retries, wait=wait
+        )
+        judge = cls(client, model, open_dialogue(dialogue), check_max_pixels(max_pixels))
+        judge._probe()
+        return judge
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """One request for each image.
+
+        Raises:
+            InputError: the server fails more often than `retries`, refuses a request, or gives no log-probabilities.
+        """
+        bodies = [self._body(image, r["prompt"]) for image, r in zip(images, records, strict=True)]
+        replies = self.client.post_all("chat/completions", bodies)
+        return [read_reply(reply, self.name) for reply in replies]
+
+    def _probe(self) -> None:
+        import numpy as np
+
+        grey = np.full((64, 64, 3), 128, dtype=np.uint8)
+        # One repetition: the user waits for a server that is not there.
+        reply = self.client.post("chat/completions", self._body(grey, "a red circle"), retries=1)
+        read_reply(reply, self.name)
+
+    def _body(self, image: NDArray[np.uint8], prompt: str) -> dict[str, Any]:
+        (turn,) = self.dialogue.conversation(prompt)
+        shown = {"type": "image_url", "image_url": {"url": _data_uri(image, self.max_pixels)}}
+        content = [shown if part["type"] == "image" else part for part in turn["content"]]
+        return {
+            "model": self.model,
+            "messages": [{"role": turn["role"], "content": content}],
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": True,
+            "top_logprobs": TOP,
+        }
+
+
+def read_reply(reply: Any, name: str) -> Verdict:
+    """The verdict in a chat completion's log-probabilities of its first token.
+
+    P(yes) is the sum over the listed tokens that are "yes" without white space and in lower case; P(no) likewise. Where
+    none is listed, the probability is bounded: no token that is left out is likelier than the last that is listed, nor
+    than what all listed ones leave. `Verdict.mass` counts listed tokens alone.
+
+    Args:
+        reply: the JSON object.
+        name: names the server in errors.
+
+    Raises:
+        InputError: there are no log-probabilities, or they are no numbers from -inf to 0.
+    """
+    listed = _listed(reply, name)
+    found: dict[str, list[float]] = {answer: [] for answer in ANSWERS}
+    for token, logprob in listed.items():
+        spelled = token.strip(_SPACES).lower()
+        if spelled in found:
+            found[spelled].append(math.exp(logprob))
+    rest = 1.0 - math.fsum(math.exp(p) for p in listed.values())
+    bound = min(math.exp(min(listed.values())), rest)
+    sums = {answer: math.fsum(parts) for answer, parts in found.items()}
+    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, _LEAST))) for a in ANSWERS)
+    bounded = not (found["yes"] and found["no"])
+    mass = min(1.0, math.fsum(sums.values())) if bounded else None
+    verdict = Verdict.of(yes, no)
+    return Verdict(verdict.verdict, yes, no, mass)
+
+
+def _listed(reply: Any, name: str) -> dict[str, float]:
+    """The listed tokens and their log-probabilities. A token that is listed twice counts once."""
+    try:
+        choice = reply["choices"][0]
+    except (TypeError, KeyError, IndexError):
+        raise InputError(f"{name}: its reply is no chat completion: {brief(reply)}") from None
+    try:
+        first = choice["logprobs"]["content"][0]
+        entries = first["top_logprobs"] or []
+        # The chosen token is one of the listed, and some servers list others alone.
+        listed = {entry["token"]: entry["logprob"] for entry in [first, *entries]}
+    except (TypeError, KeyError, IndexError):
+        listed, entries = {}, []
+    if not entries:
+        raise InputError(
+            f"{name}: its reply has no log-probabilities, so it cannot be a judge",
+            hint="vLLM, SGLang and llama.cpp's server give them; `transformers serve` and reasoning models do not",
+        )
+    for token, logprob in listed.items():
+        if not (isinstance(token, str) and isinstance(logprob, int | float) and logprob <= 1e-3):
+            raise InputError(
+                f"{name}: gives {brief(logprob)} as the log-probability of {brief(token)}",
+                hint="the server's model may compute NaN in its dtype",
+            )
+    # Some servers write -9999 or -inf for a token that a filter has removed.
+    kept = {token: min(0.0, max(float(p), -700.0)) for token, p in listed.items()}
+    return kept
+
+
+def _data_uri(image: NDArray[np.uint8], max_pixels: int) -> str:
+    stream = io.BytesIO()
+    picture(image, max_pixels).save(stream, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """(the server's base address, the model's name)."""
+    form = "give http(s)://host[:port]/v1#model"
+    try:
+        found = urlsplit(address)
+        port = found.port
+    except ValueError as error:
+        raise UsageError(f"{address!r}: {error}", hint=form) from None
+    if found.scheme not in ("http", "https") or not found.hostname or port == 0:
+        raise UsageError(f"{address!r} is not the address of a server", hint=form)
+    if found.username is not None or found.password is not None:
+        raise UsageError(
+            "the server's address has a user or password in it, which records would show",
+            hint="put the key into an environment variable (key_env)",
+        )
+    if not found.fragment:
+        raise UsageError(f"{address}: names no model", hint=form)
+    base = urlunsplit((found.scheme, found.netloc, found.path.rstrip("/"), found.query, ""))
+    return base, found.fragment

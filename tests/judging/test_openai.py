@@ -1,0 +1,307 @@
+"""A judge behind a server: the built-in judge's own numbers, whatever order and trouble they come in."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sanactl.errors import InputError
+from sanactl.files.images import write_png
+from sanactl.judging.backends.openai import read_reply
+from sanactl.judging.registry import open_judge
+from sanactl.shapes.dataset import batch
+from tests.judging.server import Handler, Server, certain, running, top_tokens
+from tests.program import Program
+
+FAST = {"wait": 0.001}
+OPTIONS = ("--judge-option", "wait=0.001")
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Any:
+    return open_judge(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    images, records = batch(range(12))
+    return list(images), [{"prompt": r["prompt"]} for r in records]
+
+
+@pytest.fixture
+def server(builtin: Any) -> Iterator[Server]:
+    with running(top_tokens(builtin)) as server:
+        yield server
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: Any) -> list[dict[str, Any]]:
+    """Twelve pictures in the working folder with their records, four a prompt."""
+    monkeypatch.chdir(tmp_path)
+    records = []
+    for number, (image, record) in enumerate(zip(*pairs, strict=True)):
+        write_png(image, tmp_path / f"{number}.png")
+        records.append({"kind": "image", "path": f"{number}.png", **record})
+    Path("images.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return records
+
+
+def delayed(handler: Handler, number: int) -> bool:
+    time.sleep(random.Random(number).random() * 0.05)
+    return False
+
+
+def failing(handler: Handler, number: int) -> bool:
+    """Every second request fails, in a way of its own, and the others come late."""
+    if number % 2 == 0:
+        return delayed(handler, number)
+    if number % 8 == 1:
+        handler.say(429, {"error": {"message": "slow down"}}, Retry_After="0.01")
+    elif number % 8 == 3:
+        handler.say(503, {"detail": "overloaded"})
+    elif number % 8 == 5:
+        handler.connection.shutdown(socket.SHUT_RDWR)
+    else:
+        handler.say(500, "no object")
+    return True
+
+
+@pytest.mark.parametrize("trouble", [delayed, failing])
+def test_the_server_says_what_the_judge_itself_says(
+    builtin: Any, server: Server, pairs: Any, trouble: Any
+) -> None:
+    images, records = pairs
+    judge = open_judge(f"{server.address}#any", concurrency=5, retries=12, **FAST)
+    alone = [builtin.judge([i], [r])[0] for i, r in zip(images, records, strict=True)]
+    server.requests.clear()
+    server.trouble = trouble
+    found = judge.judge(images, records)
+    assert len({round(v.yes_logprob, 3) for v in alone}) == len(alone), "no two answers are alike"
+    for a, b in zip(alone, found, strict=True):
+        assert a.verdict == b.verdict
+        assert b.yes_logprob == pytest.approx(a.yes_logprob, abs=1e-6)
+        assert b.no_logprob == pytest.approx(a.no_logprob, abs=1e-6)
+        assert b.answer_mass == pytest.approx(a.answer_mass, abs=1e-6)
+    assert 1 < server.most_at_once <= 5
+    assert len(server.requests) > len(images) if trouble is failing else len(server.requests) == len(images)
+
+
+def test_what_is_asked(server: Server, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sesame")
+    judge = open_judge(f"{server.address}#some/model", key_env="MY_KEY", max_pixels=1000)
+    judge.judge([pairs[0][0]], [pairs[1][0]])
+    body, headers = server.requests[-1], server.headers[-1]
+    assert {k: v for k, v in body.items() if k != "messages"} == {
+        "model": "some/model", "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url", "text"]
+    assert headers["Authorization"] == "Bearer sesame"
+    assert "sesame" not in json.dumps([judge.identity, judge.name])
+    seen: list[Any] = []
+    server.answer = lambda image, text: seen.append((image.shape, text)) or [("yes", -0.1), ("no", -3)]
+    judge.judge([pairs[0][0]], [{"prompt": "a heart"}])
+    assert seen[0][0] == (31, 31, 3)
+
+
+def test_through_the_command_line(server: Server, images: Any, sanactl: Program, builtin: Any) -> None:
+    here = sanactl("judge", "images.jsonl", "--all", "-b", "1")
+    there = sanactl("judge", "images.jsonl", "--all", "--model", f"{server.address}#m", "-o", "there.jsonl")
+    assert [r["path"] for r in here] == [r["path"] for r in there]
+    for a, b in zip(here, there, strict=True):
+        assert b["judge"] == f"{server.address}#m"
+        assert [b[k] for k in ("yes_logprob", "no_logprob", "judge_score", "answer_mass")] == pytest.approx(
+            [a[k] for k in ("yes_logprob", "no_logprob", "judge_score", "answer_mass")], abs=1e-6
+        )
+
+
+def test_a_server_that_dies_midway(server: Server, images: Any, sanactl: Program) -> None:
+    """One line, exit code 1; the same command goes on from the verdicts of whole batches."""
+    address = f"{server.address}#m"
+    command = (
+        "judge",
+        "images.jsonl",
+        "--all",
+        "--model",
+        address,
+        "-b",
+        "4",
+        "--judge-option",
+        "retries=1",
+        *OPTIONS,
+    )
+
+    def dies(handler: Handler, number: int) -> bool:
+        if number > 6:  # the first question, a batch, and two of the next
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        return number > 6
+
+    server.trouble = dies
+    assert sanactl(*command, code=1) == []
+    (line,) = [line for line in sanactl.said.splitlines() if line.startswith("sanactl: ") and "127.0" in line]
+    assert f"{server.address}: " in line and "2 times; see whether the server runs" in line
+    assert not Path("judge.jsonl").exists()
+    server.requests.clear()
+    server.trouble = lambda handler, number: False
+    found = sanactl(*command)
+    assert len(found) == 12
+    assert len(server.requests) == 1 + 8
+    assert "4 verdicts are taken over" in sanactl.said
+    whole = sanactl(*command, "-o", "whole.jsonl")
+    assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ({"choices": [{"message": {"content": "yes"}}]}, "no log-probabilities, so it cannot be a judge"),
+        ({"choices": [{"logprobs": None}]}, "no log-probabilities, so it cannot be a judge"),
+        ({"choices": [{"logprobs": {"content": []}}]}, "no log-probabilities"),
+        (
+            {"choices": [{"logprobs": {"content": [{"token": "yes", "logprob": -0.1, "top_logprobs": []}]}}]},
+            "no log-probabilities",
+        ),
+        ({"choices": []}, "no chat completion"),
+        ([], "no chat completion"),
+        ("text", "no chat completion"),
+        (
+            {"choices": [{"logprobs": {"content": [
+                {"token": "yes", "logprob": float("nan"), "top_logprobs": [{"token": "no", "logprob": -1.0}]}]}}]},
+            "as the log-probability of 'yes'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_server_that_cannot_judge_is_refused_in_one_line(
+    server: Server, images: Any, sanactl: Program, reply: Any, said: str
+) -> None:
+    server.trouble = lambda handler, number: handler.say(200, reply) is None
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [
+        (401, {"error": {"message": "bad\nkey"}}, "401 bad key; put the server's key into the environment variable"),
+        (404, {"error": {"message": "no model m"}}, "404 no model m; the address ends in /v1"),
+        (400, {"message": "too large"}, "400 too large"),
+        (302, "", "redirects"),
+        (503, "<html>busy</html>", "503 Service Unavailable, 2 times; see whether the server runs"),
+    ],
+)  # fmt: skip
+def test_what_a_server_refuses(
+    server: Server, images: Any, sanactl: Program, code: int, body: Any, said: str
+) -> None:
+    def refuse(handler: Handler, number: int) -> bool:
+        handler.say(code, body, Location="http://127.0.0.1:1/")
+        return True
+
+    server.trouble = refuse
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)
+    assert said in line
+    assert len(server.requests) == (2 if code == 503 else 1)
+
+
+def test_no_server_and_no_reply(server: Server, images: Any, sanactl: Program) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/v1#m"
+    line = sanactl.fails("judge", "images.jsonl", "--model", address, *OPTIONS)
+    assert "no connection (Connection refused), 2 times" in line
+    held = threading.Event()
+    server.trouble = lambda handler, number: held.wait(5)
+    slow = ("--judge-option", "timeout=0.1")
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS, *slow)
+    held.set()
+    assert "no reply in 0.1 s, 2 times" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "said"),
+    [
+        ("http://127.0.0.1:1/v1", [], "names no model; give http(s)://host[:port]/v1#model"),
+        ("http:///v1#m", [], "is not the address of a server"),
+        ("http://h:99999/v1#m", [], "Port out of range"),
+        ("https://me:secret@h/v1#m", [], "has a user or password in it"),
+        ("http://h/v1#m", ["concurrency=0"], "concurrency is 0; it takes a number from 1"),
+        ("http://h/v1#m", ["dialogue=moon"], "no dialogue 'moon'; there are: paper, reference, vqascore"),
+        ("http://h/v1#m", ["max_pixels=-1"], "max_pixels is -1"),
+    ],
+)
+def test_wrong_addresses_and_options(
+    images: Any, sanactl: Program, address: str, options: list[str], said: str
+) -> None:
+    given = [part for option in options for part in ("--judge-option", option)]
+    line = sanactl.fails("judge", "images.jsonl", "--model", address, *given, code=2)
+    assert said in line and "secret" not in line
+
+
+def completion(*listed: tuple[str, float], chosen: tuple[str, float] | None = None) -> Any:
+    token, logprob = chosen or max(listed, key=lambda entry: entry[1])
+    top = [{"token": t, "logprob": p} for t, p in listed]
+    content = [{"token": token, "logprob": logprob, "top_logprobs": top}]
+    return {"choices": [{"logprobs": {"content": content}}]}
+
+
+def test_spellings_are_summed() -> None:
+    p = {"Yes": 0.3, " yes": 0.2, "YES\n": 0.1, "no": 0.1, "▁No": 0.05, "yesterday": 0.1}
+    v = read_reply(completion(*((t, math.log(x)) for t, x in p.items())), "it")
+    assert (math.exp(v.yes_logprob), math.exp(v.no_logprob)) == pytest.approx((0.6, 0.15))
+    assert v.answer_mass == pytest.approx(0.75)
+    # A chosen token that is not among the listed counts; one that is counts once.
+    v = read_reply(completion(("no", math.log(0.1)), ("a", -9.0), chosen=("yes", math.log(0.8))), "it")
+    assert math.exp(v.yes_logprob) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("listed", "yes", "no"),
+    [
+        # The last that is listed, 0.02, is less than what is left.
+        ({"yes": 0.7, "maybe": 0.05, "well": 0.02}, 0.7, 0.02),
+        # What is left, 0.01, is less.
+        ({"yes": 0.9, "maybe": 0.09}, 0.9, 0.01),
+        ({"no": 0.99}, 0.01, 0.99),
+        # Certain: never zero, and never a half.
+        ({"no": 1.0}, 1e-9, 1.0),
+        ({"yes": 1.0}, 1.0, 1e-9),
+    ],
+)
+def test_a_missing_side_is_bounded(listed: dict[str, float], yes: float, no: float) -> None:
+    v = read_reply(completion(*((t, math.log(p)) for t, p in listed.items())), "it")
+    assert (math.exp(v.yes_logprob), math.exp(v.no_logprob)) == pytest.approx((yes, no), rel=1e-6)
+    assert v.verdict == ("yes" if yes > no else "no")
+    assert v.answer_mass == pytest.approx(sum(p for t, p in listed.items() if t in ("yes", "no")))
+
+
+def test_a_judge_that_answers_something_else_is_warned_of(
+    server: Server, images: Any, sanactl: Program
+) -> None:
+    server.answer = lambda image, text: [
+        ("A", math.log(0.6)),
+        ("The", math.log(0.2)),
+        ("yes", math.log(0.05)),
+    ]
+    found = sanactl("judge", "images.jsonl", "--all", "--model", f"{server.address}#m")
+    assert {r["answer_mass"] for r in found} == {0.05}
+    (line,) = [line for line in sanactl.said.splitlines() if "warning" in line]
+    assert "puts less than half of its probability on yes and no for 12 of 12 images" in line
+    server.answer = certain(0.8)
+    found = sanactl("judge", "images.jsonl", "--all", "--model", f"{server.address}#other", "-o", "b.jsonl")
+    assert {r["answer_mass"] for r in found} == {1.0}
+    assert "warning" not in sanactl.said
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(InputError, match="as the log-probability of 'yes'"):
+        read_reply(completion(("yes", float("nan")), ("no", -1.0), chosen=("no", -1.0)), "it")
+    with pytest.raises(InputError, match="as the log-probability of 'no'"):
+        read_reply(completion(("yes", -0.1), ("no", 0.7), chosen=("yes", -0.1)), "it")
