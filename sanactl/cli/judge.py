@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, Sheet
-from sanactl.judging.registry import DEFAULT, JUDGES
+from sanactl.judging.registry import DEFAULT, JUDGES, SCHEMES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -39,7 +39,11 @@ def judge(
             "vision-language model, or the address of a server with the name of its model "
             f"(http://localhost:8000/v1#MODEL). BACKEND:NAME also names the backend ({', '.join(JUDGES)}). Default: {DEFAULT}.",
             show_default=False,
-            autocompletion=lambda: [DEFAULT, *(name for name in JUDGES if name != "builtin")],
+            # The built-in one has its whole name, and a server's is an address.
+            autocompletion=lambda: [
+                DEFAULT,
+                *(name for name in JUDGES if name not in ("builtin", *SCHEMES.values())),
+            ],
         ),
     ] = None,
     judge_options: Annotated[

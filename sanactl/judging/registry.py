@@ -12,7 +12,7 @@ from sanactl.errors import UsageError
 from sanactl.judging.options import read_options
 from sanactl.judging.protocol import Judge
 
-__all__ = ["DEFAULT", "JUDGES", "open_judge"]
+__all__ = ["DEFAULT", "JUDGES", "SCHEMES", "open_judge"]
 
 # The judge where none is named, and the backend of a name that is a folder or a Hub id.
 DEFAULT = "builtin:shapes"

@@ -71,12 +71,15 @@ class Handler(BaseHTTPRequestHandler):
         assert kind == "data:image/png;base64"
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         text = "\n".join(p["text"] for p in turn["content"] if p["type"] == "text")
-        listed = [{"token": t, "logprob": p} for t, p in self.server.answer(pixels, text)]
-        first = {**max(listed, key=lambda entry: entry["logprob"]), "top_logprobs": listed}
-        message = {"role": "assistant", "content": first["token"]}
+        answers = list(self.server.answer(pixels, text))
+        token, logprob = max(answers, key=lambda answer: answer[1])
+        listed = [{"token": t, "logprob": p} for t, p in answers]
+        first = {"token": token, "logprob": logprob, "top_logprobs": listed}
+        message = {"role": "assistant", "content": token}
         return {"choices": [{"index": 0, "message": message, "logprobs": {"content": [first]}}]}
 
-    def say(self, code: int, body: Any, **headers: str) -> None:
+    def say(self, code: int, body: Any, **headers: str) -> bool:
+        """Answers, and says that it did."""
         data = json.dumps(body).encode()
         self.send_response(code)
         for name, value in headers.items():
@@ -84,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+        return True
 
     def log_message(self, *arguments: Any) -> None:
         """Not on the test's stderr."""

@@ -108,9 +108,14 @@ def test_what_is_asked(server: Server, pairs: Any, monkeypatch: pytest.MonkeyPat
     assert headers["Authorization"] == "Bearer sesame"
     assert "sesame" not in json.dumps([judge.identity, judge.name])
     seen: list[Any] = []
-    server.answer = lambda image, text: seen.append((image.shape, text)) or [("yes", -0.1), ("no", -3)]
+
+    def look(image: np.ndarray, text: str) -> list[tuple[str, float]]:
+        seen.append(image.shape)
+        return [("yes", -0.1), ("no", -3.0)]
+
+    server.answer = look
     judge.judge([pairs[0][0]], [{"prompt": "a heart"}])
-    assert seen[0][0] == (31, 31, 3)
+    assert seen == [(31, 31, 3)]
 
 
 def test_through_the_command_line(server: Server, images: Any, sanactl: Program, builtin: Any) -> None:
@@ -183,7 +188,7 @@ def test_a_server_that_dies_midway(server: Server, images: Any, sanactl: Program
 def test_a_server_that_cannot_judge_is_refused_in_one_line(
     server: Server, images: Any, sanactl: Program, reply: Any, said: str
 ) -> None:
-    server.trouble = lambda handler, number: handler.say(200, reply) is None
+    server.trouble = lambda handler, number: handler.say(200, reply)
     line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)
     assert said in line
 
@@ -202,8 +207,7 @@ def test_what_a_server_refuses(
     server: Server, images: Any, sanactl: Program, code: int, body: Any, said: str
 ) -> None:
     def refuse(handler: Handler, number: int) -> bool:
-        handler.say(code, body, Location="http://127.0.0.1:1/")
-        return True
+        return handler.say(code, body, Location="http://127.0.0.1:1/")
 
     server.trouble = refuse
     line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)

@@ -25,13 +25,6 @@ LONGEST_WAIT = 30.0  # seconds
 _PASSING = (408, 409, 425, 429)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: the key is for the host that the user named."""
-
-    def redirect_request(self, *arguments: Any, **keywords: Any) -> None:
-        return None
-
-
 class _Passing(Exception):
     """A failure that may pass; `after` is the server's wish in seconds, or None."""
 
@@ -78,7 +71,16 @@ class Client:
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.OpenerDirector()
+        # Without the handler of redirects: the key is for the host that the user named.
+        for handler in (
+            urllib.request.ProxyHandler,
+            urllib.request.HTTPHandler,
+            urllib.request.HTTPSHandler,
+            urllib.request.HTTPDefaultErrorHandler,
+            urllib.request.HTTPErrorProcessor,
+        ):
+            self._opener.add_handler(handler())
 
     def post_all(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The replies to several requests, each in its request's place.
