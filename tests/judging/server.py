@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,14 +56,20 @@ class Handler(BaseHTTPRequestHandler):
             server.headers.append(dict(self.headers))
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
-        try:
-            if self.path != "/v1/chat/completions":
-                self.say(404, {"error": {"message": "no such path"}})
-            elif not server.trouble(self, number):
-                self.say(200, self.completion(body))
-        finally:
-            with server.lock:
-                server.at_once -= 1
+        if self.path != "/v1/chat/completions":
+            self.say(404, {"error": {"message": "no such path"}})
+        elif not server.trouble(self, number):
+            self.say(200, self.completion(body))
+
+    def leave(self) -> None:
+        """Breaks the connection without an answer."""
+        self.done()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def done(self) -> None:
+        """Counted before the client knows, which may send its next request at once."""
+        with self.server.lock:
+            self.server.at_once -= 1
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         (turn,) = body["messages"]
@@ -81,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
     def say(self, code: int, body: Any, **headers: str) -> bool:
         """Answers, and says that it did."""
         data = json.dumps(body).encode()
+        self.done()
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

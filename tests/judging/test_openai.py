@@ -70,7 +70,7 @@ def failing(handler: Handler, number: int) -> bool:
     elif number % 8 == 3:
         handler.say(503, {"detail": "overloaded"})
     elif number % 8 == 5:
-        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.leave()
     else:
         handler.say(500, "no object")
     return True
@@ -147,7 +147,7 @@ def test_a_server_that_dies_midway(server: Server, images: Any, sanactl: Program
 
     def dies(handler: Handler, number: int) -> bool:
         if number > 6:  # the first question, a batch, and two of the next
-            handler.connection.shutdown(socket.SHUT_RDWR)
+            handler.leave()
         return number > 6
 
     server.trouble = dies
