@@ -85,7 +85,7 @@ def test_an_option_has_a_sentence_and_a_default(name: str) -> None:
 
 
 # Of these one has to be given.
-KEPT = {"keep", "params", "size", "blocks", "drop"}
+KEPT = {"file", "keep", "params", "size", "blocks", "drop"}
 
 
 @each_command

@@ -43,6 +43,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),
     "eval": ("eval", "Scores", "Score images: eval geneval."),
+    "convert-detector": (
+        "convert_detector",
+        "Scores",
+        "Convert the detector of GenEval's official scorer for transformers.",
+    ),
     "report": ("report", "Scores", "Write one HTML page about a run."),
     "bench": ("bench", "Scores", "Measure speed and memory on this machine."),
     "log": ("log", "History", "Show what was made from what in this folder."),

@@ -31,7 +31,8 @@ STORAGES = {d.storage: d.name for d in DTYPES.values() if d.storage and d.name !
 }
 # torch's dtypes without a storage of their own: their tensors are stored as bytes and name the dtype.
 WITHOUT_STORAGE = {d.torch: d.name for d in DTYPES.values() if d.storage is None}
-_INERT_PACKAGES = ("numpy", "torch")  # training checkpoints contain objects of these beside the state dict
+# Training checkpoints contain objects of these beside the state dict.
+_INERT_PACKAGES = ("numpy", "torch", "mmengine", "mmcv")
 _PLAIN = ("set", "frozenset", "bytearray", "complex", "range", "slice")
 _INERT_NAMES = {
     *((module, name) for module in ("builtins", "__builtin__") for name in _PLAIN),
