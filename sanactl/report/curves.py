@@ -100,7 +100,7 @@ def curves_figure(
             value = values.get(title)
             if value is not None and value in firsts and len(places) > 1:
                 ax.axhline(value, color=GREY, linewidth=1.4, linestyle=(0, (5, 3)))
-            for name, curve in curves.items():
+            for name, curve in sorted(curves.items(), key=lambda item: names.index(item[0])):
                 number = names.index(name)
                 at = [point.at for point in curve]
                 bounds = [point.ci for point in curve if point.ci is not None]

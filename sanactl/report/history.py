@@ -18,7 +18,7 @@ from sanactl.report.run import RunRecords
 from sanactl.report.style import GREY
 from sanactl.report.text import finite, plain, short_name
 
-__all__ = ["command_line", "lineage_section", "settings_section"]
+__all__ = ["command_line", "lineage_section", "settings_section", "step_line"]
 
 Record = dict[str, Any]
 MAX_LINES = 200
@@ -83,7 +83,7 @@ def _drawing(title: str, roots: Sequence[Node], *, checkpoint: bool) -> Outline:
     for branch, node in drawn[:MAX_LINES]:
         note = ""
         if node.run is not None:
-            note = _step(node.run) if checkpoint else command_line(node.run, short=True)
+            note = step_line(node.run) if checkpoint else command_line(node.run, short=True)
         if node.also_from:
             note += f", also from {', '.join(node.also_from[:4])}"
         marks = [
@@ -95,13 +95,14 @@ def _drawing(title: str, roots: Sequence[Node], *, checkpoint: bool) -> Outline:
     return Outline(title, lines, len(drawn) - len(lines))
 
 
-def _step(entry: Mapping[str, Any]) -> str:
+def step_line(entry: Mapping[str, Any]) -> str:
     """A lineage entry in a line: grow to=60 init=partial, seed 0, 60 blocks."""
     arguments = entry.get("arguments")
     said = [str(entry.get("command", "?"))]
     for key, value in arguments.items() if isinstance(arguments, dict) else ():
-        if value is not None:
-            said.append(f"{key}={_ranges(value) if isinstance(value, list) else value}")
+        if value is None or key == "seed" or (not value and entry.get("command") == "finetune"):
+            continue  # most of finetune's options are off most of the time
+        said.append(f"{key}={_ranges(value) if isinstance(value, list) else value}")
     text = " ".join(said)
     text += f", seed {entry['seed']}" if entry.get("seed") is not None else ""
     return text + (f", {entry['blocks']} blocks" if entry.get("blocks") is not None else "")
@@ -152,12 +153,19 @@ def settings_section(run: RunRecords) -> list[Block]:
     runs = list(deque(run.journal.runs(), MAX_RUNS)) if run.journal is not None else []
     if runs:
         cells = []
-        for entry in runs:
+        for place, entry in enumerate(runs):
             about = [f"seed {entry['seed']}"] if entry.get("seed") is not None else []
             about += [f"sanactl {entry['version']}"] if entry.get("version") else []
             line = Cell(command_line(entry), (plain(" · ".join(about), 100),), code=True)
             cells.append(
-                [line, cell(finite(entry.get("seconds"))), Cell(plain(entry.get("time") or "-", 40))]
+                [
+                    line,
+                    cell(finite(entry.get("seconds"))),
+                    Cell(
+                        plain(str(entry.get("time") or "-").replace("T", " ").replace("Z", ""), 40),
+                        order=place,
+                    ),
+                ]
             )
         parts += [Heading("Commands"), Table(["command", "seconds", "ended"], cells)]
     return parts or [Absent("No runs.", "sanactl's commands write themselves down in the folder's journal.")]

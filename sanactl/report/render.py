@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.report.text import number, plain, short_name
+from sanactl.report.text import number, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,7 +34,7 @@ def _environment(escaped: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(number=number, plain=plain, short_name=short_name)
+    made.filters.update(number=number, md=_markdown)
     return made
 
 
@@ -41,8 +43,14 @@ def _one_line(value: Any) -> Any:
     return plain(value, MAX_TEXT) if type(value) is str else value
 
 
+def _markdown(text: object) -> str:
+    """Text as Markdown shows it: no markup of its own, neither Markdown's nor HTML's."""
+    line = html.escape(plain(text, MAX_TEXT), quote=False)
+    return re.sub(r"([\\`*_{}\[\]#|~$!])", r"\\\1", line)
+
+
 def render(template: str, **values: Any) -> str:
-    """A page from a template. In .html.j2 every text is escaped; .md.j2 escapes nothing.
+    """A page from a template. In .html.j2 every text is escaped; in .md.j2 the filter `md` does it.
 
     An HTML template also gets `style` and `script`, the page's own files, and `script_hash`: the page's policy lets
     this script run and no other.
