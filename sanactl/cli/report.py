@@ -67,10 +67,10 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a run, or a model card.
 
-    The page: the question and its answer, images, scores, size and speed, block importance, training, lineage.
+    The page has images, scores, block importance, training and lineage:
     [bold]sanactl report -o report.html[/bold]
 
-    A model card with the records' scores and images, in a folder that convert --pipeline wrote:
+    A model card goes into a folder that convert --pipeline wrote:
     [bold]sanactl report --card pipeline/[/bold]
     """
     from sanactl.cli.frame.outputs import check_file
