@@ -102,7 +102,11 @@ def find_command(arguments: list[str]) -> tuple[Any, list[str]]:
 
 def fault(arguments: list[str], *, whole: bool) -> str | None:
     """What is wrong with a call of sanactl, or None. `whole`: as it would be typed; else names of options only."""
-    if not arguments or arguments[0] in ("--help", "--version", "--debug", "--install-completion", "...") or arguments[0].isupper():
+    if (
+        not arguments
+        or arguments[0] in ("--help", "--version", "--debug", "--install-completion", "...")
+        or arguments[0].isupper()
+    ):
         return None
     try:
         command, rest = find_command(arguments)
