@@ -28,7 +28,7 @@ NAMED = {
     ("sample", "--dtype"): {"fp32", "bf16", "fp16"},
     ("sample", "--device"): {"cpu", "cuda", "mps"},
     ("judge", "--model"): {"builtin:shapes", "oracle", "vlm"},
-    ("eval geneval", "--detector"): {"shapes"},
+    ("eval geneval", "--detector"): {"shapes", "mask2former"},
     ("prompts shapes", "--split"): {"train", "eval", "calib"},
     ("bench optim", "--model"): {"tiny", "0.6b", "1.6b", "4.8b"},
 }

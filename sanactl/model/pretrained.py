@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ def load_checked(
     weights: Weights | None,
     dtype: torch.dtype,
     options: Mapping[str, Any] | None = None,
+    *,
+    unneeded: re.Pattern[str] | None = None,
     **loading: Any,
 ) -> Any:
     """Loads a model without code of its repository.
@@ -30,6 +33,7 @@ def load_checked(
         weights: what the folder holds; None where that is not known before it is loaded.
         dtype: of the model.
         options: where to look, for config and weights (subfolder, revision).
+        unneeded: tensors that may be missing, since nothing is computed with them.
         **loading: more options of `from_pretrained` for the weights.
 
     Raises:
@@ -54,6 +58,9 @@ def load_checked(
             output_loading_info=True,
             **{**found, **loading, **mapped},
         )
+    if unneeded is not None:
+        wanted = [n for n in map(str, info.get("missing_keys") or ()) if not unneeded.fullmatch(n)]
+        info = {**info, "missing_keys": wanted}
     check_loaded(info, source)
     return model
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.tournament import Verdict
-from sanactl.scoring.detectors.batch import classifier_of, detect_batch
+from sanactl.scoring.detectors.batch import classifier_of, detect_batch, facts_of
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.rules import check_record, score_image
@@ -43,6 +43,7 @@ class OracleJudge:
         self.identity = {"name": self.name, "detector": self.detector.label}
         if self.detector.digest is not None:
             self.identity["digest"] = self.detector.digest
+        self.identity |= facts_of(self.detector)
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """Yes where the rules say that the image is right.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, SanactlError
 from sanactl.scoring.detectors.protocol import ColorClassifier, Detected, Detector
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["classifier_of", "detect_batch"]
+__all__ = ["classifier_of", "detect_batch", "facts_of"]
 
 
 def detect_batch(
@@ -30,6 +30,8 @@ def detect_batch(
     """
     try:
         return detector.detect(images, detector.classes)
+    except SanactlError:
+        raise  # of the detector itself, whatever the image
     except ValueError as error:
         if len(images) == 1:
             raise InputError(f"{records[0].get('path')}: {error}") from None
@@ -42,3 +44,8 @@ def classifier_of(
 ) -> Callable[[Sequence[Detected], str], list[str]] | None:
     """What tells the colours of an image's objects; None where detections carry their colours."""
     return partial(detector.colors, image) if isinstance(detector, ColorClassifier) else None
+
+
+def facts_of(detector: Detector) -> dict[str, Any]:
+    """What else the results of a detector depend on, for its scores: nothing where it has no `facts`."""
+    return dict(getattr(detector, "facts", {}))

@@ -13,7 +13,7 @@ from sanactl.records.fields import FIELDS, check_fields
 from sanactl.records.geneval_folder import read_geneval_folder
 from sanactl.records.partial import Partial, image_key
 from sanactl.records.records import Record
-from sanactl.scoring.detectors.batch import classifier_of, detect_batch
+from sanactl.scoring.detectors.batch import classifier_of, detect_batch, facts_of
 from sanactl.scoring.detectors.protocol import Detected, Detector
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.rules import CONFIDENCE, TASKS, check_record, is_confident, score_image
@@ -87,6 +87,7 @@ def evaluate_geneval(
     if missing:
         progress.note(f"the overall score is over the tasks present; without {', '.join(missing)}")
     about = {"detector": chosen.label, **({"detector_digest": chosen.digest} if chosen.digest else {})}
+    about |= facts_of(chosen)
     if min(len(images) for images in by_prompt(seen)) > 1 and unselected(seen):
         yield scaling_record(seen, **about)
     yield geneval_record(seen, **about)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
+from sanactl.scoring.detectors.batch import facts_of
 from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
 
 __all__ = ["GenEval"]
@@ -23,7 +24,8 @@ def detectors() -> list[str]:
 class GenEval:
     """Scores images by GenEval's rules; see `sanactl.scoring.geneval.evaluate`.
 
-    Args: detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`.
+    Args: detector: see `sanactl.scoring.detectors.registry.open_detector`, as
+    `colors`.
     device, dtype: of the detector; None for its own choice. batch_size: images
     that the detector gets at once; None for its own choice.
 
@@ -41,7 +43,17 @@ class GenEval:
     same command is given again.
     """
     options: ClassVar[tuple[Option, ...]] = (
-        Option("detector", "Detector that finds the objects in the images.", "shapes", choices=detectors),
+        Option(
+            "detector",
+            "Detector that finds the objects: shapes (the built-in world's), or mask2former: and a folder or Hub id.",
+            "shapes",
+            choices=detectors,
+        ),
+        Option(
+            "colors",
+            "CLIP that tells colours for mask2former, a folder or Hub id; off scores no colours. "
+            "Default: openai/clip-vit-large-patch14.",
+        ),
         DEVICE,
         DTYPE,
         Option(
@@ -56,17 +68,19 @@ class GenEval:
     def __init__(
         self,
         detector: str = "shapes",
+        colors: str | None = None,
         device: str | None = None,
         dtype: str | None = None,
         batch_size: int | None = None,
     ) -> None:
         from sanactl.scoring.detectors.registry import open_detector
 
-        self.detector = open_detector(detector, device=device, dtype=dtype)
+        self.detector = open_detector(detector, device=device, dtype=dtype, colors=colors)
         self.batch_size = batch_size
         self.identity: dict[str, Any] = {"detector": self.detector.label}
         if self.detector.digest is not None:
             self.identity["digest"] = self.detector.digest
+        self.identity |= facts_of(self.detector)
 
     def evaluate(
         self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
