@@ -121,7 +121,10 @@ def test_a_wrong_option_of_a_judge_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "moon:x"], "no judge backend 'moon' (moon:x); there are: builtin, oracle, vlm, openai, toy"),
+        (
+            ["--model", "moon:x"],
+            "no judge backend 'moon' (moon:x); there are: builtin, oracle, vlm, openai, toy",
+        ),
         (["--model", "builtin:moon"], "no built-in judge 'moon'; there is: builtin:shapes"),
         (["--model", "oracle:moon"], "no detector 'moon'; there are: shapes, mask2former, toy"),
         (
