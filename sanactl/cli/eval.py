@@ -88,8 +88,14 @@ def _evaluate(
 
     run = Invocation(f"eval {name}")
     target = run.records_file(output, name, force=force)
+    # A metric that can do without some images has an option that says so.
+    lenient = {True: "nothing", False: "images"}.get(options.get("allow_missing"), "prompts")
     stream, source = find_records(
-        records, ("image",), what="images to score", hint=f"sanactl sample | sanactl eval {name}"
+        records,
+        ("image",),
+        what="images to score",
+        hint=f"sanactl sample | sanactl eval {name}",
+        missing=lenient,
     )
     run.uses(source)
     metric = open_metric(name, **options)

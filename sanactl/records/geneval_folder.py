@@ -26,12 +26,16 @@ def is_geneval_folder(path: Path) -> bool:
     return any(_NUMBER.fullmatch(p.name) and (p / "metadata.jsonl").is_file() for p in path.iterdir())
 
 
-def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
+def read_geneval_folder(path: Path, *, missing: str = "prompts") -> Iterator[dict[str, Any]]:
     """Image records of a folder that a GenEval generation script has written, prompts and images in order.
 
-    The order is that of the numbers; the official scorer's is that of the file system, and it skips unknown files. Here
-    a prompt without images is an error. So is a folder of `sanactl sample` that lacks prompts, because a score over
-    the others would look complete.
+    The order is that of the numbers; the official scorer's is that of the file system, and it skips unknown files.
+
+    Args:
+        path: the folder.
+        missing: what is an error. "prompts": a prompt folder without images, or a folder of `sanactl sample` that lacks
+            prompts, because a score over the others would look complete. "images": also a prompt with fewer images than
+            another, an image's number that is left out, and a prompt folder's. "nothing".
 
     Yields:
         {"kind": "image", "path", "prompt", "prompt_id", "index": the image's number, "samples": images of
@@ -39,8 +43,7 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         other fields are kept.
 
     Raises:
-        InputError: there is no such folder, it has no prompt folders or fewer than `sanactl sample` planned, a prompt
-        folder has no images, or metadata cannot be read.
+        InputError: there is no such folder, it has no prompt folders, something is missing, or metadata cannot be read.
     """
     try:
         folders = sorted(
@@ -53,21 +56,20 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
             f"{path}: no prompt folders (00000, 00001, ...) in it",
             hint="GenEval's layout is NNNNN/metadata.jsonl and NNNNN/samples/NNNN.png",
         )
-    if len(folders) < (promised := _promised(path)):
+    if missing != "nothing" and len(folders) < (promised := _promised(path)):
         raise InputError(
             f"{path}: images of {len(folders)} of its {promised} prompts; its sampling has not ended",
             hint="run the same sanactl sample again; it draws the others",
         )
-    for folder in folders:
+    found = {folder: _images(folder) for folder in folders}
+    if missing == "images":
+        _check_numbers(path, found)
+    for folder, images in found.items():
         metadata = _metadata(folder / "metadata.jsonl")
-        samples = folder / "samples"
-        images = sorted(
-            (p for p in samples.glob("*.png") if _NUMBER.fullmatch(p.stem) and p.is_file()),
-            key=lambda p: int(p.stem),
-        )
-        if not images:
+        if not images and missing != "nothing":
             raise InputError(
-                f"{samples}: no images (0000.png, ...) in it", hint="sample this prompt, or remove it"
+                f"{folder / 'samples'}: no images (0000.png, ...) in it",
+                hint="sample this prompt, or remove it",
             )
         known = {key: value for key, value in metadata.items() if key not in ("kind", "id")}
         name = metadata.get("id")
@@ -75,6 +77,31 @@ def read_geneval_folder(path: Path) -> Iterator[dict[str, Any]]:
         for image in images:
             record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
             yield {"kind": "image", **known, **record}
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images of a prompt folder by number."""
+    images = (folder / "samples").glob("*.png")
+    return sorted((p for p in images if _NUMBER.fullmatch(p.stem) and p.is_file()), key=lambda p: int(p.stem))
+
+
+def _check_numbers(path: Path, found: dict[Path, list[Path]]) -> None:
+    """Raises InputError unless prompts are numbered without a gap, and each has the same numbers of images from 0."""
+    hint = "sample what is missing, or score what is there with --allow-missing"
+    numbers = [int(folder.name) for folder in found]
+    gaps = sorted({*range(min(numbers[0], 1), numbers[-1])} - {*numbers})
+    if gaps:
+        raise InputError(
+            f"{path}: {len(gaps):,} prompt folders are missing, the first {gaps[0]:05d}", hint=hint
+        )
+    most = max((int(images[-1].stem) + 1 for images in found.values() if images), default=0)
+    short = [folder for folder, images in found.items() if len(images) < most]
+    if short:
+        lacking = sum(most - len(found[folder]) for folder in short)
+        has = len(found[short[0]])
+        raise InputError(
+            f"{path}: {lacking:,} images are missing; {short[0].name} has {has} of {most}", hint=hint
+        )
 
 
 def _promised(path: Path) -> int:

@@ -242,6 +242,7 @@ def find_records(
     hint: str | None = None,
     checked: bool = True,
     unjudged: bool = False,
+    missing: str = "prompts",
 ) -> tuple[Iterator[Record], str]:
     """A stream of records and its name.
 
@@ -251,6 +252,7 @@ def find_records(
         what: what an error calls them ("images to judge").
         hint: the command that makes such records, for that error.
         unjudged: of the folder's image records, prefer the newest that no judge has selected from.
+        missing: of a folder, what is an error; see `read_geneval_folder`.
         checked: read the whole file first, so that a bad line is found before the work on earlier lines.
 
     Raises:
@@ -261,7 +263,7 @@ def find_records(
         if "image" in kinds and os.path.isdir(argument):
             from sanactl.records.geneval_folder import read_geneval_folder
 
-            return read_geneval_folder(Path(argument)), argument
+            return read_geneval_folder(Path(argument), missing=missing), argument
         if is_open_already(argument):
             # Its name is not valid after this process has ended.
             return _announced(stream_records(Path(argument), kinds=kinds), argument), "stdin"

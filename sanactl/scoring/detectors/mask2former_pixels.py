@@ -67,7 +67,7 @@ def prepare(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> tup
         float32 [3, padded height, padded width], and the sizes.
     """
     sizes = Sizes.of(*image.shape[:2])
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].to(torch.float32)
+    pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].to(torch.float32)
     if sizes.fitted != sizes.original:
         pixels = F.interpolate(pixels, size=sizes.fitted, mode="bilinear", align_corners=False).round()
     bottom, right = (whole - part for whole, part in zip(sizes.padded, sizes.fitted, strict=True))

@@ -7,16 +7,16 @@ from itertools import islice
 from pathlib import Path
 
 from sanactl.errors import InputError, UsageError
-from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
-from sanactl.records.fields import FIELDS, check_fields
 from sanactl.records.geneval_folder import read_geneval_folder
-from sanactl.records.partial import Partial, image_key
+from sanactl.records.partial import Partial
 from sanactl.records.records import Record
-from sanactl.scoring.detectors.batch import classifier_of, detect_batch, facts_of
-from sanactl.scoring.detectors.protocol import Detected, Detector
+from sanactl.scoring.detectors.batch import facts_of
+from sanactl.scoring.detectors.protocol import Detector
 from sanactl.scoring.detectors.registry import open_detector
-from sanactl.scoring.geneval.rules import CONFIDENCE, TASKS, check_record, is_confident, score_image
+from sanactl.scoring.geneval.kept_detections import KeptDetections
+from sanactl.scoring.geneval.rules import RULES, TASKS, check_record
+from sanactl.scoring.geneval.scorer import Scorer
 from sanactl.scoring.geneval.scores import (
     by_prompt,
     geneval_record,
@@ -34,6 +34,9 @@ def evaluate_geneval(
     *,
     detector: str | Detector = "shapes",
     batch_size: int | None = None,
+    rules: str = "geneval",
+    detections: Path | None = None,
+    allow_missing: bool = False,
     kept: Partial | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
@@ -45,6 +48,9 @@ def evaluate_geneval(
         detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`, or a detector.
         batch_size: images that the detector gets at once, by default its own `batch_size`. So many images are in
             memory.
+        rules: a name of `sanactl.scoring.geneval.rules.RULES`.
+        detections: a file of detections: those of an image that are in it are taken, the others are added.
+        allow_missing: score what is there where a prompt has fewer images than its records say were sampled.
         kept: verdicts of an earlier run that was stopped; this run's are added. A batch is detected anew unless all
             of its verdicts are there, so that the same records and batch size give the same verdicts.
 
@@ -52,24 +58,28 @@ def evaluate_geneval(
         each record with `correct`, `reason`, `detector` and `detections` (above confidence 0.3, without
         masks) added; then, where every prompt has several images that nothing has selected, a `scaling` score
         (`scaling_record`); last a `geneval` score: `value`, the mean of the task means of per-image
-        correctness, and `tasks`, each with its 95 % interval over prompts.
+        correctness, and `tasks`, each with its 95 % interval over prompts. By other rules it has their name.
 
     Raises:
         InputError: an image cannot be read or comes twice, a record cannot be scored by GenEval's rules or
-            asks for objects that the detector does not know, or there are no records.
-        UsageError: there is no such detector, or the batch size is less than one.
+            asks for objects that the detector does not know, images are missing, or there are no records.
+        UsageError: there is no such detector, there are no such rules, or the batch size is less than one.
     """
     chosen = open_detector(detector) if isinstance(detector, str) else detector
     size = chosen.batch_size if batch_size is None else batch_size
     if size < 1:
         raise UsageError(f"the batch size must be at least 1, got {size}")
+    if rules not in RULES:
+        raise UsageError(f"no rules {rules!r}", hint=f"there are: {', '.join(RULES)}")
+    file = None if detections is None else KeptDetections(detections, chosen)
+    scorer = Scorer(chosen, RULES[rules], file, kept)
     seen: list[Record] = []
     right = taken = 0
     progress.start(None, "scoring images")
     try:
         checked = _checked(records, chosen)
         while batch := list(islice(checked, size)):
-            verdicts, known = _verdicts(batch, chosen, kept)
+            verdicts, known = scorer.verdicts(batch)
             taken += len(batch) if known else 0
             for record, verdict in zip(batch, verdicts, strict=True):
                 right += verdict["correct"]
@@ -83,14 +93,18 @@ def evaluate_geneval(
         raise InputError("no image records to score", hint="sanactl sample makes some")
     if taken:
         progress.note(f"{taken:,} verdicts were taken over from a run that was stopped")
+    if scorer.reused:
+        progress.note(f"the detections of {scorer.reused:,} images were in {detections} already")
+    if not allow_missing:
+        _check_complete(seen)
     missing = [task for task in TASKS if task not in {record["tag"] for record in seen}]
     if missing:
         progress.note(f"the overall score is over the tasks present; without {', '.join(missing)}")
     about = {"detector": chosen.label, **({"detector_digest": chosen.digest} if chosen.digest else {})}
     about |= facts_of(chosen)
     if min(len(images) for images in by_prompt(seen)) > 1 and unselected(seen):
-        yield scaling_record(seen, **about)
-    yield geneval_record(seen, **about)
+        yield scaling_record(seen, scorer.rules, **about)
+    yield geneval_record(seen, scorer.rules, **about)
 
 
 # The fields that the scores at the end need. Other fields are not held: a benchmark has tens of thousands of images, each
@@ -112,18 +126,6 @@ _KEPT = frozenset(
 )
 
 
-def _known(found: Record | None, detector: Detector) -> Record | None:
-    """A verdict that was kept, or None where it is none of this detector."""
-    fields = ("correct", "reason", "detector", "detections")
-    if found is None or tuple(found) != fields or found["detector"] != detector.label:
-        return None
-    try:
-        check_fields(FIELDS["image"], found, fields)
-    except ValueError:
-        return None
-    return found
-
-
 def _checked(records: Iterable[Record], detector: Detector) -> Iterator[Record]:
     """The records, each found to be distinct and one that the detector can score."""
     paths: set[str] = set()
@@ -142,25 +144,16 @@ def _checked(records: Iterable[Record], detector: Detector) -> Iterator[Record]:
         yield record
 
 
-def _verdicts(batch: Sequence[Record], detector: Detector, kept: Partial | None) -> tuple[list[Record], bool]:
-    """The verdicts on a batch, and whether an earlier run has found them."""
-    keys = [None if kept is None else image_key(record) for record in batch]
-    if kept is not None:
-        known = [v for key in keys if (v := _known(kept.get(key), detector)) is not None]
-        if len(known) == len(batch):
-            return known, True
-    images = [read_image(Path(record["path"])) for record in batch]
-    verdicts = []
-    for image, record, found in zip(images, batch, detect_batch(detector, images, batch), strict=True):
-        compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
-        result = score_image(found, record, colors=classifier_of(detector, image))
-        verdicts.append({**result, "detector": detector.label, "detections": compact})
-    if kept is not None:
-        kept.put(zip(keys, verdicts, strict=True))
-    return verdicts, False
-
-
-def _compact(found: Detected) -> Record:
-    color = {} if found.color is None else {"color": found.color}
-    box = [round(float(v), 1) for v in found.box]
-    return {"class": found.name, **color, "score": round(float(found.score), 3), "box": box}
+def _check_complete(records: Sequence[Record]) -> None:
+    """Raises InputError where a prompt has fewer images than were sampled and no judge has chosen among them."""
+    if any(r.get("judge") is not None or r.get("rank") is not None for r in records):
+        return
+    short = [images for images in by_prompt(records) if len(images) < (images[0].get("samples") or 0)]
+    if short:
+        lacking = sum(images[0]["samples"] - len(images) for images in short)
+        first = short[0][0]
+        has = f"{str(first['prompt'])[:60]!r} has {len(short[0])} of {first['samples']}"
+        raise InputError(
+            f"{lacking:,} images are missing; {has}",
+            hint="sample what is missing, or score what is there with --allow-missing",
+        )

@@ -8,6 +8,7 @@ score under another detector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
@@ -18,13 +19,40 @@ __all__ = [
     "CONFIDENCE",
     "CONFIDENCE_COUNTING",
     "MAX_OBJECTS",
+    "RULES",
     "TASKS",
     "check_record",
     "is_confident",
+    "kept_objects",
     "relations",
     "score_image",
 ]
 
+
+@dataclass(frozen=True)
+class Rules:
+    """A set of rules.
+
+    Attributes:
+        metric: name of its scores.
+        protocol: of its scores.
+        exact: whether an `include` clause wants just as many objects as it counts, and no more.
+        excludes: whether `exclude` clauses count.
+    """
+
+    metric: str
+    protocol: str
+    exact: bool = False
+    excludes: bool = True
+
+
+RULES: dict[str, Rules] = {
+    "geneval": Rules("geneval", "GenEval's rules"),
+    # Of the reward servers that train image models on GenEval-like prompts. A score by them is no GenEval score.
+    "reward": Rules(
+        "reward_rules", "a reward server's rules (counts equal, excludes ignored)", exact=True, excludes=False
+    ),
+}
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -83,8 +111,9 @@ def score_image(
     record: Mapping[str, Any],
     *,
     colors: Callable[[Sequence[Detected], str], list[str]] | None = None,
+    rules: Rules = RULES["geneval"],
 ) -> dict[str, Any]:
-    """Whether an image is right for its prompt by GenEval's rules.
+    """Whether an image is right for its prompt, by GenEval's rules unless others are given.
 
     Every `include` clause must hold on the most confident objects of its class, as many as the clause counts:
     that many are there, all of the named colour, all in the named relation to all objects of the target
@@ -95,6 +124,7 @@ def score_image(
         detections: all objects found in the image, in any order.
         record: a prompt record in GenEval's form: `tag`, `include`, optionally `exclude`.
         colors: (objects, class) -> their colours; by default the colours that the detections carry.
+        rules: one of `RULES`.
 
     Returns:
         {"correct": bool, "reason": str}, the reason in the official wording, a line for each fault, "" if
@@ -104,23 +134,27 @@ def score_image(
         InputError: the record is not in GenEval's form.
     """
     check_record(record)
-    objects = _kept(detections, CONFIDENCE_COUNTING if record["tag"] == "counting" else CONFIDENCE)
+    objects = kept_objects(detections, CONFIDENCE_COUNTING if record["tag"] == "counting" else CONFIDENCE)
     reasons: list[str] = []
     matched: list[list[Detected] | None] = []
     for clause in record["include"]:
-        found = objects.get(clause["class"], [])[: clause["count"]]
-        fault = _clause_fault(clause, found, matched, colors or _own_colors)
+        there = objects.get(clause["class"], [])
+        found = there[: clause["count"]]
+        if rules.exact and len(there) != clause["count"]:
+            fault: str | None = f"expected {clause['class']}=={clause['count']}, found {len(there)}"
+        else:
+            fault = _clause_fault(clause, found, matched, colors or _own_colors)
         matched.append(None if fault else found)
         if fault:
             reasons.append(fault)
-    for clause in record.get("exclude") or ():
+    for clause in (record.get("exclude") or ()) if rules.excludes else ():
         name, count = clause["class"], clause["count"]
         if len(objects.get(name, [])) >= count:
             reasons.append(f"expected {name}<{count}, found {len(objects.get(name, []))}")
     return {"correct": not reasons, "reason": "\n".join(reasons)}
 
 
-def _kept(detections: Iterable[Detected], confidence: float) -> dict[str, list[Detected]]:
+def kept_objects(detections: Iterable[Detected], confidence: float) -> dict[str, list[Detected]]:
     """The objects that count, by class, the most confident first."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score
-from sanactl.scoring.geneval.rules import TASKS
+from sanactl.scoring.geneval.rules import RULES, TASKS, Rules
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["by_prompt", "geneval_record", "scaling_curves", "scaling_record", "selection", "unselected"]
 
-# How scores come about: those of another protocol do not compare.
-PROTOCOL = "GenEval's rules, mean of the tasks' means"
-SCALING_PROTOCOL = "GenEval's rules, mean of the tasks' means, exact expectation over all choices of n images"
+# How scores come about, after the rules: those of another protocol do not compare.
+PROTOCOL = "mean of the tasks' means"
+SCALING_PROTOCOL = "mean of the tasks' means, exact expectation over all choices of n images"
 
 
 def by_prompt(records: Iterable[Record]) -> list[list[Record]]:
@@ -38,10 +38,11 @@ def _tasks_in_order(prompts: Sequence[Sequence[Record]]) -> list[str]:
     return [tag for tag in TASKS if tag in tags] + [tag for tag in tags if tag not in TASKS]
 
 
-def geneval_record(records: list[Record], **about: Any) -> Record:
-    """The `geneval` score of image records with verdicts; see `evaluate_geneval`.
+def geneval_record(records: list[Record], rules: Rules = RULES["geneval"], **about: Any) -> Record:
+    """The score of image records with verdicts; see `evaluate_geneval`.
 
     Args:
+        rules: those of the verdicts.
         about: fields that say what it was measured with, such as `detector`.
     """
     import numpy as np
@@ -56,15 +57,20 @@ def geneval_record(records: list[Record], **about: Any) -> Record:
         sums[tag] = np.array([sum(r["correct"] for r in images) for images in mine], dtype=np.float64)
         counts[tag] = np.array([len(images) for images in mine], dtype=np.float64)
     overall, tasks = mean_of_tasks(sums, counts)
+    # As the official summary counts them: over all prompts, whatever their task.
+    any_correct = np.array([any(r["correct"] for r in images) for images in prompts], dtype=np.float64)
+    share, _ = mean_of_tasks({"": any_correct}, {"": np.ones(len(prompts))})
     return new_score(
-        "geneval",
+        rules.metric,
         _rounded(overall.value[0]),
         ci=_interval(overall),
         tasks={
             tag: {"value": _rounded(task.value[0]), "ci": _interval(task), "images": int(counts[tag].sum())}
             for tag, task in tasks.items()
         },
-        protocol=PROTOCOL,
+        correct_prompts=_rounded(share.value[0]),
+        correct_prompts_ci=_interval(share),
+        protocol=f"{rules.protocol}, {PROTOCOL}",
         **about,
         images=len(records),
         prompts=len(prompts),
@@ -187,10 +193,11 @@ def scaling_curves(records: Iterable[Record]) -> dict[str, list[Record]]:
     }
 
 
-def scaling_record(records: Sequence[Record], **about: Any) -> Record:
+def scaling_record(records: Sequence[Record], rules: Rules = RULES["geneval"], **about: Any) -> Record:
     """`scaling_curves` as a score record; its value is that of one image a prompt.
 
     Args:
+        rules: those of the verdicts.
         about: fields that say what it was measured with, such as `detector`.
     """
     curves = scaling_curves(records)
@@ -202,7 +209,7 @@ def scaling_record(records: Sequence[Record], **about: Any) -> Record:
         ci=single["ci"],
         axis="images per prompt",
         curves=curves,
-        protocol=SCALING_PROTOCOL,
+        protocol=f"{rules.protocol}, {SCALING_PROTOCOL}",
         **about,
         **({"judge": ", ".join(sorted(judges))} if judges else {}),
         images=len(records),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
+from sanactl.errors import UsageError
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
@@ -27,7 +29,9 @@ class GenEval:
     Args: detector: see `sanactl.scoring.detectors.registry.open_detector`, as
     `colors`.
     device, dtype: of the detector; None for its own choice. batch_size: images
-    that the detector gets at once; None for its own choice.
+    that the detector gets at once; None for its own choice. rules: a name of
+    `sanactl.scoring.geneval.rules.RULES`. detections: a file of detections, see
+    `KeptDetections`, or "off". allow_missing: no error where images are missing.
 
     Raises: UsageError: there is no detector, device or dtype of that name.
     """
@@ -63,6 +67,18 @@ class GenEval:
             short="-b",
             least=1,
         ),
+        Option(
+            "rules",
+            "Rules: geneval, or reward, those of reward servers, whose scores are no GenEval scores.",
+            "geneval",
+            choices=lambda: ("geneval", "reward"),
+        ),
+        Option(
+            "detections",
+            "File that keeps detections with masks and colours; what is in it is not detected again. off keeps none. "
+            "Default: geneval.detections.jsonl for mask2former, none for shapes.",
+        ),
+        Option("allow_missing", "Score what is there where images are missing.", False, type=bool),
     )
 
     def __init__(
@@ -72,12 +88,24 @@ class GenEval:
         device: str | None = None,
         dtype: str | None = None,
         batch_size: int | None = None,
+        rules: str = "geneval",
+        detections: str | None = None,
+        allow_missing: bool = False,
     ) -> None:
         from sanactl.scoring.detectors.registry import open_detector
+        from sanactl.scoring.geneval.rules import RULES
 
+        if rules not in RULES:
+            raise UsageError(f"no rules {rules!r}", hint=f"there are: {', '.join(RULES)}")
         self.detector = open_detector(detector, device=device, dtype=dtype, colors=colors)
-        self.batch_size = batch_size
+        self.batch_size, self.rules, self.allow_missing = batch_size, rules, allow_missing
+        # A model's detections can cost hours, and other rules may be wanted of them.
+        default = "geneval.detections.jsonl" if facts_of(self.detector) else "off"
+        named = default if detections is None else detections
+        self.detections = None if named == "off" else Path(named)
         self.identity: dict[str, Any] = {"detector": self.detector.label}
+        if rules != "geneval":
+            self.identity["rules"] = rules
         if self.detector.digest is not None:
             self.identity["digest"] = self.detector.digest
         self.identity |= facts_of(self.detector)
@@ -89,5 +117,12 @@ class GenEval:
         from sanactl.scoring.geneval.evaluate import evaluate_geneval
 
         return evaluate_geneval(
-            records, detector=self.detector, batch_size=self.batch_size, kept=kept, progress=progress
+            records,
+            detector=self.detector,
+            batch_size=self.batch_size,
+            rules=self.rules,
+            detections=self.detections,
+            allow_missing=self.allow_missing,
+            kept=kept,
+            progress=progress,
         )
