@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.files.paths import user_path, utf8_name
-from sanactl.judging.dialogue import ANSWERS, conversation
+from sanactl.judging.backends.processors import thinking_off
+from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
+from sanactl.judging.images import check_max_pixels, picture
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -33,7 +35,15 @@ class VlmJudge:
         InputError: the processor has no chat template, or its tokenizer cannot tell yes from no.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        name: str,
+        *,
+        dialogue: Dialogue = DIALOGUES["paper"],
+        max_pixels: int = 0,
+    ) -> None:
         import torch
         import transformers
 
@@ -43,16 +53,19 @@ class VlmJudge:
             keep_freed_memory()
         self.model: Any = model.eval()
         self.processor: Any = processor
-        self.name = name
+        self.name, self.dialogue, self.max_pixels = name, dialogue, check_max_pixels(max_pixels)
         self.identity: dict[str, Any] = {
             "name": name,
             "commit": getattr(model.config, "_commit_hash", None),
             "dtype": str(model.dtype),
             "device": model.device.type,
+            "dialogue": dialogue.text,
+            "max_pixels": max_pixels,
             "versions": [torch.__version__, transformers.__version__],
         }
         tokenizer: Any = getattr(processor, "tokenizer", None)
-        if tokenizer is None or not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
+        template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+        if tokenizer is None or not template:
             raise InputError(
                 f"{name}: its processor has no chat template", hint="take an instruction-tuned model"
             )
@@ -60,11 +73,13 @@ class VlmJudge:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._chat = {"tokenize": False, "add_generation_prompt": True, **thinking_off(template)}
         self.bos = tokenizer.bos_token or ""
         self.image_token = str(getattr(processor, "image_token", None) or "<image>")
         self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
         parameters = sum(p.numel() for p in model.parameters())
         self._one_thread_each = one_thread_each(model.device, parameters)
+        self._at_once: int | None = None  # images that fit into memory together, where that is known
 
     @classmethod
     def load(
@@ -74,6 +89,9 @@ class VlmJudge:
         dtype: str | None = None,
         *,
         trust_remote_code: bool = False,
+        quantize: str = "",
+        max_pixels: int = 0,
+        dialogue: str = "paper",
     ) -> Any:
         """Loads a model and its processor.
 
@@ -82,15 +100,18 @@ class VlmJudge:
             device: "cpu", "cuda", "cuda:1"...; by default the GPU if there is one.
             dtype: "fp32", "bf16" or "fp16"; by default bf16 on a GPU and fp32 on a CPU.
             trust_remote_code: run the repository's own code.
+            quantize: "8bit" or "4bit" for the language model, by bitsandbytes.
+            max_pixels: larger images are made smaller; 0 for no limit.
+            dialogue: see `sanactl.judging.dialogue.open_dialogue`.
 
         Raises:
-            UsageError: no such device or dtype.
+            UsageError: no such device, dtype or dialogue, or an option that is out of range.
             InputError: the folder does not exist or holds no such model, or the Hub has none.
         """
-        place = _place(source)
+        place, question = _place(source), open_dialogue(dialogue)
         import numpy as np
 
-        from sanactl.judging.backends.vlm_load import load_vlm
+        from sanactl.judging.backends.vlm_load import files_of, load_vlm
         from sanactl.model.conditioning import pick_device
         from sanactl.model.guard import reading
         from sanactl.model.loading import resolve_dtype
@@ -99,13 +120,13 @@ class VlmJudge:
         kind = resolve_dtype(dtype, chosen)
         with utf8_name(place) as folder:
             model, processor = load_vlm(
-                folder, device=chosen, dtype=kind, trust_remote_code=trust_remote_code
+                folder, device=chosen, dtype=kind, trust_remote_code=trust_remote_code, quantize=quantize
             )
         with reading(f"{source} as a judge"):
-            judge = cls(model, processor, source)
+            judge = cls(model, processor, source, dialogue=question, max_pixels=max_pixels)
             # Some models load and cannot answer the dialogue: the error comes here and not at the first image.
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
-        judge.identity["files"] = _files_of(Path(place))
+        judge.identity |= {"files": files_of(Path(place)), "quantize": quantize}
         return judge
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
@@ -126,39 +147,56 @@ class VlmJudge:
             is small.
 
         Raises:
-            InputError: the model gives NaN.
+            InputError: the model gives NaN, or has no memory for a single image.
         """
         from sanactl.model.cpu import Workers
 
-        size = PART if self._one_thread_each else max(1, len(images))
-        parts = (
-            self._inputs(images[first : first + size], prompts[first : first + size])
-            for first in range(0, len(images), size)
-        )
         if not self._one_thread_each:
-            return [verdict for part in parts for verdict in self._verdicts(part)]
+            return self._in_memory(images, prompts)
+        parts = (
+            self._inputs(images[first : first + PART], prompts[first : first + PART])
+            for first in range(0, len(images), PART)
+        )
         with Workers() as workers:
             return [verdict for found in workers.map(self._verdicts, parts) for verdict in found]
+
+    def _in_memory(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Verdict]:
+        """All pairs at once, or as many as memory has been enough for; half as many where it is not."""
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(images):
+            first = len(verdicts)
+            size = min(self._at_once or len(images), len(images) - first)
+            try:
+                verdicts += self._verdicts(
+                    self._inputs(images[first : first + size], prompts[first : first + size])
+                )
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+            else:
+                continue
+            if size == 1:
+                raise InputError(
+                    f"judge {self.name} has not enough memory for one image: {reason}",
+                    hint="try --judge-option max_pixels=500000, --judge-option quantize=4bit or --dtype bf16",
+                )
+            # Outside of the handler: the error holds what was computed.
+            free_memory()
+            self._at_once = (size + 1) // 2
+        return verdicts
 
     def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
         """What the model is given for these pairs."""
         import torch
-        from PIL import Image
 
         from sanactl.model.tensors import aligned
 
-        texts = [
-            self.processor.apply_chat_template(
-                # A prompt that spells the image's token would claim an image of its own.
-                conversation(p.replace(self.image_token, " ")),
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            for p in prompts
-        ]
+        # A prompt that spells the image's token would claim an image of its own.
+        texts = [self._text(self.dialogue.conversation(p.replace(self.image_token, " "))) for p in prompts]
         inputs = self.processor(
             text=texts,
-            images=[[Image.fromarray(image)] for image in images],
+            images=[[picture(image, self.max_pixels)] for image in images],
             # A template that writes <bos> itself must not get a second one.
             add_special_tokens=not (self.bos and texts[0].startswith(self.bos)),
             padding=True,
@@ -166,6 +204,14 @@ class VlmJudge:
         )
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
         return {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+    def _text(self, conversation: list[dict[str, Any]]) -> str:
+        from transformers import ProcessorMixin
+
+        if getattr(self.processor, "video_processor", self) is None:
+            # SmolVLM's own method asks the processor of videos, which is not there (`load_processor`).
+            return str(ProcessorMixin.apply_chat_template(self.processor, conversation, **self._chat))
+        return str(self.processor.apply_chat_template(conversation, **self._chat))
 
     def _verdicts(self, inputs: dict[str, Any]) -> list[Verdict]:
         """The verdicts on the pairs of `_inputs`, by the answer's first token."""
@@ -186,6 +232,27 @@ class VlmJudge:
         return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, or of the memory's allocation, says that there is too little of it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # The CPU's allocator has no class of its own.
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def free_memory() -> None:
+    """Gives memory that nothing uses back to the device."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:
     """The ids that an answer can begin with: its spellings that are one token, with and without a space.
 
@@ -201,12 +268,6 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) ->
     if not ids:
         raise InputError(f"{name}: its tokenizer has no token for {answer!r}", hint="take another model")
     return sorted(ids)
-
-
-def _files_of(folder: Path) -> list[list[Any]]:
-    """Which files a folder holds, with sizes and times; nothing for a Hub id, whose commit is known."""
-    found = ((p, p.stat()) for p in sorted(folder.glob("*")) if p.is_file())
-    return [[p.name, status.st_size, status.st_mtime_ns] for p, status in found]
 
 
 def _place(source: str) -> str:

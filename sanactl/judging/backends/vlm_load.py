@@ -7,15 +7,23 @@ from typing import Any
 
 import torch
 
+from sanactl.errors import UsageError
 from sanactl.files.lfs import refuse_pointers
+from sanactl.judging.backends.processors import load_processor
+from sanactl.judging.backends.quantize import quantized_loading
 from sanactl.model.guard import offline, read_config, reading, weight_files
 from sanactl.model.pretrained import load_checked, place_on
 
-__all__ = ["load_vlm"]
+__all__ = ["files_of", "load_vlm"]
 
 
 def load_vlm(
-    place: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+    place: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    quantize: str = "",
 ) -> tuple[Any, Any]:
     """Loads a model and its processor.
 
@@ -23,6 +31,7 @@ def load_vlm(
         place: a folder with a config.json, or a Hub id.
         device, dtype: where and in what the model runs.
         trust_remote_code: run the repository's own code, which is not restricted in any way.
+        quantize: see `sanactl.judging.backends.quantize.quantized_loading`.
 
     Returns:
         The model and the processor.
@@ -40,18 +49,22 @@ def load_vlm(
     logging.set_verbosity_error()
     what = f"{place} as a judge"
     if trust_remote_code:
+        if quantize:
+            raise UsageError("quantize and trust_remote_code exclude each other")
         with reading(what):
             processor = AutoProcessor.from_pretrained(place, trust_remote_code=True)
             # The repository's own class may not know options of transformers.
             model = AutoModelForImageTextToText.from_pretrained(place, dtype=dtype, trust_remote_code=True)
             return place_on(model, device), processor
     with offline(folder), reading(what):
-        model = _model(place, folder, dtype)
-        processor = AutoProcessor.from_pretrained(place, trust_remote_code=False)
-        return place_on(model, device), processor
+        loading = quantized_loading(quantize, place, device, dtype)
+        model = _model(place, folder, dtype, loading)
+        processor = load_processor(place)
+        # bitsandbytes' tensors are on their device already.
+        return model if loading else place_on(model, device), processor
 
 
-def _model(place: str, folder: Path | None, dtype: torch.dtype) -> Any:
+def _model(place: str, folder: Path | None, dtype: torch.dtype, loading: dict[str, Any]) -> Any:
     from transformers import AutoModelForImageTextToText
 
     weights = None
@@ -59,4 +72,10 @@ def _model(place: str, folder: Path | None, dtype: torch.dtype) -> Any:
         read_config(folder)
         if any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin")):
             weights = weight_files(folder, "model")
-    return load_checked(AutoModelForImageTextToText, place, weights, dtype)
+    return load_checked(AutoModelForImageTextToText, place, weights, dtype, **loading)
+
+
+def files_of(folder: Path) -> list[list[Any]]:
+    """Which files a folder holds, with sizes and times; nothing for a Hub id, whose commit is known."""
+    found = ((p, p.stat()) for p in sorted(folder.glob("*")) if p.is_file())
+    return [[p.name, status.st_size, status.st_mtime_ns] for p, status in found]
