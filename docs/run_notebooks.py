@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,19 @@ def stripped(notebook: Any) -> Any:
         if cell.cell_type == "code":
             cell.execution_count = None
             # Libraries warn on stderr of what this machine lacks.
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = _joined(o for o in cell.outputs if o.get("name") != "stderr")
     return notebook
+
+
+def _joined(outputs: Iterable[Any]) -> list[Any]:
+    """The outputs with what was printed in one piece: a kernel sends it as time allows."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 if __name__ == "__main__":
