@@ -139,6 +139,8 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
     verdict: str
     yes_logprob: float
     no_logprob: float
+    answer_mass: float
+    verdicts: list[dict[str, Any]]
     judge_score: float
     rank: int
     correct: bool
