@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),
-    "eval": ("eval", "Scores", "Score images: eval geneval."),
+    "eval": ("eval", "Scores", "Score images: eval geneval, eval clip."),
     "convert-detector": (
         "convert_detector",
         "Scores",

@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sanactl.records.records import Record
 
-__all__ = ["new_score", "normal_score"]
+__all__ = ["new_score", "normal_score", "same_checkpoint"]
 
 # Earlier versions' names of the value's field, with the name of its interval's field.
 _OLD_VALUES = ("overall", "single", "score")
@@ -29,6 +29,16 @@ def new_score(metric: str, value: float | None, **fields: Any) -> Record:
         fields: the other fields, in order; see the top of this module.
     """
     return {"kind": "score", "metric": metric, "value": value, **fields}
+
+
+def same_checkpoint(records: Sequence[Mapping[str, Any]]) -> Record:
+    """{"checkpoint": ..., "digest": ...} as far as all image records name the same ones."""
+    found = {}
+    for field in ("checkpoint", "digest"):
+        names = {str(record.get(field)) for record in records}
+        if len(names) == 1 and records[0].get(field) is not None:
+            found[field] = names.pop()
+    return found
 
 
 def normal_score(record: Mapping[str, Any]) -> Record:

@@ -83,6 +83,26 @@ class ClipModel:
 
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids [texts, longest]; rows end with the end token, which is repeated in shorter ones."""
+        import torch
+
+        rows = self._rows(texts, truncation=True, max_length=self.longest)
+        end = self._tokenizer.eos_token_id
+        if end is None or any(row[-1] != end for row in rows):
+            raise InputError(f"{self.files.folder}: its tokenizer puts no end token after a text")
+        longest = max(map(len, rows))
+        # Attention is causal: what stands after the end token does not change its vector.
+        return torch.tensor([row + [end] * (longest - len(row)) for row in rows])
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text, with those of its beginning and end; 77 in OpenAI's models."""
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def is_truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Which of the texts are longer than the model takes."""
+        return [len(row) > self.longest for row in self._rows(texts)]
+
+    def _rows(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
         from sanactl.model.guard import offline, reading
 
         if self._tokenizer is None:
@@ -90,17 +110,9 @@ class ClipModel:
 
             with offline(self.files.folder), reading(f"{self.files.folder}: its tokenizer"):
                 self._tokenizer = AutoTokenizer.from_pretrained(self.files.folder, trust_remote_code=False)
-        most = int(self.model.config.text_config.max_position_embeddings)
         cleaned = [" ".join(html.unescape(html.unescape(text)).split()) for text in texts]
-        rows = self._tokenizer(cleaned, truncation=True, max_length=most)["input_ids"]
-        end = self._tokenizer.eos_token_id
-        if end is None or any(row[-1] != end for row in rows):
-            raise InputError(f"{self.files.folder}: its tokenizer puts no end token after a text")
-        import torch
-
-        longest = max(map(len, rows))
-        # Attention is causal: what stands after the end token does not change its vector.
-        return torch.tensor([row + [end] * (longest - len(row)) for row in rows])
+        rows: list[list[int]] = self._tokenizer(cleaned, **options)["input_ids"]
+        return rows
 
 
 def prepared(image: Image, size: int) -> torch.Tensor:

@@ -8,14 +8,14 @@ prompts and that of images. Such an interval has a width where all prompts score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "Estimate", "mean_of_tasks"]
+__all__ = ["FEWEST", "Estimate", "mean_of_prompts", "mean_of_tasks"]
 
 Array = NDArray[np.float64]
 
@@ -119,3 +119,24 @@ def _estimate(part: _Part, level: float, enough: bool) -> Estimate:
     center = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     reach = z / (1 + z * z / trials) * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2))
     return Estimate(part.value, np.maximum(center - reach, 0.0), np.minimum(center + reach, 1.0))
+
+
+def mean_of_prompts(values: Sequence[Sequence[float]], *, level: float = 0.95) -> Estimate:
+    """The mean over all images of a measure without bounds, with a normal interval over prompts.
+
+    Args:
+        values: for each prompt, its images' values; none is empty.
+        level: the interval's coverage.
+
+    Returns:
+        an estimate of one quantity. The variance is that of a ratio of sums over prompts, since images of one prompt are
+        alike (Cochran 1977, 6.3).
+    """
+    sums, counts = (np.array([f(v) for v in values], dtype=np.float64) for f in (sum, len))
+    total, prompts = counts.sum(), len(values)
+    mean = sums.sum() / total
+    if prompts < FEWEST:
+        return Estimate(np.array([mean]), None, None)
+    variance = ((sums - mean * counts) ** 2).sum() * prompts / (prompts - 1) / total**2
+    reach = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance)
+    return Estimate(np.array([mean]), np.array([mean - reach]), np.array([mean + reach]))

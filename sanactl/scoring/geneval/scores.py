@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.records.records import Record
-from sanactl.records.scores import new_score
+from sanactl.records.scores import new_score, same_checkpoint
 from sanactl.scoring.geneval.rules import RULES, TASKS, Rules
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def geneval_record(records: list[Record], rules: Rules = RULES["geneval"], **abo
         **about,
         images=len(records),
         prompts=len(prompts),
-        **_checkpoint(records),
+        **same_checkpoint(records),
         selection=selection(records),
     )
 
@@ -88,16 +88,6 @@ def _interval(estimate: Estimate, column: int = 0) -> list[float] | None:
     if estimate.low is None or estimate.high is None:
         return None
     return [_rounded(estimate.low[column]), _rounded(estimate.high[column])]
-
-
-def _checkpoint(records: Sequence[Record]) -> Record:
-    """{"checkpoint": ..., "digest": ...} as far as all records name the same ones."""
-    found = {}
-    for field in ("checkpoint", "digest"):
-        names = {str(record.get(field)) for record in records}
-        if len(names) == 1 and records[0].get(field) is not None:
-            found[field] = names.pop()
-    return found
 
 
 def unselected(records: Iterable[Record]) -> bool:
@@ -214,5 +204,5 @@ def scaling_record(records: Sequence[Record], rules: Rules = RULES["geneval"], *
         **({"judge": ", ".join(sorted(judges))} if judges else {}),
         images=len(records),
         prompts=len(by_prompt(records)),
-        **_checkpoint(records),
+        **same_checkpoint(records),
     )

@@ -38,6 +38,7 @@ METRICS: dict[str, Entry] = {
     "geneval": Entry(
         "sanactl.scoring.metrics.geneval:GenEval", "Share of images that show what their prompt asks for."
     ),
+    "clip": Entry("sanactl.scoring.metrics.clip:ClipScore", "How well images fit their prompts, by CLIP."),
 }
 
 

@@ -1,0 +1,154 @@
+"""The CLIP score as a metric of `sanactl eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sanactl.errors import InputError
+from sanactl.files.images import read_image
+from sanactl.files.progress import SILENT, Progress
+from sanactl.records.partial import Partial, image_key
+from sanactl.records.records import Record
+from sanactl.records.scores import new_score, same_checkpoint
+from sanactl.scoring.metrics.protocol import DEVICE, Option
+
+__all__ = ["ClipScore"]
+
+MODEL = "openai/clip-vit-large-patch14"
+PROTOCOL = "exp(logit_scale) x cosine, not clamped, text truncated with its end token kept, mean over images"
+
+
+class ClipScore:
+    """Scores images by how well they fit their prompts.
+
+    The score of an image is exp(logit_scale) times the cosine between its vector and its prompt's. It is what SANA's own
+    code computes (`tools/metrics/clip-score`), with OpenAI's CLIP in float32.
+
+    Args: model: a CLIP, a folder or a Hub id. device, dtype: where and in what it
+    runs. batch_size: images that it gets at once.
+
+    Raises: UsageError: there is no such device or dtype. InputError: there is no
+    such CLIP.
+    """
+
+    help: ClassVar[str] = """Score how well images fit their prompts, by CLIP.
+
+    [bold]sanactl eval clip many/[/bold]
+    The paper's filter of training data:
+    [bold]sanactl filter clip.jsonl --where 'clip_score > 25'[/bold]
+
+    The image records go to stdout with clip_score, then a score record with
+    their mean. All of them also go to clip.jsonl. A stopped run goes on where it
+    was when the same command is given again.
+    """
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("model", "CLIP that compares images with prompts, a folder or Hub id.", MODEL, short="-m"),
+        DEVICE,
+        Option("dtype", "Data type: fp32, bf16 or fp16.", "fp32"),
+        Option("batch_size", "Number of images that CLIP gets at once.", 16, type=int, short="-b", least=1),
+    )
+
+    def __init__(
+        self, model: str = MODEL, device: str | None = None, dtype: str | None = None, batch_size: int = 16
+    ) -> None:
+        from sanactl.model.conditioning import pick_device
+        from sanactl.model.loading import resolve_dtype
+        from sanactl.scoring.clip_model import ClipModel
+
+        place = pick_device(device)
+        kind = resolve_dtype(dtype or "fp32", place)
+        self.clip = ClipModel(model, place, kind)
+        self.batch_size = batch_size
+        self.identity: dict[str, Any] = {
+            "model": self.clip.label,
+            "digest": self.clip.digest,
+            "dtype": str(kind).removeprefix("torch."),
+        }
+
+    def evaluate(
+        self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
+    ) -> Iterator[Record]:
+        """See `Metric.evaluate`; each record gets `clip_score`."""
+        from sanactl.scoring.geneval.scores import by_prompt
+
+        seen: list[Record] = []
+        total, taken, truncated = 0.0, 0, 0
+        stream = iter(records)
+        progress.start(None, "comparing images with prompts")
+        try:
+            while batch := list(islice(stream, self.batch_size)):
+                scores, known = self._scores(batch, kept)
+                taken += len(batch) if known else 0
+                for record, score in zip(batch, scores, strict=True):
+                    total += score["clip_score"]
+                    truncated += score["truncated"]
+                    scored = {**record, "clip_score": score["clip_score"]}
+                    seen.append({key: value for key, value in scored.items() if key in _KEPT})
+                    progress.advance(1, clip_score=f"{total / len(seen):.2f}")
+                    yield scored
+        finally:
+            progress.close()
+        if not seen:
+            raise InputError("no image records to score", hint="sanactl sample makes some")
+        if taken:
+            progress.note(f"{taken:,} scores were taken over from a run that was stopped")
+        if truncated:
+            progress.note(f"of {truncated:,} images the prompt is longer than CLIP takes; it was truncated")
+        yield self._score(by_prompt(seen), seen, truncated)
+
+    def _scores(self, batch: Sequence[Record], kept: Partial | None) -> tuple[list[Record], bool]:
+        """{"clip_score", "truncated"} of a batch, and whether an earlier run has found them."""
+        keys = [None if kept is None else image_key(record) for record in batch]
+        if kept is not None:
+            known = [found for key in keys if _is_result(found := kept.get(key))]
+            if len(known) == len(batch):
+                return [found for found in known if found is not None], True
+        from PIL import Image
+
+        texts = [record["prompt"] for record in batch]
+        images = [Image.fromarray(read_image(Path(record["path"]))) for record in batch]
+        cosines = (self.clip.images(images) * self.clip.texts(texts)).sum(-1)
+        scores = [round(score, 4) for score in (self.clip.scale * cosines.double()).tolist()]
+        results: list[Record] = [
+            {"clip_score": score, "truncated": cut}
+            for score, cut in zip(scores, self.clip.is_truncated(texts), strict=True)
+        ]
+        if kept is not None:
+            kept.put(zip(keys, results, strict=True))
+        return results, False
+
+    def _score(self, prompts: list[list[Record]], records: list[Record], truncated: int) -> Record:
+        from sanactl.scoring.intervals import mean_of_prompts
+
+        found = mean_of_prompts([[r["clip_score"] for r in images] for images in prompts])
+        ci = None
+        if found.low is not None and found.high is not None:
+            ci = [round(float(end[0]), 4) for end in (found.low, found.high)]
+        return new_score(
+            "clip",
+            round(float(found.value[0]), 4),
+            ci=ci,
+            protocol=PROTOCOL,
+            model=self.clip.label,
+            model_digest=self.clip.digest,
+            dtype=self.identity["dtype"],
+            images=len(records),
+            prompts=len(prompts),
+            truncated=truncated,
+            **same_checkpoint(records),
+        )
+
+
+# The fields that the score at the end needs.
+_KEPT = frozenset(["prompt_id", "id", "prompt", "tag", "checkpoint", "digest", "clip_score"])
+
+
+def _is_result(found: Record | None) -> bool:
+    return (
+        found is not None
+        and type(found.get("clip_score")) is float
+        and isinstance(found.get("truncated"), bool)
+    )
