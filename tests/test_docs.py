@@ -274,3 +274,19 @@ def run_pipe(stages: list[Stage], what: str, monkeypatch: pytest.MonkeyPatch) ->
             code = main(one.arguments)
         assert code == 0, f"{what}: exit code {code}"
         source = target
+
+
+def test_error_lines_of_troubleshooting_are_the_programs() -> None:
+    """Three words in a row of each quoted line stand in the source; the names and numbers in between are examples."""
+    source = " ".join(p.read_text(encoding="utf-8") for p in (ROOT / "sanactl").rglob("*.py"))
+    # Strings that go on in the next line of source.
+    source = " ".join(re.sub(r'"\s*\n\s*f?"', "", source).split())
+    lines = [
+        line.removeprefix("sanactl: ")
+        for block in fences(ROOT / "docs" / "troubleshooting.md", "text")
+        for line in block.text.splitlines()
+        if "Torch not compiled" not in line  # torch's own words
+    ]
+    assert len(lines) > 20
+    windows = {line: [" ".join(words[i : i + 3]) for i in range(len(words) - 2)] for line in lines if (words := line.split())}  # fmt: skip
+    assert not [line for line, parts in windows.items() if not any(part in source for part in parts)]

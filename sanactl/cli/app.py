@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("inspect", "Checkpoints", "Show what is in a checkpoint: blocks, sizes, config, lineage."),
     "convert": ("convert", "Checkpoints", "Change the format or dtype. Between formats nothing is lost."),
     "grow": ("grow", "Checkpoints", "Make a checkpoint deeper (paper, section 2.2)."),
-    "importance": ("importance", "Checkpoints", "Measure how much each block does (paper, equation 3)."),
+    "importance": ("importance", "Checkpoints", "Measure how much each block changes its input (paper, equation 3)."),
     "prune": ("prune", "Checkpoints", "Keep the most important blocks (paper, section 2.4)."),
     "finetune": ("finetune", "Training", "Train a checkpoint on images with captions."),
     "encode": ("encode", "Training", "Compute latents and text embeddings of training data once."),
@@ -144,9 +144,9 @@ def root(
 ) -> None:
     """Grow, measure, prune, train, sample and judge SANA checkpoints, one command at a time.
 
-    Data goes to stdout as JSON lines, so that commands chain by pipes; words for people go to stderr.
+    Data goes to stdout as JSON lines, so that pipes connect commands. Messages for people go to stderr.
 
-    Try: [bold]sanactl init shapes -o base.st[/bold] and then [bold]sanactl sample | sanactl judge[/bold]
+    Try: [bold]sanactl sample | sanactl judge[/bold]
     """
 
 
