@@ -46,12 +46,23 @@ def judge(
             ],
         ),
     ] = None,
+    judges: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--judge",
+            metavar="JUDGE",
+            help="A judge, as --model names one. Give the option again for each further judge: the mean of their "
+            "probabilities counts. Default: the judge of --model.",
+            show_default=False,
+        ),
+    ] = None,
     judge_options: Annotated[
         Optional[list[str]],
         typer.Option(
             "--judge-option",
             metavar="KEY=VALUE",
-            help="An option of the judge's backend. Give the option again for each further one. Default: none.",
+            help="An option of the judge's backend. Give the option again for each further one. With several judges "
+            "it is for all that have it, and 2.KEY=VALUE for the second alone. Default: none.",
             show_default=False,
         ),
     ] = None,
@@ -71,6 +82,8 @@ def judge(
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
     Another judge:
     [bold]sanactl judge images.jsonl --model oracle[/bold]
+    The mean of two judges:
+    [bold]sanactl judge images.jsonl --judge builtin:shapes --judge my-judge[/bold]
     A folder in GenEval's layout, as sample writes it:
     [bold]sanactl judge base-samples/[/bold]
 
@@ -83,11 +96,14 @@ def judge(
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.judging.options import split_options
-    from sanactl.judging.registry import DEFAULT, open_judge
+    from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
 
     if keep is not None and all_images:
         raise UsageError("--keep and --all exclude each other")
+    if model is not None and judges:
+        raise UsageError("--model and --judge exclude each other", hint="give --judge for each judge")
+    named = judges or [model or DEFAULT]
     options: dict[str, Any] = {
         "device": device,
         "dtype": dtype,
@@ -104,8 +120,8 @@ def judge(
     stream, source = find_records(
         records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", unjudged=True
     )
-    run.progress.start(None, f"loading the judge {model or DEFAULT}")
-    chosen = open_judge(model, **options)
+    run.progress.start(None, f"loading the judge {' and '.join(named)}")
+    chosen = open_judges(named, **options)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:
         winners = judge_stream(

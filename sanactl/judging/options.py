@@ -9,7 +9,7 @@ from typing import Any
 
 from sanactl.errors import UsageError
 
-__all__ = ["read_options", "split_options"]
+__all__ = ["known_options", "read_options", "split_options"]
 
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -32,6 +32,12 @@ def split_options(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def known_options(opener: Callable[..., Any]) -> dict[str, Any]:
+    """The options of what opens a judge, with their defaults (see `read_options`)."""
+    _, *parameters = inspect.signature(opener).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
 def read_options(opener: Callable[..., Any], given: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Checks options against the parameters of the function or class that opens a judge.
 
@@ -46,8 +52,7 @@ def read_options(opener: Callable[..., Any], given: Mapping[str, Any], what: str
     Raises:
         UsageError: an unknown option, or a value that is not of the option's type; the message names the valid ones.
     """
-    _, *parameters = inspect.signature(opener).parameters.values()
-    known = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    known = known_options(opener)
     for name in given:
         if name not in known:
             options = f"its options: {', '.join(sorted(known))}" if known else "it has no options"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanactl.errors import UsageError
-from sanactl.judging.options import read_options
+from sanactl.judging.options import known_options, read_options
 from sanactl.judging.protocol import Judge
 
-__all__ = ["DEFAULT", "JUDGES", "SCHEMES", "open_judge"]
+__all__ = ["DEFAULT", "JUDGES", "SCHEMES", "open_judge", "open_judges"]
 
 # The judge where none is named, and the backend of a name that is a folder or a Hub id.
 DEFAULT = "builtin:shapes"
@@ -48,6 +48,42 @@ def open_judge(spec: str | None = None, **options: Any) -> Judge:
     opener = _opener(JUDGES[backend])
     given = {name: value for name, value in options.items() if value is not None}
     return opener(rest, **read_options(opener, given, backend))
+
+
+def open_judges(specs: Sequence[str], **options: Any) -> Judge:
+    """Opens one judge, or several as one (`sanactl.judging.ensemble.EnsembleJudge`).
+
+    Args:
+        specs: as `open_judge` takes them, each once.
+        options: given to each judge that has them. `N.NAME` is the option NAME of the N-th judge alone (from 1).
+
+    Raises:
+        UsageError: as of `open_judge`, or an option that none of the judges has, or a judge is named twice.
+        InputError: as of `open_judge`.
+    """
+    if len(specs) == 1:
+        return open_judge(specs[0], **options)
+    from sanactl.judging.ensemble import EnsembleJudge
+
+    for spec in specs:
+        if list(specs).count(spec) > 1:
+            raise UsageError(f"the judge {spec} is named twice")
+    each: list[dict[str, Any]] = [{} for _ in specs]
+    known = [known_options(_opener(JUDGES[_parts(spec)[0]])) for spec in specs]
+    for name, value in options.items():
+        own = re.fullmatch(r"(\d+)\.(\w+)", name)
+        if own and 1 <= int(own[1]) <= len(specs):
+            each[int(own[1]) - 1][own[2]] = value
+            continue
+        takers = [given for given, names in zip(each, known, strict=True) if name in names]
+        if not takers:
+            raise UsageError(
+                f"none of the judges has an option {name!r}",
+                hint=f"their options: {', '.join(sorted({n for names in known for n in names}))}",
+            )
+        for given in takers:
+            given.setdefault(name, value)  # what is given for one judge alone comes first
+    return EnsembleJudge([open_judge(spec, **given) for spec, given in zip(specs, each, strict=True)])
 
 
 def _parts(spec: str) -> tuple[str, str]:

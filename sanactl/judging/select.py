@@ -11,6 +11,7 @@ from typing import Any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.check import check_verdicts
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.fields import FIELDS, LOGARITHM
@@ -141,7 +142,7 @@ class _Scorer:
         if verdicts is None:
             self.tell()
             verdicts = self._judge.judge([read_image(Path(r["path"])) for r in batch], batch)
-            self._check(verdicts, batch)
+            check_verdicts(self._judge.name, verdicts, batch)
             if self._kept is not None:
                 self._kept.put((key, asdict(v)) for key, v in zip(keys, verdicts, strict=True))
         else:
@@ -175,15 +176,6 @@ class _Scorer:
                 Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"], mass, details)
             )
         return verdicts or None
-
-    def _check(self, verdicts: Sequence[Verdict], batch: Sequence[Record]) -> None:
-        for v, record in zip(verdicts, batch, strict=True):
-            if not (LOGARITHM.fits(float(v.yes_logprob)) and LOGARITHM.fits(float(v.no_logprob))):
-                raise InputError(
-                    f"judge {self._judge.name} gives NaN or no log-probability for {record['path']}:"
-                    f" yes {v.yes_logprob}, no {v.no_logprob}",
-                    hint="run it in float32, or take another judge",
-                )
 
     def warn(self) -> None:
         """Says so if the judge has not answered the question for most images."""

@@ -1,0 +1,71 @@
+"""Several judges as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sanactl.judging.check import check_verdicts
+from sanactl.judging.protocol import Judge
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["EnsembleJudge", "mean_verdict"]
+
+
+class EnsembleJudge:
+    """Asks each judge about each image.
+
+    Args:
+        judges: at least two; their order does not change the verdicts, but that of the records' `verdicts`.
+    """
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        assert len(judges) > 1
+        self.judges = list(judges)
+        self.name = f"mean of {' and '.join(judge.name for judge in judges)}"
+        self.identity: Mapping[str, Any] = {"mean": [judge.identity for judge in judges]}
+
+    def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """`mean_verdict` of the judges' verdicts on each image.
+
+        Raises:
+            InputError: one of the judges cannot take an image or a record, or gives NaN.
+        """
+        found = [judge.judge(images, records) for judge in self.judges]
+        for judge, verdicts in zip(self.judges, found, strict=True):
+            check_verdicts(judge.name, verdicts, records)
+        names = [judge.name for judge in self.judges]
+        return [mean_verdict(names, verdicts) for verdicts in zip(*found, strict=True)]
+
+
+def mean_verdict(names: Sequence[str], verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of the mean of P(yes) and the mean of P(no), with each judge's own in its `details`.
+
+    Args:
+        names: of the judges.
+        verdicts: one of each.
+    """
+    of_each = [
+        {
+            "judge": name,
+            "verdict": v.verdict,
+            "yes_logprob": float(f"{v.yes_logprob:.9g}"),
+            "no_logprob": float(f"{v.no_logprob:.9g}"),
+            "answer_mass": float(f"{v.answer_mass:.9g}"),
+        }
+        for name, v in zip(names, verdicts, strict=True)
+    ]
+    yes, no = (_log_mean([getattr(v, side) for v in verdicts]) for side in ("yes_logprob", "no_logprob"))
+    mass = math.fsum(v.answer_mass for v in verdicts) / len(verdicts)
+    return Verdict("yes" if yes > no else "no", yes, no, min(1.0, mass), {"verdicts": of_each})
+
+
+def _log_mean(logs: Sequence[float]) -> float:
+    """log of the mean of exp(logs), exact where each is very small."""
+    largest = max(logs)
+    return largest + math.log(math.fsum(math.exp(x - largest) for x in logs) / len(logs))
