@@ -32,7 +32,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("inspect", "Checkpoints", "Show what is in a checkpoint: blocks, sizes, config, lineage."),
     "convert": ("convert", "Checkpoints", "Change the format or dtype. Between formats nothing is lost."),
     "grow": ("grow", "Checkpoints", "Make a checkpoint deeper (paper, section 2.2)."),
-    "importance": ("importance", "Checkpoints", "Measure how much each block changes its input (paper, equation 3)."),
+    "importance": (
+        "importance",
+        "Checkpoints",
+        "Measure how much each block changes its input (paper, equation 3).",
+    ),
     "prune": ("prune", "Checkpoints", "Keep the most important blocks (paper, section 2.4)."),
     "finetune": ("finetune", "Training", "Train a checkpoint on images with captions."),
     "encode": ("encode", "Training", "Compute latents and text embeddings of training data once."),

@@ -182,7 +182,7 @@ class TrainingLoop:
     def _kept(self, weights: Any) -> str:
         """The end of a hint: where the last good weights are; "" where there are none."""
         weights = weights if weights is not None and self.done else self.state.newest()
-        return f"; good weights of before are kept in {weights}" if weights else ""
+        return f"; the last good weights are in {weights}" if weights else ""
 
     def _update(self, rate: float) -> None:
         self.whole = False

@@ -39,7 +39,7 @@ def typed_prompts(
     """
     texts = list(prompt or ())
     if checkpoint is not None and not texts and prompts is None and is_prompt(checkpoint):
-        note(f"using {checkpoint!r} as a prompt (--prompt names one without a guess)")
+        note(f"using {checkpoint!r} as a prompt; --prompt {checkpoint!r} does so in any case")
         texts, checkpoint = [checkpoint], None
     if texts and prompts is not None:
         raise UsageError("--prompt and --prompts exclude each other", hint="put all prompts into the file")
