@@ -63,7 +63,7 @@ def build_report(
         Section("curves", "Curves", curves_section(run)),
         Section("blocks", "Block importance", importance_section(run)),
         Section("training-loss", "Training", training_section(run)),
-        Section("samples", "Samples", samples_section(run, thumbnails)),
+        Section("samples", "Samples", samples_section(run, headline.chain, thumbnails)),
         Section(
             "lineage", "Lineage", lineage_section(run, {n: f"{r['value']:.2f}" for n, r in scores.items()})
         ),

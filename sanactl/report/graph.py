@@ -14,7 +14,7 @@ __all__ = ["Box", "Edge", "Graph", "Outline", "lineage_graph"]
 
 MAX_BOXES = 60
 MAX_DEPTH = 12
-BOX, GAP, HEIGHT, ROW = 158, 52, 46, 66  # pixels: a box's width, the arrow's length, a box's height, a row's
+BOX, GAP, HEIGHT, ROW = 156, 64, 46, 66  # pixels: a box's width, the arrow's length, a box's height, a row's
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 MAX_ROWS = 12
 MAX_IMAGES = 16
-MAX_CHECKPOINTS = 3  # rows of one prompt; a checkpoint with one image of it shares a row with others
+MAX_CHECKPOINTS = 4  # rows of one prompt; a checkpoint with one image of it shares a row with others
 STRIP_ROWS, STRIP_PROMPTS = 5, 6
 
 
@@ -141,8 +141,12 @@ def _blocks(run: RunRecords, name: str) -> str:
     return f"{facts.blocks} blocks" if facts and facts.blocks else ""
 
 
-def samples_section(run: RunRecords, thumbnails: Thumbnails) -> list[Block]:
-    """The grids."""
+def samples_section(run: RunRecords, chain: Sequence[str], thumbnails: Thumbnails) -> list[Block]:
+    """The grids.
+
+    Args:
+        chain: the checkpoints that the page's answer is about: their images first, if there is no room for all.
+    """
     if not run.images:
         return [Absent("No image records.", "sanactl sample, judge and eval write them.")]
     several = len({str(r.get("checkpoint")) for r in run.images}) > 1
@@ -160,7 +164,11 @@ def samples_section(run: RunRecords, thumbnails: Thumbnails) -> list[Block]:
                 _picture(r, thumbnails, winner=r["path"] in winners([r]), named=several) for r in singles
             ]
             shown.append(("", pictures))
-        for row in [row for row in rows if len(row) > 1][-MAX_CHECKPOINTS:]:
+        several_images = [row for row in rows if len(row) > 1]
+        wanted = sorted(several_images, key=lambda row: str(row[0].get("checkpoint")) not in chain)[
+            :MAX_CHECKPOINTS
+        ]
+        for row in [row for row in several_images if any(row is w for w in wanted)]:
             shown.append(_row(row, thumbnails, named=several))
         tag = plain(first["tag"]).replace("_", " ") if first.get("tag") else ""
         parts.append(Grid(plain(first["prompt"], 400), tag, shown))
