@@ -30,7 +30,7 @@ FUNCTIONS = [name for name in api.__all__ if name.islower() and name[0] != "_"]
 TWO = ["a photo of a red circle", "a photo of two squares"]
 # Options of commands that a function has no use for: its `prompts` takes texts, and a plan is not a checkpoint.
 FOR_TERMINALS = {"prompt", "dry_run", "help", "code"}
-OTHER_NAMES = {"judge_option": "judge_options"}
+OTHER_NAMES = {"judge": "judges", "judge_option": "judge_options"}
 FOR_PROGRAMS = {"progress", "on_step"}
 
 
@@ -315,6 +315,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: api.judge([{"path": "x.png"}], model="oracle"), api.InputError, "without 'prompt'"),
     (lambda: api.judge("none.jsonl", model="oracle"), api.InputError, "none.jsonl"),
     (lambda: api.judge([], keep=1, all=True), api.UsageError, "exclude"),
+    (lambda: api.judge([], model="oracle", judges=["oracle"]), api.UsageError, "exclude"),
     (lambda: api.evaluate([], "beauty"), api.UsageError, "no metric 'beauty'"),
     (lambda: api.evaluate([], "geneval", depth=3), api.UsageError, "no option 'depth'"),
     (lambda: api.finetune("tiny.st", optimizer="magic"), api.UsageError, "magic"),

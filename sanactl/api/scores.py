@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -36,6 +36,7 @@ def iter_judge(
     keep: int | None = None,
     all: bool = False,
     model: str | Judge | None = None,
+    judges: Sequence[str] | None = None,
     judge_options: Mapping[str, Any] | None = None,
     batch_size: int = 32,
     device: DeviceLike | None = None,
@@ -52,12 +53,14 @@ def iter_judge(
     arguments and errors as `sanactl.judge`.
     """
     from sanactl.errors import UsageError
-    from sanactl.judging.registry import open_judge
+    from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.report.sheet import ContactSheet
 
     if keep is not None and all:
         raise UsageError("keep and all exclude each other")
+    if model is not None and judges:
+        raise UsageError("model and judges exclude each other", hint="name all of them in judges")
     options = {"device": device_name(device), "dtype": dtype_name(dtype)}
     given = {name: value for name, value in options.items() if value is not None}
     if trust_remote_code:
@@ -67,7 +70,7 @@ def iter_judge(
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     stream = as_records(records, "image")
     if model is None or isinstance(model, str):
-        chosen = open_judge(model, **given, **(judge_options or {}))
+        chosen = open_judges(judges or [model or DEFAULT], **given, **(judge_options or {}))
     elif given or judge_options:
         raise UsageError("an opened judge takes no options", hint="give them where it is opened")
     else:
@@ -91,9 +94,11 @@ def judge() -> None:
         records: image records (of `sanactl.sample`), a JSONL file of them, or a folder in GenEval's layout.
         keep: images of each prompt that are returned; None is 1. The paper keeps 4 of 2,048.
         all: return all images, each with its rank.
-        model: a judge's name ("builtin:shapes", "oracle"), the folder or Hub id of a vision-language model,
-            "BACKEND:NAME", or an opened judge (`sanactl.judging.protocol.Judge`); None is "builtin:shapes".
-        judge_options: options of the judge's backend.
+        model: a judge's name ("builtin:shapes", "oracle"), the folder or Hub id of a vision-language model, the
+            address of a server ("http://localhost:8000/v1#MODEL"), "BACKEND:NAME", or an opened judge
+            (`sanactl.judging.protocol.Judge`); None is "builtin:shapes".
+        judges: several names in place of `model`: the mean of their probabilities counts.
+        judge_options: options of the judge's backend, by name; of several judges "2.NAME" is the second one's.
         batch_size: images at once. It does not change the verdicts.
         device, dtype: of the judge, names or torch's objects; see `sanactl.sample`.
         trust_remote_code: run code from the model's repository.
