@@ -6,8 +6,9 @@ import sys
 def run() -> None:
     """Runs the command line of this process and ends it with the exit code."""
     # Before typer is imported: an interrupt during an import would come out as a traceback.
-    from sanactl.cli.frame.process import leave_at_once, prepare
+    from sanactl.cli.frame.process import ignore_at_exit, leave_at_once, prepare
 
+    ignore_at_exit()
     leave_at_once("sanactl: interrupted\n")
     prepare()
     from sanactl.cli.app import main

@@ -70,6 +70,7 @@ def optim(
     """
     from sanactl.bench import optim as bench
     from sanactl.cli.frame.streams import is_first_process, note, write_line
+    from sanactl.errors import UsageError
     from sanactl.model.conditioning import pick_device
     from sanactl.model.loading import resolve_dtype
     from sanactl.records.records import dumps
@@ -79,6 +80,8 @@ def optim(
     kind = resolve_dtype(dtype, place)
     count = bench.fitting_blocks(model, kind, place) if blocks is None else blocks
     names = None if optimizer is None else [name.strip() for name in optimizer.split(",") if name.strip()]
+    if names == []:
+        raise UsageError("--optimizer names none", hint=f"choose from {', '.join(bench.CONTENDERS)}")
     tables = bench.run(model, count, rounds=rounds, steps=steps, optimizers=names, dtype=kind, device=place)
     if not is_first_process():
         return

@@ -227,3 +227,21 @@ def test_signals_at_random_moments(place: Path) -> None:
             assert process.returncode in (0, 130), (arguments, said)
             assert not {"Traceback", "unexpected", "Exception ignored"} & set(said.split()), (arguments, said)
             assert not list(place.rglob("*.tmp")), arguments
+
+
+def test_a_signal_in_the_last_steps_changes_no_exit_code(tmp_path: Path) -> None:
+    """An exit handler that runs after all others sends the signal: what follows is the end of the interpreter."""
+    code = """
+import atexit, os, signal, sys
+from sanactl.cli.frame.process import ignore_at_exit
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+ignore_at_exit()
+sys.modules["late"] = Late()
+sys.argv = ["sanactl", "--version"]
+from sanactl.__main__ import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

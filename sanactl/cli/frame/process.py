@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 from sanactl.cli.frame.terminal import safe
 
-__all__ = ["Interrupts", "leave_at_once", "prepare"]
+__all__ = ["Interrupts", "ignore_at_exit", "leave_at_once", "prepare"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds. A launcher sends a signal to the process and to its group; a second signal within this time is the same one.
@@ -236,6 +237,20 @@ class Interrupts:
             if not self._closed:
                 self._reminding = True
                 os.kill(os.getpid(), self._number)
+
+
+def ignore_at_exit() -> None:
+    """Ignore SIGINT and SIGTERM in the interpreter's last steps, after all exit handlers.
+
+    Python restores the default action there, so a signal would end the process with another exit code than its work has.
+    Call it first: exit handlers run in reverse order.
+    """
+
+    def ignore() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    atexit.register(ignore)
 
 
 def leave_at_once(line: str = "") -> None:
