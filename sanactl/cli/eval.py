@@ -60,7 +60,7 @@ def _command(name: str, entry: Entry) -> Any:
 
 # Options that other commands have, too, look alike everywhere.
 _SHARED = {"device": Device, "dtype": Dtype}
-_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT"}
+_METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def _annotation(option: Option) -> Any:
