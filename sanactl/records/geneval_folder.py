@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,11 +90,12 @@ def _check_numbers(path: Path, found: dict[Path, list[Path]]) -> None:
     """Raises InputError unless prompts are numbered without a gap, and each has the same numbers of images from 0."""
     hint = "sample what is missing, or score what is there with --allow-missing"
     numbers = [int(folder.name) for folder in found]
-    gaps = sorted({*range(min(numbers[0], 1), numbers[-1])} - {*numbers})
-    if gaps:
-        raise InputError(
-            f"{path}: {len(gaps):,} prompt folders are missing, the first {gaps[0]:05d}", hint=hint
-        )
+    known, begin = {*numbers}, min(numbers[0], 1)
+    # Counted, not listed: a folder's name may be a number of 40 digits.
+    gaps = numbers[-1] - begin - len({n for n in known if begin <= n < numbers[-1]})
+    if gaps > 0:
+        first = next(n for n in itertools.count(begin) if n not in known)
+        raise InputError(f"{path}: {gaps:,} prompt folders are missing, the first {first:05d}", hint=hint)
     most = max((int(images[-1].stem) + 1 for images in found.values() if images), default=0)
     short = [folder for folder, images in found.items() if len(images) < most]
     if short:
