@@ -23,6 +23,10 @@ class Metrics(TyperGroup):
         super().__init__(*arguments, **keywords)
         for name, entry in METRICS.items():
             self.commands[name] = _command(name, entry)
+        from sanactl.cli.detector_check import app as detector_check
+
+        self.commands["detector-check"] = typer.main.get_command(detector_check)
+        self.commands["detector-check"].name = "detector-check"
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True, cls=Metrics)
@@ -89,7 +93,9 @@ def _evaluate(
     run = Invocation(f"eval {name}")
     target = run.records_file(output, name, force=force)
     # A metric that can do without some images has an option that says so.
-    lenient = {True: "nothing", False: "images"}.get(options.get("allow_missing"), "prompts")
+    lenient = "prompts"
+    if "allow_missing" in options:
+        lenient = "nothing" if options["allow_missing"] else "images"
     stream, source = find_records(
         records,
         ("image",),

@@ -22,7 +22,7 @@ def load_checked(
     dtype: torch.dtype,
     options: Mapping[str, Any] | None = None,
     *,
-    unneeded: re.Pattern[str] | None = None,
+    unneeded: str | None = None,
     **loading: Any,
 ) -> Any:
     """Loads a model without code of its repository.
@@ -33,7 +33,7 @@ def load_checked(
         weights: what the folder holds; None where that is not known before it is loaded.
         dtype: of the model.
         options: where to look, for config and weights (subfolder, revision).
-        unneeded: tensors that may be missing, since nothing is computed with them.
+        unneeded: a regular expression of tensors that may be missing, since nothing is computed with them.
         **loading: more options of `from_pretrained` for the weights.
 
     Raises:
@@ -59,7 +59,7 @@ def load_checked(
             **{**found, **loading, **mapped},
         )
     if unneeded is not None:
-        wanted = [n for n in map(str, info.get("missing_keys") or ()) if not unneeded.fullmatch(n)]
+        wanted = [n for n in map(str, info.get("missing_keys") or ()) if not re.fullmatch(unneeded, n)]
         info = {**info, "missing_keys": wanted}
     check_loaded(info, source)
     return model

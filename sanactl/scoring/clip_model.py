@@ -5,6 +5,7 @@ Source: openai/CLIP `clip/clip.py` (`_transform`, `tokenize` with truncate=True)
 
 from __future__ import annotations
 
+import copy
 import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 __all__ = ["ClipModel"]
@@ -92,6 +95,22 @@ class ClipModel:
         longest = max(map(len, rows))
         # Attention is causal: what stands after the end token does not change its vector.
         return torch.tensor([row + [end] * (longest - len(row)) for row in rows])
+
+    def probe(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float64]]:
+        """Vectors of images and of some texts; see `sanactl.scoring.detectors.check.Checked`."""
+        from PIL import Image as pillow
+
+        found = {
+            "vectors of images": self.images([pillow.fromarray(image) for image in images]),
+            "vectors of texts": self.texts(["a photo of a red circle", "a photo of three green squares"]),
+        }
+        return {name: vectors.double().cpu().numpy() for name, vectors in found.items()}
+
+    def moved(self, device: torch.device, dtype: torch.dtype) -> ClipModel:
+        """The same model on another device or in another dtype."""
+        other = copy.copy(self)
+        other.device, other.dtype, other._model = device, dtype, None
+        return other
 
     @property
     def longest(self) -> int:

@@ -75,14 +75,14 @@ def model_files(source: str, kinds: tuple[str, ...], what: str) -> ModelFiles:
 
 
 def load_model(
-    files: ModelFiles, auto_class: str, device: Any, dtype: Any, unneeded: re.Pattern[str] | None = None
+    files: ModelFiles, auto_class: str, device: Any, dtype: Any, unneeded: str | None = None
 ) -> Any:
     """The model, in evaluation mode on a device, with its weights checked against its config.
 
     Args:
         auto_class: transformers' name of the auto class ("AutoModel").
         device, dtype: torch's.
-        unneeded: tensors that may be missing.
+        unneeded: a regular expression of tensors that may be missing.
 
     Raises:
         InputError: it cannot be loaded, or the weights are not those of the config.

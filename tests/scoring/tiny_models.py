@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,14 +64,19 @@ def save_clip(folder: Path, words: list[str] | None = None, seed: int = 0, lengt
                     vocabulary.insert(-2, "".join(pair))
     tokenizer = CLIPTokenizer(vocab={token: n for n, token in enumerate(vocabulary)}, merges=merges)
     tokenizer.save_pretrained(folder)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    end = {
+    shape: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    special: dict[str, Any] = {
         "bos_token_id": len(vocabulary) - 2,
         "eos_token_id": len(vocabulary) - 1,
         "pad_token_id": len(vocabulary) - 1,
     }
     config = CLIPConfig(
-        text_config={**shape, **end, "vocab_size": len(vocabulary), "max_position_embeddings": length},
+        text_config={**shape, **special, "vocab_size": len(vocabulary), "max_position_embeddings": length},
         vision_config={**shape, "image_size": 32, "patch_size": 8},
         projection_dim=8,
     )

@@ -22,7 +22,7 @@ __all__ = ["OFFICIAL", "convert_detector", "convert_tensors", "in_hub_order"]
 # The official scorer's checkpoint begins its sha256 so: mmdet 2.x's file, and 3.x's with the later names.
 OFFICIAL = ("743b7d99", "c9d0c4f2")
 # Of transformers' model; they carry no weights of the detector: an unused norm, and the loss's class weights.
-WITHOUT_WEIGHTS = re.compile(
+WITHOUT_WEIGHTS = (
     r"model\.pixel_level_module\.encoder\.(swin\.)?layernorm\.(weight|bias)|criterion\.empty_weight"
 )
 
@@ -140,7 +140,7 @@ def _check(folder: Path, where: str) -> None:
     )
     strange = sorted(map(str, info.get("unexpected_keys") or ()))
     missing = [
-        n for n in sorted(map(str, info.get("missing_keys") or ())) if not WITHOUT_WEIGHTS.fullmatch(n)
+        n for n in sorted(map(str, info.get("missing_keys") or ())) if not re.fullmatch(WITHOUT_WEIGHTS, n)
     ]
     wrong = sorted(str(key[0]) for key in info.get("mismatched_keys") or ())
     for what, names in (("lacks", missing), ("has besides", strange), ("has another shape for", wrong)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,26 @@ class Mask2FormerDetector:
                 "a prompt asks for a colour, and --colors is off", hint=f"--colors {CLIP} tells colours"
             )
         return self._colors.classify(image, objects, name)
+
+    def probe(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float64]]:
+        """Class and mask probabilities of images, and CLIP's vectors of them; see `Checked.probe`."""
+        import torch
+
+        outputs = self.outputs(images)
+        classes = torch.stack([logits.softmax(-1) for logits, _, _ in outputs])
+        masks = torch.stack([masks.sigmoid().flatten(1) for _, masks, _ in outputs])
+        found = {"class probabilities": classes.flatten(0, 1), "mask probabilities": masks}
+        numbers = {name: tensor.double().cpu().numpy() for name, tensor in found.items()}
+        return numbers | ({} if self._colors is None else self._colors.clip.probe(images))
+
+    def moved(self, device: torch.device, dtype: torch.dtype) -> Mask2FormerDetector:
+        """The same models elsewhere; see `Checked.moved`."""
+        other = copy.copy(self)
+        other.device, other.dtype, other._model = device, dtype, None
+        if self._colors is not None:
+            other._colors = copy.copy(self._colors)
+            other._colors.clip = self._colors.clip.moved(device, dtype)
+        return other
 
 
 def class_names(config: dict[str, Any]) -> list[str]:

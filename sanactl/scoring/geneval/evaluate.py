@@ -72,7 +72,7 @@ def evaluate_geneval(
     if rules not in RULES:
         raise UsageError(f"no rules {rules!r}", hint=f"there are: {', '.join(RULES)}")
     file = None if detections is None else KeptDetections(detections, chosen)
-    scorer = Scorer(chosen, RULES[rules], file, kept)
+    scorer = Scorer(chosen, RULES[rules], file, kept, progress.note)
     seen: list[Record] = []
     right = taken = 0
     progress.start(None, "scoring images")

@@ -11,6 +11,7 @@ from sanactl.records.fields import FIELDS, check_fields
 from sanactl.records.partial import Partial, image_key
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.batch import classifier_of, detect_batch
+from sanactl.scoring.detectors.check import ensure_checked
 from sanactl.scoring.detectors.protocol import Detected, Detector
 from sanactl.scoring.geneval.kept_detections import KeptDetections
 from sanactl.scoring.geneval.rules import CONFIDENCE, Rules, is_confident, kept_objects, score_image
@@ -29,14 +30,18 @@ class Scorer:
         rules: the rules.
         file: detections that are taken before any are made; new ones are added.
         kept: verdicts of an earlier run that was stopped; new ones are added.
+        tell: called with a line before the detector is checked, which takes a while.
         reused: images so far whose detections the file had.
+        checked: whether the detector has been checked.
     """
 
     detector: Detector
     rules: Rules
     file: KeptDetections | None
     kept: Partial | None
+    tell: Callable[[str], None] | None = None
     reused: int = 0
+    checked: bool = False
 
     def verdicts(self, batch: Sequence[Record]) -> tuple[list[Record], bool]:
         """The verdicts on a batch, and whether an earlier run has found them."""
@@ -65,6 +70,9 @@ class Scorer:
                 yield from ((record, found or [], None) for record, found in zip(batch, known, strict=True))
                 return
         images = [read_image(path) for path in paths]
+        if not self.checked:
+            ensure_checked(self.detector, self.tell)
+            self.checked = True
         detected = detect_batch(self.detector, images, batch)
         tellers = [classifier_of(self.detector, image) for image in images]
         if self.file is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial, image_key
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score, same_checkpoint
+from sanactl.scoring.detectors.check import ensure_checked
 from sanactl.scoring.metrics.protocol import DEVICE, Option
 
 __all__ = ["ClipScore"]
@@ -62,6 +63,8 @@ class ClipScore:
         kind = resolve_dtype(dtype or "fp32", place)
         self.clip = ClipModel(model, place, kind)
         self.batch_size = batch_size
+        self.checked = False
+        self.tell: Callable[[str], None] | None = None
         self.identity: dict[str, Any] = {
             "model": self.clip.label,
             "digest": self.clip.digest,
@@ -76,6 +79,7 @@ class ClipScore:
 
         seen: list[Record] = []
         total, taken, truncated = 0.0, 0, 0
+        self.tell = progress.note
         stream = iter(records)
         progress.start(None, "comparing images with prompts")
         try:
@@ -108,6 +112,9 @@ class ClipScore:
                 return [found for found in known if found is not None], True
         from PIL import Image
 
+        if not self.checked:
+            ensure_checked(self.clip, self.tell)
+            self.checked = True
         texts = [record["prompt"] for record in batch]
         images = [Image.fromarray(read_image(Path(record["path"]))) for record in batch]
         cosines = (self.clip.images(images) * self.clip.texts(texts)).sum(-1)
