@@ -19,7 +19,7 @@ import pytest
 from sanactl.cli.app import main
 
 # What a command says before it begins.
-NOTES = ("sanactl: using", "sanactl: training", "sanactl: encoding")
+NOTES = ("sanactl: using", "sanactl: training", "sanactl: encoding", "sanactl: checking")
 
 
 @contextlib.contextmanager

@@ -91,6 +91,12 @@ def test_objects_are_those_of_mmdets_steps(least: float) -> None:
         assert not len(rows) or o.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
+def test_where_no_query_is_sure_there_are_no_objects() -> None:
+    sizes = Sizes.of(75, 101)
+    classes = torch.zeros(100, 81)
+    assert list(objects(classes, torch.ones(100, 8, 8), sizes, least=0.3)) == []
+
+
 @pytest.mark.parametrize(
     ("size", "fitted", "padded"),
     [

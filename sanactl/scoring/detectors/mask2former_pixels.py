@@ -97,6 +97,8 @@ def objects(
     count = scores.shape[1]
     best, places = scores.flatten().topk(min(MOST, scores.numel()), sorted=False)
     places, best = places[best > least], best[best > least]
+    if not len(places):
+        return
     queries = places // count
     for part in queries.unique().split(AT_ONCE):
         large = F.interpolate(
