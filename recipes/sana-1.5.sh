@@ -83,7 +83,7 @@ done
 say "inference-time scaling (section 2.5): the judge keeps the best of $IMAGES images of each prompt"
 # Sampling the 553 GenEval prompts, 4 images each, takes 2.4 GPU hours with the 4.8B (computed from the paper's speed).
 best=grown
-if [ "$WORLD" = shapes ]; then judge=builtin:shapes; else judge=${JUDGE:-Efficient-Large-Model/NVILA-Lite-2B-Verifier}; fi
+if [ "$WORLD" = shapes ]; then judge=builtin:shapes; else judge=${JUDGE:-nvila:Efficient-Large-Model/NVILA-Lite-2B-Verifier}; fi
 [ -e judged.jsonl ] || sanactl judge "$best-samples/images.jsonl" --model "$judge" --all -o judged.jsonl >/dev/null
 [ -z "$DETECTOR" ] || [ -e scaling.jsonl ] ||
   sanactl eval geneval judged.jsonl --detector "$DETECTOR" -o scaling.jsonl >/dev/null

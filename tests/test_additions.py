@@ -123,7 +123,7 @@ def test_a_wrong_option_of_a_judge_is_one_line(
     [
         (
             ["--model", "moon:x"],
-            "no judge backend 'moon' (moon:x); there are: builtin, oracle, vlm, openai, toy",
+            "no judge backend 'moon' (moon:x); there are: builtin, oracle, vlm, nvila, openai, toy",
         ),
         (["--model", "builtin:moon"], "no built-in judge 'moon'; there is: builtin:shapes"),
         (["--model", "oracle:moon"], "no detector 'moon'; there are: shapes, mask2former, toy"),

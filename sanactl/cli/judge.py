@@ -122,6 +122,8 @@ def judge(
     )
     run.progress.start(None, f"loading the judge {' and '.join(named)}")
     chosen = open_judges(named, **options)
+    if notice := getattr(chosen, "notice", None):
+        run.progress.note(notice)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:
         winners = judge_stream(

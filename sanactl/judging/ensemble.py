@@ -28,6 +28,7 @@ class EnsembleJudge:
         assert len(judges) > 1
         self.judges = list(judges)
         self.name = f"mean of {' and '.join(judge.name for judge in judges)}"
+        self.notice = "; ".join(n for judge in judges if (n := getattr(judge, "notice", ""))) or None
         self.identity: Mapping[str, Any] = {"mean": [judge.identity for judge in judges]}
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:

@@ -19,6 +19,8 @@ class Judge(Protocol):
 
     Attributes:
         name: what records call this judge.
+
+    A judge can also have a `notice`: a line that the user sees when it has been opened, such as its licence.
     """
 
     name: str

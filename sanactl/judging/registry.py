@@ -24,6 +24,7 @@ JUDGES: dict[str, str | Callable[..., Judge]] = {
     "builtin": "sanactl.judging.backends.builtin:open_builtin",
     "oracle": "sanactl.judging.backends.oracle:OracleJudge",
     "vlm": "sanactl.judging.backends.vlm:VlmJudge.load",
+    "nvila": "sanactl.judging.backends.nvila:NvilaJudge.load",
     "openai": "sanactl.judging.backends.openai:ServerJudge.open",
 }
 # The backend of a name that is a URL, by its scheme. It is called with the whole name.

@@ -218,18 +218,22 @@ class VlmJudge:
         import torch
 
         with torch.inference_mode():
-            # generate() and not a plain forward: only it derives the position ids that each architecture wants from
-            # the padding mask.
-            output = self.model.generate(
-                **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
-            )
             # Float64: log-probabilities near 0 differ only in late digits.
-            logprobs = torch.log_softmax(output.logits[0].double(), dim=-1)
+            logprobs = torch.log_softmax(self._next_logits(inputs).double(), dim=-1)
             yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
             no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
         if any(v != v for v in (*yes, *no)):
             raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
         return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
+
+    def _next_logits(self, inputs: dict[str, Any]) -> Any:
+        """The logits [pairs, vocabulary] of the token that follows `_inputs`."""
+        # generate() and not a plain forward: only it derives the position ids that each architecture wants from the
+        # padding mask.
+        output = self.model.generate(
+            **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        return output.logits[0]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -274,6 +278,8 @@ def _place(source: str) -> str:
     """The folder or Hub id to load. A missing folder fails here; transformers would look for it on the Hub."""
     path = user_path(source)
     if path.is_dir():
+        if (path / "mm_projector").is_dir() and (path / "llm").is_dir():
+            raise InputError(f"{source}: a folder of NVILA", hint=f"name it as nvila:{source}")
         if not (path / "config.json").is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
         return str(path)
