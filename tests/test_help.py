@@ -27,7 +27,7 @@ NAMED = {
     ("finetune", "--tracker"): {"tensorboard", "wandb", "trackio"},
     ("sample", "--dtype"): {"fp32", "bf16", "fp16"},
     ("sample", "--device"): {"cpu", "cuda", "mps"},
-    ("judge", "--model"): {"builtin:shapes", "oracle", "vlm"},
+    ("judge", "--model"): {"builtin:shapes", "oracle", "vlm", "nvila"},
     ("eval geneval", "--detector"): {"shapes", "mask2former"},
     ("prompts shapes", "--split"): {"train", "eval", "calib"},
     ("bench optim", "--model"): {"tiny", "0.6b", "1.6b", "4.8b"},
