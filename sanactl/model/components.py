@@ -73,7 +73,7 @@ def load_text_encoder(source: str, options: dict[str, Any], *, device: Any, dtyp
     if folder is not None:
         read_config(folder)
         weights = weight_files(folder, "model")
-    variant = {} if weights is None else _variant(weights)
+    variant: dict[str, Any] = {} if weights is None else _variant(weights)
     with offline(folder), reading(source):
         model = load_checked(AutoModel, source, weights, dtype, options, use_safetensors=True, **variant)
         model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
