@@ -17,14 +17,18 @@ import pytest
 
 from sanactl.errors import InputError
 from sanactl.files.images import write_png
+from sanactl.judging.backends import http
 from sanactl.judging.backends.openai import read_reply
 from sanactl.judging.registry import open_judge
 from sanactl.shapes.dataset import batch
 from tests.judging.server import Handler, Server, certain, running, top_tokens
 from tests.program import Program
 
-FAST = {"wait": 0.001}
-OPTIONS = ("--judge-option", "wait=0.001")
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed request is repeated at once."""
+    monkeypatch.setattr(http, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def test_the_server_says_what_the_judge_itself_says(
     builtin: Any, server: Server, pairs: Any, trouble: Any
 ) -> None:
     images, records = pairs
-    judge = open_judge(f"{server.address}#any", concurrency=5, retries=12, **FAST)
+    judge = open_judge(f"{server.address}#any", concurrency=5, retries=12)
     alone = [builtin.judge([i], [r])[0] for i, r in zip(images, records, strict=True)]
     server.requests.clear()
     server.trouble = trouble
@@ -98,11 +102,13 @@ def test_the_server_says_what_the_judge_itself_says(
 
 def test_what_is_asked(server: Server, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sesame")
-    judge = open_judge(f"{server.address}#some/model", key_env="MY_KEY", max_pixels=1000)
+    judge = open_judge(
+        f"{server.address}#some/model", key_env="MY_KEY", max_pixels=1000, extra='{"top_k": 1}'
+    )
     judge.judge([pairs[0][0]], [pairs[1][0]])
     body, headers = server.requests[-1], server.headers[-1]
     assert {k: v for k, v in body.items() if k != "messages"} == {
-        "model": "some/model", "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20,
+        "model": "some/model", "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20, "top_k": 1,
     }  # fmt: skip
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url", "text"]
     assert headers["Authorization"] == "Bearer sesame"
@@ -142,7 +148,6 @@ def test_a_server_that_dies_midway(server: Server, images: Any, sanactl: Program
         "4",
         "--judge-option",
         "retries=1",
-        *OPTIONS,
     )
 
     def dies(handler: Handler, number: int) -> bool:
@@ -189,7 +194,7 @@ def test_a_server_that_cannot_judge_is_refused_in_one_line(
     server: Server, images: Any, sanactl: Program, reply: Any, said: str
 ) -> None:
     server.trouble = lambda handler, number: handler.say(200, reply)
-    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m")
     assert said in line
 
 
@@ -210,7 +215,7 @@ def test_what_a_server_refuses(
         return handler.say(code, body, Location="http://127.0.0.1:1/")
 
     server.trouble = refuse
-    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS)
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m")
     assert said in line
     assert len(server.requests) == (2 if code == 503 else 1)
 
@@ -219,12 +224,12 @@ def test_no_server_and_no_reply(server: Server, images: Any, sanactl: Program) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1#m"
-    line = sanactl.fails("judge", "images.jsonl", "--model", address, *OPTIONS)
+    line = sanactl.fails("judge", "images.jsonl", "--model", address)
     assert "no connection (Connection refused), 2 times" in line
     held = threading.Event()
     server.trouble = lambda handler, number: held.wait(5)
     slow = ("--judge-option", "timeout=0.1")
-    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *OPTIONS, *slow)
+    line = sanactl.fails("judge", "images.jsonl", "--model", f"{server.address}#m", *slow)
     held.set()
     assert "no reply in 0.1 s, 2 times" in line
 
@@ -239,6 +244,9 @@ def test_no_server_and_no_reply(server: Server, images: Any, sanactl: Program) -
         ("http://h/v1#m", ["concurrency=0"], "concurrency is 0; it takes a number from 1"),
         ("http://h/v1#m", ["dialogue=moon"], "no dialogue 'moon'; there are: paper, reference, vqascore"),
         ("http://h/v1#m", ["max_pixels=-1"], "max_pixels is -1"),
+        ("http://h/v1#m", ["extra={"], "extra is '{', and no JSON"),
+        ("http://h/v1#m", ["extra=[1]"], "extra is '[1]'; it takes a JSON object"),
+        ("http://h/v1#m", ['extra={"model": "x"}'], "extra sets the model or the messages"),
     ],
 )
 def test_wrong_addresses_and_options(

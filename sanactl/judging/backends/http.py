@@ -20,7 +20,7 @@ from sanactl.errors import InputError, UsageError
 __all__ = ["Client"]
 
 MAX_REPLY = 32 * 2**20
-LONGEST_WAIT = 30.0  # seconds
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds
 # Beside 5xx: too many requests, a request that timed out, a conflict of locks.
 _PASSING = (408, 409, 425, 429)
 
@@ -41,8 +41,8 @@ class Client:
         key_env: the environment variable with the key, sent as `Authorization: Bearer`; unset or empty for none.
         concurrency: the most requests at a time.
         timeout: seconds without a byte after which a request has failed.
-        retries: repetitions of a request that failed and may succeed later.
-        wait: seconds before the first repetition, doubled each time, at most 30 s. `Retry-After` is respected.
+        retries: repetitions of a request that failed and may succeed later. The first comes after half a second, and the
+            time doubles with each further one, up to 30 s. `Retry-After` is respected.
 
     Raises:
         UsageError: a number is out of range, or the key is not ASCII.
@@ -56,15 +56,14 @@ class Client:
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 5,
-        wait: float = 0.5,
     ) -> None:
         for name, value, least in (
-            ("concurrency", concurrency, 1), ("timeout", timeout, 1e-3), ("retries", retries, 0), ("wait", wait, 0),
+            ("concurrency", concurrency, 1), ("timeout", timeout, 1e-3), ("retries", retries, 0),
         ):  # fmt: skip
             if value < least:
                 raise UsageError(f"{name} is {value}", hint=f"it takes a number from {least:g}")
         self.base, self.key_env, self.concurrency = base, key_env, concurrency
-        self.timeout, self.retries, self.wait = timeout, retries, wait
+        self.timeout, self.retries = timeout, retries
         key = os.environ.get(key_env, "").strip() if key_env else ""
         if not (key.isascii() and key.isprintable()):
             raise UsageError(f"the key in {key_env} has characters that no header takes")
@@ -148,7 +147,7 @@ class Client:
                         f"{self.base}: {failure}{times}",
                         hint="see whether the server runs; the same command goes on from the verdicts that are kept",
                     ) from None
-                pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
+                pause = FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25)
                 pause = min(LONGEST_WAIT, max(pause, failure.after or 0.0))
                 if stop is None:
                     time.sleep(pause)
@@ -180,7 +179,7 @@ class Client:
             raise InputError(f"{self.base}: a reply of more than {MAX_REPLY:,} bytes")
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(
                 f"{self.base}: its reply is not JSON", hint="the address ends in /v1 on most servers"
             ) from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from sanactl.errors import InputError, UsageError
-from sanactl.files.json_values import brief
+from sanactl.files.json_values import brief, parse_json
 from sanactl.judging.backends.http import Client
 from sanactl.judging.dialogue import ANSWERS, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
@@ -41,15 +41,25 @@ class ServerJudge:
         model: the server's name of the model.
         dialogue: the question.
         max_pixels: larger images are made smaller; 0 for no limit.
+        extra: further fields of each request.
     """
 
-    def __init__(self, client: Client, model: str, dialogue: Dialogue, max_pixels: int = 0) -> None:
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        dialogue: Dialogue,
+        max_pixels: int = 0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         self.client, self.model, self.dialogue, self.max_pixels = client, model, dialogue, max_pixels
+        self.extra = dict(extra or {})
         self.name = f"{client.base}#{model}"
         self.identity: Mapping[str, Any] = {
             "name": self.name,
             "dialogue": dialogue.text,
             "max_pixels": max_pixels,
+            "extra": self.extra,
         }
 
     @classmethod
@@ -63,7 +73,7 @@ class ServerJudge:
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 5,
-        wait: float = 0.5,
+        extra: str = "",
     ) -> ServerJudge:
         """Checks the address, and asks the server about an empty image.
 
@@ -75,17 +85,16 @@ class ServerJudge:
             concurrency: the most requests at a time.
             timeout: seconds without a byte after which a request has failed.
             retries: how often a request is repeated after a 429, a 5xx, a timeout or a broken connection.
-            wait: seconds before the first repetition; the time doubles with each further one.
+            extra: a JSON object with further fields of each request, such as vLLM's `chat_template_kwargs`.
 
         Raises:
             UsageError: the address has no model or is not one, or an option is out of range.
             InputError: the server does not answer, refuses, or gives no log-probabilities.
         """
         base, model = _parts(address)
-        client = Client(
-            base, key_env=key_env, concurrency=concurrency, timeout=timeout, retries=retries, wait=wait
-        )
-        judge = cls(client, model, open_dialogue(dialogue), check_max_pixels(max_pixels))
+        fields = _extra(extra)
+        client = Client(base, key_env=key_env, concurrency=concurrency, timeout=timeout, retries=retries)
+        judge = cls(client, model, open_dialogue(dialogue), check_max_pixels(max_pixels), fields)
         judge._probe()
         return judge
 
@@ -118,6 +127,7 @@ class ServerJudge:
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": TOP,
+            **self.extra,
         }
 
 
@@ -178,6 +188,27 @@ def _listed(reply: Any, name: str) -> dict[str, float]:
     # Some servers write -9999 or -inf for a token that a filter has removed.
     kept = {token: min(0.0, max(float(p), -700.0)) for token, p in listed.items()}
     return kept
+
+
+def _extra(text: str) -> dict[str, Any]:
+    """The object that `extra` is.
+
+    Raises:
+        UsageError: it is no JSON object, or sets what the judge itself sets.
+    """
+    if not text:
+        return {}
+    try:
+        fields = parse_json(text)
+    except ValueError as error:
+        raise UsageError(f"extra is {text[:60]!r}, and no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UsageError(f"extra is {text[:60]!r}", hint="it takes a JSON object")
+    if "model" in fields or "messages" in fields:
+        raise UsageError(
+            "extra sets the model or the messages", hint="the model stands after # in the address"
+        )
+    return fields
 
 
 def _data_uri(image: NDArray[np.uint8], max_pixels: int) -> str:
