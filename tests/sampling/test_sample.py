@@ -131,7 +131,7 @@ def test_a_folder_is_of_one_checkpoint_seed_and_settings(place: Path, sanactl: P
     (place / "mine").mkdir()
     (place / "mine/thesis.txt").write_text("x")
     for force in (False, True):
-        with pytest.raises(OutputExistsError, match="something else"):
+        with pytest.raises(OutputExistsError, match="other contents than samples"):
             open_folder(place / "mine", settings_of(1), force=force)
         with pytest.raises(OutputExistsError, match="is a file"):
             open_folder(place / "tiny.st", settings_of(1), force=force)
