@@ -35,7 +35,12 @@ class Detected:
 
 
 class Detector(Protocol):
-    """Finds objects in images."""
+    """Finds objects in images.
+
+    A detector may have more: `facts`, fields for its scores of what else its results depend on (its detections are then
+    kept in a file); `colors` (`ColorClassifier`); `probe` and `moved`, by which it is checked on a machine
+    (`sanactl.scoring.detectors.check.Checked`).
+    """
 
     @property
     def label(self) -> str:

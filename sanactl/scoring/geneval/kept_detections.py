@@ -92,10 +92,11 @@ class KeptDetections:
             ) from None
 
     def _image(self, path: Path) -> str:
-        """sha256 of an image's file, read once."""
+        """sha256 of an image's file; a batch reads each once."""
         name = str(path)
         if name not in self._of:
-            self._of.clear()  # a batch asks for each twice, and no later one does
+            if len(self._of) >= 256:  # a batch asks for each twice, and no later one does
+                self._of.clear()
             try:
                 self._of[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             except OSError as error:
