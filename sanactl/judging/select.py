@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ __all__ = ["judge_stream"]
 
 # Below this P(yes) + P(no) a judge has not answered the question.
 LITTLE_MASS = 0.5
+MASS = FIELDS["image"]["answer_mass"]
 # Fields of `Verdict.details`: those of an earlier judge are not this one's.
 _DETAILS = ("verdicts",)
 
@@ -130,7 +131,8 @@ class _Scorer:
     def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
         self._judge, self._kept, self._progress = judge, kept, progress
         self._taken = 0
-        self._all = self._unanswered = 0  # images; those with little probability on yes and no
+        self._all: Counter[str] = Counter()  # images that each judge was asked about
+        self._unanswered: Counter[str] = Counter()  # those with little probability on yes and no
 
     def score(self, waiting: list[tuple[_Group, int]]) -> None:
         """Judges all that wait, and empties the list."""
@@ -149,8 +151,7 @@ class _Scorer:
             self._taken += len(verdicts)
         for (group, place), verdict in zip(waiting, verdicts, strict=True):
             group.verdicts[place] = verdict
-        self._all += len(verdicts)
-        self._unanswered += sum(v.answer_mass < LITTLE_MASS for v in verdicts)
+        self._count(verdicts)
         yes = sum(v.verdict == "yes" for v in verdicts)
         self._progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
         waiting.clear()
@@ -168,29 +169,50 @@ class _Scorer:
             ):
                 return None
             mass, details = found.get("mass"), found.get("details")
-            if not (mass is None or FIELDS["image"]["answer_mass"].fits(mass)):
-                return None
-            if not (details is None or isinstance(details, dict)):
+            if not (mass is None or MASS.fits(mass)) or not (details is None or _are_details(details)):
                 return None
             verdicts.append(
                 Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"], mass, details)
             )
         return verdicts or None
 
-    def warn(self) -> None:
-        """Says so if the judge has not answered the question for most images."""
-        if 2 * self._unanswered > self._all:
-            self._progress.note(
-                f"warning: judge {self._judge.name} puts less than half of its probability on yes and no for"
-                f" {self._unanswered:,} of {self._all:,} images; it does not answer the question, and its ranking may mean"
-                " nothing (another judge or dialogue may do better)"
+    def _count(self, verdicts: Sequence[Verdict]) -> None:
+        """Counts the answers of the judge, or of each of several."""
+        for v in verdicts:
+            several = (v.details or {}).get("verdicts")
+            masses = (
+                [(each["judge"], each["answer_mass"]) for each in several]
+                if several
+                else [(self._judge.name, v.answer_mass)]
             )
+            for name, mass in masses:
+                self._all[name] += 1
+                self._unanswered[name] += mass < LITTLE_MASS
+
+    def warn(self) -> None:
+        """Says so, for each judge, if it has not answered the question for most images."""
+        for name, unanswered in self._unanswered.items():
+            if 2 * unanswered > self._all[name]:
+                self._progress.note(
+                    f"warning: judge {name} puts less than half of its probability on yes and no for {unanswered:,} of"
+                    f" {self._all[name]:,} images; it does not answer the question, and its ranking may mean nothing"
+                    " (another judge or dialogue may do better)"
+                )
 
     def tell(self) -> None:
         """Says, once, how many verdicts were taken over."""
         if self._taken:
             self._progress.note(f"{self._taken:,} verdicts are taken over from a run that was stopped")
             self._taken = 0
+
+
+def _are_details(value: Any) -> bool:
+    """Whether it can be `Verdict.details` of several judges."""
+    several = value.get("verdicts") if isinstance(value, dict) else None
+    return isinstance(several, list) and all(
+        isinstance(each, dict) and isinstance(each.get("judge"), str) and MASS.fits(each.get("answer_mass"))
+        for each in several
+    )
 
 
 def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:

@@ -36,6 +36,13 @@ class Broken(Channel):
         return [Verdict("no", math.nan, -0.1) for _ in images]
 
 
+class Mute(Channel):
+    """Puts its probability on neither answer."""
+
+    def judge(self, images: Any, records: Any) -> list[Verdict]:
+        return [Verdict.of(-4.0, -5.0) for _ in images]
+
+
 class Quiet(Channel):
     def __init__(self, rest: str, *, device: str = "cpu") -> None:
         super().__init__(rest or "0")
@@ -47,7 +54,7 @@ COLORS = ((200, 20, 0), (120, 130, 0), (10, 210, 0), (90, 90, 0))
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, opener in (("channel", Channel), ("broken", Broken), ("quiet", Quiet)):
+    for name, opener in (("channel", Channel), ("broken", Broken), ("quiet", Quiet), ("mute", Mute)):
         monkeypatch.setitem(JUDGES, name, opener)
     lines = []
     for number, color in enumerate(COLORS):
@@ -72,6 +79,12 @@ def test_the_mean_of_probabilities_counts(sanactl: Program) -> None:
     # One judge's later verdict does not keep the verdicts of several.
     (best,) = sanactl("judge", "judge.jsonl", "--judge", "channel:0")
     assert best["path"] == "0.png" and "verdicts" not in best
+
+
+def test_a_judge_that_does_not_answer_is_named(sanactl: Program) -> None:
+    sanactl("judge", "images.jsonl", "--judge", "channel:0", "--judge", "mute:1")
+    (line,) = [line for line in sanactl.said.splitlines() if "warning" in line]
+    assert "judge channel:1 puts less than half of its probability on yes and no for 4 of 4 images" in line
 
 
 def test_a_stopped_run_keeps_each_verdict(sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
