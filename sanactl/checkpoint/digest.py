@@ -21,6 +21,7 @@ from sanactl.files.progress import SILENT, Progress
 __all__ = ["content_digest", "hash_tensors", "unread_bytes"]
 
 # Keys that depend on the file's layout; and the config's key, because the config may be in config.json instead.
+_OLD_KEYS = {"sanactl.companions": "sanactl.components"}  # the same key in files of older versions
 _OF_THE_FORM = ("format", "config", "sanactl.dropped")
 
 
@@ -32,7 +33,8 @@ def content_digest(
 ) -> str:
     """ "sha256:..." of a checkpoint's content; `hashes` come from `hash_tensors`."""
     known = {key: value for key, value in config.items() if not key.startswith("_")}
-    said = {key: value for key, value in metadata.items() if key not in _OF_THE_FORM}
+    said = {_OLD_KEYS.get(key, key): value for key, value in metadata.items() if key not in _OF_THE_FORM}
+    said = dict(sorted(said.items()))  # the order of the keys depends on who wrote the file
     digest = hashlib.sha256(f"sanactl 2\n{compact_json(known)}\n{compact_json(said)}\n".encode())
     for name, ref in sorted(tensors.items()):
         digest.update(f"{name} {ref.dtype} {list(ref.shape)} {hashes[name].hex()}\n".encode())

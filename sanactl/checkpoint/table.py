@@ -21,7 +21,7 @@ __all__ = ["Checkpoint", "Stamp", "TensorRef"]
 _LONG = 1_000_000_000  # bytes; reading this much shows progress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A SANA transformer on disk, opened and checked; its tensors are not read.
 
@@ -55,6 +55,10 @@ class Checkpoint:
     stamps: Mapping[Path, Stamp] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     given: str | None = None
+
+    def __repr__(self) -> str:
+        """Short, for a notebook: the whole has thousands of tensors."""
+        return f"Checkpoint({self.source!r}, blocks={self.num_blocks}, parameters={self.num_parameters:,})"
 
     @property
     def name(self) -> str:

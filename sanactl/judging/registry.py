@@ -89,6 +89,10 @@ def open_judges(specs: Sequence[str], **options: Any) -> Judge:
 
 def _parts(spec: str) -> tuple[str, str]:
     """(backend, rest) of a judge's name."""
+    if spec == "shapes" and not os.path.exists(
+        spec
+    ):  # as the detector of that world and its prompts are called
+        return "builtin", spec
     head, colon, rest = spec.partition(":")
     if head in JUDGES:
         return head, rest

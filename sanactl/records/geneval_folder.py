@@ -12,6 +12,7 @@ from sanactl.errors import InputError
 from sanactl.files.regular import open_regular
 from sanactl.records.fields import FIELDS, REQUIRED, check_fields
 from sanactl.records.jsonl import parse_json
+from sanactl.records.records import MAX_HELD, stream_records
 
 __all__ = ["is_geneval_folder", "read_geneval_folder"]
 
@@ -63,6 +64,7 @@ def read_geneval_folder(path: Path, *, missing: str = "prompts") -> Iterator[dic
             hint="run the same sanactl sample again; it draws the others",
         )
     found = {folder: _images(folder) for folder in folders}
+    listed = _listed(path)
     if missing == "images":
         _check_numbers(path, found)
     for folder, images in found.items():
@@ -77,7 +79,23 @@ def read_geneval_folder(path: Path, *, missing: str = "prompts") -> Iterator[dic
         known["prompt_id"] = str(folder.name if name is None else name)
         for image in images:
             record = {"path": str(image), "index": int(image.stem), "samples": len(images)}
-            yield {"kind": "image", **known, **record}
+            # What `sample` wrote of it: checkpoint, seed and settings. A file of another list of prompts says nothing.
+            said = listed.get((folder.name, image.name), {})
+            if said.get("prompt") != known["prompt"]:
+                said = {}
+            yield {"kind": "image", **said, **known, **record}
+
+
+def _listed(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The image records of a folder that `sample` filled, by folder and file name; {} for other folders."""
+    listing = path / "images.jsonl"
+    if not (path / "settings.json").is_file() or not listing.is_file():
+        return {}
+    try:
+        records = stream_records(listing, kinds=("image",), most=MAX_HELD)
+        return {(Path(r["path"]).parts[-3], Path(r["path"]).name): r for r in records}
+    except (InputError, IndexError):
+        return {}
 
 
 def _images(folder: Path) -> list[Path]:

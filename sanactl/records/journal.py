@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -87,17 +87,17 @@ class Journal:
                 if (entry := _entry(line)) is not None:
                     yield entry
 
-    def newest(self, *kinds: str, without: str | None = None) -> dict[str, Any] | None:
+    def newest(self, *kinds: str, fits: Callable[[Path], bool] | None = None) -> dict[str, Any] | None:
         """The newest output of one of `kinds` whose file still exists: {"path" (absolute), "kind", "digest", ...}.
 
         Args:
-            without: skip outputs that have this field (`judge`: images that a judge has selected).
+            fits: skip files for which this is false.
         """
         for run in self.newest_first():
             for output in reversed(run["outputs"]):
-                if output.get("kind") in kinds and (without is None or without not in output):
+                if output.get("kind") in kinds:
                     path = self.folder / output["path"]
-                    if os.path.exists(path):
+                    if os.path.exists(path) and (fits is None or fits(path)):
                         return {**output, "path": str(path)}
         return None
 

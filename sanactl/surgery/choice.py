@@ -68,7 +68,9 @@ class Wish:
         options = {"--keep": self.keep, "--params": self.params, "--bytes": self.bytes}
         named = {"--blocks": self.blocks, "--drop": self.drop}
         given = [option for option, value in {**options, **named}.items() if value is not None]
-        if len(given) != 1:
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other", hint="give one of them")
+        if not given:
             raise UsageError(
                 f"prune needs one of {', '.join([*options, *named])}", hint="for example --keep 30"
             )

@@ -32,6 +32,9 @@ def check_run(
         if isinstance(value, float) and not math.isfinite(value):
             option = "lr" if name == "learning_rate" else name.replace("_", "-")
             raise UsageError(f"--{option} {value} is no number to train with")
+    if settings.steps < 1 or settings.batch_size < 1:
+        what = "steps" if settings.steps < 1 else "batch-size"
+        raise UsageError(f"--{what} has to be at least 1")
     if settings.flow_shift <= 0:
         raise UsageError(
             f"--flow-shift {settings.flow_shift:g} leaves no noise to learn from",

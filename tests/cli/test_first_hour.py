@@ -157,3 +157,46 @@ def test_tables_leave_out_empty_columns_and_repeat_a_head_that_has_gone(place: P
     assert code == 0
     assert "verdict" not in shown
     assert shown.count("prompt") >= 2  # above and below
+
+
+def test_the_oracle_refuses_objects_that_it_does_not_know(place: Path, sanactl: Program) -> None:
+    bench = '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}\n'
+    sanactl("sample", "tiny.st", "-p", "-", *FEW, stdin=bench)
+    assert "knows no 'bench'" in sanactl.fails("judge", "--model", "oracle")
+
+
+def test_the_newest_unjudged_images_are_unjudged(place: Path, sanactl: Program) -> None:
+    """What is filtered from a judge's winners is theirs, too."""
+    sanactl("sample", "tiny.st", "--limit", "2", "-n", "2", "--steps", "1")
+    sanactl("judge", "--model", "shapes")
+    sanactl("filter", "judge.jsonl", "--per-prompt", "1")
+    assert len(sanactl("judge", "--model", "oracle", "--all")) == 4
+    assert "tiny-samples/images.jsonl, the newest unjudged" in sanactl.said
+
+
+def test_a_folder_of_samples_knows_where_its_images_came_from(place: Path, sanactl: Program) -> None:
+    drawn = sanactl("sample", "tiny.st", "--limit", "2", "-n", "2", "--steps", "1", "-o", "out")
+    Path("out").rename("moved")
+    judged = sanactl("judge", "moved", "--model", "oracle", "--all")
+    assert {r["digest"] for r in judged} == {drawn[0]["digest"]}
+    assert sorted(r["seed"] for r in judged) == sorted(r["seed"] for r in drawn)
+    assert all(Path(r["path"]).is_file() for r in judged)
+
+
+def test_the_next_step_is_one_that_can_be_made(place: Path, sanactl: Program) -> None:
+    sanactl("sample", "tiny.st", "--prompt", "a red circle", *FEW)
+    sanactl("judge")
+    assert "wrote judge.jsonl (1 image)" in sanactl.said
+    assert "eval geneval" not in sanactl.said
+
+
+def test_options_of_prune_that_exclude_each_other(place: Path, sanactl: Program) -> None:
+    line = sanactl.fails("prune", "tiny.st", "--keep", "2", "--blocks", "0,1", code=2)
+    assert "--keep and --blocks exclude each other" in line
+
+
+def test_a_conversion_keeps_the_identity_of_the_base(place: Path, sanactl: Program) -> None:
+    sanactl("init", "shapes", "-o", "base.st")
+    (made,) = sanactl("convert", "base.st", "-o", "copy.st")
+    (base,) = sanactl("inspect", "base.st")
+    assert made["digest"] == base["digest"]

@@ -28,7 +28,9 @@ _NEXT = {
 _WHAT = {"block": "blocks", "image": "images", "score": "scores", "prompt": "prompts"}
 
 
-def wrote_line(command: str, path: Path, kind: str, counts: Mapping[str, int]) -> str:
+def wrote_line(
+    command: str, path: Path, kind: str, counts: Mapping[str, int], *, scorable: bool = True
+) -> str:
     """One line about an output.
 
     Args:
@@ -36,12 +38,13 @@ def wrote_line(command: str, path: Path, kind: str, counts: Mapping[str, int]) -
         path: a file or a folder.
         kind: of the output, as the journal names it.
         counts: number of written records by kind.
+        scorable: whether GenEval's rules can score the images.
     """
     parts = [
         f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)
     ]
     amount = ", ".join(parts) if kind in _WHAT and parts else human_bytes(_size(path))
-    step = _step(command, path, counts)
+    step = _step(command, path, counts, scorable)
     return f"wrote {path} ({amount})" + (f" - next: {step}" if step else "")
 
 
@@ -49,10 +52,12 @@ def _plural(kind: str, count: int) -> str:
     return _WHAT[kind] if count != 1 else kind
 
 
-def _step(command: str, path: Path, counts: Mapping[str, int]) -> str | None:
+def _step(command: str, path: Path, counts: Mapping[str, int], scorable: bool) -> str | None:
     if command == "importance":
         half = -(-counts.get("block", 0) // 2)
         return f"sanactl prune --keep {half}" if half else None
+    if command == "judge" and not scorable:
+        return None  # GenEval's rules need its tags
     if command == "sample":
         return f"sanactl judge {shlex.quote(str(path))}"
     form = _NEXT.get("eval" if command.startswith("eval ") else command)

@@ -167,7 +167,9 @@ class Invocation(RecordsOut):
         if not stdout_is_piped():  # in a pipe, the next command runs already
             for path, kind, *_ in outputs[-1:]:  # the main one
                 if path not in self._there and kind in _TOLD:
-                    note(wrote_line(self.run.command, self._renamed.get(path, path), kind, self._counts))
+                    told = self._renamed.get(path, path)
+                    scorable = self._example is None or "tag" in self._example
+                    note(wrote_line(self.run.command, told, kind, self._counts, scorable=scorable))
         if self._fault is not None:
             raise self._fault
 

@@ -22,7 +22,7 @@ from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.stdout import silence_stdout, write_line
 from sanactl.cli.frame.terminal import is_first_process, say
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.records.journal import Journal
 from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompts import load_prompts, parse_prompts
@@ -271,7 +271,7 @@ def find_records(
     if argument is not None or stdin_is_piped():
         return stdin_records(kinds), "stdin"
     journal = Journal()
-    newest = journal.newest(kinds[0], without="judge" if unjudged else None)
+    newest = journal.newest(kinds[0], fits=_is_unjudged if unjudged else None)
     chosen = f"the newest {'unjudged ' if unjudged and newest is not None else ''}{kinds[0]} records"
     newest = newest or journal.newest(kinds[0])
     if newest is None:
@@ -281,6 +281,14 @@ def find_records(
     path = journal.relative(newest["path"])
     note(f"using {path}, {chosen} in this folder's journal")
     return _of_file(Path(path), kinds, checked), path
+
+
+def _is_unjudged(path: Path) -> bool:
+    """Whether no judge has selected from the image records of a file, by its first record."""
+    try:
+        return "judge" not in next(stream_records(path, kinds=("image",)), {})
+    except SanactlError:
+        return True  # reading it gives the error
 
 
 def _of_file(path: Path, kinds: tuple[str, ...], checked: bool) -> Iterator[Record]:

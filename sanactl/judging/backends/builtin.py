@@ -30,8 +30,8 @@ class ShapesJudge(VlmJudge):
                 raise InputError(
                     f"prompt {record['prompt'][:80]!r}: the built-in judge knows the built-in world alone, and not"
                     f" {unknown[0]!r}",
-                    hint="name another judge with --model: oracle, or the folder or Hub id of a vision-language model such"
-                    " as nvila:Efficient-Large-Model/NVILA-Lite-2B-Verifier",
+                    hint="name another judge with --model: the folder or Hub id of a vision-language model, such as"
+                    " nvila:Efficient-Large-Model/NVILA-Lite-2B-Verifier",
                 )
         return super().judge(images, records)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.tournament import Verdict
-from sanactl.scoring.detectors.batch import classifier_of, detect_batch, facts_of
+from sanactl.scoring.detectors.batch import check_classes, classifier_of, detect_batch, facts_of
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.rules import check_record, score_image
@@ -56,6 +56,7 @@ class OracleJudge:
         """
         for record in records:
             check_record(record)
+            check_classes(self.detector, record)
         found = detect_batch(self.detector, images, records)
         return [self._verdict(*each) for each in zip(images, records, found, strict=True)]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["classifier_of", "detect_batch", "facts_of"]
+__all__ = ["check_classes", "classifier_of", "detect_batch", "facts_of"]
 
 
 def detect_batch(
@@ -37,6 +37,17 @@ def detect_batch(
             raise InputError(f"{records[0].get('path')}: {error}") from None
     # One by one, the error can name the image.
     return [detect_batch(detector, images[i : i + 1], records[i : i + 1])[0] for i in range(len(images))]
+
+
+def check_classes(detector: Detector, record: Mapping[str, Any]) -> None:
+    """Raises InputError if a record asks for an object that the detector does not know: each verdict would be "no"."""
+    clauses = [*record["include"], *(record.get("exclude") or ())]
+    unknown = sorted({clause["class"] for clause in clauses} - detector.classes)
+    if unknown:
+        raise InputError(
+            f"{record['path']}: the detector {detector.label} knows no {unknown[0]!r}",
+            hint=f"it knows {', '.join(sorted(detector.classes)[:8])}; choose another detector",
+        )
 
 
 def classifier_of(

@@ -11,7 +11,7 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.geneval_folder import read_geneval_folder
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
-from sanactl.scoring.detectors.batch import facts_of
+from sanactl.scoring.detectors.batch import check_classes, facts_of
 from sanactl.scoring.detectors.protocol import Detector
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.kept_detections import KeptDetections
@@ -134,13 +134,7 @@ def _checked(records: Iterable[Record], detector: Detector) -> Iterator[Record]:
             raise InputError(f"{record['path']} comes twice", hint="score a stream of distinct images")
         paths.add(record["path"])
         check_record(record)
-        clauses = [*record["include"], *(record.get("exclude") or ())]
-        unknown = sorted({clause["class"] for clause in clauses} - detector.classes)
-        if unknown:
-            raise InputError(
-                f"{record['path']}: the detector {detector.label} knows no {unknown[0]!r}",
-                hint=f"it knows {', '.join(sorted(detector.classes)[:8])}; choose another with --detector",
-            )
+        check_classes(detector, record)
         yield record
 
 
