@@ -8,6 +8,7 @@ from typing import Any
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.paths import user_path
+from sanactl.files.regular import open_regular
 
 __all__ = [
     "AFTER_PROMPT",
@@ -114,7 +115,7 @@ def open_dialogue(name: str) -> Dialogue:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, what="dialogue") as stream:
             data = stream.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise InputError(f"{path}: larger than {_MAX_BYTES:,} bytes, which is no dialogue")

@@ -111,7 +111,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(5)
     with (folder / "r.jsonl").open("w") as stream:
         for i in range(120):
-            prompt = load_eval_prompts()[3 * i]
+            prompt = load_eval_prompts()[12 * (i // 4)]
             write_png(render(scene_for(prompt, rng)), folder / f"{i}.png")
             record = {"path": f"{i}.png", "prompt_id": str(i // 4), "samples": 4, "index": i % 4}
             stream.write(json.dumps({**prompt, "kind": "image", **record}) + "\n")

@@ -43,7 +43,7 @@ def test_the_layer_of_a_nan_is_named(place: Path) -> None:
 
 def test_poisoned_data_are_told_from_a_poisoned_layer(place: Path) -> None:
     with pytest.raises(
-        TrainingError, match=r"step 3.*the input of patch_embed.*kept in \.out\.st\.training/step-00000002"
+        TrainingError, match=r"step 3.*the input of patch_embed.*are in \.out\.st\.training/step-00000002"
     ):
         train("out.st", SETTINGS, data=Poison(ShapesSource(0), after=4))
 

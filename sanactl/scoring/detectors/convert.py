@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.files.json_values import shown
+from sanactl.files.regular import open_regular
 from sanactl.scoring.detectors.mmdet_names import hub_config, hub_name, is_index, is_merging, old_name
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _check(folder: Path, where: str) -> None:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """The state dict of a .pth; nothing in it is run."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             zipped = file.read(4) == b"PK\x03\x04"
     except OSError as error:
         raise InputError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from error
@@ -192,7 +193,7 @@ def _read_old(path: Path) -> dict[str, torch.Tensor]:
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while part := file.read(1 << 22):
                 digest.update(part)
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError
 from sanactl.files.append import append_lines
 from sanactl.files.content import json_digest
+from sanactl.files.regular import open_regular
 from sanactl.records.jsonl import dump_json, parse_json
 from sanactl.scoring.detectors.protocol import Detected, Detector
 
@@ -48,7 +49,7 @@ class KeptDetections:
             return
         start, mine = 0, f'"by": "{self.by}"'.encode()
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 while line := file.readline(MAX_LINE):
                     if line.endswith(b"\n") and mine in line[:200]:
                         self._places[line[11:75].decode("ascii", "replace")] = start, len(line)
@@ -62,7 +63,7 @@ class KeptDetections:
         if place is None:
             return None
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 file.seek(place[0])
                 found = parse_json(file.read(place[1]).decode())
             size = tuple(found["size"])
@@ -98,7 +99,8 @@ class KeptDetections:
             if len(self._of) >= 256:  # a batch asks for each twice, and no later one does
                 self._of.clear()
             try:
-                self._of[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                with open_regular(path, what="image") as file:
+                    self._of[name] = hashlib.sha256(file.read()).hexdigest()
             except OSError as error:
                 raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         return self._of[name]
