@@ -97,6 +97,8 @@ def draw(run: RunRecords) -> Image.Image:
         pen.text((8, top + 86), told[2], fill=SOFT, font=font(13))
         pen.text((8, top + 104), told[3], fill=SOFT, font=font(13))
         for column, picture in enumerate(row.pictures):
+            if picture is None:  # the judge did not choose among this prompt's images
+                continue
             left = LABEL + column * (SIDE + GAP)
             image = Image.fromarray(read_image(Path(picture.source)))
             sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top))

@@ -113,12 +113,18 @@ def _write_card(
 ) -> Path:
     """Writes a model card; `said` are title, license and base model."""
     from sanactl.cli.frame.streams import note
-    from sanactl.errors import UsageError
+    from sanactl.errors import InputError, UsageError
     from sanactl.report.card import CardSettings, write_card
 
     folders = [path for path in named if path.is_dir()]
     if output is not None:
-        folders.append(output.parent if output.name == "README.md" else output)
+        folder = output.parent if output.name == "README.md" else output
+        if not folder.is_dir():
+            raise InputError(
+                f"-o {output}: no such folder",
+                hint="with --card, -o names the pipeline's folder, and the card is its README.md",
+            )
+        folders.append(folder)
     if not folders:
         newest = [
             o for r in run.journal.newest_first() for o in r["outputs"] if o.get("kind") == "checkpoint"
@@ -153,5 +159,9 @@ def _remembered(journal: Journal, *, needed: bool) -> list[Path]:
         raise UsageError(
             "nothing to report on", hint="name files of records, or run in a folder with a journal"
         )
-    note(f"using the {len(present)} files of records that this folder's journal knows")
+    if present:
+        files = "file" if len(present) == 1 else f"{len(present)} files"
+        note(f"using the {files} of records that this folder's journal knows")
+    else:
+        note("this folder's journal knows no files of records")
     return present

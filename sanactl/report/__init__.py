@@ -44,6 +44,7 @@ def build_report(
     from sanactl.report.blocks import Section
     from sanactl.report.headline import find_headline, main_scores
     from sanactl.report.history import lineage_section, settings_section
+    from sanactl.report.labels import is_selected
     from sanactl.report.overview import overview
     from sanactl.report.pictures import Thumbnails
     from sanactl.report.render import render
@@ -65,7 +66,10 @@ def build_report(
         Section("training-loss", "Training", training_section(run)),
         Section("samples", "Samples", samples_section(run, headline.chain, thumbnails)),
         Section(
-            "lineage", "Lineage", lineage_section(run, {n: f"{r['value']:.2f}" for n, r in scores.items()})
+            "lineage",
+            "Lineage",
+            # A box has no room to say of a score that a judge selected its images.
+            lineage_section(run, {n: f"{r['value']:.2f}" for n, r in scores.items() if not is_selected(r)}),
         ),
         Section("settings", "Settings", settings_section(run)),
     ]
@@ -84,17 +88,22 @@ def build_report(
 
 def _facts(run: RunRecords) -> list[tuple[str, str]]:
     """How much there is, and the best scores: (number, what it counts)."""
+    from sanactl.report.labels import is_selected, said_of_selection
     from sanactl.report.run import newest
-    from sanactl.report.text import finite, number, plain
+    from sanactl.report.text import finite, number, plain, plural
 
     checkpoints = len(run.lineages.entries) + len(run.lineages.faults)
-    facts = [(number(checkpoints), "checkpoints")] if checkpoints else []
-    if run.images:
-        facts.append((number(len(run.images)), "images"))
-    best: dict[str, float] = {}
+    counts = ((checkpoints, "checkpoint"), (len(run.images), "image"))
+    facts = [(number(count), plural(count, what)) for count, what in counts if count]
+    best: dict[str, tuple[bool, float, str]] = {}
     for record in newest(run.scores):
         value = finite(record.get("value"))
         # Only metrics with tasks: of any other it is not known whether larger is better.
         if value is not None and isinstance(record.get("tasks"), dict) and record["tasks"]:
-            best[record["metric"]] = max(value, best.get(record["metric"], value))
-    return facts + [(number(value), f"best {plain(m, 40)}") for m, value in list(best.items())[-MAX_FACTS:]]
+            # A score of all images before one of those that a judge selected.
+            found = (not is_selected(record), value, said_of_selection(record))
+            best[record["metric"]] = max(found, best.get(record["metric"], found))
+    return facts + [
+        (number(value), ", ".join(filter(None, (f"best {plain(metric, 40)}", selected))))
+        for metric, (_, value, selected) in list(best.items())[-MAX_FACTS:]
+    ]

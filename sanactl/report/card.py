@@ -29,6 +29,7 @@ __all__ = ["CardSettings", "write_card"]
 Record = dict[str, Any]
 IMAGES = "images"  # the folder of the card's images
 MAX_IMAGES = 6
+_BINNED = {16, 32, 64, 128}  # `sample_size` of the models for which diffusers has a list of sizes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _NAMES = {"geneval": "GenEval", "dpg": "DPG-Bench", "clip": "CLIP score", "fid": "FID", "kid": "KID"}
 
@@ -91,6 +92,7 @@ def write_card(
     _check_images(folder, [url for _, url in files], force)
     base = settings.base_model or _base_model(checkpoint, run)
     name = settings.title or folder.absolute().name
+    arguments, flow_shift = _arguments(checkpoint) if checkpoint.kind == "pipeline" else ("", "")
     metadata = _metadata(checkpoint, name, base, settings.license, scores)
     metadata["widget"] = [
         {"text": plain(r["prompt"], 400), "output": {"url": url}}
@@ -109,7 +111,8 @@ def write_card(
         scores=[_score_row(r) for r in scores],
         steps=[plain(step_line(entry), 400) for entry in checkpoint.lineage],
         images=[(r["prompt"], url) for r, (_, url) in zip(shown, files, strict=True)],
-        arguments=_arguments(checkpoint),
+        arguments=arguments,
+        flow_shift=flow_shift,
     )
     if files:
         (folder / IMAGES).mkdir(exist_ok=True)
@@ -124,16 +127,39 @@ def write_card(
     return target, lacks
 
 
-def _arguments(checkpoint: Checkpoint) -> str:
-    """The checkpoint's own settings as arguments of a pipeline."""
-    names = {
-        "steps": "num_inference_steps",
-        "guidance_scale": "guidance_scale",
-        "height": "height",
-        "width": "width",
+def _arguments(checkpoint: Checkpoint) -> tuple[str, str]:
+    """What `sanactl sample` takes for this checkpoint as arguments of its pipeline, a line each; a setting of its scheduler.
+
+    A pipeline knows nothing of a checkpoint's sampling settings, and has defaults for the largest models.
+    """
+    from sanactl.checkpoint.folder import read_json
+    from sanactl.model.sampling_settings import is_sprint, sampling_settings
+
+    settings = sampling_settings(checkpoint)
+    given: dict[str, Any] = {
+        "height": settings.height,
+        "width": settings.width,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        "max_sequence_length": settings.max_sequence_length,
     }
-    given = {new: finite(checkpoint.sampling.get(old)) for old, new in names.items()}
-    return "".join(f", {name}={value:g}" for name, value in given.items() if value is not None)
+    if is_sprint(checkpoint):
+        if settings.steps != 2:
+            given["intermediate_timesteps"] = None  # those that the pipeline has are of two steps
+    elif settings.negative_prompt:
+        given["negative_prompt"] = settings.negative_prompt
+    if not settings.complex_human_instruction:
+        given["complex_human_instruction"] = None
+    # diffusers takes the nearest of its own sizes, and has none for small models. The squares are among them.
+    size = checkpoint.config.sample_size
+    if size not in _BINNED or settings.height != size * 32 or settings.width != size * 32:
+        given["use_resolution_binning"] = False
+    shift = ""
+    if settings.flow_shift is not None:
+        listed = read_json(checkpoint.path.parent / "scheduler" / "scheduler_config.json", constants=True)
+        key = "shift" if "shift" in listed and "flow_shift" not in listed else "flow_shift"
+        shift = f"{key}={settings.flow_shift!r}"
+    return "".join(f"    {name}={value!r},\n" for name, value in given.items()), shift
 
 
 def _check_images(folder: Path, names: Sequence[str], force: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sanactl.report.plots import said
-from sanactl.report.style import DASHES, GREY, color_of, figure_style, panels, tip
+from sanactl.report.style import DASHES, GREY, color_of, end_at_one, figure_style, panels, tip
 from sanactl.report.text import plain
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def curves_figure(
                 ax.set_xticklabels([f"{place:g}" for place in places])
             ax.set_title(plain(title, 40 if narrow else 48))
             ax.set_xlabel(plain(axis))
+        every = [point for curves in curves_of.values() for curve in curves.values() for point in curve]
+        end_at_one(axes[0], [end for point in every for end in (point.value, *(point.ci or ()))])
         axes[0].set_ylabel("score")
         for ax in axes[len(curves_of) :]:
             ax.set_axis_off()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sanactl.report.lineage import Node
 from sanactl.report.style import GREY
-from sanactl.report.text import plain
+from sanactl.report.text import counted, plain
 
 __all__ = ["Box", "Edge", "Graph", "Outline", "lineage_graph"]
 
@@ -112,7 +112,7 @@ def _step(run: Mapping[str, Any]) -> str:
     command, arguments = str(run.get("command", "")), run.get("arguments")
     steps = arguments.get("steps") if isinstance(arguments, dict) else None
     if command == "finetune":
-        return f"{steps} steps" if type(steps) is int and steps < 10**5 else "train"
+        return counted(steps, "step") if type(steps) is int and steps < 10**5 else "train"
     return command
 
 

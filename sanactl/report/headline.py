@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sanactl.report.labels import is_selected, said_of_selection
 from sanactl.report.run import STEP, RunRecords, newest
-from sanactl.report.text import finite, interval_of, number, plain, short_name
+from sanactl.report.text import counted, finite, interval_of, plain, short_name
 
 __all__ = ["Headline", "find_headline", "main_scores", "metric_name"]
 
@@ -47,7 +48,7 @@ def find_headline(run: RunRecords) -> Headline:
     chain = [str(r["checkpoint"]) for r in best]
     metric = metric_name(best[0])
     first = best[-1]
-    if len(scores) == 1 or _better(first) is None:
+    if len(scores) == 1 or _better(first) is None or len({_selection(r) for r in best}) > 1:
         values = "; ".join(
             f"{_of(r)} for {short_name(r.get('checkpoint'))}" for r in list(scores.values())[:8]
         )
@@ -73,7 +74,14 @@ def main_scores(run: RunRecords) -> dict[str, Record]:
         if name not in known or _rank(record) <= _rank(known[name]):
             known.pop(name, None)
             known[name] = record
-    rank = {m: (any(r.get("tasks") for r in known.values()), len(known)) for m, known in found.items()}
+    rank = {
+        metric: (
+            any(r.get("tasks") for r in known.values()),
+            len(known),
+            sum(not is_selected(r) for r in known.values()),
+        )
+        for metric, known in found.items()
+    }
     best = max(rank.values(), default=None)
     metrics = [metric for metric in found if rank[metric] == best]
     if not metrics:
@@ -91,7 +99,11 @@ def _measurement(record: Record) -> str:
 
 
 def _rank(record: Record) -> int:
-    return 0 if record.get("selection") in (None, "single") else 1
+    return int(is_selected(record))
+
+
+def _selection(record: Record) -> str:
+    return str(record["selection"]) if is_selected(record) else "single"
 
 
 def _chain(run: RunRecords, scores: Mapping[str, Record]) -> list[str]:
@@ -127,7 +139,7 @@ def _compared(
     question = f"Does {what} {'keep' if keeps else 'raise'} the {metric_name(final)} score?"
     trained = steps[-1].get("arguments") if steps and steps[-1].get("command") == "finetune" else None
     count = trained.get("steps") if isinstance(trained, dict) else None
-    after = f" after {count:,} steps of training" if type(count) is int else ""
+    after = f" after {counted(count, 'step')} of training" if type(count) is int else ""
     verdict, tone = _verdict(final, base, keeps)
     numbers = f"{_of(final)}{after} against {_of(base)} for {_name(base)}{_said_of_intervals(final, base)}"
     between = [f"{_of(scores[name])} for {_name(scores[name])}" for name in chain[1:-1]]
@@ -170,6 +182,8 @@ def _better(record: Record) -> float | None:
 def _verdict(final: Record, base: Record, keeps: bool) -> tuple[str, str]:
     """ "Yes: " and its tone. Where the intervals overlap, a small gain is no yes and a small loss no no."""
     one, other = _better(final), _better(base)
+    if _selection(final) != _selection(base):
+        return "Not comparable: ", ""
     if one is None or other is None:
         return "", ""
     overlap = _overlap(final, base)
@@ -189,7 +203,7 @@ def _overlap(one: Record, other: Record) -> bool | None:
 
 
 def _said_of_intervals(one: Record, other: Record) -> str:
-    overlap = _overlap(one, other)
+    overlap = _overlap(one, other) if _selection(one) == _selection(other) else None
     text = (
         "" if overlap is None else "; the intervals overlap" if overlap else "; the intervals do not overlap"
     )
@@ -217,7 +231,7 @@ def _best_of(run: RunRecords, name: str) -> list[str]:
 def _inventory(run: RunRecords) -> str:
     """What there is, where nothing was scored."""
     said = [
-        f"{number(count)} {what if count == 1 else what + 's'}"
+        counted(count, what)
         for count, what in (
             (len(run.lineages.entries) + len(run.lineages.faults), "checkpoint"),
             (len(run.images), "image"),
@@ -235,8 +249,11 @@ def _images_of(run: RunRecords) -> list[str]:
 
 
 def _of(record: Record) -> str:
+    """A score's value; of selected images, that it is theirs."""
     value = finite(record.get("value")) or 0.0
-    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.4g}"
+    shown = f"{value:.2f}" if abs(value) < 1000 else f"{value:.4g}"
+    selected = said_of_selection(record)
+    return f"{shown} ({selected})" if selected else shown
 
 
 def _name(record: Record) -> str:

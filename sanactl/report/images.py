@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["add_image", "drawn_once", "merge_images", "winners"]
+__all__ = ["add_image", "drawn_once", "judges_choice", "merge_images", "winners"]
 
 Record = dict[str, Any]
 
@@ -59,6 +59,21 @@ def winners(images: Sequence[Record]) -> set[str]:
         kept_some = len(ranked) < (max(sizes) if sizes else len(images))
         chosen |= {path for path, rank, _ in ranked if rank == 0 or kept_some}
     return chosen
+
+
+def judges_choice(images: Sequence[Record]) -> tuple[Record, int] | None:
+    """(the first winner among one prompt's images, how many images its judge chose among).
+
+    None where no judge chose among several. Images that no judge has seen do not count.
+    """
+    for record in (r for r in images if r["path"] in winners(images)):
+        sizes = [
+            samples if type(samples) is int else sum(judge in _ranks(r) for r in images)
+            for judge, (_, samples) in _ranks(record).items()
+        ]
+        if max(sizes) > 1:
+            return record, max(sizes)
+    return None
 
 
 def drawn_once(images: Sequence[Record]) -> list[Record]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sanactl.report.run import MEANS
-from sanactl.report.text import short_name
+from sanactl.report.text import counted, plain, short_name
+from sanactl.scoring.geneval.rules import TASKS
 
-__all__ = ["score_labels", "selection_words"]
+__all__ = ["is_selected", "said_of_selection", "score_labels", "selection_words"]
 
 Record = dict[str, Any]
 _WORDS = {"detector": "detector {}", "model": "model {}", "judge": "judge {}"}
@@ -22,6 +23,31 @@ def selection_words(value: object) -> str:
     if best:
         return f"best of {best[1]} by {best[2]}"
     return "every image" if text == "single" else text
+
+
+def is_selected(record: Record) -> bool:
+    """Whether a score is that of images which a judge chose, and not of all images that the checkpoint drew."""
+    return record.get("selection") not in (None, "single")
+
+
+def said_of_selection(record: Record, *, counts: bool = True) -> str:
+    """What stands beside a score of selected images: the judge's best of 2, 3 prompts. Empty for any other score.
+
+    Args:
+        counts: name the number of prompts, and the number of tasks where it is not all of GenEval's.
+    """
+    if not is_selected(record):
+        return ""
+    # The judge's name is in the tables.
+    best = re.fullmatch(r"best-of-(.+?)( by .+)?|(best \d+ of .+?)( by .+)?", str(record["selection"]))
+    what = plain(record["selection"] if best is None else best[3] or f"best of {best[1]}")
+    said = [f"the judge's {what}" if best else f"selected: {what}"]
+    prompts, tasks = record.get("prompts"), record.get("tasks")
+    if counts and type(prompts) is int:
+        said.append(counted(prompts, "prompt"))
+    if counts and isinstance(tasks, dict) and 0 < len(tasks) < len(TASKS) and set(tasks) < set(TASKS):
+        said.append(f"{len(tasks)} of {len(TASKS)} tasks")
+    return ", ".join(said)
 
 
 def score_labels(records: Sequence[Record]) -> list[str]:
@@ -41,7 +67,9 @@ def _label(record: Record, mine: Sequence[Record], everyone: Sequence[Record]) -
     fields = [
         f
         for f in MEANS
-        if len({str(r.get(f)) for r in mine}) > 1 or len({str(r.get(f)) for r in everyone}) > 1
+        if len({str(r.get(f)) for r in mine}) > 1
+        or len({str(r.get(f)) for r in everyone}) > 1
+        or (f == "selection" and is_selected(record))
     ]
     said = []
     for name in fields:

@@ -11,9 +11,10 @@ from sanactl.report.blocks import Block, Cell, Note, Table, measured
 from sanactl.report.checkpoints import Facts
 from sanactl.report.drawn import draw
 from sanactl.report.headline import metric_name
+from sanactl.report.labels import said_of_selection
 from sanactl.report.plots import Bar, sizes_figure
 from sanactl.report.run import RunRecords, newest
-from sanactl.report.text import compact, finite, interval_of, number, plain, short_name
+from sanactl.report.text import compact, counted, finite, interval_of, number, plain, short_name
 
 __all__ = ["overview", "speeds"]
 
@@ -54,7 +55,7 @@ def overview(run: RunRecords, scores: Mapping[str, Record]) -> list[Block]:
                 lambda narrow: sizes_figure(panels, f"{metric} score", narrow=narrow),
                 "sizes",
                 f"{metric} score against parameters, size and speed of each checkpoint",
-                legend=[(run.color(n), "dot", short_name(n)) for n in names],
+                legend=[(run.color(n), "dot", bars[n].label.replace("\n", ", ")) for n in names],
             )
         )
     rows = [_row(run, n, facts[n], scores[n], speed.get(n)) for n in names]
@@ -67,14 +68,15 @@ def overview(run: RunRecords, scores: Mapping[str, Record]) -> list[Block]:
 
 
 def _bar(run: RunRecords, name: str, record: Record) -> Bar:
-    return Bar(short_name(name), float(record["value"]), interval_of(record.get("ci")), run.color(name))
+    label = "\n".join(filter(None, (short_name(name), said_of_selection(record))))
+    return Bar(label, float(record["value"]), interval_of(record.get("ci")), run.color(name))
 
 
 def _row(run: RunRecords, name: str, facts: Facts, record: Record, speed: float | None) -> list[Cell]:
     unknown = Cell("-")
     size = unknown if facts.bytes is None else Cell(human_bytes(facts.bytes), (facts.dtypes,), facts.bytes)
     return [
-        Cell(short_name(name), color=run.color(name)),
+        Cell(short_name(name), tuple(filter(None, [said_of_selection(record)])), color=run.color(name)),
         measured(record["value"], record.get("ci"), record.get("unit"), strong=True),
         unknown if facts.blocks is None else Cell(number(facts.blocks), order=facts.blocks),
         unknown if facts.parameters is None else Cell(compact(facts.parameters), order=facts.parameters),
@@ -91,7 +93,7 @@ def _made_by(entries: Sequence[Mapping[str, Any]]) -> str:
         command, arguments = str(entry.get("command", "?")), entry.get("arguments")
         steps = arguments.get("steps") if isinstance(arguments, dict) else None
         if command == "finetune":
-            said.append(f"{steps:,} steps" if type(steps) is int else "training")
+            said.append(counted(steps, "step") if type(steps) is int else "training")
         elif command in ("grow", "prune") and type(entry.get("blocks")) is int:
             said.append(f"{command} to {entry['blocks']}")
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.human import human_bytes
-from sanactl.report.style import COLORS, INK, figure_style, panels, save_figure, tip
+from sanactl.report.style import COLORS, INK, end_at_one, figure_style, panels, save_figure, tip
 from sanactl.report.text import compact, plain
 
 if TYPE_CHECKING:
@@ -216,6 +216,10 @@ def sizes_figure(
                 FuncFormatter(lambda value, _, title=title: amount_text(title, value))
             )
             axis.set_xlabel(title)
+        scores = [bar for points in quantities.values() for _, bar in points]
+        ends = [end for bar in scores for end in (bar.value, *(bar.ci or ()))]
+        for axis in axes:
+            end_at_one(axis, ends)
         for axis in axes[:: columns if columns > 1 else 1]:
             axis.set_ylabel(plain(score, 30))
         return figure

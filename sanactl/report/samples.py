@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sanactl.report.blocks import Absent, Block, Note
-from sanactl.report.images import drawn_once, winners
+from sanactl.report.images import drawn_once, judges_choice, winners
 from sanactl.report.pictures import Picture, Thumbnails
 from sanactl.report.run import RunRecords
 from sanactl.report.text import finite, plain, short_name
@@ -36,12 +36,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class StripRow:
-    """A checkpoint's images, one for each prompt of the strip."""
+    """A checkpoint's images, one for each prompt of the strip; None where a judge's choice has none."""
 
     name: str
     note: str
     color: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[Picture | None]
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,13 @@ def strip(run: RunRecords, chain: Sequence[str], thumbnails: Thumbnails) -> Stri
         found = [min(checkpoints[name][p], key=_index) for p in chosen]
         pictures = [_picture(r, thumbnails, winner=False, large=True) for r in found]
         rows.append(StripRow(short_name(name), _blocks(run, name), run.color(name), pictures))
-    groups = [drawn_once(checkpoints[names[-1]][p]) for p in chosen]
-    best = [next((r for r in g if r["path"] in winners(g)), None) for g in groups]
-    if len(rows) < STRIP_ROWS and any(len(g) > 1 and b for g, b in zip(groups, best, strict=True)):
-        shown = [b or g[0] for g, b in zip(groups, best, strict=True)]
-        pictures = [
-            _picture(r, thumbnails, winner=b is not None, large=True)
-            for r, b in zip(shown, best, strict=True)
-        ]
-        note = f"the judge's choice of {max(map(len, groups))}"
-        rows.append(StripRow(short_name(names[-1]), note, run.color(names[-1]), pictures))
+    choices = [judges_choice(drawn_once(checkpoints[names[-1]][p])) for p in chosen]
+    sizes = [choice[1] for choice in choices if choice]
+    if len(rows) < STRIP_ROWS and sizes:
+        best = [_picture(c[0], thumbnails, winner=True, large=True) if c else None for c in choices]
+        few, most = min(sizes), max(sizes)
+        note = f"the judge's choice of {most if few == most else f'{few} to {most}'}"
+        rows.append(StripRow(short_name(names[-1]), note, run.color(names[-1]), best))
     return Strip([plain(p, 200) for p in chosen], rows)
 
 

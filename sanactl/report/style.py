@@ -11,7 +11,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "GREY",
     "INK",
     "color_of",
+    "end_at_one",
     "figure_style",
     "panels",
     "save_figure",
@@ -98,6 +99,22 @@ def panels(
 
     figure = Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **kwargs).flat)
+
+
+def end_at_one(axis: Axes, values: Iterable[float]) -> None:
+    """Scores from 0 to 1 have an axis that does not go beyond; one score alone has the axis from 0 to 1.
+
+    Args:
+        axis: with all that is on it drawn.
+        values: every score, and the ends of its interval.
+    """
+    ends = list(values)
+    if not ends or min(ends) < 0 or max(ends) > 1:
+        return
+    low, high = axis.get_ylim() if min(ends) < max(ends) else (0.0, 1.0)
+    axis.set_ylim(max(low, 0.0), min(high, 1.0))
+    for line in axis.lines:
+        line.set_clip_on(False)  # a mark at the end is whole
 
 
 def tip(artist: Any, text: str) -> None:

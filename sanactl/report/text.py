@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["compact", "finite", "interval_of", "number", "plain", "short_name"]
+__all__ = ["compact", "counted", "finite", "interval_of", "number", "plain", "plural", "short_name"]
 
 MAX_LABEL = 48
 
@@ -53,6 +53,16 @@ def number(value: object, digits: int = 3) -> str:
         if abs(value) < 1e15
         else f"{value:.3g}"
     )
+
+
+def counted(count: int, what: str) -> str:
+    """A count and what it counts: 1 step, 1,000 steps."""
+    return f"{number(count)} {plural(count, what)}"
+
+
+def plural(count: int, what: str) -> str:
+    """A word for a count of things: step for one, else steps."""
+    return what if count == 1 else f"{what}s"
 
 
 def compact(value: float) -> str:

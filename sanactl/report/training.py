@@ -77,13 +77,17 @@ def training_section(run: RunRecords) -> list[Block]:
         return [Absent("No training records.", "sanactl finetune writes them.")]
     shown = dict(list(curves.items())[-MAX_CURVES:])
     points = {n: [(s, float(steps[s]["loss"])) for s in sorted(steps)] for n, steps in shown.items()}
-    plot = draw(
-        lambda narrow: training_figure(points, narrow=narrow),
-        "training",
-        "training loss by step",
-        legend=line_legend([plain(name) for name in points]),
-        caption="Pale: each step's loss. Strong: the mean over a twentieth of the run.",
-    )
+    drawn = {name: curve for name, curve in points.items() if len(curve) > 1}  # one point is no curve
+    parts: list[Block] = []
+    if drawn:
+        plot = draw(
+            lambda narrow: training_figure(drawn, narrow=narrow),
+            "training",
+            "training loss by step",
+            legend=line_legend([plain(name) for name in drawn]),
+            caption="Pale: each step's loss. Strong: the mean over a twentieth of the run.",
+        )
+        parts.append(plot)
     rows = []
     for name, steps in shown.items():
         losses = [loss for _, loss in points[name]]
@@ -101,4 +105,4 @@ def training_section(run: RunRecords) -> list[Block]:
             ]
         )
     head = ["run", "steps", "loss, last tenth", "last learning rate", "images per second"]
-    return [plot, Table(head, rows)]
+    return [*parts, Table(head, rows)]

@@ -117,4 +117,98 @@ def test_bad_use_is_one_line(folder: Path, sanactl: Program) -> None:
     Path("empty").mkdir()
     assert "empty" in sanactl.fails("report", "--card", "records.jsonl", "empty")
     assert "more than one folder" in sanactl.fails("report", "--card", "empty", "pipe", code=2)
-    assert "gone" in sanactl.fails("report", "--card", "records.jsonl", "-o", "gone")
+    # -o of any other command names a file.
+    for name in ("gone", "card.md", "records.jsonl", "gone/README.md"):
+        said = sanactl.fails("report", "--card", "records.jsonl", "-o", name)
+        assert f"-o {name}: no such folder" in said and "names the pipeline's folder" in said
+    assert "no such folder" in sanactl.fails("report", "--card", "records.jsonl", "pipe", "-o", "card.md")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "this folder's journal knows no files of records"),
+        (1, "using the file of records that"),
+        (2, "using the 2 files of records that"),
+    ],
+)
+def test_it_says_which_records_it_reads(place: Path, sanactl: Program, count: int, words: str) -> None:
+    sanactl("convert", "tiny.st", "--pipeline", "-o", "pipe")
+    for number in range(count):
+        sanactl("sample", "tiny.st", "--prompt", "a star", "-n", "1", "--steps", "1", "-o", f"images{number}")
+    sanactl("report", "--card", "pipe")
+    assert words in sanactl.said
+
+
+def test_the_code_on_the_card_draws_what_sample_draws(
+    folder: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from diffusers import SanaPipeline
+
+    from sanactl.files.images import read_image
+    from sanactl.model.sampler import image_seed, initial_noise
+
+    sanactl("report", "--card", "records.jsonl", "pipe")
+    card = (folder / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    (ours,) = sanactl("sample", "tiny.st", "--prompt", "a prompt", "-n", "1", "-o", "images")
+    noise = initial_noise([image_seed(0, "a prompt", 0)], (8, 8, 8))
+    monkeypatch.setattr(SanaPipeline, "prepare_latents", lambda *_: noise.to(torch.float32))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    theirs = np.asarray(names["image"]).astype(int)
+    assert np.abs(theirs - read_image(Path(ours["path"]))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sample_size", "lines", "absent"),
+    [
+        ({}, 32, ["height=1024", "max_sequence_length=300"], ["binning", "instruction", "from_config"]),
+        ({"height": 768, "width": 768}, 32, ["height=768", "width=768", "use_resolution_binning=False"], []),
+        (
+            {"steps": 7, "guidance_scale": 3.5, "flow_shift": 2.0, "negative_prompt": "a 'red' ```\n"},
+            32,
+            ["num_inference_steps=7", "guidance_scale=3.5", "flow_shift=2.0)", "negative_prompt="],
+            ["binning"],
+        ),
+        (
+            {"complex_human_instruction": False},
+            16,
+            ["complex_human_instruction=None", "width=512"],
+            ["binning"],
+        ),
+    ],
+)
+def test_the_code_has_the_checkpoints_settings(
+    folder: Path,
+    sanactl: Program,
+    sampling: dict[str, Any],
+    sample_size: int,
+    lines: list[str],
+    absent: list[str],
+) -> None:
+    set_header(folder, sampling, sample_size)
+    sanactl("report", "--card", "records.jsonl", "pipe")
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("\n```")[0]
+    compile(code, "card", "exec")
+    assert all(line in code for line in lines), code
+    assert not any(line in code for line in absent), code
+
+
+def set_header(folder: Path, sampling: dict[str, Any], sample_size: int) -> None:
+    """Replaces the sampling settings and the sample size of a pipeline's transformer."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    (path,) = (folder / "transformer").glob("*.safetensors")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    config = {**json.loads(metadata["config"]), "sample_size": sample_size}
+    save_file(
+        load_file(path),
+        path,
+        {**metadata, "config": json.dumps(config), "sanactl.sampling": json.dumps(sampling)},
+    )
+    listed = json.loads((folder / "transformer/config.json").read_text())
+    (folder / "transformer/config.json").write_text(json.dumps({**listed, "sample_size": sample_size}))

@@ -9,6 +9,7 @@ from rich.text import Text
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
 from sanactl.records.records import Record
 from sanactl.records.scores import normal_score
+from sanactl.report.labels import said_of_selection
 
 __all__ = ["show_scores"]
 
@@ -64,8 +65,10 @@ def _show_curves(console: PlainConsole, record: Record) -> None:
 
 
 def _title(record: Record) -> Text:
-    images = _number(record.get("images"), whole=True) or "?"
-    return data(f"{record['metric']} of {record.get('checkpoint') or 'these images'}, {images} images")
+    count = record.get("images")
+    images = f"{_number(count, whole=True) or '?'} image{'' if count == 1 else 's'}"
+    of = f"{record['metric']} of {record.get('checkpoint') or 'these images'}"
+    return data(", ".join(filter(None, (of, said_of_selection(record), images))))
 
 
 def _value(record: Record) -> str:
