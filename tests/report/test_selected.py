@@ -126,14 +126,14 @@ def test_the_judges_choice_is_of_what_it_saw(tmp_path: Path, monkeypatch: pytest
 def test_images_of_two_commands(place: Path, sanactl: Program) -> None:
     """As a user does it: four images of a prompt, then two of each of three prompts for the judge."""
     draw = ("sample", "tiny.st", "--steps", "1")
-    sanactl(*draw, "--prompt", "a red circle", "-n", "4", "-o", "four")
+    four = sanactl(*draw, "--prompt", "a red circle", "-n", "4", "-o", "four")
     Path("three.txt").write_text("a blue star\ntwo red squares\na green circle\n")
     drawn = sanactl(*draw, "-p", "three.txt", "-n", "2", "-o", "two")
-    Path("drawn.jsonl").write_text("".join(json.dumps(r) + "\n" for r in drawn))
-    best = sanactl("judge", "drawn.jsonl", "--judge", "shapes")
+    Path("drawn.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*four, *drawn]))
+    best = sanactl("judge", "-", stdin="".join(json.dumps(r) + "\n" for r in drawn))
     assert len(best) == 3
     Path("best.jsonl").write_text("".join(json.dumps(r) + "\n" for r in best))
-    sanactl("report", "-o", "page.html")
+    sanactl("report", "drawn.jsonl", "best.jsonl", "-o", "page.html")
     page = Path("page.html").read_text()
     assert "the judge&#39;s choice of 2<" in page
     assert "choice of 4" not in page
