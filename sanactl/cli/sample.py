@@ -87,6 +87,7 @@ def sample(
     from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
     from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.sampling.dataset_files import list_images
@@ -151,4 +152,4 @@ def sample(
         run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
         listing = list_images(folder, emitted)
-        run.finish((listing, "image"), checkpoint=str(found.path))
+        run.finish((listing, "image"), checkpoint=str(found.path), **hardware_facts(where))

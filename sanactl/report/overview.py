@@ -132,7 +132,9 @@ def speeds(run: RunRecords) -> tuple[dict[str, float], str]:
 def _machine(run: RunRecords) -> str:
     """What the numbers were measured on and with, as far as records and journal say."""
     said: dict[str, dict[str, None]] = {}
-    for record in run.scores:
+    # The journal's lines of `sample` name the machine that the images were drawn on.
+    outputs = [output for e in run.journal.runs() for output in e["outputs"]] if run.journal else []
+    for record in [*run.scores, *outputs]:
         for name in _MACHINE:
             if isinstance(record.get(name), str | int) and not isinstance(record[name], bool):
                 said.setdefault(name, {})[plain(record[name], 60)] = None

@@ -137,3 +137,14 @@ def test_images_of_two_commands(place: Path, sanactl: Program) -> None:
     page = Path("page.html").read_text()
     assert "the judge&#39;s choice of 2<" in page
     assert "choice of 4" not in page
+
+
+def test_the_machine_is_named(place: Path, sanactl: Program) -> None:
+    import torch
+
+    sanactl("sample", "tiny.st", "--prompts", "shapes", "--limit", "6", "-n", "1", "--steps", "1")
+    sanactl("eval", "geneval")
+    sanactl("report", "-o", "r.html")
+    page = Path("r.html").read_text()
+    assert f"torch {torch.__version__}" in page
+    assert "do not name the machine" not in page
