@@ -97,7 +97,7 @@ def test_importance_of_the_pipe_is_named_in_the_journal(place: Path, sanactl: Pr
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--keep", "3", "--drop", "1"], "one of --keep, --params, --bytes, --blocks, --drop"),
+        (["--keep", "3", "--drop", "1"], "--keep and --drop exclude each other"),
         (["--keep", "2,2"], "one depth twice"),
         (["--keep", "many"], "no number of blocks"),
         (["--keep", "9"], "keep 1 to 6"),

@@ -88,6 +88,7 @@ class LineProgress(Progress):
 
     def __init__(self) -> None:
         self._open = False
+        at_end(self.close)  # its last line comes before the one about an interrupt
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
         self.close()
