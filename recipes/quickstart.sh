@@ -16,7 +16,7 @@ say() { printf '\n== %s\n' "$*" >&2; }
 began=$SECONDS
 
 # Every model is scored on the same held-out prompts, GenEval's six tasks in turn, with the same seeds.
-prompts=72      # of the 360 that ship, spread over the tasks: the overall score's 95 % interval is about +-0.1
+prompts=48      # of the 360 that ship, 8 of each task: the overall score's 95 % interval is about +-0.13
 score() {       # score CHECKPOINT NAME: sample, and judge by GenEval's rules with the built-in detector
   sanactl sample "$1" --prompts shapes --limit $prompts -n 1 -o "$2-samples" |
     sanactl eval geneval -o "$2.geneval.jsonl" >/dev/null
@@ -50,7 +50,7 @@ for depth in 20 10; do
 done
 
 say "inference-time scaling (section 2.5): 16 images a prompt, and a vision-language model picks"
-sanactl sample recovered-d10.st --prompts shapes --limit 42 -n 16 -o many-samples |
+sanactl sample recovered-d10.st --prompts shapes --limit 24 -n 16 -o many-samples |
   sanactl judge --all -o judged.jsonl |
   sanactl eval geneval -o scaling.jsonl >/dev/null
 
