@@ -30,6 +30,7 @@ from sanactl.files.images import read_image
 from sanactl.records.journal import Journal
 from sanactl.records.records import stream_records
 from sanactl.report.headline import find_headline, main_scores
+from sanactl.report.pictures import Thumbnails
 from sanactl.report.run import RunRecords, newest, read_run
 from sanactl.report.samples import Strip, strip
 from sanactl.report.text import interval_of
@@ -44,11 +45,8 @@ def font(size: int, *, bold: bool = False) -> Any:
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf" / name), size)
 
 
-class Pictures:
-    """The strip's images as files: what `sanactl.report.pictures.Thumbnails` is for a page."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+class Pictures(Thumbnails):
+    """The strip's images as files in place of data URIs."""
 
     def embed(self, path: str, *, large: bool = False) -> tuple[str, bool, str]:
         return str(self.folder / path), large, ""
@@ -80,7 +78,7 @@ def draw(run: RunRecords) -> Image.Image:
     headline = find_headline(run)
     # The base is not in the lineage of the one that was pruned, and stands above it.
     chain = ["base.st", *headline.chain[1:]]
-    rows = strip(run, chain, Pictures(run.folder))  # type: ignore[arg-type]
+    rows = strip(run, chain, Pictures(run.folder))
     assert rows is not None
     width = LABEL + len(rows.prompts) * (SIDE + GAP)
     sheet = Image.new("RGB", (width, TOP + len(rows.rows) * (SIDE + LINE + GAP)), "white")

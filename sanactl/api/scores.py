@@ -62,9 +62,9 @@ def iter_judge(
     if model is not None and judges:
         raise UsageError("model and judges exclude each other", hint="name all of them in judges")
     options = {"device": device_name(device), "dtype": dtype_name(dtype)}
-    given = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if trust_remote_code:
-        given["trust_remote_code"] = True  # type: ignore[assignment]
+        given["trust_remote_code"] = True
     if twice := sorted(set(given) & set(judge_options or ())):
         raise UsageError(f"the judge's {twice[0]} is given twice", hint="leave it out of judge_options")
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)

@@ -6,7 +6,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class Model:
     """A detector with a model: as many circles as an image has bright columns; their colours come in a second step."""
 
     label, digest, classes, batch_size = "model-1", "sha256:7", frozenset({"circle"}), 2
-    facts = {"dtype": "float32"}  # noqa: RUF012
+    facts: ClassVar = {"dtype": "float32"}
     calls = 0
 
     def __init__(self, device: str | None = None, dtype: str | None = None) -> None:
