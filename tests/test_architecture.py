@@ -149,7 +149,7 @@ def test_every_module_has_a_layer() -> None:
         "errors.py",
         "version.py",
     }
-    folders = {p.name for p in ROOT.iterdir() if p.is_dir() and p.name != "__pycache__"} - set(HEIGHT)
+    folders = {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.rglob("*.py"))} - set(HEIGHT)
     assert not loose
     assert not folders
 
