@@ -38,6 +38,7 @@ def iter_judge(
     model: str | Judge | None = None,
     judges: Sequence[str] | None = None,
     judge_options: Mapping[str, Any] | None = None,
+    calibration: Sequence[PathLike] | None = None,
     batch_size: int = 32,
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
@@ -53,6 +54,7 @@ def iter_judge(
     arguments and errors as `sanactl.judge`.
     """
     from sanactl.errors import UsageError
+    from sanactl.judging.calibration import calibrations_of, read_calibrations
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.report.sheet import ContactSheet
@@ -67,6 +69,7 @@ def iter_judge(
         given["trust_remote_code"] = True
     if twice := sorted(set(given) & set(judge_options or ())):
         raise UsageError(f"the judge's {twice[0]} is given twice", hint="leave it out of judge_options")
+    found = [c for path in calibration or () for c in read_calibrations(Path(path))]
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     stream = as_records(records, "image")
     if model is None or isinstance(model, str):
@@ -76,9 +79,16 @@ def iter_judge(
     else:
         chosen = model
     sink = as_progress(progress)
+    calibrations = calibrations_of(chosen, found) if found else []
     with _keeping(output, force, "judge", {"judge": chosen.identity}, sink) as (kept, writing):
         winners = judge_stream(
-            stream, chosen, keep=None if all else keep or 1, batch_size=batch_size, kept=kept, progress=sink
+            stream,
+            chosen,
+            keep=None if all else keep or 1,
+            batch_size=batch_size,
+            kept=kept,
+            calibrations=calibrations,
+            progress=sink,
         )
         for record in writing(winners if picture is None else picture.watching(winners)):
             yield cast("ImageRecord", record)
@@ -99,6 +109,8 @@ def judge() -> None:
             (`sanactl.judging.protocol.Judge`); None is "builtin:shapes".
         judges: several names in place of `model`: the mean of their probabilities counts.
         judge_options: options of the judge's backend, by name; of several judges "2.NAME" is the second one's.
+        calibration: files that `sanactl eval judge` writes; records get `calibrated`, the probability that the image
+            is right, and several judges count by the mean of it.
         batch_size: images at once. It does not change the verdicts.
         device, dtype: of the judge, names or torch's objects; see `sanactl.sample`.
         trust_remote_code: run code from the model's repository.

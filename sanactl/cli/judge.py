@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -66,6 +67,16 @@ def judge(
             show_default=False,
         ),
     ] = None,
+    calibration: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--calibration",
+            metavar="FILE",
+            help="Calibration of the judge, as eval judge writes it; one file can hold those of several judges. Give "
+            "the option again for each further file. Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Dtype = None,
@@ -95,6 +106,8 @@ def judge(
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
+    from sanactl.files.paths import user_path
+    from sanactl.judging.calibration import calibrations_of, read_calibrations
     from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
@@ -114,6 +127,7 @@ def judge(
         if name in options:
             raise UsageError(f"the judge's {name} is given twice", hint="leave out the --judge-option")
         options[name] = value
+    calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
     run = Invocation("judge")
     run.sheet(sheet, force=force)
     target = run.records_file(output, "judge", force=force)
@@ -124,6 +138,8 @@ def judge(
     chosen = open_judges(named, **options)
     if notice := getattr(chosen, "notice", None):
         run.progress.note(notice)
+    if calibrations:
+        calibrations = calibrations_of(chosen, calibrations)
     run.uses(source)
     with run.keeping(target, judge=chosen.identity) as kept:
         winners = judge_stream(
@@ -132,6 +148,7 @@ def judge(
             keep=None if all_images else keep or 1,
             batch_size=batch_size,
             kept=kept,
+            calibrations=calibrations,
             progress=run.progress,
         )
         run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.check import check_verdicts
+from sanactl.judging.means import log_mean
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict
 
@@ -61,12 +62,6 @@ def mean_verdict(names: Sequence[str], verdicts: Sequence[Verdict]) -> Verdict:
         }
         for name, v in zip(names, verdicts, strict=True)
     ]
-    yes, no = (_log_mean([getattr(v, side) for v in verdicts]) for side in ("yes_logprob", "no_logprob"))
+    yes, no = (log_mean([getattr(v, side) for v in verdicts]) for side in ("yes_logprob", "no_logprob"))
     mass = math.fsum(v.answer_mass for v in verdicts) / len(verdicts)
     return Verdict("yes" if yes > no else "no", yes, no, min(1.0, mass), {"verdicts": of_each})
-
-
-def _log_mean(logs: Sequence[float]) -> float:
-    """log of the mean of exp(logs), exact where each is very small."""
-    largest = max(logs)
-    return largest + math.log(math.fsum(math.exp(x - largest) for x in logs) / len(logs))

@@ -11,6 +11,7 @@ from typing import Any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.calibration import Calibration, calibrate
 from sanactl.judging.check import check_verdicts
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict, keep_best
@@ -24,7 +25,7 @@ __all__ = ["judge_stream"]
 LITTLE_MASS = 0.5
 MASS = FIELDS["image"]["answer_mass"]
 # Fields of `Verdict.details`: those of an earlier judge are not this one's.
-_DETAILS = ("verdicts",)
+_DETAILS = ("verdicts", "calibrated")
 
 
 @dataclass
@@ -51,6 +52,7 @@ def judge_stream(
     keep: int | None = None,
     batch_size: int = 16,
     kept: Partial | None = None,
+    calibrations: Sequence[Calibration] = (),
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
     """Judges images and passes on the best of each prompt.
@@ -67,6 +69,8 @@ def judge_stream(
         batch_size: images scored at once.
         kept: verdicts of an earlier run that was stopped; this run's are added. A batch is judged again unless all of
             its verdicts are there, so that the same records and batch size give the same verdicts to the last digit.
+        calibrations: one for each judge, as `sanactl.judging.calibration.calibrations_of` gives them; records get
+            `calibrated`, and several judges count by the mean of these probabilities.
 
     Yields:
         The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
@@ -102,13 +106,13 @@ def judge_stream(
         if len(waiting) == batch_size:
             scorer.score(waiting)
         while closed and closed[0].judged:
-            yield from _winners(closed.popleft(), judge.name, keep)
+            yield from _winners(closed.popleft(), judge.name, keep, calibrations)
     scorer.score(waiting)
     scorer.tell()
     scorer.warn()
     closed.extend(open_groups.values())
     for group in closed:
-        yield from _winners(group, judge.name, keep)
+        yield from _winners(group, judge.name, keep, calibrations)
     progress.close()
 
 
@@ -210,13 +214,20 @@ def _are_details(value: Any) -> bool:
     """Whether it can be `Verdict.details` of several judges."""
     several = value.get("verdicts") if isinstance(value, dict) else None
     return isinstance(several, list) and all(
-        isinstance(each, dict) and isinstance(each.get("judge"), str) and MASS.fits(each.get("answer_mass"))
+        isinstance(each, dict)
+        and isinstance(each.get("judge"), str)
+        and MASS.fits(each.get("answer_mass"))
+        and all(LOGARITHM.fits(each.get(f"{side}_logprob")) for side in ("yes", "no"))
         for each in several
     )
 
 
-def _winners(group: _Group, name: str, keep: int | None) -> Iterator[Record]:
+def _winners(
+    group: _Group, name: str, keep: int | None, calibrations: Sequence[Calibration]
+) -> Iterator[Record]:
     verdicts = [group.verdicts[i] for i in range(len(group.records))]
+    if calibrations:
+        verdicts = [calibrate(v, calibrations) for v in verdicts]
     for place, index in enumerate(keep_best(verdicts, keep)):
         v = verdicts[index]
         yield {

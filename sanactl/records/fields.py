@@ -155,6 +155,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "no_logprob": LOGARITHM,
         "answer_mass": number(0, 1),
         "verdicts": OBJECTS,
+        "calibrated": number(0, 1),
         "judge_score": number(),
         "rank": whole(),
         "correct": FLAG,

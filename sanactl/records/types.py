@@ -117,7 +117,8 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
         checkpoint, digest: what drew it.
         steps, guidance_scale, height, width: settings; sizes in pixels.
         judge: name of the judge. `verdict` is "yes" or "no", `yes_logprob` and `no_logprob` the natural logarithms of
-            both answers' probabilities, `answer_mass` their sum, `judge_score` the probability of the verdict,
+            both answers' probabilities, `answer_mass` their sum, `calibrated` the probability that the image is right
+            by a calibration, `judge_score` the probability of the verdict,
             negative for a no, and `rank` the place within the prompt, 0 the best.
         correct: whether GenEval's rules hold; `reason` has a line for each fault, `detector` found the `detections`.
     """
@@ -141,6 +142,7 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
     no_logprob: float
     answer_mass: float
     verdicts: list[dict[str, Any]]
+    calibrated: float
     judge_score: float
     rank: int
     correct: bool

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sanactl import iter_judge
 from sanactl.files.images import write_png
+from sanactl.judging.calibration import Calibration, write_calibrations
 from sanactl.judging.ensemble import mean_verdict
 from sanactl.judging.registry import JUDGES
 from sanactl.judging.tournament import Verdict
@@ -104,6 +106,41 @@ def test_a_stopped_run_keeps_each_verdict(sanactl: Program, monkeypatch: pytest.
     assert sanactl(*command) == whole
     assert asked[6:] == [2, 2]
     assert "2 verdicts are taken over" in sanactl.said
+
+
+def test_calibrated_probabilities_have_their_mean(sanactl: Program) -> None:
+    red, green = Calibration(2.0, 0.0, "channel:0"), Calibration(0.5, 1.0, "channel:1")
+    write_calibrations(Path("red.json"), [red])
+    write_calibrations(Path("both.json"), [green, red])
+    several = ("judge", "images.jsonl", "--all", "--judge", "channel:0", "--judge", "channel:1")
+    found = sanactl(*several, "--calibration", "both.json")
+    for r in found:
+        logs = [(v["yes_logprob"], v["no_logprob"]) for v in r["verdicts"]]
+        own = [c.probability(Verdict.of(*log)) for c, log in zip((red, green), logs, strict=True)]
+        assert [v["calibrated"] for v in r["verdicts"]] == pytest.approx(own)
+        assert r["calibrated"] == pytest.approx(sum(own) / 2) == pytest.approx(math.exp(r["yes_logprob"]))
+    ranks = [r["calibrated"] for r in found]
+    assert ranks == sorted(ranks, reverse=True)
+    # One judge's ranking stays.
+    plain = sanactl("judge", "images.jsonl", "--all", "--judge", "channel:0", "-o", "plain.jsonl")
+    (calibrated,) = [
+        sanactl(
+            "judge",
+            "images.jsonl",
+            "--all",
+            "--judge",
+            "channel:0",
+            "--calibration",
+            "red.json",
+            "-o",
+            "c.jsonl",
+        )
+    ]
+    assert [{k: v for k, v in r.items() if k != "calibrated"} for r in calibrated] == plain
+    assert "no calibration of judge channel:1" in sanactl.fails(*several, "--calibration", "red.json", code=2)
+    assert "none.json: no such" in sanactl.fails(*several, "--calibration", "none.json")
+    api = iter_judge("images.jsonl", judges=["channel:0", "channel:1"], all=True, calibration=["both.json"])
+    assert list(api) == found
 
 
 def test_options_go_to_those_that_have_them(sanactl: Program) -> None:
