@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.check import check_verdicts
 from sanactl.judging.means import log_mean
-from sanactl.judging.protocol import Judge
+from sanactl.judging.protocol import Judge, judge_flops
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ class EnsembleJudge:
             check_verdicts(judge.name, verdicts, records)
         names = [judge.name for judge in self.judges]
         return [mean_verdict(names, verdicts) for verdicts in zip(*found, strict=True)]
+
+    def flops(self, height: int, width: int) -> float | None:
+        """The sum of the judges' FLOPs; None where those of one are not known."""
+        counts = [judge_flops(judge, height, width) for judge in self.judges]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
 
 def mean_verdict(names: Sequence[str], verdicts: Sequence[Verdict]) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sanactl.judging.tournament import Verdict
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "judge_flops"]
 
 
 class Judge(Protocol):
@@ -20,7 +20,8 @@ class Judge(Protocol):
     Attributes:
         name: what records call this judge.
 
-    A judge can also have a `notice`: a line that the user sees when it has been opened, such as its licence.
+    A judge can also have a `notice`: a line that the user sees when it has been opened, such as its licence. And it can
+    have `flops(height, width)`: the FLOPs of judging one image of this size, or None where they are not known.
     """
 
     name: str
@@ -39,3 +40,9 @@ class Judge(Protocol):
         Raises:
             InputError: an image or a record is one that this judge cannot take.
         """
+
+
+def judge_flops(judge: Judge, height: int, width: int) -> float | None:
+    """FLOPs of judging one image of this size in pixels; None for a judge that does not know them."""
+    count: Callable[[int, int], float | None] | None = getattr(judge, "flops", None)
+    return None if count is None else count(height, width)

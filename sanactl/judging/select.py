@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
-from sanactl.files.images import read_image
+from sanactl.files.images import MAX_PIXELS, read_image
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.calibration import Calibration, calibrate
 from sanactl.judging.check import check_verdicts
-from sanactl.judging.protocol import Judge
+from sanactl.judging.protocol import Judge, judge_flops
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.fields import FIELDS, LOGARITHM
 from sanactl.records.partial import Partial, image_key
@@ -24,8 +24,8 @@ __all__ = ["judge_stream"]
 # Below this P(yes) + P(no) a judge has not answered the question.
 LITTLE_MASS = 0.5
 MASS = FIELDS["image"]["answer_mass"]
-# Fields of `Verdict.details`: those of an earlier judge are not this one's.
-_DETAILS = ("verdicts", "calibrated")
+# Fields that not every judge gives: those of an earlier judge are not this one's.
+_DETAILS = ("verdicts", "calibrated", "judge_flops")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def judge_stream(
 
     Yields:
         The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
-        `answer_mass`, `judge_score` and `rank` (0 the best), a prompt's best first, prompts in the order in which they
+        `answer_mass`, `judge_score`, `rank` (0 the best) and, where the judge knows them, `judge_flops`, a prompt's best first, prompts in the order in which they
         were complete. Fields of an earlier judge are left out.
 
     Raises:
@@ -106,13 +106,13 @@ def judge_stream(
         if len(waiting) == batch_size:
             scorer.score(waiting)
         while closed and closed[0].judged:
-            yield from _winners(closed.popleft(), judge.name, keep, calibrations)
+            yield from _winners(closed.popleft(), judge, keep, calibrations)
     scorer.score(waiting)
     scorer.tell()
     scorer.warn()
     closed.extend(open_groups.values())
     for group in closed:
-        yield from _winners(group, judge.name, keep, calibrations)
+        yield from _winners(group, judge, keep, calibrations)
     progress.close()
 
 
@@ -223,7 +223,7 @@ def _are_details(value: Any) -> bool:
 
 
 def _winners(
-    group: _Group, name: str, keep: int | None, calibrations: Sequence[Calibration]
+    group: _Group, judge: Judge, keep: int | None, calibrations: Sequence[Calibration]
 ) -> Iterator[Record]:
     verdicts = [group.verdicts[i] for i in range(len(group.records))]
     if calibrations:
@@ -232,7 +232,7 @@ def _winners(
         v = verdicts[index]
         yield {
             **{key: value for key, value in group.records[index].items() if key not in _DETAILS},
-            "judge": name,
+            "judge": judge.name,
             "verdict": v.verdict,
             # Nine digits, not nine decimals: log-probabilities near 0 differ in how near they are.
             "yes_logprob": float(f"{v.yes_logprob:.9g}"),
@@ -241,4 +241,14 @@ def _winners(
             "judge_score": float(f"{v.score:.9g}"),
             "rank": place,
             **(v.details or {}),
+            **_cost(group.records[index], judge),
         }
+
+
+def _cost(record: Record, judge: Judge) -> Record:
+    """The FLOPs of judging an image, as far as the judge and the image's size are known."""
+    height, width = record.get("height"), record.get("width")
+    if type(height) is not int or type(width) is not int or height * width > MAX_PIXELS:
+        return {}
+    flops = judge_flops(judge, height, width)
+    return {} if flops is None else {"judge_flops": flops}

@@ -56,7 +56,7 @@ def whole(low: int = 0, high: int = 2**63 - 1) -> Field:
 
 def number(low: float = -math.inf, high: float = math.inf) -> Field:
     """A finite number from `low` to `high`."""
-    limits = "" if high == math.inf else f" from {low:g} to {high:g}"
+    limits = (f" from {low:g}" if low > -math.inf else "") + (f" to {high:g}" if high < math.inf else "")
     return Field(f"a number{limits}", lambda v: _is_number(v) and low <= v <= high)
 
 
@@ -149,6 +149,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "guidance_scale": number(),
         "height": whole(1),
         "width": whole(1),
+        "judge_flops": number(0),
         "judge": TEXT,
         "verdict": TEXT,
         "yes_logprob": LOGARITHM,

@@ -116,6 +116,7 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
         seed: the image's own, below 2^53.
         checkpoint, digest: what drew it.
         steps, guidance_scale, height, width: settings; sizes in pixels.
+        judge_flops: floating-point operations of judging it (a multiply-add counts as two).
         judge: name of the judge. `verdict` is "yes" or "no", `yes_logprob` and `no_logprob` the natural logarithms of
             both answers' probabilities, `answer_mass` their sum, `calibrated` the probability that the image is right
             by a calibration, `judge_score` the probability of the verdict,
@@ -136,6 +137,7 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
     negative_prompt: str
     complex_human_instruction: bool
     instruction: str
+    judge_flops: float
     judge: str
     verdict: str
     yes_logprob: float

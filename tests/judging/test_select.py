@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import write_png
-from sanactl.judging.registry import open_judge
+from sanactl.judging.protocol import judge_flops
+from sanactl.judging.registry import open_judge, open_judges
 from sanactl.judging.select import judge_stream
 from sanactl.judging.tournament import Verdict
 from sanactl.records.partial import Partial
@@ -190,3 +191,28 @@ def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after, monkeypatc
     kept = Partial(tmp_path / "kept", "judge", judge.identity)
     list(judge_stream(iter(records), judge, batch_size=4, kept=kept))
     assert asked == [4]
+
+
+def test_records_say_what_judging_cost(judge_folder, tmp_path: Path) -> None:
+    """FLOPs of an image of this size, whatever the image; those of an earlier judge are no longer there."""
+    records = []
+    for side in (32, 64):
+        write_png(np.zeros((side, side, 3), np.uint8), tmp_path / f"{side}.png")
+        records.append(
+            {
+                "kind": "image",
+                "path": str(tmp_path / f"{side}.png"),
+                "prompt": "a red circle",
+                "height": side,
+                "width": side,
+            }
+        )
+    judge: Any = open_judge(str(judge_folder))
+    (first, second) = sorted(judge_stream(iter(records), judge), key=lambda r: r["height"])
+    assert first["judge_flops"] == second["judge_flops"] > 1e6  # its processor makes all images alike
+    sizes = [p.numel() for p in judge.model.parameters() if p.dim() > 1]
+    assert first["judge_flops"] < 2 * sum(sizes) * 512
+    both = open_judges([str(judge_folder), "builtin:shapes"])
+    shapes = judge_flops(open_judge(), 32, 32)
+    assert judge_flops(both, 32, 32) == first["judge_flops"] + shapes
+    assert all("judge_flops" not in r for r in judge_stream(iter([first, second]), RedJudge()))

@@ -21,6 +21,8 @@ __all__ = ["VlmJudge", "answer_tokens"]
 
 # Pairs that a thread of a CPU computes together where the judge is small.
 PART = 8
+# The prompt for which FLOPs are counted: another one differs by a few tokens.
+USUAL_PROMPT = "a photo of a red circle above a blue square"
 
 
 class VlmJudge:
@@ -79,6 +81,7 @@ class VlmJudge:
         self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
         parameters = sum(p.numel() for p in model.parameters())
         self._one_thread_each = one_thread_each(model.device, parameters)
+        self._flops: dict[tuple[int, int], int | None] = {}
         self._at_once: int | None = None  # images that fit into memory together, where that is known
 
     @classmethod
@@ -225,6 +228,31 @@ class VlmJudge:
         if any(v != v for v in (*yes, *no)):
             raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
         return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
+
+    def flops(self, height: int, width: int) -> int | None:
+        """FLOPs of judging one image of this size in pixels, with a prompt of `USUAL_PROMPT`'s length.
+
+        None for a quantised model, whose products torch does not count, and where memory is not enough to try.
+        """
+        if self.identity.get("quantize"):
+            return None
+        if (height, width) not in self._flops:
+            self._flops[height, width] = self._counted(height, width)
+        return self._flops[height, width]
+
+    def _counted(self, height: int, width: int) -> int | None:
+        import numpy as np
+
+        from sanactl.model.flops import count_flops
+
+        try:
+            inputs = self._inputs([np.zeros((height, width, 3), dtype=np.uint8)], [USUAL_PROMPT])
+            return count_flops(lambda: self._next_logits(inputs))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        free_memory()
+        return None
 
     def _next_logits(self, inputs: dict[str, Any]) -> Any:
         """The logits [pairs, vocabulary] of the token that follows `_inputs`."""
