@@ -21,6 +21,7 @@ import typer
 import sanactl as api
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.files.progress import Progress
+from sanactl.judging.registry import open_judge
 from sanactl.records import types
 from sanactl.records.fields import FIELDS, REQUIRED
 from sanactl.scoring.metrics.registry import METRICS
@@ -341,13 +342,22 @@ def test_faults_are_errors_of_their_kind_and_leave_nothing(
     assert snapshot(place) == before
 
 
-def test_a_judge_that_was_stopped_goes_on_from_its_output(place: Path) -> None:
-    """Verdicts are kept beside `output` until it is there."""
+def test_a_judge_that_was_stopped_goes_on_from_its_output(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdicts are kept as the command keeps them, where `output` is given."""
     images = api.sample("tiny.st", TWO, count=2, steps=1)
-    stream = api.iter_judge(iter(images), batch_size=2, output="w.jsonl")
+    judge = open_judge()
+    stream = api.iter_judge(iter(images), model=judge, batch_size=2, output="w.jsonl")
     first = next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert not Path("w.jsonl").exists() and list(place.glob(".judge.*.partial"))
-    assert api.judge(images, batch_size=2, output="w.jsonl")[0] == first
-    assert not list(place.glob(".judge.*.partial"))
+    assert not Path("w.jsonl").exists()
+    asked: list[int] = []
+    ask = judge.judge
+    monkeypatch.setattr(judge, "judge", lambda i, r: asked.append(len(i)) or ask(i, r))
+    assert api.judge(images, model=judge, batch_size=2, output="w.jsonl")[0] == first
     assert len(Path("w.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert asked == [2]
+    api.judge(images, model=judge, batch_size=2, output="again.jsonl", no_cache=True)
+    api.judge(images, model=judge)  # no output: nothing is kept or looked up
+    assert asked == [2, 2, 2, 4]

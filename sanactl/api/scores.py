@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -43,6 +43,7 @@ def iter_judge(
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
     trust_remote_code: bool = False,
+    no_cache: bool = False,
     output: PathLike | None = None,
     sheet: PathLike | None = None,
     force: bool = False,
@@ -54,6 +55,7 @@ def iter_judge(
     arguments and errors as `sanactl.judge`.
     """
     from sanactl.errors import UsageError
+    from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import calibrations_of, read_calibrations
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
@@ -80,18 +82,19 @@ def iter_judge(
         chosen = model
     sink = as_progress(progress)
     calibrations = calibrations_of(chosen, found) if found else []
-    with _keeping(output, force, "judge", {"judge": chosen.identity}, sink) as (kept, writing):
-        winners = judge_stream(
-            stream,
-            chosen,
-            keep=None if all else keep or 1,
-            batch_size=batch_size,
-            kept=kept,
-            calibrations=calibrations,
-            progress=sink,
-        )
-        for record in writing(winners if picture is None else picture.watching(winners)):
-            yield cast("ImageRecord", record)
+    writing = _writing(output, force)
+    cache = VerdictCache(None if output is None else Path.cwd(), chosen, ask_again=no_cache, tell=sink.note)
+    winners = judge_stream(
+        stream,
+        chosen,
+        keep=None if all else keep or 1,
+        batch_size=batch_size,
+        cache=cache,
+        calibrations=calibrations,
+        progress=sink,
+    )
+    for record in writing(winners if picture is None else picture.watching(winners)):
+        yield cast("ImageRecord", record)
     if picture is not None:
         picture.write()
 
@@ -114,8 +117,9 @@ def judge() -> None:
         batch_size: images at once. It does not change the verdicts.
         device, dtype: of the judge, names or torch's objects; see `sanactl.sample`.
         trust_remote_code: run code from the model's repository.
-        output: also write the records to this .jsonl file. A call that was stopped then goes on where it was when it
-            is made again.
+        no_cache: ask again about images whose verdicts are known from earlier runs.
+        output: also write the records to this .jsonl file. Verdicts are then kept in the current folder's
+            .sanactl/verdicts, as those of the command: no later call or command asks about the same image and prompt.
         sheet: also draw the returned images into one picture, a .png, .jpg or .webp file.
         force: replace `output` and `sheet` where they are there.
         progress: True for a bar of the images.
@@ -188,16 +192,30 @@ def _keeping(
     output: PathLike | None, force: bool, command: str, identity: Mapping[str, Any], progress: Progress
 ) -> Iterator[tuple[Partial | None, Any]]:
     """A place for the results of a call that may be stopped, and what writes records to `output` as they pass."""
-    from sanactl.files.atomic import atomic_path, check_target
     from sanactl.records.partial import Partial
+
+    writing = _writing(output, force)
+    if output is None:
+        yield None, writing
+        return
+    folder = Path(output).parent
+    kept = Partial(folder, command, {"version": __version__, **identity}, tell=progress.note)
+    try:
+        yield kept, writing
+        kept.done()
+    finally:
+        kept.close()
+
+
+def _writing(output: PathLike | None, force: bool) -> Callable[[Iterable[Record]], Iterator[Record]]:
+    """What writes records to `output` as they pass; its name is checked now."""
+    from sanactl.files.atomic import atomic_path, check_target
     from sanactl.records.records import dumps
 
     if output is None:
-        yield None, iter
-        return
+        return iter
     target = Path(output)
     check_target(target, force)
-    kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=progress.note)
 
     def writing(records: Iterable[Record]) -> Iterator[Record]:
         with atomic_path(target, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
@@ -205,8 +223,4 @@ def _keeping(
                 stream.write(dumps(record) + "\n")
                 yield record
 
-    try:
-        yield kept, writing
-        kept.done()
-    finally:
-        kept.close()
+    return writing

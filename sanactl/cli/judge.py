@@ -83,6 +83,13 @@ def judge(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
     ] = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Ask again about images whose verdicts are known from earlier runs. The new verdicts take their place.",
+        ),
+    ] = False,
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,
@@ -99,14 +106,15 @@ def judge(
     [bold]sanactl judge base-samples/[/bold]
 
     Each image is scored once. The winners' records go to stdout and to
-    judge.jsonl. A stopped run goes on where it was when the same command is given
-    again.
+    judge.jsonl. Verdicts are kept in .sanactl/verdicts: a stopped run goes on
+    where it was, and no later run asks about the same image and prompt again.
     """
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
+    from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import calibrations_of, read_calibrations
     from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
@@ -141,15 +149,19 @@ def judge(
     if calibrations:
         calibrations = calibrations_of(chosen, calibrations)
     run.uses(source)
-    with run.keeping(target, judge=chosen.identity) as kept:
-        winners = judge_stream(
-            run.counted(stream, "images to judge"),
-            chosen,
-            keep=None if all_images else keep or 1,
-            batch_size=batch_size,
-            kept=kept,
-            calibrations=calibrations,
-            progress=run.progress,
-        )
+    cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
+    winners = judge_stream(
+        run.counted(stream, "images to judge"),
+        chosen,
+        keep=None if all_images else keep or 1,
+        batch_size=batch_size,
+        cache=cache,
+        calibrations=calibrations,
+        progress=run.progress,
+    )
+    try:
         run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
+    except KeyboardInterrupt:
+        run.progress.note("stopped; the verdicts so far are kept, and the same command goes on from there")
+        raise
     run.finish((target, "image"), judge=chosen.name)

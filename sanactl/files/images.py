@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "image_size", "read_image", "write_png"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "image_bytes", "image_size", "read_image", "write_png"]
 
 # A 4096 x 4096 sample, SANA's largest, is 17 M pixels.
 MAX_PIXELS = 64_000_000
@@ -64,6 +64,19 @@ def read_image(source: Path | IO[bytes], *, name: str | None = None) -> NDArray[
         else:
             pixels = np.asarray(_on_white(image))
         return _turned(pixels, _orientation(image))
+
+
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image's file, which `read_image` takes as a stream; they are not decoded here.
+
+    Raises:
+        InputError: the file is missing, empty, too large or not a regular file.
+    """
+    try:
+        with _stream(path, str(path)) as stream:
+            return stream.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def image_size(source: Path | IO[bytes]) -> tuple[int, int]:

@@ -41,8 +41,11 @@ class EnsembleJudge:
         found = [judge.judge(images, records) for judge in self.judges]
         for judge, verdicts in zip(self.judges, found, strict=True):
             check_verdicts(judge.name, verdicts, records)
-        names = [judge.name for judge in self.judges]
-        return [mean_verdict(names, verdicts) for verdicts in zip(*found, strict=True)]
+        return [self.combine(verdicts) for verdicts in zip(*found, strict=True)]
+
+    def combine(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """The verdict on one image from those of the judges, in their order."""
+        return mean_verdict([judge.name for judge in self.judges], verdicts)
 
     def flops(self, height: int, width: int) -> float | None:
         """The sum of the judges' FLOPs; None where those of one are not known."""

@@ -20,15 +20,18 @@ class Judge(Protocol):
     Attributes:
         name: what records call this judge.
 
-    A judge can also have a `notice`: a line that the user sees when it has been opened, such as its licence. And it can
-    have `flops(height, width)`: the FLOPs of judging one image of this size, or None where they are not known.
+    A judge can also have
+        `notice`: a line that the user sees when it has been opened, such as its licence;
+        `reads`: the names of the record's fields that its verdicts depend on. Without it they may depend on all fields
+        but `path`, so that a kept verdict is used for an equal record alone (`sanactl.judging.cache`);
+        `flops(height, width)`: the FLOPs of judging one image of this size, or None where they are not known.
     """
 
     name: str
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything except image and record that its verdicts depend on, as JSON: weights, dtype, device."""
+        """Everything except image and record that its verdicts depend on, as JSON: weights, dtype, device, dialogue."""
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """One verdict for each image, which does not depend on the other images.

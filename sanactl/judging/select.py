@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
-from sanactl.files.images import MAX_PIXELS, read_image
+from sanactl.files.images import MAX_PIXELS
 from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.cache import Question, VerdictCache
 from sanactl.judging.calibration import Calibration, calibrate
-from sanactl.judging.check import check_verdicts
 from sanactl.judging.protocol import Judge, judge_flops
 from sanactl.judging.tournament import Verdict, keep_best
-from sanactl.records.fields import FIELDS, LOGARITHM
-from sanactl.records.partial import Partial, image_key
 from sanactl.records.records import Record
 
 __all__ = ["judge_stream"]
 
 # Below this P(yes) + P(no) a judge has not answered the question.
 LITTLE_MASS = 0.5
-MASS = FIELDS["image"]["answer_mass"]
 # Fields that not every judge gives: those of an earlier judge are not this one's.
 _DETAILS = ("verdicts", "calibrated", "judge_flops")
 
@@ -51,7 +47,7 @@ def judge_stream(
     *,
     keep: int | None = None,
     batch_size: int = 16,
-    kept: Partial | None = None,
+    cache: VerdictCache | None = None,
     calibrations: Sequence[Calibration] = (),
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
@@ -67,8 +63,9 @@ def judge_stream(
         judge: see `sanactl.judging.registry.open_judge`.
         keep: how many of a prompt's images are passed on (the paper: 4); None for all.
         batch_size: images scored at once.
-        kept: verdicts of an earlier run that was stopped; this run's are added. A batch is judged again unless all of
-            its verdicts are there, so that the same records and batch size give the same verdicts to the last digit.
+        cache: this judge's verdicts of earlier runs; this run's are added. The images without a verdict are judged in
+            full batches, each content with its prompt once. So a run that was stopped goes on with the batches of an
+            undisturbed one, and gives its verdicts to the last digit. By default verdicts are kept for this call.
         calibrations: one for each judge, as `sanactl.judging.calibration.calibrations_of` gives them; records get
             `calibrated`, and several judges count by the mean of these probabilities.
 
@@ -85,9 +82,8 @@ def judge_stream(
         raise UsageError(f"keep and batch size must be at least 1, got {keep} and {batch_size}")
     open_groups: dict[str, _Group] = {}
     closed: deque[_Group] = deque()
-    waiting: list[tuple[_Group, int]] = []
     finished: set[str] = set()
-    scorer = _Scorer(judge, kept, progress)
+    scorer = _Scorer(cache or VerdictCache(None, judge), batch_size, progress)
     progress.start(None, f"judging with {judge.name}")
     for record in records:
         key = _key(record)
@@ -98,16 +94,14 @@ def judge_stream(
                     f"prompt {key}: more images than its `samples`; they are ranked apart from the first"
                 )
             group = open_groups[key] = _Group(_samples(record))
-        waiting.append((group, len(group.records)))
         group.records.append(record)
+        scorer.take(group, len(group.records) - 1)
         if group.full:
             closed.append(open_groups.pop(key))
             finished.add(key)
-        if len(waiting) == batch_size:
-            scorer.score(waiting)
         while closed and closed[0].judged:
             yield from _winners(closed.popleft(), judge, keep, calibrations)
-    scorer.score(waiting)
+    scorer.ask()
     scorer.tell()
     scorer.warn()
     closed.extend(open_groups.values())
@@ -130,55 +124,44 @@ def _samples(record: Record) -> int | None:
 
 
 class _Scorer:
-    """A judge with the verdicts that an earlier run has kept."""
+    """A judge with its verdicts so far, and the images that wait for a full batch."""
 
-    def __init__(self, judge: Judge, kept: Partial | None, progress: Progress) -> None:
-        self._judge, self._kept, self._progress = judge, kept, progress
+    def __init__(self, cache: VerdictCache, batch_size: int, progress: Progress) -> None:
+        self._cache, self._batch_size, self._progress = cache, batch_size, progress
+        # By the keys of the verdict: an image that comes twice is asked about once.
+        self._waiting: dict[tuple[bytes, ...], tuple[Question, list[tuple[_Group, int]]]] = {}
         self._taken = 0
         self._all: Counter[str] = Counter()  # images that each judge was asked about
         self._unanswered: Counter[str] = Counter()  # those with little probability on yes and no
 
-    def score(self, waiting: list[tuple[_Group, int]]) -> None:
-        """Judges all that wait, and empties the list."""
-        if not waiting:
+    def take(self, group: _Group, place: int) -> None:
+        """Settles an image whose verdict is known; another waits. A full batch is judged at once."""
+        question = self._cache.question(group.records[place])
+        verdict = self._cache.known(question.keys)
+        if verdict is not None:
+            self._taken += self._cache.is_earlier(question.keys)
+            group.verdicts[place] = verdict
+            self._count([verdict])
+            self._progress.advance(1)
             return
-        batch = [group.records[place] for group, place in waiting]
-        keys = [image_key(record) for record in batch] if self._kept is not None else []
-        verdicts = self._known(keys)
-        if verdicts is None:
-            self.tell()
-            verdicts = self._judge.judge([read_image(Path(r["path"])) for r in batch], batch)
-            check_verdicts(self._judge.name, verdicts, batch)
-            if self._kept is not None:
-                self._kept.put((key, asdict(v)) for key, v in zip(keys, verdicts, strict=True))
-        else:
-            self._taken += len(verdicts)
-        for (group, place), verdict in zip(waiting, verdicts, strict=True):
+        self._waiting.setdefault(question.keys, (question, []))[1].append((group, place))
+        if len(self._waiting) == self._batch_size:
+            self.ask()
+
+    def ask(self) -> None:
+        """Judges all that wait."""
+        if not self._waiting:
+            return
+        waiting = list(self._waiting.values())
+        verdicts = self._cache.ask([question for question, _ in waiting])
+        self._waiting.clear()
+        places = [place for _, some in waiting for place in some]
+        verdicts = [v for v, (_, some) in zip(verdicts, waiting, strict=True) for _ in some]
+        for (group, place), verdict in zip(places, verdicts, strict=True):
             group.verdicts[place] = verdict
         self._count(verdicts)
         yes = sum(v.verdict == "yes" for v in verdicts)
-        self._progress.advance(len(batch), yes=f"{yes}/{len(batch)}")
-        waiting.clear()
-
-    def _known(self, keys: Sequence[str | None]) -> list[Verdict] | None:
-        """The verdicts of a whole batch, if all are there."""
-        verdicts = []
-        for key in keys:
-            found = self._kept.get(key) if self._kept is not None else None
-            logs = [found.get("yes_logprob"), found.get("no_logprob")] if found is not None else []
-            if (
-                found is None
-                or found.get("verdict") not in ("yes", "no")
-                or not all(map(LOGARITHM.fits, logs))
-            ):
-                return None
-            mass, details = found.get("mass"), found.get("details")
-            if not (mass is None or MASS.fits(mass)) or not (details is None or _are_details(details)):
-                return None
-            verdicts.append(
-                Verdict(found["verdict"], found["yes_logprob"], found["no_logprob"], mass, details)
-            )
-        return verdicts or None
+        self._progress.advance(len(verdicts), yes=f"{yes}/{len(verdicts)}")
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
         """Counts the answers of the judge, or of each of several."""
@@ -187,7 +170,7 @@ class _Scorer:
             masses = (
                 [(each["judge"], each["answer_mass"]) for each in several]
                 if several
-                else [(self._judge.name, v.answer_mass)]
+                else [(self._cache.judge.name, v.answer_mass)]
             )
             for name, mass in masses:
                 self._all[name] += 1
@@ -204,22 +187,10 @@ class _Scorer:
                 )
 
     def tell(self) -> None:
-        """Says, once, how many verdicts were taken over."""
+        """Says how many verdicts were taken over."""
         if self._taken:
-            self._progress.note(f"{self._taken:,} verdicts are taken over from a run that was stopped")
+            self._progress.note(f"{self._taken:,} verdicts are taken over from earlier runs")
             self._taken = 0
-
-
-def _are_details(value: Any) -> bool:
-    """Whether it can be `Verdict.details` of several judges."""
-    several = value.get("verdicts") if isinstance(value, dict) else None
-    return isinstance(several, list) and all(
-        isinstance(each, dict)
-        and isinstance(each.get("judge"), str)
-        and MASS.fits(each.get("answer_mass"))
-        and all(LOGARITHM.fits(each.get(f"{side}_logprob")) for side in ("yes", "no"))
-        for each in several
-    )
 
 
 def _winners(

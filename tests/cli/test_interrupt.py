@@ -139,17 +139,17 @@ def test_no_verdict_is_asked_for_twice(
 ) -> None:
     """A stopped run ends as an undisturbed one does, and takes over what was found out before."""
     monkeypatch.chdir(drawn)
+    shutil.rmtree(".sanactl", ignore_errors=True)  # the judge's verdicts of the undisturbed run
     target = f"{command[0]}-{sent.name}.jsonl"
-    code, said = killed(drawn, sent, f".{command[0]}*.partial", *command, "-o", target)
+    place = ".sanactl/verdicts/*.jsonl" if command is JUDGE else ".eval*.partial"
+    code, said = killed(drawn, sent, place, *command, "-o", target)
     assert code == (-9 if sent == signal.SIGKILL else 130)
     assert sent == signal.SIGKILL or "goes on from there" in said
     assert not (drawn / target).exists()
     # Torn in the middle of a line, as a power cut leaves it.
-    (kept,) = drawn.glob(".*.partial")
+    (kept,) = drawn.glob(place)
     os.truncate(kept, kept.stat().st_size - 5)
-    whole = kept.read_bytes().count(b"\n")
-    if command is JUDGE:
-        whole = whole // 4 * 4  # a batch is taken over whole or not at all
+    whole = kept.read_bytes().count(b"\n") * (4 if command is JUDGE else 1)  # a line has a judge's batch
     sanactl(*command, "-o", target)
     assert (drawn / target).read_bytes() == (drawn / f"{command[0]}-whole.jsonl").read_bytes()
     taken = [line for line in sanactl.said.splitlines() if "taken over" in line]

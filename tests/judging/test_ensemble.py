@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ def test_a_judge_that_does_not_answer_is_named(sanactl: Program) -> None:
 def test_a_stopped_run_keeps_each_verdict(sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("judge", "images.jsonl", "--all", "-b", "2", "--judge", "channel:0", "--judge", "channel:1")
     whole = sanactl(*command, "-o", "whole.jsonl")
+    shutil.rmtree(".sanactl")
     judge, asked = Channel.judge, []
 
     def stopped(self: Channel, images: Any, records: Any) -> list[Verdict]:
@@ -106,6 +108,11 @@ def test_a_stopped_run_keeps_each_verdict(sanactl: Program, monkeypatch: pytest.
     assert sanactl(*command) == whole
     assert asked[6:] == [2, 2]
     assert "2 verdicts are taken over" in sanactl.said
+    # Each judge's verdicts are its own: alone it is not asked again, with another judge only that one is.
+    assert len(sanactl("judge", "images.jsonl", "--all", "--judge", "channel:1")) == 4
+    assert asked[8:] == []
+    sanactl("judge", "images.jsonl", "--all", "--judge", "channel:1", "--judge", "channel:2")
+    assert asked[8:] == [4]
 
 
 def test_calibrated_probabilities_have_their_mean(sanactl: Program) -> None:

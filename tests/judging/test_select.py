@@ -11,11 +11,11 @@ import pytest
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import write_png
+from sanactl.judging.cache import VerdictCache
 from sanactl.judging.protocol import judge_flops
 from sanactl.judging.registry import open_judge, open_judges
 from sanactl.judging.select import judge_stream
 from sanactl.judging.tournament import Verdict
-from sanactl.records.partial import Partial
 from sanactl.shapes.prompts import sample_prompt, scene_for
 from sanactl.shapes.render import render
 
@@ -162,17 +162,14 @@ def test_the_oracle_picks_the_right_picture(tmp_path) -> None:
 def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after, monkeypatch) -> None:
     """The built-in judge, stopped after some images: what it says of all is what an undisturbed run says."""
     judge = open_judge()
-    (tmp_path / "kept").mkdir()
 
     def stopped() -> Iterator[dict]:
         yield from records[:after]
         raise KeyboardInterrupt
 
     whole = list(judge_stream(iter(records), judge, batch_size=4))
-    kept = Partial(tmp_path / "kept", "judge", judge.identity)
     with pytest.raises(KeyboardInterrupt):
-        list(judge_stream(stopped(), judge, batch_size=4, kept=kept))
-    kept.close()
+        list(judge_stream(stopped(), judge, batch_size=4, cache=VerdictCache(tmp_path, judge)))
     asked: list[int] = []
     ask = judge.judge
 
@@ -181,16 +178,15 @@ def test_a_model_goes_on_to_the_same_digits(records, tmp_path, after, monkeypatc
         return ask(images, some)
 
     monkeypatch.setattr(judge, "judge", count)
-    kept = Partial(tmp_path / "kept", "judge", judge.identity)
-    assert list(judge_stream(iter(records), judge, batch_size=4, kept=kept)) == whole
+    assert (
+        list(judge_stream(iter(records), judge, batch_size=4, cache=VerdictCache(tmp_path, judge))) == whole
+    )
     assert asked == [4] * (3 - after // 4)
-    kept.close()
-    # A picture that was drawn anew is looked at anew, with its batch.
+    # A picture that was drawn anew is looked at anew, and no other.
     asked.clear()
     write_png(np.zeros((8, 8, 3), np.uint8), Path(records[0]["path"]))
-    kept = Partial(tmp_path / "kept", "judge", judge.identity)
-    list(judge_stream(iter(records), judge, batch_size=4, kept=kept))
-    assert asked == [4]
+    list(judge_stream(iter(records), judge, batch_size=4, cache=VerdictCache(tmp_path, judge)))
+    assert asked == [1]
 
 
 def test_records_say_what_judging_cost(judge_folder, tmp_path: Path) -> None:

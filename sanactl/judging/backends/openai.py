@@ -44,6 +44,8 @@ class ServerJudge:
         extra: further fields of each request.
     """
 
+    reads = ("prompt",)
+
     def __init__(
         self,
         client: Client,

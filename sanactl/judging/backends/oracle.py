@@ -37,6 +37,8 @@ class OracleJudge:
         UsageError: there is no detector, device or dtype of that name.
     """
 
+    reads = ("tag", "include", "exclude")
+
     def __init__(self, detector: str = "", *, device: str | None = None, dtype: str | None = None) -> None:
         self.name = f"oracle:{detector}" if detector else "oracle"
         self.detector = open_detector(detector or "shapes", device=device, dtype=dtype)

@@ -37,6 +37,8 @@ class VlmJudge:
         InputError: the processor has no chat template, or its tokenizer cannot tell yes from no.
     """
 
+    reads = ("prompt",)
+
     def __init__(
         self,
         model: PreTrainedModel,
