@@ -97,7 +97,16 @@ def _has_tasks(value: Any) -> bool:
 
 
 def _has_curves(value: Any) -> bool:
-    known = {"at": number(), "value": number(), "ci": INTERVAL}
+    cost = {"images": number(0), "flops": number(0), "seconds": number(0)}
+    known = {
+        "at": number(),
+        "value": number(),
+        "ci": INTERVAL,
+        "gain": number(),
+        "gain_ci": INTERVAL,
+        "success": number(),
+        "cost": Field("", lambda v: isinstance(v, dict) and _fault(cost, v) is None),
+    }
     return isinstance(value, dict) and all(
         isinstance(curve, list) and all(isinstance(p, dict) and _fault(known, p) is None for p in curve)
         for curve in value.values()
@@ -185,6 +194,10 @@ FIELDS: dict[str, dict[str, Field]] = {
         "points": OBJECTS,
         "images": whole(),
         "prompts": whole(),
+        "prompts_digest": TEXT,
+        "steps": whole(1),
+        "top": whole(1),
+        "round": whole(1),
         "step": whole(),
         "loss": number(),
         "lr": number(),

@@ -13,7 +13,7 @@ from typing import Any
 
 from sanactl.records.records import Record
 
-__all__ = ["new_score", "normal_score", "same_checkpoint"]
+__all__ = ["new_score", "normal_score", "same_checkpoint", "same_field"]
 
 # Earlier versions' names of the value's field, with the name of its interval's field.
 _OLD_VALUES = ("overall", "single", "score")
@@ -33,12 +33,14 @@ def new_score(metric: str, value: float | None, **fields: Any) -> Record:
 
 def same_checkpoint(records: Sequence[Mapping[str, Any]]) -> Record:
     """{"checkpoint": ..., "digest": ...} as far as all image records name the same ones."""
-    found = {}
-    for field in ("checkpoint", "digest"):
-        names = {str(record.get(field)) for record in records}
-        if len(names) == 1 and records[0].get(field) is not None:
-            found[field] = names.pop()
-    return found
+    return {**same_field(records, "checkpoint"), **same_field(records, "digest")}
+
+
+def same_field(records: Sequence[Mapping[str, Any]], field: str) -> Record:
+    """{field: value} where all image records have the same value; else {}."""
+    values = {str(record.get(field)) for record in records}
+    same = len(values) == 1 and records[0].get(field) is not None
+    return {field: records[0][field]} if same else {}
 
 
 def normal_score(record: Mapping[str, Any]) -> Record:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Optional, TypedDict
 
 __all__ = [
-    "BlockRecord", "CheckpointRecord", "Clause", "Curve", "Detection", "ImageRecord", "PromptRecord", "ScoreRecord",
+    "BlockRecord", "CheckpointRecord", "Clause", "Cost", "Curve", "Detection", "ImageRecord", "PromptRecord", "ScoreRecord",
     "TaskScore",
 ]  # fmt: skip
 
@@ -161,12 +161,30 @@ class TaskScore(TypedDict, total=False):
     images: int
 
 
+class Cost(TypedDict, total=False):
+    """What a prompt costs."""
+
+    images: float
+    flops: float
+    seconds: float
+
+
 class Curve(TypedDict, total=False):
-    """A point of a curve: where on the axis, the value there, its 95 % interval."""
+    """A point of a curve: where on the axis, the value there, its 95 % interval, and what it costs.
+
+    Attributes:
+        gain, gain_ci: the difference to one image, and its interval by a paired bootstrap over prompts.
+        success: of a search for a right image, the share of prompts for which it ends before its images do.
+        cost: images, flops and seconds per prompt, as far as they are known.
+    """
 
     at: float
     value: float
     ci: Optional[list[float]]
+    gain: float
+    gain_ci: Optional[list[float]]
+    success: float
+    cost: Cost
 
 
 class _Score(TypedDict):
@@ -187,7 +205,9 @@ class ScoreRecord(_Score, total=False):
         detector, detector_digest, model, model_digest: what measured, with version and weights.
         images, prompts: how many were measured.
         checkpoint, digest: what drew the images.
+        prompts_digest: a fingerprint of the prompts.
         judge, selection: who picked the images, and from how many.
+        steps: of sampling. top: how many images were kept. round: images of a round.
         step, loss, lr, grad_norm, images_per_second: of a step of training.
     """
 
@@ -206,8 +226,12 @@ class ScoreRecord(_Score, total=False):
     prompts: int
     checkpoint: str
     digest: str
+    prompts_digest: str
     judge: str
     selection: str
+    steps: int
+    top: int
+    round: int
     step: int
     loss: float
     lr: float

@@ -13,7 +13,14 @@ from sanactl.scoring.geneval.rules import TASKS
 __all__ = ["is_selected", "said_of_selection", "score_labels", "selection_words"]
 
 Record = dict[str, Any]
-_WORDS = {"detector": "detector {}", "model": "model {}", "judge": "judge {}"}
+_WORDS = {
+    "detector": "detector {}",
+    "model": "model {}",
+    "judge": "judge {}",
+    "steps": "{} steps",
+    "top": "the best {}",
+    "round": "rounds of {}",
+}
 
 
 def selection_words(value: object) -> str:

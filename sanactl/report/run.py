@@ -18,7 +18,7 @@ __all__ = ["KEY", "MEANS", "STEP", "RunRecords", "newest", "read_run"]
 
 Record = dict[str, Any]
 # What a score was measured with and on, for its label, and the rest: scores that differ in one are different scores.
-MEANS = ("detector", "model", "selection", "judge")
+MEANS = ("detector", "model", "selection", "judge", "steps", "top", "round")
 KEY = ("metric", "checkpoint", "digest", *MEANS, "detector_digest", "model_digest", "prompts")
 # The steps of a training run are score records, too; they have a section of their own.
 STEP = "train_loss"

@@ -20,6 +20,7 @@ from sanactl.scoring.geneval.evaluate import (
     selection,
 )
 from sanactl.scoring.geneval.rules import TASKS
+from sanactl.scoring.geneval.scaling import first_hit_record
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 
@@ -223,3 +224,70 @@ def test_folders_that_are_not_whole_are_refused(tmp_path, files, fault):
         list(read_geneval_folder(tmp_path))
     with pytest.raises(InputError, match="cannot be read"):
         list(read_geneval_folder(tmp_path / "none"))
+
+
+def counted(records):
+    """The records with what they cost, and a judge's answers."""
+    for r in records:
+        yield {
+            **r,
+            "flops": 10.0,
+            "judge_flops": 2.0,
+            "steps": 6,
+            "verdict": "yes" if r["judge_score"] > 0.5 else "no",
+        }
+
+
+def test_points_say_what_they_cost_and_gain():
+    records = list(counted(judged(np.random.default_rng(0))))
+    record = scaling_record(records)
+    judge, oracle = (record["curves"][name] for name in ("judge", "oracle"))
+    assert [p["cost"] for p in judge[:2]] == [{"images": 1, "flops": 10.0}, {"images": 2, "flops": 24.0}]
+    assert oracle[-1]["cost"] == {"images": 8, "flops": 80.0}
+    for point in (*judge, *oracle):
+        assert point["gain"] == pytest.approx(point["value"] - record["value"], abs=2e-6)
+        assert point["gain_ci"][0] - 1e-6 <= point["gain"] <= point["gain_ci"][1] + 1e-6
+    assert record["steps"] == 6 and record["prompts_digest"].startswith("sha256:")
+    other = scaling_record([{**r, "prompt": r["prompt"] + "!"} for r in records])
+    assert other["prompts_digest"] != record["prompts_digest"]
+    unknown = scaling_record([{k: v for k, v in r.items() if k != "judge_flops"} for r in records])
+    assert [p["cost"].get("flops") for p in unknown["curves"]["judge"]] == [10.0, None, None, None]
+
+
+def test_the_mean_of_the_best_four():
+    records = list(counted(judged(np.random.default_rng(0))))
+    record = scaling_record(records, top=4)
+    judge = record["curves"]["judge"]
+    assert [p["at"] for p in judge] == [4, 8] and record["top"] == 4
+    # All four of four are one image each, and nothing needs a judge.
+    assert judge[0]["value"] == pytest.approx(record["value"]) and judge[0]["cost"]["flops"] == 40.0
+    best = scaling_record(records)["curves"]["judge"][-1]["value"]
+    assert record["value"] < judge[-1]["value"] < best
+
+
+def test_a_search_draws_fewer_images():
+    records = list(counted(judged(np.random.default_rng(0))))
+    record, best = first_hit_record(records, size=2), scaling_record(records)
+    judge, oracle = (record["curves"][name] for name in ("judge", "oracle"))
+    assert [p["at"] for p in judge] == [1, 2, 4, 8] and record["round"] == 2
+    assert [p["value"] for p in oracle] == [p["value"] for p in best["curves"]["oracle"]]
+    assert [p["success"] for p in oracle] == [p["value"] for p in oracle]
+    assert 2 <= judge[-1]["cost"]["images"] < 8 and judge[-1]["cost"]["flops"] == pytest.approx(
+        12 * judge[-1]["cost"]["images"]
+    )
+    unsure = [{k: v for k, v in r.items() if k != "verdict"} for r in records]
+    assert list(first_hit_record(unsure)["curves"]) == ["oracle"]
+
+
+def test_the_command_has_both(pictures, tmp_path, sanactl):
+    (tmp_path / "images.jsonl").write_text("".join(dumps(r) + "\n" for r in pictures))
+    found = sanactl(
+        "eval", "geneval", tmp_path / "images.jsonl", "--top", "3", "--round", "2", "-o", tmp_path / "s.jsonl"
+    )
+    scaling, first, score = found[-3:]
+    assert [p["at"] for p in scaling["curves"]["oracle"]] == [3, 4] and first["metric"] == "first_hit"
+    assert scaling["value"] == first["value"] == score["value"]
+    *_, whole, _ = sanactl(
+        "eval", "geneval", tmp_path / "images.jsonl", "--top", "9", "-o", tmp_path / "t.jsonl"
+    )
+    assert [p["at"] for p in whole["curves"]["oracle"]] == [4] and "all of them" in sanactl.said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,18 +16,38 @@ from sanactl.scoring.detectors.batch import check_classes, facts_of
 from sanactl.scoring.detectors.protocol import Detector
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.kept_detections import KeptDetections
+from sanactl.scoring.geneval.pools import by_prompt
 from sanactl.scoring.geneval.rules import RULES, TASKS, check_record
+from sanactl.scoring.geneval.scaling import first_hit_record, scaling_curves, scaling_record
 from sanactl.scoring.geneval.scorer import Scorer
-from sanactl.scoring.geneval.scores import (
-    by_prompt,
-    geneval_record,
-    scaling_curves,
-    scaling_record,
-    selection,
-    unselected,
-)
+from sanactl.scoring.geneval.scores import geneval_record, selection, unselected
 
-__all__ = ["evaluate_geneval", "read_geneval_folder", "scaling_curves", "scaling_record", "selection"]
+__all__ = [
+    "FinalScores",
+    "evaluate_geneval",
+    "read_geneval_folder",
+    "scaling_curves",
+    "scaling_record",
+    "selection",
+]
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """The scores at the end of `eval geneval`.
+
+    Attributes:
+        allow_missing: score what is there where a prompt has fewer images than its records say were sampled.
+        top: how many of n images are kept.
+        round: images of a round, for the search that ends at the first right image; None for no such curve.
+    """
+
+    allow_missing: bool = False
+    top: int = 1
+    round: int | None = None
+
+
+USUAL = FinalScores()
 
 
 def evaluate_geneval(
@@ -36,7 +57,7 @@ def evaluate_geneval(
     batch_size: int | None = None,
     rules: str = "geneval",
     detections: Path | None = None,
-    allow_missing: bool = False,
+    final: FinalScores = USUAL,
     kept: Partial | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
@@ -50,14 +71,14 @@ def evaluate_geneval(
             memory.
         rules: a name of `sanactl.scoring.geneval.rules.RULES`.
         detections: a file of detections: those of an image that are in it are taken, the others are added.
-        allow_missing: score what is there where a prompt has fewer images than its records say were sampled.
+        final: what is scored at the end.
         kept: verdicts of an earlier run that was stopped; this run's are added. A batch is detected anew unless all
             of its verdicts are there, so that the same records and batch size give the same verdicts.
 
     Yields:
         each record with `correct`, `reason`, `detector` and `detections` (above confidence 0.3, without
         masks) added; then, where every prompt has several images that nothing has selected, a `scaling` score
-        (`scaling_record`); last a `geneval` score: `value`, the mean of the task means of per-image
+        (`scaling_record`), and with rounds a `first_hit` score (`first_hit_record`); last a `geneval` score: `value`, the mean of the task means of per-image
         correctness, and `tasks`, each with its 95 % interval over prompts. By other rules it has their name.
 
     Raises:
@@ -95,7 +116,7 @@ def evaluate_geneval(
         progress.note(f"{taken:,} verdicts were taken over from a run that was stopped")
     if scorer.reused:
         progress.note(f"the detections of {scorer.reused:,} images were in {detections} already")
-    if not allow_missing:
+    if not final.allow_missing:
         _check_complete(seen)
     missing = [task for task in TASKS if task not in {record["tag"] for record in seen}]
     if missing:
@@ -103,7 +124,13 @@ def evaluate_geneval(
     about = {"detector": chosen.label, **({"detector_digest": chosen.digest} if chosen.digest else {})}
     about |= facts_of(chosen)
     if min(len(images) for images in by_prompt(seen)) > 1 and unselected(seen):
-        yield scaling_record(seen, scorer.rules, **about)
+        if final.top > (least := min(len(images) for images in by_prompt(seen))):
+            progress.note(
+                f"the best {final.top} of {least} images are all of them; the curve is that of {least}"
+            )
+        yield scaling_record(seen, scorer.rules, top=min(final.top, least), **about)
+        if final.round is not None:
+            yield first_hit_record(seen, scorer.rules, size=final.round, **about)
     yield geneval_record(seen, scorer.rules, **about)
 
 
@@ -120,6 +147,10 @@ _KEPT = frozenset(
         "digest",
         "judge",
         "judge_score",
+        "judge_flops",
+        "verdict",
+        "flops",
+        "steps",
         "rank",
         "correct",
     ]

@@ -31,7 +31,8 @@ class GenEval:
     device, dtype: of the detector; None for its own choice. batch_size: images
     that the detector gets at once; None for its own choice. rules: a name of
     `sanactl.scoring.geneval.rules.RULES`. detections: a file of detections, see
-    `KeptDetections`, or "off". allow_missing: no error where images are missing.
+    `KeptDetections`, or "off". final: `allow_missing`, `top` and
+    `round` of the scores at the end, see `FinalScores`.
 
     Raises: UsageError: there is no detector, device or dtype of that name.
     """
@@ -78,6 +79,20 @@ class GenEval:
             "File that keeps detections with masks and colours; what is in it is not detected again. off keeps none. "
             "Default: geneval.detections.jsonl for mask2former, none for shapes.",
         ),
+        Option(
+            "top",
+            "Number of images that a judge keeps of each prompt: the scaling curve is the mean of the best so many of n.",
+            1,
+            type=int,
+            least=1,
+        ),
+        Option(
+            "round",
+            "Also score a search that draws so many images at a time until one is right, or the judge says so. "
+            "Default: no such score.",
+            type=int,
+            least=1,
+        ),
         Option("allow_missing", "Score what is there where images are missing.", False, type=bool),
     )
 
@@ -90,15 +105,17 @@ class GenEval:
         batch_size: int | None = None,
         rules: str = "geneval",
         detections: str | None = None,
-        allow_missing: bool = False,
+        **final: Any,
     ) -> None:
         from sanactl.scoring.detectors.registry import open_detector
+        from sanactl.scoring.geneval.evaluate import FinalScores
         from sanactl.scoring.geneval.rules import RULES
 
         if rules not in RULES:
             raise UsageError(f"no rules {rules!r}", hint=f"there are: {', '.join(RULES)}")
         self.detector = open_detector(detector, device=device, dtype=dtype, colors=colors)
-        self.batch_size, self.rules, self.allow_missing = batch_size, rules, allow_missing
+        self.batch_size, self.rules = batch_size, rules
+        self.final = FinalScores(**final)
         # A model's detections can cost hours, and other rules may be wanted of them.
         default = "geneval.detections.jsonl" if facts_of(self.detector) else "off"
         named = default if detections is None else detections
@@ -122,7 +139,7 @@ class GenEval:
             batch_size=self.batch_size,
             rules=self.rules,
             detections=self.detections,
-            allow_missing=self.allow_missing,
+            final=self.final,
             kept=kept,
             progress=progress,
         )
