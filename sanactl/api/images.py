@@ -13,8 +13,10 @@ from sanactl.api.inputs import (
     DtypeLike,
     PathLike,
     Prompts,
+    Records,
     as_progress,
     as_prompts,
+    as_records,
     check_seed,
     opened,
 )
@@ -31,10 +33,11 @@ __all__ = ["iter_sample", "sample"]
 
 def iter_sample(
     checkpoint: CheckpointLike,
-    prompts: Prompts | None = None,
+    prompts: Prompts | Records | None = None,
     *,
-    count: int = 4,
+    count: int | None = None,
     limit: int | None = None,
+    redraw: bool = False,
     steps: int | None = None,
     guidance: float | None = None,
     height: int | None = None,
@@ -66,17 +69,22 @@ def iter_sample(
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
 
-    if count < 1 or (limit is not None and limit < 1) or batch_size < 1:
+    if any(number is not None and number < 1 for number in (count, limit, batch_size)):
         raise UsageError(
             f"count, limit and batch_size have to be at least 1, got {count}, {limit} and {batch_size}"
+        )
+    if redraw and (count is not None or limit is not None or prompts is None):
+        raise UsageError(
+            "redraw takes image records as prompts, and neither count nor limit",
+            hint="give the records of sanactl.judge",
         )
     check_seed(seed)
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     found = opened(checkpoint, revision, components)
-    records = spread(as_prompts(prompts, default="demo"), limit)
     settings = sampling_settings(
         found,
         steps=steps,
@@ -87,6 +95,8 @@ def iter_sample(
         negative_prompt=negative,
         **instruction_settings(instruction),
     )
+    drafts = read_drafts(as_records(prompts, "image"), settings, seed) if redraw else None
+    records = drafts.prompts if drafts else spread(as_prompts(prompts, default="demo"), limit)
     where, kind = placed(found, device, dtype)
     wanted = folder_settings(found, settings, seed, kind, records)
     drawn: list[Record] = []
@@ -97,7 +107,11 @@ def iter_sample(
             folder = stack.enter_context(opened_folder(named, f"{found.name}-samples", wanted, force=force))
         folder = broadcast(folder)
         assert folder is not None
-        samples = SampleFolder(folder, found, settings, records, count=count, seed=seed, dtype=kind)
+        samples = (
+            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind)
+            if drafts is None
+            else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
+        )
         images = sample_images(
             samples, device=where, batch_size=batch_size, renew=force, progress=as_progress(progress)
         )
@@ -118,8 +132,9 @@ def sample() -> None:
         checkpoint: a path, a Hub id, or an opened checkpoint.
         prompts: texts or records in a list, a file of them, one text with a space in it, or "shapes" for the built-in
             evaluation prompts; by default one built-in prompt a task.
-        count: images of each prompt.
+        count: images of each prompt; None is 4.
         limit: take only this many prompts, evenly spread; None for all.
+        redraw: `prompts` are image records (of `sanactl.judge`), and these images are drawn again with the same seeds.
         steps: of the sampler; None is the checkpoint's own, else 20 (SANA-Sprint: 2).
         guidance: guidance scale, 1 is none; None is the checkpoint's own, else 4.5.
         height, width: in pixels, multiples of a latent's pixels; None is the checkpoint's own, else 1024.

@@ -140,7 +140,7 @@ def judge(
     run.sheet(sheet, force=force)
     target = run.records_file(output, "judge", force=force)
     stream, source = find_records(
-        records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", unjudged=True
+        records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", prefer="unjudged"
     )
     run.progress.start(None, f"loading the judge {' and '.join(named)}")
     chosen = open_judges(named, **options)

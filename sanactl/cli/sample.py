@@ -40,8 +40,16 @@ def sample(
     prompts: PromptsFile = None,
     prompt: Prompt = None,
     count: Annotated[
-        int, typer.Option("-n", "--count", min=1, metavar="INT", help="Number of images of each prompt.")
-    ] = 4,
+        Optional[int],
+        typer.Option(
+            "-n",
+            "--count",
+            min=1,
+            metavar="INT",
+            help="Number of images of each prompt. Default: 4.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         Optional[int],
         typer.Option(
@@ -51,6 +59,14 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    redraw: Annotated[
+        bool,
+        typer.Option(
+            "--redraw",
+            help="Draw the images of records again, with the same seeds: those of the pipe, of the file or folder "
+            "that --prompts names, or the newest winners in this folder's journal.",
+        ),
+    ] = False,
     steps: Steps = None,
     guidance: GuidanceScale = None,
     height: Height = None,
@@ -73,6 +89,8 @@ def sample(
     [bold]sanactl sample --prompt "a red circle"[/bold]
     [bold]sanactl sample base.st --prompts geneval.jsonl -n 32 -o images[/bold]
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
+    The best 4 of 16 drafts with 6 steps, drawn again at full length:
+    [bold]sanactl sample -n 16 --steps 6 | sanactl judge -k 4 | sanactl sample --redraw[/bold]
 
     Images go to NAME-samples/ in GenEval's layout. One image record for each goes
     to stdout. A stopped run goes on where it was when the same command is given
@@ -81,11 +99,12 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
-    from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
+    from sanactl.cli.frame.inputs import choose_prompts, draft_records, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.errors import UsageError
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
@@ -93,20 +112,31 @@ def sample(
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
 
+    if redraw and (count is not None or limit is not None or prompt):
+        raise UsageError(
+            "--redraw takes its prompts and the number of images from records",
+            hint="leave out -n, --limit and --prompt",
+        )
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)
     if output is not None:
         check_folder(output, parents=True)
-    checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
-    also = () if typed else prompts_wanted(prompts, checkpoint)
+    typed: list[Record] = []
+    if not redraw:
+        checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
+    also = () if typed else prompts_wanted(prompts, checkpoint, images=redraw)
     found, piped = find_checkpoint(
         checkpoint, revision=revision, also=also, native=True, components=components
     )
-    records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="demo")
-    records = spread(records, limit)
+    if redraw:
+        pictures, source = draft_records(prompts, piped)
+    else:
+        records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="demo")
+        records = spread(records, limit)
     settings = sampling_settings(
         found,
         steps=steps,
@@ -117,6 +147,8 @@ def sample(
         negative_prompt=negative,
         **instruction_settings(instruction),
     )
+    drafts = read_drafts(run.counted(pictures, "images to redraw"), settings, seed) if redraw else None
+    records = drafts.prompts if drafts is not None else records
     where = pick_device(device)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
@@ -128,7 +160,7 @@ def sample(
         digest=found.digest,
         **given_key(found),
         prompts=wanted["prompts"],
-        count=count,
+        count=(count or 4) if drafts is None else drafts.digest(),
         settings=asdict(settings),
         seed=seed,
         dtype=str(kind),
@@ -145,7 +177,11 @@ def sample(
         if is_first_process():
             folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
         folder = broadcast(folder)
-        samples = SampleFolder(folder, found, settings, records, count=count, seed=seed, dtype=kind)
+        samples = (
+            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind)
+            if drafts is None
+            else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
+        )
         images = sample_images(
             samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
         )

@@ -116,7 +116,11 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
         seed: the image's own, below 2^53.
         checkpoint, digest: what drew it.
         steps, guidance_scale, height, width: settings; sizes in pixels.
-        judge_flops: floating-point operations of judging it (a multiply-add counts as two).
+        flops: floating-point operations of drawing it (a multiply-add counts as two); `judge_flops` of judging it.
+        draft_path, draft_score, draft_steps, draft_samples, draft_flops: of the draft that it was redrawn from: its file,
+            the judge's score, steps, the number of images that the judge chose from, the cost of one of them.
+        round, drawn, stopped: of `scale`: the round that drew it, from 1; images drawn for its prompt; why no more were
+            drawn ("enough", "futile", "max" or "budget").
         judge: name of the judge. `verdict` is "yes" or "no", `yes_logprob` and `no_logprob` the natural logarithms of
             both answers' probabilities, `answer_mass` their sum, `calibrated` the probability that the image is right
             by a calibration, `judge_score` the probability of the verdict,
@@ -132,6 +136,15 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
     digest: str
     steps: int
     guidance_scale: float
+    flops: float
+    draft_path: str
+    draft_score: float
+    draft_steps: int
+    draft_samples: int
+    draft_flops: float
+    round: int
+    drawn: int
+    stopped: str
     height: int
     width: int
     negative_prompt: str

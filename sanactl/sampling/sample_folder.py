@@ -57,6 +57,8 @@ class SampleFolder:
         seed: int,
         dtype: torch.dtype,
     ) -> None:
+        from sanactl.model.flops import image_flops
+
         self.folder, self.prompts, self.count, self.seed = folder, prompts, count, seed
         self.checkpoint, self.settings, self.dtype = checkpoint, settings, dtype
         self._common = {
@@ -64,6 +66,7 @@ class SampleFolder:
             "digest": checkpoint.digest,
             "steps": settings.steps,
             "guidance_scale": settings.guidance_scale,
+            "flops": image_flops(checkpoint, settings),
             "height": settings.height,
             "width": settings.width,
             "negative_prompt": settings.negative_prompt,
@@ -91,9 +94,16 @@ class SampleFolder:
 
     def record(self, number: int) -> Record:
         """The record of image `number`, counted prompt by prompt from 0."""
+        return self._image(*self._place(number), self.count)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """The number of an image's prompt, and the image's index."""
+        return divmod(number, self.count)
+
+    def _image(self, place: int, index: int, samples: int) -> Record:
+        """The record of an image by the number of its prompt and its index; `samples` is the number of its prompt's images."""
         from sanactl.model.sampler import image_seed
 
-        place, index = divmod(number, self.count)
         prompt = self.prompts[place]
         return {
             "kind": "image",
@@ -102,7 +112,7 @@ class SampleFolder:
             # A prompt's record must not set the path of its image.
             **{k: v for k, v in prompt.items() if k not in ("kind", "id", "path", "prompt_id")},
             "index": index,
-            "samples": self.count,
+            "samples": samples,
             "seed": image_seed(self.seed, prompt["prompt"], index),
             **self._common,
         }
@@ -131,7 +141,7 @@ class SampleFolder:
 
     def describe(self, numbers: Iterable[int]) -> None:
         """Write the metadata.jsonl of these images' prompts, in the format of GenEval's own evaluation."""
-        for place in sorted({number // self.count for number in numbers}):
+        for place in sorted({self._place(number)[0] for number in numbers}):
             file = self.folder / f"{place:05d}" / "metadata.jsonl"
             text = dumps({k: v for k, v in self.prompts[place].items() if k != "kind"})
             with contextlib.suppress(OSError, ValueError):

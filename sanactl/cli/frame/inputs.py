@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from sanactl.cli.frame.streams import is_stdin, note, prompts_of, stdin_prompts
+from collections.abc import Iterator
+
+from sanactl.cli.frame.streams import (
+    find_records,
+    is_stdin,
+    note,
+    prompts_of,
+    stdin_is_piped,
+    stdin_prompts,
+)
 from sanactl.errors import InputError, UsageError
 from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompts import check_prompts, number_prompts
 from sanactl.records.records import Record
 from sanactl.sampling.inputs import builtin_prompts, given_prompts, is_prompt
 
-__all__ = ["choose_prompts", "prompts_wanted", "typed_prompts"]
+__all__ = ["choose_prompts", "draft_records", "prompts_wanted", "typed_prompts"]
 
 
-def prompts_wanted(prompts: str | None, checkpoint: str | None) -> tuple[str, ...]:
+def prompts_wanted(prompts: str | None, checkpoint: str | None, *, images: bool = False) -> tuple[str, ...]:
     """The kinds of records to read from stdin besides a checkpoint.
+
+    With `images`, image records are wanted, and prompts among them will be refused.
 
     There are none if --prompts names a file, because stdin is not read then, or if stdin is a prompt file and the
     checkpoint is an argument.
     """
+    if images:
+        return ("image", "prompt") if prompts is None or is_stdin(prompts) else ()
     only_prompts = is_stdin(prompts) and checkpoint is not None and not is_stdin(checkpoint)
     return ("prompt",) if (prompts is None or is_stdin(prompts)) and not only_prompts else ()
 
@@ -46,6 +59,29 @@ def typed_prompts(
     if any(not text.strip() for text in texts):
         raise UsageError("--prompt is empty")
     return checkpoint, given_prompts(texts, "--prompt") if texts else []
+
+
+def draft_records(argument: str | None, piped: list[Record]) -> tuple[Iterator[Record], str]:
+    """Image records to draw again, and where they come from.
+
+    Args:
+        argument: of --prompts: a file of records, a folder of images, `-` for stdin, or None.
+        piped: records from the pipe. Without argument and pipe, the journal's newest winners are taken.
+
+    Raises:
+        InputError: the file cannot be read.
+        UsageError: there are none.
+    """
+    if is_stdin(argument) or (argument is None and stdin_is_piped()):
+        return iter([r for r in piped if r["kind"] in ("image", "prompt")]), "stdin"
+    return find_records(
+        argument,
+        ("image", "prompt") if argument is not None else ("image",),
+        what="images to redraw",
+        hint="sanactl sample --steps 6 | sanactl judge --keep 4 | sanactl sample --redraw",
+        missing="nothing",
+        prefer="judged",
+    )
 
 
 def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -> tuple[list[Record], str]:

@@ -14,7 +14,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.given import with_components
@@ -241,7 +241,7 @@ def find_records(
     what: str,
     hint: str | None = None,
     checked: bool = True,
-    unjudged: bool = False,
+    prefer: Literal["judged", "unjudged"] | None = None,
     missing: str = "prompts",
 ) -> tuple[Iterator[Record], str]:
     """A stream of records and its name.
@@ -251,7 +251,8 @@ def find_records(
         kinds: the kinds to yield; the journal is searched for the first one.
         what: what an error calls them ("images to judge").
         hint: the command that makes such records, for that error.
-        unjudged: of the folder's image records, prefer the newest that no judge has selected from.
+        prefer: of the journal's image records, the newest that a judge has selected from, or that none has; without
+            such, or with None, the newest.
         missing: of a folder, what is an error; see `read_geneval_folder`.
         checked: read the whole file first, so that a bad line is found before the work on earlier lines.
 
@@ -271,8 +272,9 @@ def find_records(
     if argument is not None or stdin_is_piped():
         return stdin_records(kinds), "stdin"
     journal = Journal()
-    newest = journal.newest(kinds[0], fits=_is_unjudged if unjudged else None)
-    chosen = f"the newest {'unjudged ' if unjudged and newest is not None else ''}{kinds[0]} records"
+    fits = None if prefer is None else lambda path: _is_judged(path) is not (prefer == "unjudged")
+    newest = journal.newest(kinds[0], fits=fits)
+    chosen = f"the newest {f'{prefer} ' if prefer and newest is not None else ''}{kinds[0]} records"
     newest = newest or journal.newest(kinds[0])
     if newest is None:
         raise UsageError(
@@ -283,12 +285,12 @@ def find_records(
     return _of_file(Path(path), kinds, checked), path
 
 
-def _is_unjudged(path: Path) -> bool:
-    """Whether no judge has selected from the image records of a file, by its first record."""
+def _is_judged(path: Path) -> bool | None:
+    """Whether a judge has selected from the image records of a file, by its first record; None if it cannot be read."""
     try:
-        return "judge" not in next(stream_records(path, kinds=("image",)), {})
+        return "judge" in next(stream_records(path, kinds=("image",)), {})
     except SanactlError:
-        return True  # reading it gives the error
+        return None  # it is taken, and reading it gives the error
 
 
 def _of_file(path: Path, kinds: tuple[str, ...], checked: bool) -> Iterator[Record]:
