@@ -80,9 +80,7 @@ def read_drafts(records: Iterable[Mapping[str, Any]], settings: SamplingSettings
                 f"a {record['kind']} record among the images to redraw",
                 hint="--redraw takes image records alone",
             )
-        lacking = [
-            f for f in ("prompt", "index", "seed", "height", "width") if record.get(f) in (None, "")
-        ]
+        lacking = [f for f in ("prompt", "index", "seed", "height", "width") if record.get(f) in (None, "")]
         if lacking:
             raise InputError(
                 f"{path}: its record has no {lacking[0]}, so it cannot be drawn again",
