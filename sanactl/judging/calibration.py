@@ -19,6 +19,7 @@ from sanactl.files.content import json_digest
 from sanactl.files.regular import open_regular
 from sanactl.judging.means import log_mean
 from sanactl.judging.protocol import Judge
+from sanactl.judging.settings import judge_digest, judges_of
 from sanactl.judging.tournament import Verdict
 from sanactl.records.fields import TEXT, Field, check_fields, list_of, number, whole
 from sanactl.records.jsonl import NOT_UTF8, dump_json, parse_json
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "IDENTITY", "Calibration", "calibrate", "calibrations_of", "fit", "judge_digest", "prompts_digest",
+    "IDENTITY", "Calibration", "calibrate", "calibrations_of", "fit", "prompts_digest",
     "read_calibrations", "write_calibrations",
 ]  # fmt: skip
 
@@ -43,9 +44,6 @@ _FIELDS = {
     "images": whole(),
     "prompts_digest": TEXT,
 }
-# What an identity has beside the things that a calibration is about: where and in what precision the judge runs, and
-# under which name. Rounding moves a probability by far less than the calibration.
-_ELSEWHERE = ("name", "device", "dtype", "versions")
 _LARGEST = 1e9  # log-odds; records have no infinite numbers
 # Steps of Newton's method; ten are usual.
 _STEPS = 100
@@ -58,7 +56,7 @@ class Calibration:
     Attributes:
         slope, intercept: see the top of this module. A slope above 0 keeps the order of images.
         judge: its name in records; "" for any.
-        judge_digest: of its identity (`judge_digest`); "" where it is not known.
+        judge_digest: of its weights and dialogue (`sanactl.judging.settings.judge_digest`); "" where it is not known.
         prompts, images: how many it was fitted on.
         prompts_digest: of these prompts (`prompts_digest`).
     """
@@ -181,11 +179,6 @@ def _nine(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def judge_digest(judge: Judge) -> str:
-    """Which judge it is and what it is asked: a digest of its identity without device, dtype and versions."""
-    return json_digest({k: v for k, v in judge.identity.items() if k not in _ELSEWHERE})[:16]
-
-
 def prompts_digest(prompts: Iterable[str]) -> str:
     """sha256 of a set of prompts, whatever their order and number of images."""
     return "sha256:" + json_digest(sorted(set(prompts)))
@@ -198,7 +191,7 @@ def calibrations_of(judge: Judge, found: Sequence[Calibration]) -> list[Calibrat
         UsageError: there is none for one of them, or it was fitted for other weights or another dialogue, or one is
             for a judge that is not there.
     """
-    judges: Sequence[Judge] = getattr(judge, "judges", None) or [judge]
+    judges = judges_of(judge)
     names = [each.name for each in judges]
     by_name: dict[str, Calibration] = {}
     for calibration in found:

@@ -13,6 +13,7 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.cache import Question, VerdictCache
 from sanactl.judging.calibration import Calibration, calibrate
 from sanactl.judging.protocol import Judge, judge_flops
+from sanactl.judging.settings import settings_of
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.records import Record
 
@@ -70,9 +71,10 @@ def judge_stream(
             `calibrated`, and several judges count by the mean of these probabilities.
 
     Yields:
-        The records with their other fields as they were and `judge`, `verdict`, `yes_logprob`, `no_logprob`,
-        `answer_mass`, `judge_score`, `rank` (0 the best) and, where the judge knows them, `judge_flops`, a prompt's best first, prompts in the order in which they
-        were complete. Fields of an earlier judge are left out.
+        The records with their other fields as they were and `judge`, `judge_settings`
+        (`sanactl.judging.settings.settings_of`), `verdict`, `yes_logprob`, `no_logprob`, `answer_mass`, `judge_score`,
+        `rank` (0 the best) and, where the judge knows them, `judge_flops`, a prompt's best first, prompts in the order
+        in which they were complete. Fields of an earlier judge are left out.
 
     Raises:
         InputError: an image cannot be read, a record's `samples` is no number of images, or the judge gives NaN.
@@ -83,6 +85,7 @@ def judge_stream(
     open_groups: dict[str, _Group] = {}
     closed: deque[_Group] = deque()
     finished: set[str] = set()
+    settings = settings_of(judge)
     scorer = _Scorer(cache or VerdictCache(None, judge), batch_size, progress)
     progress.start(None, f"judging with {judge.name}")
     for record in records:
@@ -100,13 +103,13 @@ def judge_stream(
             closed.append(open_groups.pop(key))
             finished.add(key)
         while closed and closed[0].judged:
-            yield from _winners(closed.popleft(), judge, keep, calibrations)
+            yield from _winners(closed.popleft(), judge, settings, keep, calibrations)
     scorer.ask()
     scorer.tell()
     scorer.warn()
     closed.extend(open_groups.values())
     for group in closed:
-        yield from _winners(group, judge, keep, calibrations)
+        yield from _winners(group, judge, settings, keep, calibrations)
     progress.close()
 
 
@@ -194,7 +197,11 @@ class _Scorer:
 
 
 def _winners(
-    group: _Group, judge: Judge, keep: int | None, calibrations: Sequence[Calibration]
+    group: _Group,
+    judge: Judge,
+    settings: Record,
+    keep: int | None,
+    calibrations: Sequence[Calibration],
 ) -> Iterator[Record]:
     verdicts = [group.verdicts[i] for i in range(len(group.records))]
     if calibrations:
@@ -204,6 +211,7 @@ def _winners(
         yield {
             **{key: value for key, value in group.records[index].items() if key not in _DETAILS},
             "judge": judge.name,
+            "judge_settings": settings,
             "verdict": v.verdict,
             # Nine digits, not nine decimals: log-probabilities near 0 differ in how near they are.
             "yes_logprob": float(f"{v.yes_logprob:.9g}"),

@@ -169,6 +169,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "width": whole(1),
         "judge_flops": number(0),
         "judge": TEXT,
+        "judge_settings": OBJECT,
         "verdict": TEXT,
         "yes_logprob": LOGARITHM,
         "no_logprob": LOGARITHM,

@@ -121,10 +121,10 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
             the judge's score, steps, the number of images that the judge chose from, the cost of one of them.
         round, drawn, stopped: of `scale`: the round that drew it, from 1; images drawn for its prompt; why no more were
             drawn ("enough", "futile", "max" or "budget").
-        judge: name of the judge. `verdict` is "yes" or "no", `yes_logprob` and `no_logprob` the natural logarithms of
-            both answers' probabilities, `answer_mass` their sum, `calibrated` the probability that the image is right
-            by a calibration, `judge_score` the probability of the verdict,
-            negative for a no, and `rank` the place within the prompt, 0 the best.
+        judge: name of the judge; `judge_settings` has the digest of its weights and dialogue. `verdict` is "yes" or
+            "no", `yes_logprob` and `no_logprob` the natural logarithms of both answers' probabilities, `answer_mass`
+            their sum, `calibrated` the probability that the image is right by a calibration, `judge_score` the
+            probability of the verdict, negative for a no, and `rank` the place within the prompt, 0 the best.
         correct: whether GenEval's rules hold; `reason` has a line for each fault, `detector` found the `detections`.
     """
 
@@ -152,6 +152,7 @@ class ImageRecord(_Image, _OfAPrompt, total=False):
     instruction: str
     judge_flops: float
     judge: str
+    judge_settings: dict[str, Any]
     verdict: str
     yes_logprob: float
     no_logprob: float

@@ -91,7 +91,9 @@ def train_judge(
     check_target(target, force)
     import torch
 
+    from sanactl.judging.backends.vlm import LABELS
     from sanactl.model.saving import rewrite_weights
+    from sanactl.shapes.detector import DETECTOR_VERSION
     from sanactl.training.lock import TargetLock
     from sanactl.training.state import TrainingState, identity_key
     from sanactl.world.judge_measure import measure
@@ -110,6 +112,7 @@ def train_judge(
         network.eval()
         figures = measure(network, pools.held_out, own=pools.sampled is not None, seed=settings.seed)
         with atomic_dir(target, force=force) as folder:
+            network.model.config.update({LABELS: DETECTOR_VERSION})
             network.model.to(torch.bfloat16).save_pretrained(folder)
             with utf8_name(folder) as place:
                 processor.save_pretrained(place)

@@ -17,11 +17,11 @@ from sanactl.judging.calibration import (
     calibrate,
     calibrations_of,
     fit,
-    judge_digest,
     read_calibrations,
     write_calibrations,
 )
 from sanactl.judging.ensemble import EnsembleJudge, mean_verdict
+from sanactl.judging.settings import judge_digest
 from sanactl.judging.tournament import Verdict
 
 

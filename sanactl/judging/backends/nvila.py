@@ -54,6 +54,7 @@ class NvilaJudge(VlmJudge):
         import numpy as np
 
         from sanactl.judging.backends.nvila_load import load_nvila
+        from sanactl.judging.backends.vlm_load import files_of
         from sanactl.model.conditioning import pick_device
         from sanactl.model.guard import reading
         from sanactl.model.loading import resolve_dtype
@@ -67,7 +68,7 @@ class NvilaJudge(VlmJudge):
         with reading(f"{source} as a judge"):
             judge = cls(model, processor, source, dialogue=question, max_pixels=limit)
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
-        judge.identity |= {"files": _files_of(place), "license": LICENCE}
+        judge.identity |= {"files": files_of(place), "license": LICENCE}
         judge.notice = (
             f"{source}: the weights of NVILA's verifier are under {LICENCE}, not for commercial use"
         )
@@ -123,9 +124,3 @@ def _place(source: str) -> Path:
 
     with reading(f"{source} as a judge"):
         return Path(snapshot_download(source, allow_patterns=list(_NEEDED)))
-
-
-def _files_of(folder: Path) -> list[list[Any]]:
-    """Which files the folder and its parts hold, with sizes; times differ between downloads."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return [[str(p.relative_to(folder)), p.stat().st_size] for p in found]

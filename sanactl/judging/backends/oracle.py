@@ -42,7 +42,7 @@ class OracleJudge:
     def __init__(self, detector: str = "", *, device: str | None = None, dtype: str | None = None) -> None:
         self.name = f"oracle:{detector}" if detector else "oracle"
         self.detector = open_detector(detector or "shapes", device=device, dtype=dtype)
-        self.identity = {"name": self.name, "detector": self.detector.label}
+        self.identity = {"name": self.name, "detector": self.detector.label, "labels": self.detector.label}
         if self.detector.digest is not None:
             self.identity["digest"] = self.detector.digest
         self.identity |= facts_of(self.detector)

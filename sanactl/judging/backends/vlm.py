@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-__all__ = ["VlmJudge", "answer_tokens"]
+__all__ = ["LABELS", "VlmJudge", "answer_tokens"]
 
+# The entry of a model's config that names the detector whose labels it was trained on.
+LABELS = "judge_labels"
 # Pairs that a thread of a CPU computes together where the judge is small.
 PART = 8
 # The prompt for which FLOPs are counted: another one differs by a few tokens.
@@ -67,6 +69,8 @@ class VlmJudge:
             "max_pixels": max_pixels,
             "versions": [torch.__version__, transformers.__version__],
         }
+        if isinstance(labels := getattr(model.config, LABELS, None), str):
+            self.identity["labels"] = labels
         tokenizer: Any = getattr(processor, "tokenizer", None)
         template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
         if tokenizer is None or not template:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,16 @@ import torch
 
 from sanactl.errors import UsageError
 from sanactl.files.lfs import refuse_pointers
+from sanactl.files.regular import open_regular
 from sanactl.judging.backends.processors import load_processor
 from sanactl.judging.backends.quantize import quantized_loading
 from sanactl.model.guard import offline, read_config, reading, weight_files
 from sanactl.model.pretrained import load_checked, place_on
 
 __all__ = ["files_of", "load_vlm"]
+
+# Bytes up to which a file is read as a whole, and how many parts of which size of a larger one.
+_WHOLE, _PARTS, _PART = 2**24, 256, 2**16
 
 
 def load_vlm(
@@ -76,6 +81,20 @@ def _model(place: str, folder: Path | None, dtype: torch.dtype, loading: dict[st
 
 
 def files_of(folder: Path) -> list[list[Any]]:
-    """Which files a folder holds, with sizes and times; nothing for a Hub id, whose commit is known."""
-    found = ((p, p.stat()) for p in sorted(folder.glob("*")) if p.is_file())
-    return [[p.name, status.st_size, status.st_mtime_ns] for p, status in found]
+    """Which files a folder and its parts hold, with sizes and digests; nothing for a Hub id, whose commit is known.
+
+    Of a large file, parts spread over it are read: those of other weights differ everywhere.
+    """
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [[str(p.relative_to(folder)), p.stat().st_size, _digest(p)] for p in found]
+
+
+def _digest(path: Path) -> str:
+    size = path.stat().st_size
+    count, length = (1, size) if size <= _WHOLE else (_PARTS, _PART)
+    digest = hashlib.sha256()
+    with open_regular(path) as stream:
+        for number in range(count):
+            stream.seek((size - length) * number // max(1, count - 1))
+            digest.update(stream.read(length))
+    return digest.hexdigest()[:16]
