@@ -155,6 +155,8 @@ def iter_evaluate(
     names = {"device": device_name, "dtype": dtype_name}
     read = {name: names[name](value) if name in names else value for name, value in options.items()}
     opened = open_metric(metric, **read)
+    if hasattr(opened, "force"):
+        opened.force = force
     stream, sink = as_records(records, "image"), as_progress(progress)
     with _keeping(output, force, f"eval-{metric}", opened.identity, sink) as (kept, writing):
         for record in writing(opened.evaluate(stream, kept=kept, progress=sink)):

@@ -88,10 +88,10 @@ def _evaluate(
     from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
-    from sanactl.scoring.metrics.registry import open_metric
+    from sanactl.scoring.metrics.registry import METRICS, open_metric
 
     run = Invocation(f"eval {name}")
-    target = run.records_file(output, name, force=force)
+    target = run.records_file(output, getattr(METRICS[name].load(), "file", name), force=force)
     # A metric that can do without some images has an option that says so.
     lenient = "prompts"
     if "allow_missing" in options:
@@ -105,6 +105,8 @@ def _evaluate(
     )
     run.uses(source)
     metric = open_metric(name, **options)
+    if hasattr(metric, "force"):
+        metric.force = force
     with run.keeping(target, **metric.identity) as kept:
         scored = metric.evaluate(run.counted(stream, "images to score"), kept=kept, progress=run.progress)
         run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)

@@ -8,14 +8,14 @@ prompts and that of images. Such an interval has a width where all prompts score
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEWEST", "Estimate", "mean_of_prompts", "mean_of_tasks"]
+__all__ = ["FEWEST", "Estimate", "bootstrap", "mean_of_prompts", "mean_of_tasks"]
 
 Array = NDArray[np.float64]
 
@@ -140,3 +140,39 @@ def mean_of_prompts(values: Sequence[Sequence[float]], *, level: float = 0.95) -
     variance = ((sums - mean * counts) ** 2).sum() * prompts / (prompts - 1) / total**2
     reach = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance)
     return Estimate(np.array([mean]), np.array([mean - reach]), np.array([mean + reach]))
+
+
+def bootstrap(
+    statistic: Callable[[Array], Array],
+    prompts: int,
+    *,
+    draws: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+    basic: NDArray[np.bool_] | None = None,
+) -> Estimate:
+    """Any statistics with intervals from drawing prompts anew (Efron 1979).
+
+    Args:
+        statistic: float64 [K] from weights float64 [prompts], how often each prompt counts; NaN where it is undefined.
+        prompts: how many there are; fewer than `FEWEST` have no interval.
+        draws: how many samples of prompts are drawn.
+        level: the interval's coverage.
+        seed: of the draws.
+        basic: bool [K], the statistics that a sample of prompts exaggerates, such as a calibration error: their interval
+            is mirrored at the value, and not below 0.
+    """
+    value = np.asarray(statistic(np.ones(prompts)), dtype=np.float64)
+    if prompts < FEWEST:
+        return Estimate(value, None, None)
+    rng = np.random.default_rng([seed, prompts])
+    chances = np.full(prompts, 1 / prompts)
+    found = np.stack([statistic(rng.multinomial(prompts, chances).astype(np.float64)) for _ in range(draws)])
+    # A figure that is undefined in most samples has no interval.
+    undefined = np.isnan(value) | (np.isnan(found).mean(axis=0) > 0.5)
+    found[:, undefined] = 0.0
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    if basic is not None:
+        mirrored = np.maximum(2 * value - high, 0), np.maximum(2 * value - low, 0)
+        low, high = np.where(basic, mirrored[0], low), np.where(basic, mirrored[1], high)
+    return Estimate(value, np.where(undefined, np.nan, low), np.where(undefined, np.nan, high))

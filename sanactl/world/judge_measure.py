@@ -11,25 +11,13 @@ from numpy.typing import NDArray
 
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score
+from sanactl.scoring.agreement import auc
 
 if TYPE_CHECKING:
     from sanactl.world.judge_network import JudgeNetwork
     from sanactl.world.judge_pool import Pool
 
-__all__ = ["agreement", "auc", "measure", "score_records", "selection"]
-
-
-def auc(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: how often a right image scores above a wrong one, ties counting half; 0.5 where one of the two kinds is missing."""
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    if not positive or not negative:
-        return 0.5
-    order = np.argsort(scores, kind="stable")
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = np.bincount(inverse, ranks) / counts
-    return float((mean_rank[inverse][truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+__all__ = ["agreement", "measure", "score_records", "selection"]
 
 
 def agreement(scores: NDArray[np.float64], truth: NDArray[np.bool_], tags: Sequence[str]) -> dict[str, float]:

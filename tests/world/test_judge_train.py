@@ -18,7 +18,8 @@ from sanactl.shapes.prompts import load_eval_prompts, sample_prompt, scene_for
 from sanactl.shapes.render import render
 from sanactl.training.lock import TargetLock
 from sanactl.world import train_judge as module
-from sanactl.world.judge_measure import agreement, auc, selection
+from sanactl.scoring.agreement import auc
+from sanactl.world.judge_measure import agreement, selection
 from sanactl.world.judge_network import JudgeNetwork, pixels
 from sanactl.world.judge_pool import flawed_pool
 from sanactl.world.judge_questions import own_question

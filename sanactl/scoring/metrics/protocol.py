@@ -44,6 +44,9 @@ class Metric(Protocol):
     """Scores images. A class of this kind is opened with its options as keywords.
 
     Its module is imported for `sanactl eval --help`: torch and other slow imports belong into functions.
+
+    A metric can also have `file`, the name of its file of records where it is not the metric's, and `force`, which is
+    set to whether files that the metric itself writes may be replaced.
     """
 
     @property

@@ -39,6 +39,7 @@ METRICS: dict[str, Entry] = {
         "sanactl.scoring.metrics.geneval:GenEval", "Share of images that show what their prompt asks for."
     ),
     "clip": Entry("sanactl.scoring.metrics.clip:ClipScore", "How well images fit their prompts, by CLIP."),
+    "judge": Entry("sanactl.judging.audit.metric:JudgeQuality", "How far a judge can be trusted, by labels."),
 }
 
 

@@ -1,0 +1,136 @@
+"""`eval judge`: how good a judge is, as a metric of `sanactl eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+from sanactl.errors import InputError, UsageError
+from sanactl.files.progress import SILENT, Progress
+from sanactl.records.partial import Partial
+from sanactl.records.records import Record
+from sanactl.scoring.metrics.protocol import Option
+
+__all__ = ["JudgeQuality"]
+
+
+class JudgeQuality:
+    """Compares verdicts with labels; see `sanactl.judging.audit.scores`.
+
+    Args:
+        truth: the field with the labels.
+        calibration_out: where the calibration goes that is fitted on all prompts, or None.
+        evaluation_prompts: allow it to be fitted on prompts of an evaluation set.
+
+    Raises:
+        UsageError: options that exclude each other.
+    """
+
+    help: ClassVar[str] = """Measure how far a judge can be trusted, by labelled images.
+
+    Verdicts of all images, with the detector's labels:
+    [bold]sanactl judge many/ --all | sanactl eval geneval | sanactl eval judge[/bold]
+    A calibration for judge --calibration:
+    [bold]sanactl eval judge geneval.jsonl --calibration-out shapes.json[/bold]
+    How often a judge changes its mind in bfloat16:
+    [bold]cat fp32.jsonl bf16.jsonl | sanactl eval judge[/bold]
+
+    The records go to stdout as they are, then score records. All of them also go
+    to judge-quality.jsonl.
+    """
+    options: ClassVar[tuple[Option, ...]] = (
+        Option(
+            "truth",
+            "Field of the records with the label: true or false, 0 or 1, yes or no.",
+            "correct",
+        ),
+        Option(
+            "calibration_out",
+            "File for the calibration of each judge, fitted on all prompts. Default: none.",
+            short="-c",
+        ),
+        Option(
+            "evaluation_prompts",
+            "Allow a calibration from prompts of an evaluation set.",
+            False,
+            type=bool,
+        ),
+    )
+    file: ClassVar[str] = "judge-quality"  # `judge` itself writes judge.jsonl
+    # Whether files beside the records may be replaced; the command sets it.
+    force = False
+
+    def __init__(
+        self,
+        truth: str = "correct",
+        calibration_out: str | None = None,
+        evaluation_prompts: bool = False,
+    ) -> None:
+        self.truth, self.calibration_out, self.evaluation_prompts = truth, calibration_out, evaluation_prompts
+        if evaluation_prompts and calibration_out is None:
+            raise UsageError("--evaluation-prompts is for --calibration-out")
+        self.identity: dict[str, Any] = {"truth": truth}
+
+    def evaluate(
+        self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
+    ) -> Iterator[Record]:
+        """See `Metric.evaluate`; the records pass unchanged, and nothing needs to be kept.
+
+        Raises:
+            InputError: no image has a verdict and a label, one of them is damaged, or a calibration would be fitted on
+                evaluation prompts.
+            OutputExistsError: the calibration's file is there.
+        """
+        from pathlib import Path
+
+        from sanactl.files.atomic import check_target
+        from sanactl.files.paths import user_path
+        from sanactl.judging.audit.fitted import fit_all
+        from sanactl.judging.audit.gather import Gathered
+        from sanactl.judging.audit.held_out import evaluation_set
+        from sanactl.judging.audit.scores import judge_scores
+        from sanactl.judging.audit.warnings import warnings_of
+        from sanactl.judging.calibration import write_calibrations
+
+        target: Path | None = None
+        if self.calibration_out is not None:
+            target = user_path(self.calibration_out)
+            check_target(target, self.force)
+        gathered = Gathered(self.truth)
+        fitted_on: set[str] = set()
+        progress.start(None, "reading verdicts")
+        for record in records:
+            prompt = str(record["prompt"])
+            if target is not None and not self.evaluation_prompts and prompt not in fitted_on:
+                if (owner := evaluation_set(prompt)) is not None:
+                    raise InputError(
+                        f"prompt {prompt[:60]!r} is of {owner}; a calibration must not be fitted on it",
+                        hint="take other prompts (sanactl prompts shapes --split train), or --evaluation-prompts",
+                    )
+                fitted_on.add(prompt)
+            gathered.add(record)
+            progress.advance(1)
+            yield record
+        progress.close()
+        if not gathered.opinions:
+            raise InputError(
+                "no verdict of a judge in these records", hint="sanactl judge --all writes them"
+            )
+        judged = [found for name in gathered.opinions if (found := gathered.judged(name)) is not None]
+        if not judged:
+            raise InputError(
+                f"no image has both a verdict and a label in {self.truth!r}",
+                hint="sanactl eval geneval adds `correct`; --truth names another field",
+            )
+        for line in warnings_of(gathered, judged):
+            progress.note(line)
+        if target is not None:
+            calibrations = fit_all(judged)
+            write_calibrations(target, calibrations, force=self.force)
+            for c in calibrations:
+                progress.note(
+                    f"wrote {target}: judge {c.judge}, slope {c.slope:.4g}, intercept {c.intercept:.4g}, fitted on"
+                    f" {c.images:,} images of {c.prompts:,} prompts"
+                )
+        for one in judged:
+            yield from judge_scores(gathered, one)
