@@ -44,6 +44,7 @@ def build_report(
     from sanactl.report.blocks import Section
     from sanactl.report.headline import find_headline, main_scores
     from sanactl.report.history import lineage_section, settings_section
+    from sanactl.report.judges import judges_section
     from sanactl.report.labels import is_selected
     from sanactl.report.overview import overview
     from sanactl.report.pictures import Thumbnails
@@ -62,6 +63,7 @@ def build_report(
         Section("cost", "Score and cost", overview(run, scores)),
         Section("scores", "Scores", scores_section(run)),
         Section("curves", "Curves", curves_section(run)),
+        *([Section("judges", "Judges", judges_section(run))] if run.judges else []),
         Section("blocks", "Block importance", importance_section(run)),
         Section("training-loss", "Training", training_section(run)),
         Section("samples", "Samples", samples_section(run, headline.chain, thumbnails)),

@@ -19,7 +19,7 @@ __all__ = ["KEY", "MEANS", "STEP", "RunRecords", "newest", "read_run"]
 Record = dict[str, Any]
 # What a score was measured with and on, for its label, and the rest: scores that differ in one are different scores.
 MEANS = ("detector", "model", "selection", "judge", "steps", "top", "round")
-KEY = ("metric", "checkpoint", "digest", *MEANS, "detector_digest", "model_digest", "prompts")
+KEY = ("metric", "checkpoint", "digest", *MEANS, "detector_digest", "model_digest", "prompts", "difference")
 # The steps of a training run are score records, too; they have a section of their own.
 STEP = "train_loss"
 
@@ -31,6 +31,7 @@ class RunRecords:
     Attributes:
         images: a record for each image, with all that was said of it.
         scores: score records in today's shape, steps of training among them.
+        judges: the scores of judges (`eval judge`), which say nothing of a checkpoint.
         lineages: of the checkpoints that the records and the journal name.
         folder: what relative paths are relative to.
         colors: of each checkpoint by name, the same in every plot.
@@ -42,6 +43,7 @@ class RunRecords:
     lineages: Lineages
     journal: Journal | None
     folder: Path
+    judges: list[Record] = field(default_factory=list)
     colors: dict[str, str] = field(default_factory=dict)
 
     def color(self, checkpoint: object) -> str:
@@ -65,12 +67,18 @@ def read_run(records: Iterable[Record], journal: Journal | None) -> RunRecords:
             names[name] = None
     lineages = read_lineages(kinds["checkpoint"], names, journal)
     folder = journal.folder if journal is not None else Path.cwd()
-    run = RunRecords(list(merged.values()), kinds["score"], kinds["block"], lineages, journal, folder)
+    judges = [r for r in kinds["score"] if _is_of_a_judge(r)]
+    scores = [r for r in kinds["score"] if not _is_of_a_judge(r)]
+    run = RunRecords(list(merged.values()), scores, kinds["block"], lineages, journal, folder, judges)
     # Those with scores first: there are more checkpoints in a long run than colours.
     for record in run.scores:
         if record["metric"] != STEP and finite(record.get("value")) is not None:
             run.color(record.get("checkpoint"))
     return run
+
+
+def _is_of_a_judge(record: Record) -> bool:
+    return str(record["metric"]).startswith("judge_") and record.get("judge") is not None
 
 
 def newest(scores: Sequence[Record]) -> list[Record]:

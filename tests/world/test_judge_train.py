@@ -14,11 +14,11 @@ from sanactl.errors import InputError, OutputExistsError, UsageError
 from sanactl.files.images import write_png
 from sanactl.files.progress import Progress
 from sanactl.judging.backends.vlm import VlmJudge
+from sanactl.scoring.agreement import auc
 from sanactl.shapes.prompts import load_eval_prompts, sample_prompt, scene_for
 from sanactl.shapes.render import render
 from sanactl.training.lock import TargetLock
 from sanactl.world import train_judge as module
-from sanactl.scoring.agreement import auc
 from sanactl.world.judge_measure import agreement, selection
 from sanactl.world.judge_network import JudgeNetwork, pixels
 from sanactl.world.judge_pool import flawed_pool

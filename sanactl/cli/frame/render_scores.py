@@ -18,12 +18,17 @@ _OTHER = {"kind", "metric", "value", "unit", "ci", "tasks", "axis", "curves", "c
 _OTHER |= {"detector_digest", "model_digest", "protocol"}
 _MOST_FACTS = 8
 _MOST_ROWS = 40
+_MOST_TASKS = 8
 
 
 def show_scores(records: list[Record]) -> None:
     """Every score record: those with tasks or curves as a table each, the others as one table; image records are skipped."""
     scores = [normal_score(r) for r in records if r["kind"] == "score"]
     console = PlainConsole()
+    together = _alike(scores)
+    for group in together:
+        _show_together(console, group)
+    scores = [r for r in scores if not any(r is shown for group in together for shown in group)]
     for record in scores:
         if record.get("curves"):
             _show_curves(console, record)
@@ -36,6 +41,33 @@ def show_scores(records: list[Record]) -> None:
             for r in plain
         ]
         show_rows(console, ("metric", "value", "95 % interval", "of"), rows)
+
+
+def _alike(scores: list[Record]) -> list[list[Record]]:
+    """Scores of one judge with the same tasks, where there are several: a row each of one table is enough."""
+    groups: dict[str, list[Record]] = {}
+    for record in scores:
+        if record.get("judge") and str(record["metric"]).startswith("judge_") and not record.get("curves"):
+            groups.setdefault(repr([record["judge"], record.get("truth"), record.get("prompts")]), []).append(
+                record
+            )
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _show_together(console: PlainConsole, records: list[Record]) -> None:
+    """A row for each score, a column for each task."""
+    tasks = list(dict.fromkeys(name for r in records for name in r.get("tasks") or {}))[:_MOST_TASKS]
+    rows: list[tuple[Text | str, ...]] = []
+    for record in records[:_MOST_ROWS]:
+        of = record.get("tasks") or {}
+        name = str(record["metric"]).removeprefix("judge_").replace("_", " ")
+        if record.get("difference"):
+            name += f" ({record['difference']})"
+        cells = [_number((of.get(task) or {}).get("value")) for task in tasks]
+        rows.append((data(name), Text(_value(record), "bold"), _interval(record.get("ci")), *cells))
+    headings = ("figure", "all", "95 % interval", *(data(task).plain for task in tasks))
+    counts = ", ".join(f"{_number(records[0].get(n), whole=True)} {n}" for n in ("images", "prompts"))
+    show_rows(console, headings, rows, title=data(f"judge {records[0]['judge']}, {counts}"))
 
 
 def _show_tasks(console: PlainConsole, record: Record) -> None:

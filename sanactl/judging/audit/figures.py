@@ -51,7 +51,9 @@ def order_of(judged: Judged) -> Array:
     return found
 
 
-def cross_fitted(odds: Array, truth: NDArray[np.bool_], prompts: Sequence[str], groups: NDArray[np.int64]) -> Array | None:
+def cross_fitted(
+    odds: Array, truth: NDArray[np.bool_], prompts: Sequence[str], groups: NDArray[np.int64]
+) -> Array | None:
     """The probability of each image by a calibration that was fitted on other prompts.
 
     Prompts are put into `FOLDS` parts by a hash of their text, so the parts depend on no label, no order, and no image.

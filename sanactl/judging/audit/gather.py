@@ -69,17 +69,16 @@ class Gathered:
     """Image records, read one by one.
 
     Args:
-        field: the field with the truth.
+        label: the field with the truth.
 
     Attributes:
         truth: of each image that has one.
         opinions: for each judge, of each image all opinions in the order in which they came.
         tags: of prompts.
         sources: what found the truth, where records name it (`detector`).
-        partly: prompts of which records are missing, since a judge has selected among its images.
     """
 
-    field: str = "correct"
+    label: str = "correct"
     truth: dict[Image, bool] = field(default_factory=dict)
     opinions: dict[str, dict[Image, list[Opinion]]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -95,11 +94,11 @@ class Gathered:
         """
         prompt, path = str(record["prompt"]), str(record["path"])
         image = prompt, path
-        truth = label_of(record, self.field)
+        truth = label_of(record, self.label)
         if truth is not None:
             if self.truth.setdefault(image, truth) != truth:
-                raise InputError(f"{path}: two records of it differ in {self.field!r}")
-            if self.field == "correct" and isinstance(record.get("detector"), str):
+                raise InputError(f"{path}: two records of it differ in {self.label!r}")
+            if self.label == "correct" and isinstance(record.get("detector"), str):
                 self.sources[record["detector"]] = None
         if isinstance(record.get("tag"), str):
             self.tags.setdefault(prompt, record["tag"])

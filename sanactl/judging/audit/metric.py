@@ -32,8 +32,8 @@ class JudgeQuality:
     [bold]sanactl judge many/ --all | sanactl eval geneval | sanactl eval judge[/bold]
     A calibration for judge --calibration:
     [bold]sanactl eval judge geneval.jsonl --calibration-out shapes.json[/bold]
-    How often a judge changes its mind in bfloat16:
-    [bold]cat fp32.jsonl bf16.jsonl | sanactl eval judge[/bold]
+    Labels of people, in a field of the records:
+    [bold]sanactl eval judge ranked.jsonl --truth human[/bold]
 
     The records go to stdout as they are, then score records. All of them also go
     to judge-quality.jsonl.
@@ -98,6 +98,8 @@ class JudgeQuality:
             check_target(target, self.force)
         gathered = Gathered(self.truth)
         fitted_on: set[str] = set()
+        # Nothing is passed on before all is known to be sound; verdicts are held in any case.
+        held: list[Record] = []
         progress.start(None, "reading verdicts")
         for record in records:
             prompt = str(record["prompt"])
@@ -109,13 +111,11 @@ class JudgeQuality:
                     )
                 fitted_on.add(prompt)
             gathered.add(record)
+            held.append(record)
             progress.advance(1)
-            yield record
         progress.close()
         if not gathered.opinions:
-            raise InputError(
-                "no verdict of a judge in these records", hint="sanactl judge --all writes them"
-            )
+            raise InputError("no verdict of a judge in these records", hint="sanactl judge --all writes them")
         judged = [found for name in gathered.opinions if (found := gathered.judged(name)) is not None]
         if not judged:
             raise InputError(
@@ -132,5 +132,6 @@ class JudgeQuality:
                     f"wrote {target}: judge {c.judge}, slope {c.slope:.4g}, intercept {c.intercept:.4g}, fitted on"
                     f" {c.images:,} images of {c.prompts:,} prompts"
                 )
+        yield from held
         for one in judged:
             yield from judge_scores(gathered, one)

@@ -33,7 +33,6 @@ _PROTOCOLS = {
     "winners_curse": "mean probability of the best images less the share of them that is right",
 }
 _KINDS = {"_calibrated": _CROSS, "_given": "calibrated as the records say"}
-_PRIMARY = ("auc", "pair_accuracy", "balanced_accuracy")
 
 
 def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
@@ -55,14 +54,13 @@ def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
             continue
         kind = next((kind for kind in _KINDS if name.endswith(kind)), "")
         said = _PROTOCOLS[name.removesuffix(kind)] + (f", {_KINDS[kind]}" if kind else "")
-        tasks = {tag: {**_value(of_tag[name]), "images": part.images} for tag, (part, of_tag) in by_tag.items()}
-        yield new_score(
-            f"judge_{name}",
-            **_value(figure),
-            **({"tasks": tasks} if tasks else {}),
-            protocol=f"{said}, {_BOOTSTRAP}",
-            **about,
-        )
+        tasks = {
+            tag: {**_value(of_tag[name]), "images": part.images} for tag, (part, of_tag) in by_tag.items()
+        }
+        value = _value(figure)
+        if tasks:
+            value["tasks"] = tasks
+        yield new_score(f"judge_{name}", **value, protocol=f"{said}, {_BOOTSTRAP}", **about)
     yield _mass(found, about)
     yield _reliability(every, about)
     rates = flip_rates(gathered.opinions[judged.name])
@@ -70,7 +68,8 @@ def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
         yield new_score(
             "judge_flips",
             **_value(figure),
-            protocol=f"share of pairs of verdicts on an image that disagree, other: {kind}, {_BOOTSTRAP}",
+            difference=kind,
+            protocol=f"share of pairs of verdicts on an image that disagree, {_BOOTSTRAP}",
             **{**about, "images": images},
         )
 
@@ -92,7 +91,7 @@ def _about(gathered: Gathered, judged: Judged, every: Figures) -> dict[str, Any]
         values = {str(s[name]) for s in judged.settings if s.get(name) is not None}
         if values:
             found[name] = ", ".join(sorted(values))
-    found["truth"] = gathered.field
+    found["truth"] = gathered.label
     if gathered.sources:
         found["detector"] = ", ".join(gathered.sources)
     return {**found, "images": every.images, "prompts": every.prompts}
