@@ -111,7 +111,7 @@ def judge(
     """
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.streams import find_records, first_reads_alone, is_first_process
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
@@ -119,49 +119,68 @@ def judge(
     from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
+    from sanactl.judging.several import SharedCache, leading, on_each, serve
+    from sanactl.model.processes import agree, is_one_of_several, one_falls_all_fall
 
-    if keep is not None and all_images:
-        raise UsageError("--keep and --all exclude each other")
-    if model is not None and judges:
-        raise UsageError("--model and --judge exclude each other", hint="give --judge for each judge")
     named = judges or [model or DEFAULT]
-    options: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code or None,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
-    for name, value in split_options(judge_options or ()).items():
-        if name in options:
-            raise UsageError(f"the judge's {name} is given twice", hint="leave out the --judge-option")
-        options[name] = value
-    calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
+    given = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code or None}
     run = Invocation("judge")
-    run.sheet(sheet, force=force)
-    target = run.records_file(output, "judge", force=force)
-    stream, source = find_records(
-        records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", prefer="unjudged"
-    )
-    run.progress.start(None, f"loading the judge {' and '.join(named)}")
-    chosen = open_judges(named, **options)
-    if notice := getattr(chosen, "notice", None):
-        run.progress.note(notice)
-    if calibrations:
-        calibrations = calibrations_of(chosen, calibrations)
-    run.uses(source)
-    cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
-    winners = judge_stream(
-        run.counted(stream, "images to judge"),
-        chosen,
-        keep=None if all_images else keep or 1,
-        batch_size=batch_size,
-        cache=cache,
-        calibrations=calibrations,
-        progress=run.progress,
-    )
-    try:
-        run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
-    except KeyboardInterrupt:
-        run.progress.note("stopped; the verdicts so far are kept, and the same command goes on from there")
-        raise
+    several = is_one_of_several()
+
+    def check() -> None:
+        if keep is not None and all_images:
+            raise UsageError("--keep and --all exclude each other")
+        if model is not None and judges:
+            raise UsageError("--model and --judge exclude each other", hint="give --judge for each judge")
+        if several and ":" in (device or ""):
+            raise UsageError("--device is for one process; a launcher gives each of several its own")
+        named_twice = {name for name in split_options(judge_options or ()) if given.get(name) is not None}
+        for name in sorted(named_twice):
+            raise UsageError(f"the judge's {name} is given twice", hint="leave out the --judge-option")
+        run.sheet(sheet, force=force)
+
+    def find() -> Any:
+        """The first process's inputs and output; the others get only judges."""
+        if not is_first_process():
+            return None
+        calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
+        target = run.records_file(output, "judge", force=force)
+        stream, source = find_records(
+            records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", prefer="unjudged"
+        )
+        run.progress.start(None, f"loading the judge {' and '.join(named)}")
+        return calibrations, target, stream, source
+
+    with first_reads_alone(), one_falls_all_fall():
+        agree(check)
+        found = on_each(find)
+        options = {name: value for name, value in given.items() if value is not None}
+        chosen = on_each(lambda: open_judges(named, **options, **split_options(judge_options or ())))
+        if found is None:
+            serve(chosen)
+            return
+        calibrations, target, stream, source = found
+        with leading():
+            if notice := getattr(chosen, "notice", None):
+                run.progress.note(notice)
+            if calibrations:
+                calibrations = calibrations_of(chosen, calibrations)
+            run.uses(source)
+            opened = SharedCache if several else VerdictCache
+            winners = judge_stream(
+                run.counted(stream, "images to judge"),
+                chosen,
+                keep=None if all_images else keep or 1,
+                batch_size=batch_size,
+                cache=opened(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note),
+                calibrations=calibrations,
+                progress=run.progress,
+            )
+            try:
+                run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
+            except KeyboardInterrupt:
+                run.progress.note(
+                    "stopped; the verdicts so far are kept, and the same command goes on from there"
+                )
+                raise
     run.finish((target, "image"), judge=chosen.name)

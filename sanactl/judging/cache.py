@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sanactl.errors import InputError
 from sanactl.files.append import append_lines
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MAX_BYTES", "MAX_FILE", "Question", "VerdictCache"]
+__all__ = ["MAX_BYTES", "MAX_FILE", "Question", "VerdictCache", "parts"]
+
+Item = TypeVar("Item")
 
 FOLDER = Path(".sanactl") / "verdicts"
 # A verdict takes about 100 bytes: 2.5 million of all judges together. The files that were used least recently go first.
@@ -126,6 +128,15 @@ class VerdictCache:
         """Whether a verdict that is known is of an earlier run."""
         return all(kept.is_earlier(key) for kept, key in zip(self._kept, keys, strict=True))
 
+    @property
+    def at_once(self) -> int:
+        """How many batches `ask_all` is best given."""
+        return 1
+
+    def ask_all(self, batches: Sequence[Sequence[Question]]) -> list[list[Verdict]]:
+        """`ask` for each batch."""
+        return [self.ask(batch) for batch in batches]
+
     def ask(
         self, batch: Sequence[Question], images: Sequence[NDArray[np.uint8]] | None = None
     ) -> list[Verdict]:
@@ -136,21 +147,52 @@ class VerdictCache:
             images: the decoded images, uint8 [height, width, 3] RGB; by default the files are decoded.
 
         Raises:
-            InputError: an image cannot be decoded, the judge cannot take one, or it gives NaN. Nothing of the batch that
-                this judge was asked about is kept.
+            InputError: an image cannot be decoded, a judge cannot take one, or it gives NaN. Nothing of the batch is kept.
         """
+        missing = self.missing(batch)
+        self.keep(batch, missing, self.answers(batch, missing, images))
+        return self.verdicts_of(batch)
+
+    def missing(self, batch: Sequence[Question]) -> list[list[int]]:
+        """For each judge the places in the batch that it has not been asked about."""
+        return [
+            [place for place, question in enumerate(batch) if kept.get(question.keys[number]) is None]
+            for number, kept in enumerate(self._kept)
+        ]
+
+    def answers(
+        self,
+        batch: Sequence[Question],
+        missing: Sequence[Sequence[int]],
+        images: Sequence[NDArray[np.uint8]] | None = None,
+    ) -> list[list[Verdict]]:
+        """Each judge's verdicts on the places in the batch that `missing` says. Nothing is kept."""
         if images is None:
-            batch, images = self._decoded(batch)
-        for number, (judge, kept) in enumerate(zip(self._judges, self._kept, strict=True)):
-            missing = [i for i, q in enumerate(batch) if kept.get(q.keys[number]) is None]
-            if missing:
-                records = [batch[i].record for i in missing]
-                verdicts = judge.judge([images[i] for i in missing], records)
-                check_verdicts(judge.name, verdicts, records)
-                kept.put([(batch[i].keys[number], v) for i, v in zip(missing, verdicts, strict=True)])
-        verdicts = [v for q in batch if (v := self.known(q.keys)) is not None]
-        assert len(verdicts) == len(batch)
-        return verdicts
+            images = [self._decoded(question) for question in batch]
+        found: list[list[Verdict]] = []
+        for judge, places in zip(self._judges, missing, strict=False):
+            records = [batch[i].record for i in places]
+            verdicts = judge.judge([images[i] for i in places], records) if records else []
+            check_verdicts(judge.name, verdicts, records)
+            found.append(verdicts)
+        return found
+
+    def keep(
+        self,
+        batch: Sequence[Question],
+        missing: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[Verdict]],
+    ) -> None:
+        """Keeps what `answers` found."""
+        for number, (kept, places, verdicts) in enumerate(zip(self._kept, missing, answers, strict=True)):
+            if places:
+                kept.put([(batch[i].keys[number], v) for i, v in zip(places, verdicts, strict=True)])
+
+    def verdicts_of(self, batch: Sequence[Question]) -> list[Verdict]:
+        """The verdicts, which are known."""
+        found = [v for q in batch if (v := self.known(q.keys)) is not None]
+        assert len(found) == len(batch)
+        return found
 
     def verdicts(
         self,
@@ -169,34 +211,24 @@ class VerdictCache:
         Raises:
             InputError: as of `question` and `ask`.
         """
-        keys, unknown = [], {}
-        for place, record in enumerate(records):
-            question = self.question(record, hold=False)
-            keys.append(question.keys)
+        questions = [self.question(record, hold=False) for record in records]
+        unknown: dict[tuple[bytes, ...], int] = {}
+        for place, question in enumerate(questions):
             if self.known(question.keys) is None:
-                unknown.setdefault(question.keys, (question, place))
-        for part in _parts(list(unknown.values()), batch_size):
-            given = None if images is None else [images[place] for _, place in part]
-            self.ask([question for question, _ in part], given)
-        found = [v for k in keys if (v := self.known(k)) is not None]
-        assert len(found) == len(records)
-        return found
+                unknown.setdefault(question.keys, place)
+        for places in parts(list(unknown.values()), batch_size):
+            given = None if images is None else [images[place] for place in places]
+            self.ask([questions[place] for place in places], given)
+        return self.verdicts_of(questions)
 
-    def _decoded(self, batch: Sequence[Question]) -> tuple[list[Question], list[NDArray[np.uint8]]]:
-        """The questions with the keys of the bytes that are decoded, and the images."""
-        questions, images = [], []
-        for question in batch:
-            path = Path(question.record["path"])
-            data = question.data
-            if data is None:
-                data = image_bytes(path)
-                if self._question(question.record, data, False).keys != question.keys:
-                    raise InputError(
-                        f"{path}: this image changed while it was to be judged", hint="start again"
-                    )
-            images.append(read_image(io.BytesIO(data), name=str(path)))
-            questions.append(question)
-        return questions, images
+    def _decoded(self, question: Question) -> NDArray[np.uint8]:
+        path = Path(question.record["path"])
+        data = question.data
+        if data is None:
+            data = image_bytes(path)
+            if self._question(question.record, data, False).keys != question.keys:
+                raise InputError(f"{path}: this image changed while it was to be judged", hint="start again")
+        return read_image(io.BytesIO(data), name=str(path))
 
     def _one(self, verdicts: Sequence[Verdict]) -> Verdict:
         combine = getattr(self.judge, "combine", None)
@@ -325,5 +357,6 @@ def _bound(place: Path) -> None:
             total -= size
 
 
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[first : first + size] for first in range(0, len(items), size))
+def parts(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in parts of `size`; the last may be smaller."""
+    return [items[first : first + size] for first in range(0, len(items), size)]

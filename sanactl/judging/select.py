@@ -10,7 +10,7 @@ from typing import Any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import MAX_PIXELS
 from sanactl.files.progress import SILENT, Progress
-from sanactl.judging.cache import Question, VerdictCache
+from sanactl.judging.cache import Question, VerdictCache, parts
 from sanactl.judging.calibration import Calibration, calibrate
 from sanactl.judging.protocol import Judge, judge_flops
 from sanactl.judging.settings import settings_of
@@ -138,7 +138,7 @@ class _Scorer:
         self._unanswered: Counter[str] = Counter()  # those with little probability on yes and no
 
     def take(self, group: _Group, place: int) -> None:
-        """Settles an image whose verdict is known; another waits. A full batch is judged at once."""
+        """Settles an image whose verdict is known; another waits for a full batch (of each process)."""
         question = self._cache.question(group.records[place])
         verdict = self._cache.known(question.keys)
         if verdict is not None:
@@ -148,7 +148,7 @@ class _Scorer:
             self._progress.advance(1)
             return
         self._waiting.setdefault(question.keys, (question, []))[1].append((group, place))
-        if len(self._waiting) == self._batch_size:
+        if len(self._waiting) == self._batch_size * self._cache.at_once:
             self.ask()
 
     def ask(self) -> None:
@@ -156,10 +156,11 @@ class _Scorer:
         if not self._waiting:
             return
         waiting = list(self._waiting.values())
-        verdicts = self._cache.ask([question for question, _ in waiting])
+        batches = parts([question for question, _ in waiting], self._batch_size)
+        found = [verdict for some in self._cache.ask_all(batches) for verdict in some]
         self._waiting.clear()
         places = [place for _, some in waiting for place in some]
-        verdicts = [v for v, (_, some) in zip(verdicts, waiting, strict=True) for _ in some]
+        verdicts = [v for v, (_, some) in zip(found, waiting, strict=True) for _ in some]
         for (group, place), verdict in zip(places, verdicts, strict=True):
             group.verdicts[place] = verdict
         self._count(verdicts)

@@ -14,7 +14,15 @@ from sanactl.errors import SanactlError, TrainingError, UsageError
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
-__all__ = ["agree", "broadcast", "one_falls_all_fall", "open_accelerator", "open_processes"]
+__all__ = [
+    "agree",
+    "broadcast",
+    "gather",
+    "is_one_of_several",
+    "one_falls_all_fall",
+    "open_accelerator",
+    "open_processes",
+]
 
 T = TypeVar("T")
 
@@ -121,12 +129,26 @@ def broadcast(thing: T) -> T:
     return shared[0]
 
 
+def gather(thing: T) -> list[T]:
+    """Each process's `thing`, in the order of the processes, on every process."""
+    from accelerate.utils import gather_object
+
+    open_processes()
+    things: list[T] = gather_object([thing])
+    return things
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher has started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def agree(decide: Callable[[], T]) -> T:
     """The first process's decision, on every process.
 
     If it raises a `SanactlError`, all processes end with its exit code, and only the first prints the error.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not is_one_of_several():
         return decide()
     found: tuple[T | None, SanactlError | None] = (None, None)
     first = open_processes().is_main_process
@@ -151,7 +173,7 @@ def one_falls_all_fall() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _is_of_a_peer(error):
+        if not is_one_of_several() or not _is_of_a_peer(error):
             raise
         raise TrainingError(
             "another process of this run ended, and this one cannot go on without it",

@@ -16,12 +16,25 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from sanactl.files.images import write_png
+from sanactl.shapes.prompts import load_eval_prompts, scene_for
+from sanactl.shapes.render import render
 from tests.program import Program, snapshot
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
 TORCHRUN += ["--rdzv-endpoint", "localhost:0", "-m", "sanactl"]
 
 
+ACCELERATE = [
+    sys.executable,
+    "-m",
+    "accelerate.commands.launch",
+    "--num_processes",
+    "3",
+    "--cpu",
+    "-m",
+    "sanactl",
+]
 SANACTL = [sys.executable, "-m", "sanactl"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -182,3 +195,85 @@ def test_a_batch_that_cannot_be_shared(place: Path) -> None:
     assert done.stderr.count("cannot be shared by 2 processes") == 1, done.stderr
     assert "exitcode  : 2" in done.stderr and "(process 1)" not in done.stderr
     assert not (place / "x.st").exists()
+
+
+def judged_pictures(count: int) -> None:
+    """Pictures of the built-in world with their records, some of them twice."""
+    rng = np.random.default_rng(5)
+    lines = []
+    for i in range(count):
+        prompt = load_eval_prompts()[12 * (i // 4)]
+        if i % 7:  # else the picture before, with this record
+            write_png(render(scene_for(prompt, rng)), Path(f"{i}.png"))
+        record = {"kind": "image", "path": f"{i if i % 7 else max(i - 1, 1)}.png", "prompt_id": str(i // 4)}
+        lines.append(json.dumps({**prompt, **record, "samples": 4, "index": i % 4}) + "\n")
+    Path("r.jsonl").write_text("".join(lines))
+
+
+JUDGE = ("judge", "r.jsonl", "--all", "-b", "3")
+
+
+def test_two_processes_judge_as_one(
+    tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is killed midway: one line, and the verdicts so far are kept. Then the same command ends as one process does."""
+    monkeypatch.chdir(tmp_path)
+    judged_pictures(48)
+    process = subprocess.Popen(
+        [*TORCHRUN, *JUDGE], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while not list(tmp_path.glob(".sanactl/verdicts/*.jsonl")) and time.monotonic() < until:
+        time.sleep(0.005)
+    (second,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
+    second.kill()
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 1
+    own = [line for line in said.splitlines() if line.startswith("sanactl")]
+    assert (
+        len([line for line in own if "another process of this run ended" in line or "stopped;" in line]) == 1
+    )
+    assert "unexpected" not in said and not Path("judge.jsonl").exists(), said
+    done = two(*JUDGE)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "taken over" in line]
+    assert int(line.split()[1]) >= 6
+    shutil.rmtree(".sanactl")
+    whole = sanactl(*JUDGE, "-o", "whole.jsonl")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == whole
+    assert Path("judge.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_three_processes_judge_as_one(
+    tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records through a pipe that all share; also as `accelerate launch` starts them, and an image that is damaged."""
+    monkeypatch.chdir(tmp_path)
+    judged_pictures(40)
+    whole = sanactl(*JUDGE, "-o", "whole.jsonl")
+    shutil.rmtree(".sanactl")
+    three = [word if word != "2" else "3" for word in TORCHRUN]
+    records = Path("r.jsonl").read_text()
+    few = ("judge", "-", "--all", "-b", "3")
+    for number, launcher in enumerate([three, ACCELERATE]):
+        done = subprocess.run(
+            [*launcher, *few, "-o", f"{number}.jsonl", "--no-cache"],
+            input=records, env=ENVIRONMENT, capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [json.loads(line) for line in done.stdout.splitlines()] == whole
+        assert Path(f"{number}.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+        assert len(Path(".sanactl/journal.jsonl").read_text().splitlines()) == number + 1
+    shutil.rmtree(".sanactl")
+    Path("20.png").write_bytes(Path("20.png").read_bytes()[:60])
+    done = subprocess.run(
+        [*three, *few], input=records, env=ENVIRONMENT, capture_output=True, text=True, timeout=280
+    )
+    own = [line for line in done.stderr.splitlines() if line.startswith("sanactl")]
+    assert len(own) == 1 and "20.png: not a readable image" in own[0], done.stderr
+    assert done.stdout == "" and "exitcode  : 1" in done.stderr
+    # The batches before, and those beside it, are kept.
+    (kept,) = tmp_path.glob(".sanactl/verdicts/*.jsonl")
+    assert kept.read_bytes().count(b"\n") == 8

@@ -31,6 +31,7 @@ from sanactl.records.records import MAX_HELD, Record, load_records, read_records
 __all__ = [
     "find_checkpoint",
     "find_records",
+    "first_reads_alone",
     "is_first_process",
     "is_stdin",
     "note",
@@ -45,6 +46,19 @@ __all__ = [
 
 # Seconds of waiting for a pipe after which a note says so.
 ANNOUNCE_AFTER = 60.0
+
+_alone = False  # see `first_reads_alone`
+
+
+@contextlib.contextmanager
+def first_reads_alone() -> Iterator[None]:
+    """In the body, the first of several processes reads records for itself. The others must not read any."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def note(line: str) -> None:
@@ -85,7 +99,7 @@ def stdin_records(
         default_kind: the kind of an object without a kind.
         most: the most characters allowed, for a caller that holds all records in memory.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _alone:
         return iter(_shared(lambda: list(_own_records(kinds, default_kind, MAX_HELD))))
     return _own_records(kinds, default_kind, most)
 
