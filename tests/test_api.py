@@ -354,7 +354,12 @@ def test_a_judge_that_was_stopped_goes_on_from_its_output(
     assert not Path("w.jsonl").exists()
     asked: list[int] = []
     ask = judge.judge
-    monkeypatch.setattr(judge, "judge", lambda i, r: asked.append(len(i)) or ask(i, r))
+
+    def count(images: Any, records: Any) -> Any:
+        asked.append(len(images))
+        return ask(images, records)
+
+    monkeypatch.setattr(judge, "judge", count)
     assert api.judge(images, model=judge, batch_size=2, output="w.jsonl")[0] == first
     assert len(Path("w.jsonl").read_text(encoding="utf-8").splitlines()) == 2
     assert asked == [2]

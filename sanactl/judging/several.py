@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from sanactl.errors import SanactlError
@@ -37,7 +38,7 @@ class SharedCache(VerdictCache):
         broadcast([([replace(q, data=None) for q in b], m) for b, m in zip(batches, missing, strict=True)])
         fault: SanactlError | None = None
         # One by one: what the others have found is kept where one of them fails.
-        found = gather(_tried(lambda: self.answers(batches[0], missing[0])))
+        found = gather(_tried(partial(self.answers, batches[0], missing[0])))
         for batch, some, (answers, error) in zip(batches, missing, found, strict=False):
             if answers is not None:
                 self.keep(batch, some, answers)
@@ -60,8 +61,8 @@ def serve(judge: Judge) -> None:
             return
         if isinstance(work, int):
             raise SystemExit(work)
-        batch, missing = work[number] if number < len(work) else ([], [])
-        gather(_tried(lambda batch=batch, missing=missing: cache.answers(batch, missing)))
+        part = work[number] if number < len(work) else ([], [])
+        gather(_tried(partial(cache.answers, *part)))
 
 
 @contextlib.contextmanager

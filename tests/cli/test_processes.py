@@ -211,6 +211,21 @@ def judged_pictures(count: int) -> None:
 
 
 JUDGE = ("judge", "r.jsonl", "--all", "-b", "3")
+ROOT = Path(__file__).parents[2]
+SLOW = """
+import sys, time
+from sanactl.cli.app import main
+from sanactl.judging.backends.oracle import OracleJudge
+from sanactl.judging.registry import JUDGES
+
+class Slow(OracleJudge):
+    def judge(self, images, records):
+        time.sleep(0.5)
+        return super().judge(images, records)
+
+JUDGES["oracle"] = Slow
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def test_two_processes_judge_as_one(
@@ -219,8 +234,10 @@ def test_two_processes_judge_as_one(
     """One is killed midway: one line, and the verdicts so far are kept. Then the same command ends as one process does."""
     monkeypatch.chdir(tmp_path)
     judged_pictures(48)
+    Path("slow.py").write_text(SLOW)
+    slowly = [*TORCHRUN[:-2], "slow.py", *JUDGE, "--model", "oracle"]
     process = subprocess.Popen(
-        [*TORCHRUN, *JUDGE], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        slowly, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until = time.monotonic() + 200
@@ -235,12 +252,12 @@ def test_two_processes_judge_as_one(
         len([line for line in own if "another process of this run ended" in line or "stopped;" in line]) == 1
     )
     assert "unexpected" not in said and not Path("judge.jsonl").exists(), said
-    done = two(*JUDGE)
+    done = two(*JUDGE, "--model", "oracle")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "taken over" in line]
     assert int(line.split()[1]) >= 6
     shutil.rmtree(".sanactl")
-    whole = sanactl(*JUDGE, "-o", "whole.jsonl")
+    whole = sanactl(*JUDGE, "--model", "oracle", "-o", "whole.jsonl")
     assert [json.loads(line) for line in done.stdout.splitlines()] == whole
     assert Path("judge.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
 

@@ -31,6 +31,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer
         self.trouble: Trouble = lambda handler, number: False
+        # As vLLM: text -> ids, and what is said of (image, text, ids).
+        self.tokenize: Callable[[str], list[int]] | None = None
+        self.answer_ids: Callable[[np.ndarray, str, list[int]], Sequence[tuple[str, float]]] | None = None
+        self.tokenized = 0
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
@@ -50,6 +54,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            with server.lock:
+                server.tokenized += 1
+                server.at_once += 1
+            if server.tokenize is None:
+                self.say(404, {"detail": "Not Found"})
+            else:
+                assert body["add_special_tokens"] is False
+                tokens = server.tokenize(body["prompt"])
+                self.say(200, {"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
+            return
         with server.lock:
             number = len(server.requests)
             server.requests.append(body)
@@ -78,8 +93,11 @@ class Handler(BaseHTTPRequestHandler):
         assert kind == "data:image/png;base64"
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
         text = "\n".join(p["text"] for p in turn["content"] if p["type"] == "text")
-        answers = list(self.server.answer(pixels, text))
-        token, logprob = max(answers, key=lambda answer: answer[1])
+        likely = list(self.server.answer(pixels, text))
+        token, logprob = max(likely, key=lambda answer: answer[1])
+        ids = body.get("logprob_token_ids")
+        named = self.server.answer_ids if ids else None
+        answers = likely if named is None else list(named(pixels, text, ids))
         listed = [{"token": t, "logprob": p} for t, p in answers]
         first = {"token": token, "logprob": logprob, "top_logprobs": listed}
         message = {"role": "assistant", "content": token}
@@ -113,18 +131,22 @@ def running(answer: Callable[[np.ndarray, str], Sequence[tuple[str, float]]]) ->
         server.server_close()
 
 
-def top_tokens(judge: Any) -> Callable[[np.ndarray, str], list[tuple[str, float]]]:
-    """A vision-language judge's 20 likeliest tokens for an image and the paper's dialogue."""
+def top_tokens(judge: Any) -> Callable[..., list[tuple[str, float]]]:
+    """A vision-language judge's 20 likeliest tokens for an image and the paper's dialogue, or the tokens of these ids."""
     lock = threading.Lock()
 
-    def answer(image: np.ndarray, text: str) -> list[tuple[str, float]]:
+    def answer(image: np.ndarray, text: str, ids: list[int] | None = None) -> list[tuple[str, float]]:
         prompt = text.split("The given prompt is: ")[1].split(". Please consider")[0]
         with lock, torch.inference_mode():
             inputs = judge._inputs([image], [prompt])
             output = judge.model.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )
-            top = output.logits[0][0].double().log_softmax(-1).topk(20)
+            every = output.logits[0][0].double().log_softmax(-1)
+            if ids is not None:
+                values = every[ids].tolist()
+                return list(zip(judge.processor.tokenizer.convert_ids_to_tokens(ids), values, strict=True))
+            top = every.topk(20)
         tokens = judge.processor.tokenizer.convert_ids_to_tokens(top.indices.tolist())
         return list(zip(tokens, top.values.tolist(), strict=True))
 

@@ -176,12 +176,9 @@ def test_verdicts_come_back_to_the_last_digit(folder: Path) -> None:
     class Exact(Counting):
         def judge(self, images: Any, records: Any) -> list[Verdict]:
             rng = np.random.default_rng(1)
-            return [
-                Verdict(
-                    "no", *(-rng.random(2) * 1e-7).tolist(), 0.1 + 0.2, {"verdicts": [{"answer_mass": 1 / 3}]}
-                )
-                for _ in images
-            ]
+            more = {"verdicts": [{"answer_mass": 1 / 3}]}
+            logs = [(-rng.random(2) * 1e-7).tolist() for _ in images]
+            return [Verdict("no", yes, no, 0.1 + 0.2, more) for yes, no in logs]
 
     records = write_records(range(6))
     first = VerdictCache(folder, Exact()).verdicts(records)

@@ -124,6 +124,45 @@ def test_what_is_asked(server: Server, pairs: Any, monkeypatch: pytest.MonkeyPat
     assert seen == [(31, 31, 3)]
 
 
+def few_likely(judge: Any) -> Any:
+    """The likeliest token and one that is no answer, so that one answer is not listed."""
+    top = top_tokens(judge)
+    return lambda image, text: [max(top(image, text), key=lambda t: t[1]), ("maybe", -12.0)]
+
+
+@pytest.mark.parametrize("manner", ["taken", "refused", "ignored", "no ids"])
+def test_answers_by_their_token_ids(builtin: Any, pairs: Any, manner: str) -> None:
+    """Named tokens have exact numbers, likely or not; a server that does not take them is asked for the likeliest."""
+    images, records = pairs
+    with running(few_likely(builtin)) as server:
+        if manner != "no ids":
+            server.tokenize = lambda text: builtin.processor.tokenizer.encode(text, add_special_tokens=False)
+        if manner == "taken":
+            server.answer_ids = top_tokens(builtin)
+        if manner == "refused":
+            server.trouble = lambda handler, number: (
+                "logprob_token_ids" in server.requests[number]
+                and handler.say(400, {"error": {"message": "extra fields not permitted"}})
+            )
+        judge = open_judge(f"{server.address}#any")
+        opening, tokenized = len(server.requests), server.tokenized
+        found = judge.judge(images, records)
+        assert server.tokenized == tokenized == (1 if manner == "no ids" else 12)
+        asked = server.requests[opening:]
+        assert opening == (1 if manner == "no ids" else 2) and len(asked) == 12
+        named = sorted({*builtin.yes, *builtin.no})
+        assert {tuple(b.get("logprob_token_ids", ())) for b in asked} == {tuple(named * (manner == "taken"))}
+    alone = [builtin.judge([i], [r])[0] for i, r in zip(images, records, strict=True)]
+    exact = [
+        a.yes_logprob == pytest.approx(b.yes_logprob, abs=1e-6)
+        and a.no_logprob == pytest.approx(b.no_logprob, abs=1e-6)
+        and a.answer_mass == pytest.approx(b.answer_mass, abs=1e-6)
+        for a, b in zip(alone, found, strict=True)
+    ]
+    assert all(exact) == (manner == "taken")
+    assert ("logprob_token_ids" in judge.identity) == (manner == "taken")
+
+
 def test_through_the_command_line(server: Server, images: Any, sanactl: Program, builtin: Any) -> None:
     here = sanactl("judge", "images.jsonl", "--all", "-b", "1")
     there = sanactl("judge", "images.jsonl", "--all", "--model", f"{server.address}#m", "-o", "there.jsonl")

@@ -129,6 +129,7 @@ class Client:
         """The reply to one request, as JSON.
 
         Args:
+            path: below the base address; one that begins with a slash is below the host.
             retries: in place of the client's.
             stop: set when the reply is not wanted any more.
 
@@ -157,7 +158,8 @@ class Client:
 
     def _once(self, path: str, data: bytes) -> Any:
         parts = urlsplit(self.base)
-        address = urlunsplit((*parts[:2], f"{parts.path}/{path}", parts.query, ""))
+        whole = path if path.startswith("/") else f"{parts.path}/{path}"
+        address = urlunsplit((*parts[:2], whole, parts.query, ""))
         try:
             request = urllib.request.Request(address, data=data, headers=self._headers, method="POST")
             with self._opener.open(request, timeout=self.timeout) as reply:

@@ -24,6 +24,9 @@ __all__ = ["ServerJudge", "read_reply"]
 
 # OpenAI's and llama.cpp's largest number of listed tokens.
 TOP = 20
+# vLLM's field for tokens whose log-probabilities are wanted, likely or not (vLLM's pull request 43463). `top_logprobs` stays in
+# the request: it bounds how many of them are listed.
+TOKEN_IDS = "logprob_token_ids"
 # What a tokenizer writes for the space before a word, where a server does not decode tokens.
 _SPACES = " \t\r\n\u2581\u0120"
 # No bound of a probability is below this: float32 rounds 1 - p no finer.
@@ -57,11 +60,16 @@ class ServerJudge:
         self.client, self.model, self.dialogue, self.max_pixels = client, model, dialogue, max_pixels
         self.extra = dict(extra or {})
         self.name = f"{client.base}#{model}"
-        self.identity: Mapping[str, Any] = {
+        self.named: dict[str, Any] = {}  # the field of requests that names the answers' tokens
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {
             "name": self.name,
-            "dialogue": dialogue.text,
-            "max_pixels": max_pixels,
+            "dialogue": self.dialogue.text,
+            "max_pixels": self.max_pixels,
             "extra": self.extra,
+            **self.named,
         }
 
     @classmethod
@@ -111,12 +119,31 @@ class ServerJudge:
         return [read_reply(reply, self.name) for reply in replies]
 
     def _probe(self) -> None:
+        """Asks about an empty image. Where the server takes `logprob_token_ids` (vLLM), each request has it from now on."""
         import numpy as np
 
         grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-        # One repetition: the user waits for a server that is not there.
-        reply = self.client.post("chat/completions", self._body(grey, "a red circle"), retries=1)
-        read_reply(reply, self.name)
+
+        def ask() -> Any:
+            # One repetition: the user waits for a server that is not there.
+            return self.client.post("chat/completions", self._body(grey, "a red circle"), retries=1)
+
+        read_reply(ask(), self.name)
+        if TOKEN_IDS in self.extra:
+            return
+        self.named = answer_ids(self.client, self.model)
+        if not self.named:
+            return
+        try:
+            listed = _listed(ask(), self.name)
+        except InputError:
+            self.named = {}  # it refuses the field
+            return
+        # A server that does not know the field gives the likeliest tokens as before.
+        answers = [token for token in listed if token.strip(_SPACES).lower() in ANSWERS]
+        # The token that was chosen is listed, too.
+        if len(answers) < len(self.named[TOKEN_IDS]) or len(listed) > len(answers) + 1:
+            self.named = {}
 
     def _body(self, image: NDArray[np.uint8], prompt: str) -> dict[str, Any]:
         (turn,) = self.dialogue.conversation(prompt)
@@ -129,8 +156,32 @@ class ServerJudge:
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": TOP,
+            **self.named,
             **self.extra,
         }
+
+
+def answer_ids(client: Client, model: str) -> dict[str, list[int]]:
+    """The request's field with the ids of the tokens that mean yes or no, as vLLM's tokenizer gives them.
+
+    The spellings are those of `sanactl.judging.backends.vlm.answer_tokens`. Empty where the server tells no ids, or one of
+    the answers is no token of its own.
+    """
+    path = urlsplit(client.base).path.removesuffix("/v1") + "/tokenize"
+    found: dict[str, set[int]] = {answer: set() for answer in ANSWERS}
+    for answer in ANSWERS:
+        for word in (answer, answer.capitalize(), answer.upper()):
+            for text in (word, f" {word}"):
+                body = {"model": model, "prompt": text, "add_special_tokens": False}
+                try:
+                    tokens = client.post(path, body, retries=0)["tokens"]
+                except (InputError, TypeError, KeyError, IndexError):
+                    return {}
+                if isinstance(tokens, list) and len(tokens) == 1 and type(tokens[0]) is int:
+                    found[answer].add(tokens[0])
+    # An id of both is the one of unknown words.
+    yes, no = found["yes"] - found["no"], found["no"] - found["yes"]
+    return {TOKEN_IDS: sorted(yes | no)} if yes and no else {}
 
 
 def read_reply(reply: Any, name: str) -> Verdict:
