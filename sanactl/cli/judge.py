@@ -146,7 +146,11 @@ def judge(
         calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
         target = run.records_file(output, "judge", force=force)
         stream, source = find_records(
-            records, ("image",), what="images to judge", hint="sanactl sample | sanactl judge", prefer="unjudged"
+            records,
+            ("image",),
+            what="images to judge",
+            hint="sanactl sample | sanactl judge",
+            prefer="unjudged",
         )
         run.progress.start(None, f"loading the judge {' and '.join(named)}")
         return calibrations, target, stream, source
