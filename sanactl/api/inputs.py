@@ -108,8 +108,11 @@ def as_prompts(prompts: Prompts | None, *, default: str) -> list[Record]:
     return given_prompts(list(prompts), "prompts")
 
 
-def as_records(records: Records, kind: str) -> Iterator[Record]:
+def as_records(records: Records, kind: str, *, plain: bool = False) -> Iterator[Record]:
     """Records of a kind from a JSONL file, a folder of samples, or what is given, checked as they pass.
+
+    Args:
+        plain: whether a folder may be of images alone, in any layout.
 
     Raises:
         InputError: there is no such file, a record is bad, or there are none.
@@ -119,9 +122,11 @@ def as_records(records: Records, kind: str) -> Iterator[Record]:
     if isinstance(records, str | os.PathLike):
         path, name = Path(records), os.fspath(records)
         if kind == "image" and path.is_dir():
-            from sanactl.records.geneval_folder import read_geneval_folder
+            from sanactl.records.geneval_folder import is_geneval_folder, read_geneval_folder
+            from sanactl.records.image_folder import read_image_folder
 
-            found = read_geneval_folder(path)
+            alone = plain and not is_geneval_folder(path)
+            found = read_image_folder(path) if alone else read_geneval_folder(path)
         else:
             found = stream_records(path, kinds=(kind,))
     else:

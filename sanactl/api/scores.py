@@ -157,7 +157,8 @@ def iter_evaluate(
     opened = open_metric(metric, **read)
     if hasattr(opened, "force"):
         opened.force = force
-    stream, sink = as_records(records, "image"), as_progress(progress)
+    stream = as_records(records, "image", plain=getattr(opened, "plain_folders", False))
+    sink = as_progress(progress)
     with _keeping(output, force, f"eval-{metric}", opened.identity, sink) as (kept, writing):
         for record in writing(opened.evaluate(stream, kept=kept, progress=sink)):
             yield cast("ImageRecord | ScoreRecord", record)
@@ -168,7 +169,8 @@ def evaluate() -> None:
     """Scores images by a metric.
 
     Args:
-        records: image records, a JSONL file of them, or a folder in GenEval's layout.
+        records: image records, a JSONL file of them, or a folder in GenEval's layout ("fid" and its like take any
+            folder of images).
         metric: its name, as of `sanactl eval`: "geneval" and what else `sanactl.scoring.metrics.registry.METRICS` has.
         output: also write the records to this .jsonl file. A call that was stopped then goes on where it was when it
             is made again.

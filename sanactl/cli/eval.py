@@ -102,6 +102,7 @@ def _evaluate(
         what="images to score",
         hint=f"sanactl sample | sanactl eval {name}",
         missing=lenient,
+        plain=getattr(METRICS[name].load(), "plain_folders", False),
     )
     run.uses(source)
     metric = open_metric(name, **options)

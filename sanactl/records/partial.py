@@ -26,7 +26,7 @@ from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
 
 __all__ = ["Partial", "image_key"]
 
-_NAME = re.compile(r"(?P<stem>\.[a-z-]+\.[0-9a-f]{16})(-[0-9]+)?\.partial")
+_NAME = re.compile(r"(?P<stem>\.[a-z0-9-]+\.[0-9a-f]{16})(-[0-9]+)?\.partial")
 _KEY = re.compile(rb"[0-9a-f]{32} ")
 _OLD = 7 * 24 * 3600.0  # seconds
 _MOST_FILES = 100

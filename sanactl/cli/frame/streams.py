@@ -257,6 +257,7 @@ def find_records(
     checked: bool = True,
     prefer: Literal["judged", "unjudged"] | None = None,
     missing: str = "prompts",
+    plain: bool = False,
 ) -> tuple[Iterator[Record], str]:
     """A stream of records and its name.
 
@@ -268,6 +269,7 @@ def find_records(
         prefer: of the journal's image records, the newest that a judge has selected from, or that none has; without
             such, or with None, the newest.
         missing: of a folder, what is an error; see `read_geneval_folder`.
+        plain: whether a folder may be of images alone, in any layout.
         checked: read the whole file first, so that a bad line is found before the work on earlier lines.
 
     Raises:
@@ -276,8 +278,11 @@ def find_records(
     """
     if argument is not None and not is_stdin(argument):
         if "image" in kinds and os.path.isdir(argument):
-            from sanactl.records.geneval_folder import read_geneval_folder
+            from sanactl.records.geneval_folder import is_geneval_folder, read_geneval_folder
+            from sanactl.records.image_folder import read_image_folder
 
+            if plain and not is_geneval_folder(Path(argument)):
+                return read_image_folder(Path(argument)), argument
             return read_geneval_folder(Path(argument), missing=missing), argument
         if is_open_already(argument):
             # Its name is not valid after this process has ended.
