@@ -9,7 +9,8 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument, choices
+from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, RecordsArgument, choices
+from sanactl.files.dtypes import WEIGHT_DTYPES
 from sanactl.scoring.metrics.protocol import Option
 from sanactl.scoring.metrics.registry import METRICS, Entry
 
@@ -68,18 +69,19 @@ _METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT"}
 
 
 def _annotation(option: Option) -> Any:
-    if option.name in _SHARED:
+    # A default of the metric's own is shown in the help; the shared options say another.
+    own = option.default is not None
+    if option.name in _SHARED and not own:
         return _SHARED[option.name]
     names = [f"--{option.name.replace('_', '-')}", *([option.short] if option.short else [])]
     # A flag is on or off, and None would be neither.
     kind: Any = option.type if option.type is bool else Optional[option.type]
-    shown = option.default is not None
     more: dict[str, Any] = {"metavar": _METAVARS.get(option.type)}
     if option.choices is not None:
         more = choices(*option.choices())
-    return Annotated[
-        kind, typer.Option(*names, help=option.help, min=option.least, show_default=shown, **more)
-    ]
+    if option.name == "dtype":
+        more = {**choices(*WEIGHT_DTYPES), "rich_help_panel": MACHINE}
+    return Annotated[kind, typer.Option(*names, help=option.help, min=option.least, show_default=own, **more)]
 
 
 def _evaluate(
