@@ -120,7 +120,7 @@ def test_statistics_of_a_reference_stand_for_its_images(
     line = sanactl.fails(
         *command("fid", weights, *options, "real", "--save-reference", "real.npz", "-f"), code=2
     )
-    assert "real.npz exists" in line and "use it with --reference real.npz" in line
+    assert "real.npz already exists; use it with --reference real.npz" in line
     # Another program's, which says nothing, is taken at its word.
     np.savez("bare.npz", mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
     bare = sanactl(*command("fid", weights, *options, "bare.npz", "-o", "4.jsonl"))[-1]

@@ -15,10 +15,11 @@ __all__ = ["show_scores"]
 
 # Fields that are shown elsewhere or are of no use in a table.
 _OTHER = {"kind", "metric", "value", "unit", "ci", "tasks", "axis", "curves", "checkpoint", "digest"}
-_OTHER |= {"detector_digest", "model_digest", "protocol"}
+_OTHER |= {"detector_digest", "model_digest"}
 _MOST_FACTS = 8
 _MOST_ROWS = 40
 _MOST_TASKS = 8
+_LONGEST_NAME = 20
 
 
 def show_scores(records: list[Record]) -> None:
@@ -129,6 +130,9 @@ def _facts(record: Record) -> str:
     """The other fields of a score, in short."""
     facts = [str(record["checkpoint"])] if record.get("checkpoint") else []
     for name, value in record.items():
+        # A protocol is a name ("pytorch-fid") or a sentence.
+        if name == "protocol" and len(str(value)) > _LONGEST_NAME:
+            continue
         if name not in _OTHER and isinstance(value, str | int | float) and value != "":
             shown = value if isinstance(value, str | bool) else _number(value, whole=isinstance(value, int))
             facts.append(f"{name.replace('_', ' ')} {shown}")

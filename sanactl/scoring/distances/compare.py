@@ -50,9 +50,14 @@ class Distance(Protocol):
         sums, rows: whether it needs mean and covariance, and the features themselves.
     """
 
-    name: str
-    sums: bool
-    rows: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sums(self) -> bool: ...
+
+    @property
+    def rows(self) -> bool: ...
 
     def measure(self, sets: Sets) -> dict[str, Any]:
         """{"value", "ci", ...}: the distance, its 95 % interval or None, and more fields of its score."""
@@ -166,8 +171,8 @@ class Comparison:
         drawn: dict[tuple[str, str], Record] = {}
         progress.start(None, f"{self.distance.name} of images")
         try:
-            for batch, found in features.of(stream, generated=True):
-                images.add(found, [_prompt(r, prompts) % GROUPS for r in batch])
+            for batch, computed in features.of(stream, generated=True):
+                images.add(computed, [_prompt(r, prompts) % GROUPS for r in batch])
                 for record in batch:
                     drawn.setdefault((str(record.get("checkpoint")), str(record.get("digest"))), record)
                     progress.advance(1)
@@ -205,8 +210,8 @@ class Comparison:
         collected = Collected(width, sums=self.distance.sums, rows=self.distance.rows)
         progress.start(len(reference.paths), "features of the reference")
         try:
-            for batch, found in features.of(({"path": str(p)} for p in reference.paths), generated=False):
-                collected.add(found, [0] * len(batch))
+            for batch, computed in features.of(({"path": str(p)} for p in reference.paths), generated=False):
+                collected.add(computed, [0] * len(batch))
                 progress.advance(len(batch))
         finally:
             progress.close()

@@ -65,13 +65,20 @@ class Moments:
         return Gaussian(mu, (sigma + sigma.T) / 2)
 
 
-def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+def frechet_distance(a: Gaussian, b: Gaussian, root: Array | None = None) -> float:
     """|mu_a - mu_b|^2 + trace(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), in float64.
 
-    The matrix in the root is symmetric, so its eigenvalues are real and cannot be lost to an imaginary part, as they
-    can with the root of S_a S_b.
+    The matrix in the root is symmetric, so its eigenvalues are real and nothing is lost to an imaginary part, as with
+    the root of S_a S_b.
+
+    Args:
+        root: S_a^1/2, if it is known.
     """
-    return _distance(a, _root(a.sigma), b)
+    outer = _root(a.sigma) if root is None else root
+    inner = outer @ b.sigma @ outer
+    values = np.linalg.eigvalsh((inner + inner.T) / 2)
+    trace = float(np.trace(a.sigma) + np.trace(b.sigma) - 2 * np.sqrt(np.maximum(values, 0)).sum())
+    return max(float(((a.mu - b.mu) ** 2).sum()) + trace, 0.0)
 
 
 def frechet_interval(images: Moments, reference: Gaussian) -> tuple[float, list[float] | None]:
@@ -82,10 +89,10 @@ def frechet_interval(images: Moments, reference: Gaussian) -> tuple[float, list[
     is smaller. None where a part is empty.
     """
     root = _root(reference.sigma)
-    value = _distance(reference, root, images.gaussian())
+    value = frechet_distance(reference, images.gaussian(), root)
     if images.count.min() < 1 or images.count.sum() - images.count.max() < 2:
         return value, None
-    left_out = [_distance(reference, root, images.gaussian(without=g)) for g in range(GROUPS)]
+    left_out = [frechet_distance(reference, images.gaussian(without=g), root) for g in range(GROUPS)]
     return value, jackknife(value, left_out)
 
 
@@ -101,10 +108,3 @@ def _root(sigma: Array) -> Array:
     values, vectors = np.linalg.eigh(sigma)
     # Rounding makes eigenvalues of a singular matrix slightly negative.
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
-
-
-def _distance(a: Gaussian, root: Array, b: Gaussian) -> float:
-    inner = root @ b.sigma @ root
-    values = np.linalg.eigvalsh((inner + inner.T) / 2)
-    trace = float(np.trace(a.sigma) + np.trace(b.sigma) - 2 * np.sqrt(np.maximum(values, 0)).sum())
-    return max(float(((a.mu - b.mu) ** 2).sum()) + trace, 0.0)

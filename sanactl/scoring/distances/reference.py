@@ -109,7 +109,8 @@ def _read_statistics(path: Path) -> Reference:
             found = np.load(stream, allow_pickle=False)
             if not isinstance(found, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: one array, not statistics", hint=hint)
-            if sum(info.file_size for info in found.zip.infolist()) > _MOST_BYTES:
+            members = found.zip.infolist() if found.zip is not None else []
+            if sum(info.file_size for info in members) > _MOST_BYTES:
                 raise InputError(f"{path}: its arrays are larger than {_MOST_BYTES >> 30} GiB")
             arrays = {name: found[name] for name in found.files if name in _KNOWN}
         except (

@@ -29,13 +29,14 @@ def protocols() -> list[str]:
 
 REFERENCE = Option(
     "reference",
-    "Images to compare with: a folder, a JSONL file of image records, or statistics (.npz). Must be given.",
+    "Images to compare with: a folder, a JSONL file of image records, or statistics (.npz). "
+    "Default: none; one must be given.",
     short="-r",
 )
 # The last options of each.
 COMMON = (
     Option("small", "Allow fewer than 2,048 images.", False, type=bool),
-    Option("save_reference", "File (.npz) to write the reference's statistics to, for later runs."),
+    Option("save_reference", "File (.npz) to write the reference's statistics to. Default: none."),
     DEVICE,
     Option("dtype", "Data type: fp32, bf16 or fp16.", "fp32"),
     Option(
