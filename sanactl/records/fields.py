@@ -196,6 +196,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "model": TEXT,
         "model_digest": TEXT,
         "detector_digest": TEXT,
+        "benchmark": TEXT,
         # Fields of earlier versions; see `sanactl.records.scores.normal_score`.
         "overall": number(),
         "score": number(),

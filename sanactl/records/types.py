@@ -218,6 +218,7 @@ class ScoreRecord(_Score, total=False):
         protocol: the rules; scores of different protocols do not compare.
         detector, detector_digest, model, model_digest: what measured, with version and weights.
         images, prompts: how many were measured.
+        benchmark: which prompts these are, such as "120 of GenEval's 553 prompts".
         checkpoint, digest: what drew the images.
         prompts_digest: a fingerprint of the prompts.
         judge, selection: who picked the images, and from how many.
@@ -238,6 +239,7 @@ class ScoreRecord(_Score, total=False):
     model_digest: str
     images: int
     prompts: int
+    benchmark: str
     checkpoint: str
     digest: str
     prompts_digest: str

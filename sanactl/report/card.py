@@ -15,6 +15,7 @@ from sanactl.errors import InputError, UsageError
 from sanactl.files.atomic import atomic_path, check_target
 from sanactl.report.history import step_line
 from sanactl.report.images import winners
+from sanactl.report.labels import detector_words, metric_name, prompts_words
 from sanactl.report.render import render
 from sanactl.report.run import STEP, RunRecords, newest, read_run
 from sanactl.report.samples import choose_prompts
@@ -31,7 +32,7 @@ IMAGES = "images"  # the folder of the card's images
 MAX_IMAGES = 6
 _BINNED = {16, 32, 64, 128}  # `sample_size` of the models for which diffusers has a list of sizes
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_NAMES = {"geneval": "GenEval", "dpg": "DPG-Bench", "clip": "CLIP score", "fid": "FID", "kid": "KID"}
+_NAMES = {"dpg": "DPG-Bench", "clip": "CLIP score", "fid": "FID", "kid": "KID"}
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def _metadata(
         EvalResult(
             task_type="text-to-image",
             dataset_type=plain(record["metric"], 60),
-            dataset_name=_NAMES.get(str(record["metric"]), plain(record["metric"], 60)),
+            dataset_name=_benchmark_name(record),
             # Scores on other prompts are results of their own.
             dataset_config=_dataset_name(record),
             metric_type=plain(record["metric"], 60),
@@ -264,12 +265,17 @@ def _metadata(
 
 
 def _dataset_name(record: Record) -> str:
-    prompts = record.get("prompts")
-    return f"{number(prompts)} prompts" if type(prompts) is int else "prompts of the run"
+    return prompts_words(record) or "prompts of the run"
+
+
+def _benchmark_name(record: Record) -> str:
+    if record["metric"] == "geneval":
+        return metric_name(record)
+    return _NAMES.get(str(record["metric"]), plain(record["metric"], 60))
 
 
 def _metric_name(record: Record) -> str:
-    name = _NAMES.get(str(record["metric"]), plain(record["metric"], 60))
+    name = _benchmark_name(record)
     selected = record.get("selection")
     return name if selected in (None, "single") else f"{name}, {plain(selected, 80)}"
 
@@ -284,7 +290,9 @@ def _yaml(metadata: Mapping[str, Any]) -> str:
 def _score_row(record: Record) -> tuple[str, str, str, str]:
     """(metric, value, interval, measured on) of a score."""
     interval = interval_of(record.get("ci"))
-    counts = [f"{number(record[f])} {f}" for f in ("prompts", "images") if type(record.get(f)) is int]
-    about = [plain(record[f], 80) for f in ("detector", "model", "protocol") if record.get(f)]
+    counts = [prompts_words(record)] if prompts_words(record) else []
+    counts += [f"{number(record['images'])} images"] if type(record.get("images")) is int else []
+    about = [detector_words(record)] if record.get("detector") else []
+    about += [plain(record[f], 80) for f in ("model", "protocol") if record.get(f)]
     between = "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
     return _metric_name(record), number(record["value"]), between, ", ".join(counts + about)

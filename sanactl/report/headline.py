@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sanactl.report.labels import is_selected, said_of_selection
+from sanactl.report.labels import by_metric, is_selected, said_of_selection, score_name
 from sanactl.report.run import STEP, RunRecords, newest
 from sanactl.report.text import counted, finite, interval_of, plain, short_name
 
-__all__ = ["Headline", "find_headline", "main_scores", "metric_name"]
+__all__ = ["Headline", "find_headline", "main_scores"]
 
 Record = dict[str, Any]
 _LOWER_IS_BETTER = {"fid", "kid"}
@@ -46,23 +46,26 @@ def find_headline(run: RunRecords) -> Headline:
         return _compared(run, scores, chain, more)
     best = sorted(scores.values(), key=lambda r: _better(r) or 0.0)
     chain = [str(r["checkpoint"]) for r in best]
-    metric = metric_name(best[0])
     first = best[-1]
     if len(scores) == 1 or _better(first) is None or len({_selection(r) for r in best}) > 1:
         values = "; ".join(
             f"{_of(r)} for {short_name(r.get('checkpoint'))}" for r in list(scores.values())[:8]
         )
-        return Headline(f"What is the score on {metric}?", f"{values}.", more=more, chain=chain)
+        return Headline(f"What is the score {by_metric(best[0])}?", f"{values}.", more=more, chain=chain)
     second = best[-2]
     answer = f"{_name(first)}: {_of(first)} against {_of(second)} for {_name(second)}{_said_of_intervals(first, second)}."
     return Headline(
-        f"Which of {len(scores)} checkpoints is best on {metric}?", answer, more=more, chain=chain
+        f"Which of {len(scores)} checkpoints is best {by_metric(best[0])}?", answer, more=more, chain=chain
     )
 
 
+# What scores must have in common to stand beside each other.
+_MEASURE = ("metric", "detector", "detector_digest", "model", "model_digest")
+
+
 def main_scores(run: RunRecords) -> dict[str, Record]:
-    """The score of each checkpoint on one metric: that with tasks and the most checkpoints. All images count, not
-    only those that a judge selected, if there is such a score."""
+    """The score of each checkpoint on one metric, by one detector: those with tasks and the most checkpoints. All
+    images count, not only those that a judge selected, if there is such a score."""
     found: dict[str, dict[str, Record]] = {}
     for record in newest(run.scores):
         name = record.get("checkpoint")
@@ -70,7 +73,7 @@ def main_scores(run: RunRecords) -> dict[str, Record]:
             continue
         if record.get("curves"):
             continue
-        known = found.setdefault(str(record["metric"]), {})
+        known = found.setdefault(repr([record.get(f) for f in _MEASURE]), {})
         if name not in known or _rank(record) <= _rank(known[name]):
             known.pop(name, None)
             known[name] = record
@@ -95,7 +98,7 @@ def main_scores(run: RunRecords) -> dict[str, Record]:
 
 def _measurement(record: Record) -> str:
     """The same for two scores of a checkpoint that differ in their prompts alone."""
-    return repr([*(record.get(f) for f in ("metric", "checkpoint", "digest")), _rank(record)])
+    return repr([*(record.get(f) for f in (*_MEASURE, "checkpoint", "digest")), _rank(record)])
 
 
 def _rank(record: Record) -> int:
@@ -136,7 +139,7 @@ def _compared(
     base, final = scores[chain[0]], scores[chain[-1]]
     steps = _steps(run, chain)
     what, keeps = _question(steps)
-    question = f"Does {what} {'keep' if keeps else 'raise'} the {metric_name(final)} score?"
+    question = f"Does {what} {'keep' if keeps else 'raise'} the {score_name(final)}?"
     trained = steps[-1].get("arguments") if steps and steps[-1].get("command") == "finetune" else None
     count = trained.get("steps") if isinstance(trained, dict) else None
     after = f" after {counted(count, 'step')} of training" if type(count) is int else ""
@@ -258,9 +261,3 @@ def _of(record: Record) -> str:
 
 def _name(record: Record) -> str:
     return plain(short_name(record.get("checkpoint")), 60)
-
-
-def metric_name(record: Record) -> str:
-    """A score's metric as people write it."""
-    name = plain(record["metric"], 40)
-    return {"geneval": "GenEval", "dpg": "DPG", "clip": "CLIP", "fid": "FID", "kid": "KID"}.get(name, name)

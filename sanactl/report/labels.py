@@ -8,9 +8,20 @@ from typing import Any
 
 from sanactl.report.run import MEANS
 from sanactl.report.text import counted, plain, short_name
+from sanactl.scoring.geneval.coverage import WHOLE_GENEVAL
 from sanactl.scoring.geneval.rules import TASKS
 
-__all__ = ["is_selected", "said_of_selection", "score_labels", "selection_words"]
+__all__ = [
+    "by_metric",
+    "detector_words",
+    "is_selected",
+    "metric_name",
+    "prompts_words",
+    "said_of_selection",
+    "score_labels",
+    "score_name",
+    "selection_words",
+]
 
 Record = dict[str, Any]
 _WORDS = {
@@ -21,6 +32,44 @@ _WORDS = {
     "top": "the best {}",
     "round": "rounds of {}",
 }
+
+
+_METRICS = {"dpg": "DPG", "clip": "CLIP", "fid": "FID", "kid": "KID"}
+
+
+def metric_name(record: Record) -> str:
+    """A score's metric as people write it. A score of a part of GenEval's prompts, or of others, is none of GenEval."""
+    if record["metric"] == "geneval":
+        return "GenEval" if record.get("benchmark") == WHOLE_GENEVAL else "GenEval's rules"
+    name = plain(record["metric"], 40)
+    return _METRICS.get(name, name)
+
+
+def by_metric(record: Record) -> str:
+    """What a score is measured by, after a noun: "on GenEval", "by GenEval's rules"."""
+    name = metric_name(record)
+    return f"by {name}" if name.endswith("rules") else f"on {name}"
+
+
+def score_name(record: Record) -> str:
+    """What kind of score it is: "GenEval score", "score by GenEval's rules"."""
+    name = metric_name(record)
+    return f"score by {name}" if name.endswith("rules") else f"{name} score"
+
+
+def prompts_words(record: Record) -> str:
+    """Which prompts a score is of, or how many; empty where the record does not say."""
+    if isinstance(record.get("benchmark"), str):
+        return plain(record["benchmark"], 120)
+    return counted(record["prompts"], "prompt") if type(record.get("prompts")) is int else ""
+
+
+def detector_words(record: Record) -> str:
+    """A score's detector, with the beginning of its weights' digest; empty for a score without a detector."""
+    if not record.get("detector"):
+        return ""
+    digest = str(record.get("detector_digest") or "").removeprefix("sha256:")[:8]
+    return plain(record["detector"], 80) + (f" ({plain(digest)})" if digest else "")
 
 
 def selection_words(value: object) -> str:
@@ -74,14 +123,14 @@ def _label(record: Record, mine: Sequence[Record], everyone: Sequence[Record]) -
     fields = [
         f
         for f in MEANS
-        if len({str(r.get(f)) for r in mine}) > 1
-        or len({str(r.get(f)) for r in everyone}) > 1
+        if len({_value(r, f) for r in mine}) > 1
+        or len({_value(r, f) for r in everyone}) > 1
         or (f == "selection" and is_selected(record))
     ]
     said = []
     for name in fields:
         if record.get(name) is not None:
-            text = selection_words(record[name]) if name == "selection" else str(record[name])
+            text = selection_words(record[name]) if name == "selection" else _value(record, name)
             said.append(_WORDS.get(name, "{}").format(text))
     for name in ("images", "prompts"):
         if len({str(r.get(name)) for r in mine}) > 1 and record.get(name) is not None:
@@ -99,6 +148,10 @@ def _label(record: Record, mine: Sequence[Record], everyone: Sequence[Record]) -
     return [short_name(record.get("checkpoint")), *([", ".join(said)] if said else [])]
 
 
+def _value(record: Record, field: str) -> str:
+    return detector_words(record) if field == "detector" else str(record.get(field))
+
+
 def _same(one: Record, other: Record) -> bool:
     """Whether nothing that a label says sets two scores of a checkpoint apart."""
-    return all(str(one.get(f)) == str(other.get(f)) for f in (*MEANS, "images", "prompts", "digest"))
+    return all(_value(one, f) == _value(other, f) for f in (*MEANS, "images", "prompts", "digest"))

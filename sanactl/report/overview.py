@@ -10,8 +10,7 @@ from sanactl.files.human import human_bytes
 from sanactl.report.blocks import Block, Cell, Note, Table, measured
 from sanactl.report.checkpoints import Facts
 from sanactl.report.drawn import draw
-from sanactl.report.headline import metric_name
-from sanactl.report.labels import said_of_selection
+from sanactl.report.labels import said_of_selection, score_name
 from sanactl.report.plots import Bar, sizes_figure
 from sanactl.report.run import RunRecords, newest
 from sanactl.report.text import compact, counted, finite, interval_of, number, plain, short_name
@@ -42,7 +41,7 @@ def overview(run: RunRecords, scores: Mapping[str, Record]) -> list[Block]:
         "images a second": {n: speed[n] for n in names if n in speed},
     }
     bars = {n: _bar(run, n, scores[n]) for n in names}
-    metric = metric_name(next(iter(scores.values())))
+    score = score_name(next(iter(scores.values())))
     panels = {
         title: [(amount, bars[n]) for n, amount in amounts.items()]
         for title, amounts in costs.items()
@@ -52,14 +51,14 @@ def overview(run: RunRecords, scores: Mapping[str, Record]) -> list[Block]:
     if panels:
         parts.append(
             draw(
-                lambda narrow: sizes_figure(panels, f"{metric} score", narrow=narrow),
+                lambda narrow: sizes_figure(panels, score, narrow=narrow),
                 "sizes",
-                f"{metric} score against parameters, size and speed of each checkpoint",
+                f"{score} against parameters, size and speed of each checkpoint",
                 legend=[(run.color(n), "dot", bars[n].label.replace("\n", ", ")) for n in names],
             )
         )
     rows = [_row(run, n, facts[n], scores[n], speed.get(n)) for n in names]
-    head = ["checkpoint", f"{metric} score", "blocks", "parameters", "size", "images a second", "made by"]
+    head = ["checkpoint", score, "blocks", "parameters", "size", "images a second", "made by"]
     parts.append(Table(head, rows))
     parts.append(
         Note(" ".join(filter(None, [whence if any(n in speed for n in names) else "", _machine(run)])))

@@ -9,7 +9,7 @@ from typing import Any
 from sanactl.report.blocks import Absent, Block, Cell, Heading, Table, measured
 from sanactl.report.curves import Point, curves_figure
 from sanactl.report.drawn import draw, line_legend
-from sanactl.report.labels import score_labels, selection_words
+from sanactl.report.labels import detector_words, prompts_words, score_labels, selection_words
 from sanactl.report.plots import Bar, scores_figure
 from sanactl.report.run import STEP, RunRecords, newest
 from sanactl.report.style import DASHES, GREY
@@ -89,10 +89,11 @@ def _bar(run: RunRecords, label: str, record: Record, part: Mapping[str, Any]) -
 def _row(run: RunRecords, label: str, record: Record, tags: Sequence[str]) -> list[Cell]:
     name, *second = label.split("\n")
     about = [selection_words(record["selection"])] if record.get("selection") else []
-    about += [str(record[f]) for f in ("detector", "model", "judge") if record.get(f)]
-    counts = [f"{number(record[f])} {f}" for f in ("prompts", "images") if record.get(f) is not None]
-    about = [a for a in about if a not in "".join(second)]
-    small = [*second, " · ".join(about), ", ".join(c for c in counts if c not in "".join(second))]
+    about += [detector_words(record), *(str(record[f]) for f in ("model", "judge") if record.get(f))]
+    counts = [prompts_words(record)]
+    counts += [f"{number(record['images'])} images"] if record.get("images") is not None else []
+    about = [a for a in about if a and a not in "".join(second)]
+    small = [*second, " · ".join(about), ", ".join(c for c in counts if c and c not in "".join(second))]
     color = run.color(record.get("checkpoint"))
     cells = [Cell(name, tuple(filter(None, small)), color=color)]
     cells.append(measured(record["value"], record.get("ci"), strong=True))

@@ -67,7 +67,7 @@ def test_pruning_is_to_keep_the_score(value: float, low: float, high: float, ans
     said = found(
         score("base.st", 0.67, (0.55, 0.75)), score("pruned.st", 0.4), score("tuned.st", value, (low, high))
     )
-    assert said.question == "Does pruning to 10 blocks keep the GenEval score?"
+    assert said.question == "Does pruning to 10 blocks keep the score by GenEval's rules?"
     assert (said.answer, said.tone) == (answer, tone)
     assert said.chain == ["base.st", "pruned.st", "tuned.st"]
     assert said.more == ["On the way: 0.40 for pruned.st."]
@@ -79,7 +79,7 @@ def test_pruning_is_to_keep_the_score(value: float, low: float, high: float, ans
 )
 def test_growing_is_to_raise_it(value: float, interval: tuple[float, float] | None, verdict: str) -> None:
     said = found(score("base.st", 0.67, (0.55, 0.75)), score("grown.st", value, interval))
-    assert said.question == "Does growing to 30 blocks raise the GenEval score?"
+    assert said.question == "Does growing to 30 blocks raise the score by GenEval's rules?"
     assert said.answer.startswith(f"{verdict}: {value:.2f} against 0.67 for base.st")
     assert ("interval" in said.answer) == (interval is not None)
 
@@ -93,7 +93,7 @@ def test_scores_of_selected_images_and_other_prompts_are_not_compared() -> None:
 
 def test_without_lineage_the_best_is_named() -> None:
     said = find_headline(read_run([score("a.st", 0.5), score("b.st", 0.7), score("c.st", 0.6)], None))
-    assert said.question == "Which of 3 checkpoints is best on GenEval?"
+    assert said.question == "Which of 3 checkpoints is best by GenEval's rules?"
     assert said.answer == "b.st: 0.70 against 0.60 for c.st."
 
 

@@ -35,7 +35,7 @@ BEST = score("base.st", 1.0, "best-of-2 by x")
 
 def test_the_headline_says_what_was_selected() -> None:
     said = find_headline(read_run([BEST], None))
-    assert said.question == "What is the score on GenEval?"
+    assert said.question == "What is the score by GenEval's rules?"
     assert said.answer == f"1.00 ({SAID}) for base.st."
 
 

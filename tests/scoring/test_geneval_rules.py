@@ -24,75 +24,11 @@ from sanactl.scoring.geneval.rules import (
 from sanactl.shapes import vocabulary
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
+from tests.scoring.official_rules import published_relations, published_verdict
 
 NAMES = ("bench", "cat", "dog")
 # Both thresholds, as float64 and as the float32 nearest to them, which is above 0.3 and below 0.9.
 SCORES = (0.2, 0.3, float(np.float32(0.3)), 0.5, 0.9, float(np.float32(0.9)), 0.95, 1.0)
-
-
-def published_relations(a, b):
-    """`relative_position` in its arrays: boxes as [corner, axis]."""
-    a, b = (np.array(box, dtype=np.float32).reshape(2, 2) for box in (a, b))
-    offset = a.mean(axis=0) - b.mean(axis=0)
-    reach = 0.1 * (np.abs(a[1] - a[0]) + np.abs(b[1] - b[0]))
-    revised = np.sign(offset) * np.maximum(np.abs(offset) - reach, 0)
-    if (np.abs(revised) < 1e-3).all():
-        return set()
-    dx, dy = revised / np.linalg.norm(offset)
-    tests = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
-    return {name for name, true in tests.items() if true}
-
-
-def published_verdict(detections, record):
-    """The official pipeline: threshold, order and cap per class, then `evaluate`; (correct, reasons)."""
-    threshold = 0.9 if record["tag"] == "counting" else 0.3
-    objects = {}
-    for name in {d.name for d in detections}:
-        mine = [d for d in detections if d.name == name]
-        scores = np.array([d.score for d in mine], dtype=np.float32)
-        order = np.argsort(scores, kind="stable")[::-1]
-        kept = [mine[i] for i in order[scores[order] > threshold]][:16]
-        if kept:
-            objects[name] = kept
-    right, reasons = True, []
-    groups: list[list[Detected] | None] = []
-    for req in record["include"]:
-        name, ok = req["class"], True
-        found = objects.get(name, [])[: req["count"]]
-        if len(found) < req["count"]:
-            ok = False
-            reasons.append(f"expected {name}>={req['count']}, found {len(found)}")
-        else:
-            if "color" in req:
-                seen = [d.color for d in found]
-                if seen.count(req["color"]) < req["count"]:
-                    ok = False
-                    tally = ", ".join(f"{seen.count(c)} {c}" for c in COLORS if c in seen)
-                    reasons.append(
-                        f"expected {req['color']} {name}>={req['count']}, "
-                        f"found {seen.count(req['color'])} {req['color']}; and {tally}"
-                    )
-            if "position" in req and ok:
-                wanted, target = req["position"]
-                if groups[target] is None:
-                    ok = False
-                    reasons.append(f"no target for {name} to be {wanted}")
-                else:
-                    pairs = ((x, y) for x in found for y in groups[target])
-                    for x, y in pairs:
-                        rels = published_relations(x.box, y.box)
-                        if wanted not in rels:
-                            ok = False
-                            ordered = " and ".join(r for r in RELATIONS if r in rels)
-                            reasons.append(f"expected {name} {wanted} target, found {ordered} target")
-                            break
-        right &= ok
-        groups.append(found if ok else None)
-    for req in record.get("exclude", []):
-        if len(objects.get(req["class"], [])) >= req["count"]:
-            right = False
-            reasons.append(f"expected {req['class']}<{req['count']}, found {len(objects[req['class']])}")
-    return right, "\n".join(reasons)
 
 
 def boxes():

@@ -9,13 +9,13 @@ from rich.text import Text
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
 from sanactl.records.records import Record
 from sanactl.records.scores import normal_score
-from sanactl.report.labels import said_of_selection
+from sanactl.report.labels import detector_words, prompts_words, said_of_selection
 
 __all__ = ["show_scores"]
 
 # Fields that are shown elsewhere or are of no use in a table.
 _OTHER = {"kind", "metric", "value", "unit", "ci", "tasks", "axis", "curves", "checkpoint", "digest"}
-_OTHER |= {"detector_digest", "model_digest"}
+_OTHER |= {"detector", "detector_digest", "model_digest"}
 _MOST_FACTS = 8
 _MOST_ROWS = 40
 _MOST_TASKS = 8
@@ -101,7 +101,9 @@ def _title(record: Record) -> Text:
     count = record.get("images")
     images = f"{_number(count, whole=True) or '?'} image{'' if count == 1 else 's'}"
     of = f"{record['metric']} of {record.get('checkpoint') or 'these images'}"
-    return data(", ".join(filter(None, (of, said_of_selection(record), images))))
+    prompts = prompts_words(record) if record.get("benchmark") else ""
+    detector = f"detector {detector_words(record)}" if record.get("detector") else ""
+    return data(", ".join(filter(None, (of, said_of_selection(record), detector, prompts, images))))
 
 
 def _value(record: Record) -> str:
@@ -129,6 +131,7 @@ def _interval(value: object) -> str:
 def _facts(record: Record) -> str:
     """The other fields of a score, in short."""
     facts = [str(record["checkpoint"])] if record.get("checkpoint") else []
+    facts += [f"detector {detector_words(record)}"] if record.get("detector") else []
     for name, value in record.items():
         # A protocol is a name ("pytorch-fid") or a sentence.
         if name == "protocol" and len(str(value)) > _LONGEST_NAME:

@@ -44,6 +44,7 @@ def convert_detector(source: Path, folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     from sanactl.model.guard import reading
+    from sanactl.scoring.detectors.mask2former_pixels import OFFICIAL_FIT
 
     sha256 = _sha256(source)
     named = re.search(r"[-_]([0-9a-f]{8})\.pth$", source.name)
@@ -59,6 +60,10 @@ def convert_detector(source: Path, folder: Path) -> dict[str, Any]:
     config["sanactl"] = {"source": source.name, "sha256": sha256, "official": official}
     converted = convert_tensors(tensors, str(source))
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    size = {"longest_edge": OFFICIAL_FIT.long, "shortest_edge": OFFICIAL_FIT.short}
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": size}, indent=2) + "\n", encoding="utf-8"
+    )
     save_file(converted, folder / "model.safetensors", {"format": "pt"})
     with reading(f"{source}, converted,"):
         _check(folder, str(source))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import UsageError
+from sanactl.errors import InputError, UsageError
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.geneval.benchmark import OBJECTS
 from sanactl.scoring.geneval.rules import CONFIDENCE
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from sanactl.scoring.detectors.mask2former_pixels import Sizes
+    from sanactl.scoring.detectors.mask2former_pixels import Fit, Sizes
 
 __all__ = ["CLIP", "Mask2FormerDetector"]
 
 # What the official scorer tells colours with, in transformers.
 CLIP = "openai/clip-vit-large-patch14"
+MOST_SIDE = 16_384  # px; a larger picture would not fit into memory
 
 
 class Mask2FormerDetector:
@@ -69,6 +71,7 @@ class Mask2FormerDetector:
         self.label = "mask2former-geneval" if official else f"mask2former:{self.files.name} (port)"
         self.digest = self.files.digest
         self.names = class_names(self.files.config)
+        self.fit = fit_of(self.files.folder)
         self.classes = frozenset(self.names)
         self._colors = None if colors == "off" else ClipColors(colors or CLIP, self.device)
         self.facts: dict[str, Any] = {"dtype": str(self.dtype).removeprefix("torch.")}
@@ -111,7 +114,7 @@ class Mask2FormerDetector:
 
         model = self.model
         groups: dict[tuple[int, int], list[int]] = {}
-        prepared = [prepare(image, self.device) for image in images]
+        prepared = [prepare(image, self.device, self.fit) for image in images]
         for place, (_, sizes) in enumerate(prepared):
             groups.setdefault(sizes.padded, []).append(place)
         results: dict[int, tuple[torch.Tensor, torch.Tensor, Sizes]] = {}
@@ -154,10 +157,36 @@ class Mask2FormerDetector:
 
 
 def class_names(config: dict[str, Any]) -> list[str]:
-    """The name of each class by index: GenEval's for COCO's 80, else those of the config."""
+    """The name of each class by index: those of the config's id2label, and for COCO's 80 classes GenEval's.
+
+    COCO's classes are known by their number and the first of them. Models on the Hub spell some of the others
+    differently ("aeroplane"), in the same order.
+    """
     names = config.get("id2label") or {}
     # transformers leaves out the names where they are LABEL_0 and LABEL_1.
     count = len(names) or int(config.get("num_labels") or 2)
-    if count == len(OBJECTS):
+    if count == len(OBJECTS) and names.get("0", OBJECTS[0]) in (OBJECTS[0], "LABEL_0"):
         return [*OBJECTS]
     return [str(names.get(str(number), f"LABEL_{number}")) for number in range(count)]
+
+
+def fit_of(folder: Path) -> Fit:
+    """What a detector's images are fitted into: `size` of its preprocessor_config.json, if that names the longer and
+    the shorter side; else the official detector's 1333 x 800 px.
+
+    Raises:
+        InputError: the file is damaged, or the size makes no sense.
+    """
+    from sanactl.model.guard import read_json
+    from sanactl.scoring.detectors.mask2former_pixels import OFFICIAL_FIT, Fit
+
+    path = folder / "preprocessor_config.json"
+    size = read_json(path).get("size") if path.is_file() else None
+    if not isinstance(size, dict) or not {"longest_edge", "shortest_edge"} <= size.keys():
+        return OFFICIAL_FIT
+    long, short = size["longest_edge"], size["shortest_edge"]
+    if not all(type(side) is int and 0 < side <= MOST_SIDE for side in (long, short)):
+        raise InputError(
+            f"{path}: size must be two whole numbers of 1 to {MOST_SIDE:,} px", hint="write the folder again"
+        )
+    return Fit(long, short)

@@ -17,15 +17,25 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-__all__ = ["Found", "Sizes", "objects", "prepare"]
+__all__ = ["OFFICIAL_FIT", "Fit", "Found", "Sizes", "objects", "prepare"]
 
-LONG, SHORT = 1333, 800  # px that an image is fitted into
 DIVISOR = 32
 PAD = 128.0
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 MOST = 100  # objects an image
 # Queries whose masks are in memory at once in the size of the image.
 AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an image is fitted into with its ratio kept: px of its longer and of its shorter side."""
+
+    long: int
+    short: int
+
+
+OFFICIAL_FIT = Fit(1333, 800)
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,8 @@ class Sizes:
     padded: tuple[int, int]
 
     @classmethod
-    def of(cls, height: int, width: int) -> Sizes:
-        scale = min(LONG / max(height, width), SHORT / min(height, width))
+    def of(cls, height: int, width: int, fit: Fit = OFFICIAL_FIT) -> Sizes:
+        scale = min(fit.long / max(height, width), fit.short / min(height, width))
         fitted = int(height * scale + 0.5), int(width * scale + 0.5)
         padded = tuple(-(-side // DIVISOR) * DIVISOR for side in fitted)
         return cls((height, width), fitted, (padded[0], padded[1]))
@@ -54,19 +64,23 @@ class Found:
     mask: NDArray[np.bool_]
 
 
-def prepare(image: NDArray[np.uint8], device: torch.device | str = "cpu") -> tuple[torch.Tensor, Sizes]:
+def prepare(
+    image: NDArray[np.uint8], device: torch.device | str = "cpu", fit: Fit = OFFICIAL_FIT
+) -> tuple[torch.Tensor, Sizes]:
     """The model's input for one image.
 
-    Bilinear to fit 1333 x 800 px with its ratio kept, without antialiasing and rounded to whole numbers, as OpenCV
-    resizes; padded at the right and the bottom with 128; normalised.
+    Bilinear to fit 1333 x 800 px (or another size) with its ratio kept, without antialiasing and rounded to whole
+    numbers, as OpenCV resizes; padded at the right and the bottom with 128; normalised.
 
     Args:
         image: uint8 [height, width, 3], RGB.
+        device: where the result lies.
+        fit: what it is fitted into.
 
     Returns:
         float32 [3, padded height, padded width], and the sizes.
     """
-    sizes = Sizes.of(*image.shape[:2])
+    sizes = Sizes.of(image.shape[0], image.shape[1], fit)
     pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].to(torch.float32)
     if sizes.fitted != sizes.original:
         pixels = F.interpolate(pixels, size=sizes.fitted, mode="bilinear", align_corners=False).round()

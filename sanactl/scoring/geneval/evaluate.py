@@ -15,6 +15,7 @@ from sanactl.records.records import Record
 from sanactl.scoring.detectors.batch import check_classes, facts_of
 from sanactl.scoring.detectors.protocol import Detector
 from sanactl.scoring.detectors.registry import open_detector
+from sanactl.scoring.geneval.coverage import PromptCoverage
 from sanactl.scoring.geneval.kept_detections import KeptDetections
 from sanactl.scoring.geneval.pools import by_prompt
 from sanactl.scoring.geneval.rules import RULES, TASKS, check_record
@@ -78,8 +79,9 @@ def evaluate_geneval(
     Yields:
         each record with `correct`, `reason`, `detector` and `detections` (above confidence 0.3, without
         masks) added; then, where every prompt has several images that nothing has selected, a `scaling` score
-        (`scaling_record`), and with rounds a `first_hit` score (`first_hit_record`); last a `geneval` score: `value`, the mean of the task means of per-image
-        correctness, and `tasks`, each with its 95 % interval over prompts. By other rules it has their name.
+        (`scaling_record`), and with rounds a `first_hit` score (`first_hit_record`); last a `geneval` score: `value`, the
+        mean of the task means of per-image correctness, and `tasks`, each with its 95 % interval over prompts. By other
+        rules it has their name. Scores say in `benchmark` which prompts they are of (`sanactl.scoring.geneval.coverage`).
 
     Raises:
         InputError: an image cannot be read or comes twice, a record cannot be scored by GenEval's rules or
@@ -95,6 +97,7 @@ def evaluate_geneval(
     file = None if detections is None else KeptDetections(detections, chosen)
     scorer = Scorer(chosen, RULES[rules], file, kept, progress.note)
     seen: list[Record] = []
+    coverage = PromptCoverage()
     right = taken = 0
     progress.start(None, "scoring images")
     try:
@@ -104,6 +107,7 @@ def evaluate_geneval(
             taken += len(batch) if known else 0
             for record, verdict in zip(batch, verdicts, strict=True):
                 right += verdict["correct"]
+                coverage.add(record)
                 scored = {**record, **verdict}
                 seen.append({key: value for key, value in scored.items() if key in _KEPT})
                 progress.advance(1, correct=f"{right / len(seen):.1%}")
@@ -122,7 +126,7 @@ def evaluate_geneval(
     if missing:
         progress.note(f"the overall score is over the tasks present; without {', '.join(missing)}")
     about = {"detector": chosen.label, **({"detector_digest": chosen.digest} if chosen.digest else {})}
-    about |= facts_of(chosen)
+    about |= facts_of(chosen) | {"benchmark": coverage.said()}
     if min(len(images) for images in by_prompt(seen)) > 1 and unselected(seen):
         if final.top > (least := min(len(images) for images in by_prompt(seen))):
             progress.note(
