@@ -15,10 +15,12 @@ __all__ = [
     "ANSWERS",
     "BEFORE_IMAGE",
     "BEFORE_PROMPT",
+    "CHOICES",
     "DIALOGUES",
     "Dialogue",
     "conversation",
     "open_dialogue",
+    "pair_conversation",
 ]
 
 BEFORE_IMAGE = (
@@ -30,6 +32,8 @@ AFTER_PROMPT = (
     ". Please consider the prompt and the image to make a decision and response directly with 'yes' or 'no'"
 )
 ANSWERS = ("yes", "no")
+# How a judge can name one of two images. The first pair counts whose words are tokens of the judge's.
+CHOICES = (("first", "second"), ("1", "2"), ("A", "B"), ANSWERS)
 IMAGE, PROMPT = "<image>", "<prompt>"
 _MAX_BYTES = 65_536
 
@@ -87,6 +91,21 @@ DIALOGUES: dict[str, Dialogue] = {
 def conversation(prompt: str, answer: str | None = None) -> list[dict[str, Any]]:
     """`Dialogue.conversation` of the paper's dialogue."""
     return DIALOGUES["paper"].conversation(prompt, answer)
+
+
+def pair_conversation(prompt: str, answers: tuple[str, str]) -> list[dict[str, Any]]:
+    """The question which of two images fits a prompt better, in the form that `apply_chat_template` takes.
+
+    Args:
+        prompt: what both images were to show.
+        answers: what the judge says for the first image and for the second. Yes and no answer whether it is the first.
+    """
+    one, other = answers
+    which = "Does the first image match" if answers == ANSWERS else "Which of the two images matches"
+    than = " than the second" if answers == ANSWERS else ""
+    question = f"{BEFORE_PROMPT} {prompt}. {which} the prompt better{than}? Answer directly with '{one}' or '{other}'"
+    content = [{"type": "text", "text": BEFORE_IMAGE}, {"type": "image"}, {"type": "image"}]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
 
 def open_dialogue(name: str) -> Dialogue:

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Judge", "judge_flops"]
+__all__ = ["Judge", "Pair", "judge_flops"]
+
+
+# Two images of one prompt, in the order in which they are shown.
+Pair = tuple["NDArray[np.uint8]", "NDArray[np.uint8]"]
 
 
 class Judge(Protocol):
@@ -24,6 +28,8 @@ class Judge(Protocol):
         `notice`: a line that the user sees when it has been opened, such as its licence;
         `reads`: the names of the record's fields that its verdicts depend on. Without it they may depend on all fields
         but `path`, so that a kept verdict is used for an equal record alone (`sanactl.judging.cache`);
+        `choose(pairs, records)`: one verdict for each pair of images of a prompt; a yes says that the first of the two
+        fits the prompt better (`eval judge --pairs`). None for a judge that cannot compare;
         `flops(height, width)`: the FLOPs of judging one image of this size, or None where they are not known.
     """
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
-from sanactl.scoring.metrics.protocol import Option
+from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
+
+if TYPE_CHECKING:
+    from sanactl.judging.protocol import Judge
 
 __all__ = ["JudgeQuality"]
 
@@ -21,6 +24,9 @@ class JudgeQuality:
         truth: the field with the labels.
         calibration_out: where the calibration goes that is fitted on all prompts, or None.
         evaluation_prompts: allow it to be fitted on prompts of an evaluation set.
+        pairs: ask a judge to choose between two images (`sanactl.judging.audit.pairs`), in place of reading verdicts.
+        judge: the judge for `pairs`; None is the built-in one.
+        more: `device`, `dtype` of that judge, `batch_size` (pairs at once), `pairs_per_prompt`; None for the default.
 
     Raises:
         UsageError: options that exclude each other.
@@ -34,6 +40,9 @@ class JudgeQuality:
     [bold]sanactl eval judge geneval.jsonl --calibration-out shapes.json[/bold]
     Labels of people, in a field of the records:
     [bold]sanactl eval judge ranked.jsonl --truth human[/bold]
+
+    Position bias of a model that chooses between two images:
+    [bold]sanactl eval judge geneval.jsonl --pairs --judge my-judge[/bold]
 
     The records go to stdout as they are, then score records. All of them also go
     to judge-quality.jsonl.
@@ -55,6 +64,27 @@ class JudgeQuality:
             False,
             type=bool,
         ),
+        Option(
+            "pairs",
+            "Let a judge choose between two images of a prompt, in both orders, in place of reading verdicts.",
+            False,
+            type=bool,
+        ),
+        Option(
+            "judge",
+            "Judge for --pairs: the folder or Hub id of a vision-language model, or the address of a server. "
+            "Default: builtin:shapes.",
+        ),
+        Option("pairs_per_prompt", "Largest number of pairs of a prompt. Default: 4.", type=int, least=1),
+        DEVICE,
+        DTYPE,
+        Option(
+            "batch_size",
+            "Number of pairs that the judge gets at once. Default: 8.",
+            type=int,
+            short="-b",
+            least=1,
+        ),
     )
     file: ClassVar[str] = "judge-quality"  # `judge` itself writes judge.jsonl
     # Whether files beside the records may be replaced; the command sets it.
@@ -65,11 +95,26 @@ class JudgeQuality:
         truth: str = "correct",
         calibration_out: str | None = None,
         evaluation_prompts: bool = False,
+        pairs: bool = False,
+        judge: str | None = None,
+        **more: Any,
     ) -> None:
         self.truth, self.calibration_out, self.evaluation_prompts = truth, calibration_out, evaluation_prompts
         if evaluation_prompts and calibration_out is None:
             raise UsageError("--evaluation-prompts is for --calibration-out")
+        given = {name: value for name, value in {"judge": judge, **more}.items() if value is not None}
+        if given and not pairs:
+            raise UsageError(f"--{next(iter(given)).replace('_', '-')} is for --pairs")
+        if pairs and calibration_out is not None:
+            raise UsageError("--pairs and --calibration-out exclude each other")
         self.identity: dict[str, Any] = {"truth": truth}
+        self.judge: Judge | None = None
+        self.pairs_per_prompt, self.batch_size = given.get("pairs_per_prompt", 4), given.get("batch_size", 8)
+        if pairs:
+            from sanactl.judging.registry import open_judge
+
+            self.judge = open_judge(judge, device=given.get("device"), dtype=given.get("dtype"))
+            self.identity["judge"] = self.judge.identity
 
     def evaluate(
         self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
@@ -81,6 +126,21 @@ class JudgeQuality:
                 evaluation prompts.
             OutputExistsError: the calibration's file is there.
         """
+        return self._compare(records, progress) if self.judge is not None else self._read(records, progress)
+
+    def _compare(self, records: Iterable[Record], progress: Progress) -> Iterator[Record]:
+        from sanactl.judging.audit.pairs import pair_scores, pairs_of
+
+        assert self.judge is not None
+        held = list(records)
+        pairs = pairs_of(held, self.truth, self.pairs_per_prompt)
+        if not pairs:
+            raise InputError("no prompt has two images", hint="sanactl sample -n 8 draws several of a prompt")
+        scores = list(pair_scores(pairs, self.judge, self.batch_size, progress))
+        yield from held
+        yield from scores
+
+    def _read(self, records: Iterable[Record], progress: Progress) -> Iterator[Record]:
         from pathlib import Path
 
         from sanactl.files.atomic import check_target

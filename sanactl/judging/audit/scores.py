@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["judge_scores"]
+__all__ = ["figure_fields", "judge_scores"]
 
 _BOOTSTRAP = "95 % by drawing prompts anew"
 _CROSS = "calibrated by Platt's two parameters, fitted on other prompts"
@@ -55,9 +55,10 @@ def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
         kind = next((kind for kind in _KINDS if name.endswith(kind)), "")
         said = _PROTOCOLS[name.removesuffix(kind)] + (f", {_KINDS[kind]}" if kind else "")
         tasks = {
-            tag: {**_value(of_tag[name]), "images": part.images} for tag, (part, of_tag) in by_tag.items()
+            tag: {**figure_fields(of_tag[name]), "images": part.images}
+            for tag, (part, of_tag) in by_tag.items()
         }
-        value = _value(figure)
+        value = figure_fields(figure)
         if tasks:
             value["tasks"] = tasks
         yield new_score(f"judge_{name}", **value, protocol=f"{said}, {_BOOTSTRAP}", **about)
@@ -67,7 +68,7 @@ def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
     for kind, (figure, images) in rates.items():
         yield new_score(
             "judge_flips",
-            **_value(figure),
+            **figure_fields(figure),
             difference=kind,
             protocol=f"share of pairs of verdicts on an image that disagree, {_BOOTSTRAP}",
             **{**about, "images": images},
@@ -101,7 +102,7 @@ def _mass(found: Mapping[str, Figure], about: Mapping[str, Any]) -> Record:
     points = [(at, found[f"mass {at}"]) for at in MASS_AT]
     return new_score(
         "judge_answer_mass",
-        **_value(found["mass 0.5"]),
+        **figure_fields(found["mass 0.5"]),
         axis="quantile",
         curves={"answer mass": _points(points)},
         protocol=f"P(yes) + P(no), the value is the median, {_BOOTSTRAP}",
@@ -122,10 +123,13 @@ def _reliability(every: Figures, about: Mapping[str, Any]) -> Record:
 
 
 def _points(points: Sequence[tuple[float, Figure]]) -> list[Record]:
-    return [{"at": _rounded(at), **_value(figure)} for at, figure in points if figure.value is not None]
+    return [
+        {"at": _rounded(at), **figure_fields(figure)} for at, figure in points if figure.value is not None
+    ]
 
 
-def _value(figure: Figure) -> dict[str, Any]:
+def figure_fields(figure: Figure) -> dict[str, Any]:
+    """A figure as the fields of a score."""
     ci = None if figure.ci is None else [_rounded(end) for end in figure.ci]
     return {"value": None if figure.value is None else _rounded(figure.value), "ci": ci}
 

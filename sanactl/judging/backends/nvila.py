@@ -27,6 +27,8 @@ class NvilaJudge(VlmJudge):
     """An NVILA with tiles of dynamic number. `VlmJudge` does the rest."""
 
     notice: str
+    # The verifier was trained on one image at a time.
+    choose = None  # type: ignore[assignment]
 
     @classmethod
     def load(  # type: ignore[override]

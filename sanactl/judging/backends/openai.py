@@ -12,8 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 from sanactl.errors import InputError, UsageError
 from sanactl.files.json_values import brief, parse_json
 from sanactl.judging.backends.http import Client
-from sanactl.judging.dialogue import ANSWERS, Dialogue, open_dialogue
+from sanactl.judging.dialogue import ANSWERS, CHOICES, Dialogue, open_dialogue, pair_conversation
 from sanactl.judging.images import check_max_pixels, picture
+from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -118,6 +119,20 @@ class ServerJudge:
         replies = self.client.post_all("chat/completions", bodies)
         return [read_reply(reply, self.name) for reply in replies]
 
+    def choose(self, pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """Which of two images fits the prompt better, one request for each pair; a yes is the first image.
+
+        Raises:
+            InputError: as of `judge`; some models take one image alone.
+        """
+        words = CHOICES[0]
+        asked = [pair_conversation(r["prompt"], words) for r in records]
+        bodies = [self._request(pair, turn) for pair, (turn,) in zip(pairs, asked, strict=True)]
+        for body in bodies:
+            body.pop(TOKEN_IDS, None)  # those of yes and no
+        replies = self.client.post_all("chat/completions", bodies)
+        return [read_reply(reply, self.name, words) for reply in replies]
+
     def _probe(self) -> None:
         """Asks about an empty image. Where the server takes `logprob_token_ids` (vLLM), each request has it from now on."""
         import numpy as np
@@ -147,8 +162,17 @@ class ServerJudge:
 
     def _body(self, image: NDArray[np.uint8], prompt: str) -> dict[str, Any]:
         (turn,) = self.dialogue.conversation(prompt)
-        shown = {"type": "image_url", "image_url": {"url": _data_uri(image, self.max_pixels)}}
-        content = [shown if part["type"] == "image" else part for part in turn["content"]]
+        return {**self._request([image], turn), **self.named}
+
+    def _request(self, images: Sequence[NDArray[np.uint8]], turn: Mapping[str, Any]) -> dict[str, Any]:
+        """A turn whose places of images are filled in their order."""
+        shown = iter(images)
+        content = [
+            {"type": "image_url", "image_url": {"url": _data_uri(next(shown), self.max_pixels)}}
+            if part["type"] == "image"
+            else part
+            for part in turn["content"]
+        ]
         return {
             "model": self.model,
             "messages": [{"role": turn["role"], "content": content}],
@@ -156,7 +180,6 @@ class ServerJudge:
             "temperature": 0,
             "logprobs": True,
             "top_logprobs": TOP,
-            **self.named,
             **self.extra,
         }
 
@@ -184,7 +207,7 @@ def answer_ids(client: Client, model: str) -> dict[str, list[int]]:
     return {TOKEN_IDS: sorted(yes | no)} if yes and no else {}
 
 
-def read_reply(reply: Any, name: str) -> Verdict:
+def read_reply(reply: Any, name: str, answers: tuple[str, str] = ANSWERS) -> Verdict:
     """The verdict in a chat completion's log-probabilities of its first token.
 
     P(yes) is the sum over the listed tokens that are "yes" without white space and in lower case; P(no) likewise. Where
@@ -194,12 +217,13 @@ def read_reply(reply: Any, name: str) -> Verdict:
     Args:
         reply: the JSON object.
         name: names the server in errors.
+        answers: the words, in lower case, that count as yes and as no.
 
     Raises:
         InputError: there are no log-probabilities, or they are no numbers from -inf to 0.
     """
     listed = _listed(reply, name)
-    found: dict[str, list[float]] = {answer: [] for answer in ANSWERS}
+    found: dict[str, list[float]] = {answer: [] for answer in answers}
     for token, logprob in listed.items():
         spelled = token.strip(_SPACES).lower()
         if spelled in found:
@@ -207,8 +231,8 @@ def read_reply(reply: Any, name: str) -> Verdict:
     rest = 1.0 - math.fsum(math.exp(p) for p in listed.values())
     bound = min(math.exp(min(listed.values())), rest)
     sums = {answer: math.fsum(parts) for answer, parts in found.items()}
-    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, _LEAST))) for a in ANSWERS)
-    bounded = not (found["yes"] and found["no"])
+    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, _LEAST))) for a in answers)
+    bounded = not all(found.values())
     mass = min(1.0, math.fsum(sums.values())) if bounded else None
     verdict = Verdict.of(yes, no)
     return Verdict(verdict.verdict, yes, no, mass)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sanactl.judging.tournament import Verdict
+from sanactl.judging.protocol import Pair
+from sanactl.judging.tournament import Verdict, beats
 from sanactl.scoring.detectors.batch import check_classes, classifier_of, detect_batch, facts_of
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
@@ -62,6 +63,12 @@ class OracleJudge:
         found = detect_batch(self.detector, images, records)
         return [self._verdict(*each) for each in zip(images, records, found, strict=True)]
 
+    def choose(self, pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """The image of the better verdict, in whatever order; equals have one half each."""
+        images = [image for pair in pairs for image in pair]
+        found = self.judge(images, [record for record in records for _ in range(2)])
+        return [_choice(*found[place : place + 2]) for place in range(0, len(found), 2)]
+
     def _verdict(self, image: NDArray[np.uint8], record: dict[str, Any], found: list[Detected]) -> Verdict:
         result = score_image(found, record, colors=classifier_of(self.detector, image))
         if result["correct"]:
@@ -72,6 +79,11 @@ class OracleJudge:
             p = 0.5 * (1 - min(faults, clauses) / (clauses + 1))
         p = min(max(p, _LEAST), 1 - _LEAST)
         return Verdict("yes" if result["correct"] else "no", math.log(p), math.log(1 - p))
+
+
+def _choice(one: Verdict, other: Verdict) -> Verdict:
+    p = 1 - _LEAST if beats(one, other) else _LEAST if beats(other, one) else 0.5
+    return Verdict.of(math.log(p), math.log(1 - p))
 
 
 def _weakest(found: list[Detected], record: dict[str, Any]) -> float:

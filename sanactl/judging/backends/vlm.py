@@ -11,6 +11,7 @@ from sanactl.files.paths import user_path, utf8_name
 from sanactl.judging.backends.processors import thinking_off
 from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
+from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -195,17 +196,30 @@ class VlmJudge:
             self._at_once = (size + 1) // 2
         return verdicts
 
+    def choose(self, pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """Which of two images fits the prompt better; see `sanactl.judging.backends.vlm_pairs.choose`."""
+        from sanactl.judging.backends.vlm_pairs import choose
+
+        return choose(self, pairs, [r["prompt"] for r in records])
+
     def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
         """What the model is given for these pairs."""
+        # A prompt that spells the image's token would claim an image of its own.
+        asked = [self.dialogue.conversation(p.replace(self.image_token, " ")) for p in prompts]
+        return self.processed([[image] for image in images], asked)
+
+    def processed(
+        self, images: Sequence[Sequence[NDArray[np.uint8]]], asked: Sequence[list[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """What the model is given for dialogues, each with its images."""
         import torch
 
         from sanactl.model.tensors import aligned
 
-        # A prompt that spells the image's token would claim an image of its own.
-        texts = [self._text(self.dialogue.conversation(p.replace(self.image_token, " "))) for p in prompts]
+        texts = [self._text(conversation) for conversation in asked]
         inputs = self.processor(
             text=texts,
-            images=[[picture(image, self.max_pixels)] for image in images],
+            images=[[picture(image, self.max_pixels) for image in some] for some in images],
             # A template that writes <bos> itself must not get a second one.
             add_special_tokens=not (self.bos and texts[0].startswith(self.bos)),
             padding=True,
@@ -224,13 +238,21 @@ class VlmJudge:
 
     def _verdicts(self, inputs: dict[str, Any]) -> list[Verdict]:
         """The verdicts on the pairs of `_inputs`, by the answer's first token."""
+        return self.answers(inputs, self.yes, self.no)
+
+    def answers(self, inputs: dict[str, Any], yes_tokens: list[int], no_tokens: list[int]) -> list[Verdict]:
+        """Verdicts by the probability that the next token is one of some, or one of others.
+
+        Raises:
+            InputError: the model gives NaN.
+        """
         import torch
 
         with torch.inference_mode():
             # Float64: log-probabilities near 0 differ only in late digits.
             logprobs = torch.log_softmax(self._next_logits(inputs).double(), dim=-1)
-            yes = torch.logsumexp(logprobs[:, self.yes], dim=-1).tolist()
-            no = torch.logsumexp(logprobs[:, self.no], dim=-1).tolist()
+            yes = torch.logsumexp(logprobs[:, yes_tokens], dim=-1).tolist()
+            no = torch.logsumexp(logprobs[:, no_tokens], dim=-1).tolist()
         if any(v != v for v in (*yes, *no)):
             raise InputError(f"judge {self.name} gives NaN", hint="run it in float32")
         return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]

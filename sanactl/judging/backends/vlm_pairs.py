@@ -1,0 +1,83 @@
+"""A vision-language model's choice between two images of one prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError
+from sanactl.judging.backends.vlm import VlmJudge, answer_tokens, free_memory, out_of_memory
+from sanactl.judging.dialogue import CHOICES, pair_conversation
+from sanactl.judging.protocol import Pair
+from sanactl.judging.tournament import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["choose"]
+
+
+def choose(judge: VlmJudge, pairs: Sequence[Pair], prompts: Sequence[str]) -> list[Verdict]:
+    """Shows both images in one dialogue; a yes is the first image.
+
+    Args:
+        judge: its processor must take two images in a dialogue.
+        pairs: the first and the second image of each, uint8 [height, width, 3], RGB.
+        prompts: one for each pair.
+
+    Raises:
+        InputError: the model takes one image alone, gives NaN, or has no memory for a single pair.
+    """
+    words, first, second = _words(judge)
+    asked = [pair_conversation(p.replace(judge.image_token, " "), words) for p in prompts]
+    return _in_memory(judge, pairs, asked, first, second)
+
+
+def _words(judge: VlmJudge) -> tuple[tuple[str, str], list[int], list[int]]:
+    """The words for the first and the second image, and their tokens."""
+    for words in CHOICES:
+        try:
+            one, other = (answer_tokens(judge.processor.tokenizer, word, judge.name) for word in words)
+        except InputError:
+            continue
+        if not set(one) & set(other):
+            return words, one, other
+    raise InputError(f"judge {judge.name} has no tokens that name the first and the second image")
+
+
+def _in_memory(
+    judge: VlmJudge,
+    pairs: Sequence[Sequence[NDArray[np.uint8]]],
+    asked: list[Any],
+    first: list[int],
+    second: list[int],
+) -> list[Verdict]:
+    """All pairs at once, or in halves where memory is short."""
+    try:
+        inputs = judge.processed(pairs, asked)
+    except (ValueError, IndexError, TypeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"judge {judge.name} takes no two images in one dialogue: {str(error).splitlines()[0][:200]}",
+            hint="take another judge for --pairs",
+        ) from None
+    try:
+        return judge.answers(inputs, first, second)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+    if len(pairs) == 1:
+        raise InputError(
+            f"judge {judge.name} has not enough memory for two images",
+            hint="try --dtype bf16, or smaller images",
+        )
+    del inputs
+    free_memory()
+    half = len(pairs) // 2
+    return [
+        verdict
+        for part in (slice(half), slice(half, None))
+        for verdict in _in_memory(judge, pairs[part], asked[part], first, second)
+    ]
