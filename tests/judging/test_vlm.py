@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.errors import InputError, UsageError
-from sanactl.judging.backends.vlm import VlmJudge, answer_tokens
+from sanactl.judging.backends.answers import answer_tokens
+from sanactl.judging.backends.vlm import VlmJudge
 from sanactl.judging.registry import open_judge
 from sanactl.shapes.dataset import batch
 

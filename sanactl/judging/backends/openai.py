@@ -187,7 +187,7 @@ class ServerJudge:
 def answer_ids(client: Client, model: str) -> dict[str, list[int]]:
     """The request's field with the ids of the tokens that mean yes or no, as vLLM's tokenizer gives them.
 
-    The spellings are those of `sanactl.judging.backends.vlm.answer_tokens`. Empty where the server tells no ids, or one of
+    The spellings are those of `sanactl.judging.backends.answers.answer_tokens`. Empty where the server tells no ids, or one of
     the answers is no token of its own.
     """
     path = urlsplit(client.base).path.removesuffix("/v1") + "/tokenize"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.files.paths import user_path, utf8_name
+from sanactl.judging.backends.answers import answer_tokens
+from sanactl.judging.backends.memory import free_memory, out_of_memory
 from sanactl.judging.backends.processors import thinking_off
 from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
@@ -17,8 +19,8 @@ from sanactl.judging.tournament import Verdict
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
-__all__ = ["LABELS", "VlmJudge", "answer_tokens"]
+    from transformers import PreTrainedModel, ProcessorMixin
+__all__ = ["LABELS", "VlmJudge"]
 
 # The entry of a model's config that names the detector whose labels it was trained on.
 LABELS = "judge_labels"
@@ -290,44 +292,6 @@ class VlmJudge:
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
         return output.logits[0]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, or of the memory's allocation, says that there is too little of it."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # The CPU's allocator has no class of its own.
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
-
-
-def free_memory() -> None:
-    """Gives memory that nothing uses back to the device."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def answer_tokens(tokenizer: PreTrainedTokenizerBase, answer: str, name: str) -> list[int]:
-    """The ids that an answer can begin with: its spellings that are one token, with and without a space.
-
-    Raises:
-        InputError: no spelling is a token of its own.
-    """
-    ids = set()
-    for word in (answer, answer.capitalize(), answer.upper()):
-        for text in (word, f" {word}"):
-            encoded = tokenizer.encode(text, add_special_tokens=False)
-            if len(encoded) == 1 and encoded[0] != tokenizer.unk_token_id:
-                ids.add(int(encoded[0]))
-    if not ids:
-        raise InputError(f"{name}: its tokenizer has no token for {answer!r}", hint="take another model")
-    return sorted(ids)
 
 
 def _place(source: str) -> str:

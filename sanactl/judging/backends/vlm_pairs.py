@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.judging.backends.vlm import VlmJudge, answer_tokens, free_memory, out_of_memory
+from sanactl.judging.backends.answers import answer_tokens
+from sanactl.judging.backends.memory import free_memory, out_of_memory
 from sanactl.judging.dialogue import CHOICES, pair_conversation
 from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 
-def choose(judge: VlmJudge, pairs: Sequence[Pair], prompts: Sequence[str]) -> list[Verdict]:
+def choose(judge: Any, pairs: Sequence[Pair], prompts: Sequence[str]) -> list[Verdict]:
     """Shows both images in one dialogue; a yes is the first image.
 
     Args:
-        judge: its processor must take two images in a dialogue.
+        judge: a `VlmJudge`; its processor must take two images in a dialogue.
         pairs: the first and the second image of each, uint8 [height, width, 3], RGB.
         prompts: one for each pair.
 
@@ -34,7 +35,7 @@ def choose(judge: VlmJudge, pairs: Sequence[Pair], prompts: Sequence[str]) -> li
     return _in_memory(judge, pairs, asked, first, second)
 
 
-def _words(judge: VlmJudge) -> tuple[tuple[str, str], list[int], list[int]]:
+def _words(judge: Any) -> tuple[tuple[str, str], list[int], list[int]]:
     """The words for the first and the second image, and their tokens."""
     for words in CHOICES:
         try:
@@ -47,7 +48,7 @@ def _words(judge: VlmJudge) -> tuple[tuple[str, str], list[int], list[int]]:
 
 
 def _in_memory(
-    judge: VlmJudge,
+    judge: Any,
     pairs: Sequence[Sequence[NDArray[np.uint8]]],
     asked: list[Any],
     first: list[int],
