@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from sanactl.api.budget import budget
     from sanactl.api.images import iter_sample, sample
     from sanactl.api.importance import importance
     from sanactl.api.inputs import open_checkpoint
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
-    "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "convert", "evaluate",
+    "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
     "finetune", "grow", "importance", "iter_evaluate", "iter_judge", "iter_sample", "judge", "open_checkpoint", "prune",
     "sample",
 ]  # fmt: skip
 
 _MODULES = {
+    "sanactl.api.budget": ("budget",),
     "sanactl.api.images": ("iter_sample", "sample"),
     "sanactl.api.importance": ("importance",),
     "sanactl.api.inputs": ("open_checkpoint",),

@@ -92,7 +92,7 @@ def options_of(command: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "command", ["grow", "prune", "convert", "importance", "sample", "judge", "finetune", "eval"]
+    "command", ["grow", "prune", "convert", "importance", "sample", "judge", "finetune", "eval", "budget"]
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
     function = api.evaluate if command == "eval" else getattr(api, command)

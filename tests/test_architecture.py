@@ -46,7 +46,6 @@ FOR_OTHERS = {
     "as_dataset": "the built-in world as a datasets.Dataset, for users of the library",
     "detections_to_dicts": "detections as JSON, for users of the library",
     "load_calib_prompts": "the prompts that `importance` is measured on, for users of the library",
-    "image_flops": "the sum of `count_image`, as records of images have it",
     "kept_blocks": "one answer of `trace_blocks`, as its tests ask for it",
     "merge_images": "the whole of what `add_image` does step by step, as its tests ask for it",
     "synthetic_checkpoint": "small checkpoints for tests, written as fast as the disk takes them",

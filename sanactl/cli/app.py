@@ -52,6 +52,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Scores",
         "Convert the detector of GenEval's official scorer for transformers.",
     ),
+    "budget": (
+        "budget",
+        "Scores",
+        "Choose checkpoint, steps and number of images for a budget (paper, section 2.5).",
+    ),
     "report": ("report", "Scores", "Write one HTML page about a run."),
     "bench": ("bench", "Scores", "Measure speed and memory on this machine."),
     "log": ("log", "History", "Show what was made from what in this folder."),

@@ -88,6 +88,14 @@ def _is_position(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and TEXT.fits(value[0]) and whole().fits(value[1])
 
 
+def _is_cost(value: Any) -> bool:
+    known = {"images": number(0), "flops": number(0), "seconds": number(0)}
+    return isinstance(value, dict) and _fault(known, value) is None
+
+
+COST = Field("an object with images, flops and seconds", _is_cost)
+
+
 def _has_tasks(value: Any) -> bool:
     # Earlier versions called a task's value `score`.
     known = {"value": number(), "score": number(), "ci": INTERVAL, "images": whole()}
@@ -97,7 +105,6 @@ def _has_tasks(value: Any) -> bool:
 
 
 def _has_curves(value: Any) -> bool:
-    cost = {"images": number(0), "flops": number(0), "seconds": number(0)}
     known = {
         "at": number(),
         "value": number(),
@@ -105,7 +112,7 @@ def _has_curves(value: Any) -> bool:
         "gain": number(),
         "gain_ci": INTERVAL,
         "success": number(),
-        "cost": Field("", lambda v: isinstance(v, dict) and _fault(cost, v) is None),
+        "cost": COST,
     }
     return isinstance(value, dict) and all(
         isinstance(curve, list) and all(isinstance(p, dict) and _fault(known, p) is None for p in curve)
@@ -208,6 +215,13 @@ FIELDS: dict[str, dict[str, Field]] = {
         "prompts_digest": TEXT,
         "steps": whole(1),
         "top": whole(1),
+        "budget": number(0),
+        "chosen": FLAG,
+        "cost": COST,
+        "blocks": whole(),
+        "n": whole(1),
+        "held_out": number(),
+        "runner_up": OBJECT,
         "round": whole(1),
         "step": whole(),
         "loss": number(),

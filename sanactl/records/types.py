@@ -223,6 +223,7 @@ class ScoreRecord(_Score, total=False):
         prompts_digest: a fingerprint of the prompts.
         judge, selection: who picked the images, and from how many.
         steps: of sampling. top: how many images were kept. round: images of a round.
+        budget, chosen, cost, blocks, n, held_out, runner_up: of a choice for a budget (`sanactl.budget`).
         step, loss, lr, grad_norm, images_per_second: of a step of training.
     """
 
@@ -248,6 +249,13 @@ class ScoreRecord(_Score, total=False):
     steps: int
     top: int
     round: int
+    budget: float
+    chosen: bool
+    cost: Cost
+    blocks: int
+    n: int
+    held_out: float
+    runner_up: dict[str, Any]
     step: int
     loss: float
     lr: float

@@ -42,6 +42,7 @@ def build_report(
         OutputExistsError: `target` is there and `force` is not set.
     """
     from sanactl.report.blocks import Section
+    from sanactl.report.budget import budget_section
     from sanactl.report.headline import find_headline, main_scores
     from sanactl.report.history import lineage_section, settings_section
     from sanactl.report.judges import judges_section
@@ -64,6 +65,7 @@ def build_report(
         Section("scores", "Scores", scores_section(run)),
         Section("curves", "Curves", curves_section(run)),
         *([Section("judges", "Judges", judges_section(run))] if run.judges else []),
+        Section("budget", "What to buy", budget_section(run)),
         Section("blocks", "Block importance", importance_section(run)),
         Section("training-loss", "Training", training_section(run)),
         Section("samples", "Samples", samples_section(run, headline.chain, thumbnails)),

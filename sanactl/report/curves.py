@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sanactl.report.plots import said
 from sanactl.report.style import DASHES, GREY, color_of, end_at_one, figure_style, panels, tip
-from sanactl.report.text import plain
+from sanactl.report.text import compact, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,6 +79,7 @@ def curves_figure(
     values: Mapping[str, float | None],
     *,
     narrow: bool = False,
+    amounts: bool = False,
 ) -> Figure:
     """Curves along an axis, a panel a checkpoint: best of n against n, on a log2 axis where the places span it.
 
@@ -86,8 +87,9 @@ def curves_figure(
         curves_of: for each checkpoint its curves by name, their points in the order of their places, all above 0.
         axis: what the places are.
         values: for each checkpoint the value of the score itself; a dashed line where a curve begins with it.
+        amounts: whether places are large numbers, such as FLOPs, each curve with its own.
     """
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
     names = list(dict.fromkeys(name for curves in curves_of.values() for name in curves))
     with figure_style():
@@ -109,8 +111,11 @@ def curves_figure(
                     ax.fill_between(at, low, high, color=color_of(number), alpha=0.15, linewidth=0)
                 _line(ax, number, curve, f"{name}, {axis}", "o")
             if places[-1] >= 4 * places[0]:
-                ax.set_xscale("log", base=2)
-            if len(places) <= MAX_TICKS:
+                ax.set_xscale("log", base=10 if amounts else 2)
+            if amounts:
+                ax.xaxis.set_major_formatter(FuncFormatter(lambda place, _: compact(place)))
+                ax.xaxis.set_minor_formatter(NullFormatter())
+            elif len(places) <= MAX_TICKS:
                 ax.xaxis.set_major_locator(FixedLocator(places))
                 ax.xaxis.set_minor_locator(NullLocator())
                 ax.set_xticklabels([f"{place:g}" for place in places])

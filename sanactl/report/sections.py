@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sanactl.report.blocks import Absent, Block, Cell, Heading, Table, measured
+from sanactl.report.budget import BUDGET
 from sanactl.report.curves import Point, curves_figure
 from sanactl.report.drawn import draw, line_legend
 from sanactl.report.labels import detector_words, prompts_words, score_labels, selection_words
@@ -40,7 +41,7 @@ def _by_metric(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def scores_section(run: RunRecords) -> list[Block]:
     """Every checkpoint's scores side by side: the metrics that have tasks, then the others."""
-    shown = [r for r in newest(run.scores) if r["metric"] != STEP and not _curves(r)]
+    shown = [r for r in newest(run.scores) if r["metric"] not in (STEP, BUDGET) and not _curves(r)]
     tasked = [r for r in shown if tasks_of(r) and finite(r.get("value")) is not None]
     others = [r for r in shown if not tasks_of(r) or finite(r.get("value")) is None]
     if not shown:

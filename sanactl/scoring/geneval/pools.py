@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +44,24 @@ class Costs:
     Attributes:
         flops: of drawing it; None where a record does not say.
         judge_flops: of judging it; None where that is not known.
+        seconds, judge_seconds: the same in time; None where it was not measured.
     """
 
     flops: float | None = None
     judge_flops: float | None = None
+    seconds: float | None = None
+    judge_seconds: float | None = None
 
     def of(self, images: float, judged: float) -> Record:
-        """{"images", "flops"} of so many images of a prompt, some of them judged; no `flops` where they are not known."""
-        if self.flops is None or (judged and self.judge_flops is None):
-            return {"images": images}
-        return {"images": images, "flops": images * self.flops + judged * (self.judge_flops or 0.0)}
+        """{"images", "flops", "seconds"} of so many images of a prompt, some of them judged, as far as it is known."""
+        found: Record = {"images": images}
+        for name, draw, judge in (
+            ("flops", self.flops, self.judge_flops),
+            ("seconds", self.seconds, self.judge_seconds),
+        ):
+            if draw is not None and (judge is not None or not judged):
+                found[name] = images * draw + judged * (judge or 0.0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,11 @@ class Pools:
     def answered(self) -> bool:
         """Whether a judge said yes or no to all images, and prefers every yes to every no."""
         return self.judged and all(pool.yes is not None and _yes_first(pool) for pool in self.pools)
+
+    def only(self, names: Collection[tuple[str, tuple[str, str]]]) -> Pools:
+        """Those of these prompts (task and name), in the order of their names."""
+        chosen = [pool for pool in self.pools if (pool.tag, pool.name) in names]
+        return Pools(sorted(chosen, key=lambda pool: (pool.tag, pool.name)), self.costs)
 
     def digest(self) -> str:
         """A fingerprint of the prompts: scores of other prompts do not compare."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["first_hit_record", "scaling_curves", "scaling_record"]
+__all__ = ["first_hit_record", "points_of", "scaling_curves", "scaling_record"]
 
 SCALING_PROTOCOL = "mean of the tasks' means, exact expectation over all choices of n images"
 FIRST_PROTOCOL = "mean of the tasks' means, exact expectation over all orders of the images"
@@ -54,11 +54,11 @@ def _curves(pools: Pools, top: int) -> dict[str, list[Record]]:
     for name in ("judge", "oracle") if pools.judged else ("oracle",):
         oracle = name == "oracle"
         costs = [pools.costs.of(n, 0 if oracle or n == top else n) for n in sizes]
-        curves[name] = _points(pools, sizes, pools.top(sizes, top, oracle=oracle), costs)
+        curves[name] = points_of(pools, sizes, pools.top(sizes, top, oracle=oracle), costs)
     return curves
 
 
-def _points(
+def points_of(
     pools: Pools, places: Sequence[int], values: NDArray[np.float64], costs: Sequence[Record]
 ) -> list[Record]:
     """A curve from values [prompts, places]."""
@@ -148,9 +148,10 @@ def first_hit_record(
     for name in ("judge", "oracle") if pools.answered else ("oracle",):
         oracle = name == "oracle"
         found = pools.first(caps, size, oracle=oracle)
-        draws, success = mean(found[:, :, 0]), mean(found[:, :, 1])
+        # A bill is of all prompts; the score weighs tasks alike.
+        draws, success = found[:, :, 0].mean(axis=0), mean(found[:, :, 1])
         costs = [pools.costs.of(rounded(d), 0 if oracle else rounded(d)) for d in draws]
-        points = _points(pools, caps, found[:, :, 2], costs)
+        points = points_of(pools, caps, found[:, :, 2], costs)
         curves[name] = [{**p, "success": rounded(s)} for p, s in zip(points, success, strict=True)]
     single = curves["oracle"][0]
     return new_score(
