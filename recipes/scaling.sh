@@ -16,7 +16,7 @@ n=${N:-8}                                # images of each prompt; every smaller 
 steps=${STEPS:-"4 6 10 20"}
 depths=${DEPTHS:-"20 10"}                # of the pruned models
 recover=${RECOVER:-100}                  # steps of training after pruning, the paper's number
-calibration=${CALIBRATION:-100}          # prompts that block importance is measured with, the paper's number
+calibration=${CALIBRATION:-10}           # sampling steps in which block importance is measured
 run=${1:-$root/runs/scaling-p$prompts-n$n}
 mkdir -p "$run" && cd "$run"
 began=$SECONDS
@@ -26,7 +26,7 @@ once() { [ -e "$1" ] || "${@:2}" >/dev/null; }    # once FILE COMMAND...: not ag
 say "models: the base of 10 blocks, the grown one of 30, and pruned from it"
 once base.st sanactl init shapes -o base.st
 once grown.st sanactl init shapes-grown -o grown.st
-once grown.importance.jsonl sanactl importance grown.st --limit $calibration -o grown.importance.jsonl
+once grown.importance.jsonl sanactl importance grown.st --steps $calibration -o grown.importance.jsonl
 models="base grown"
 for depth in $depths; do
   once cut-d$depth.st sanactl prune grown.st --importance grown.importance.jsonl --keep $depth -o cut-d$depth.st

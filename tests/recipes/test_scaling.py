@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"PROMPTS": "6", "N": "2", "STEPS": "1 4", "DEPTHS": "4", "RECOVER": "1", "CALIBRATION": "2"}
+SMALL = {"PROMPTS": "6", "N": "2", "STEPS": "1 4", "DEPTHS": "4", "RECOVER": "1", "CALIBRATION": "1"}
 
 
 def run(folder: Path) -> str:
