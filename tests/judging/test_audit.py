@@ -235,6 +235,7 @@ def test_labels_of_people_and_judges_of_an_ensemble(sanactl: Program) -> None:
         ({"judge": None}, "no verdict of a judge in these records"),
         ({"verdict": "maybe"}, "0/0.png: a verdict in its record is damaged"),
         ({"verdicts": [{"judge": "b", "yes_logprob": "x"}]}, "0/0.png: a verdict in its record is damaged"),
+        ({"judge_settings": {"judges": 5}}, "0/0.png: the 'judge_settings' of its record are damaged"),
         ({"verdicts": [{}]}, "0/0.png: a verdict in its record names no judge"),
     ],
 )

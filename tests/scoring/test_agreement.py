@@ -78,7 +78,11 @@ def test_a_bootstrap_covers_what_it_should() -> None:
     held = 0
     for seed in range(120):
         values = np.random.default_rng([seed, 5]).normal(size=40)
-        found = bootstrap(lambda w, v=values: np.array([w @ v / w.sum()]), 40, draws=200, seed=seed)
+
+        def mean(w: np.ndarray, values: np.ndarray = values) -> np.ndarray:
+            return np.array([w @ values / w.sum()])
+
+        found = bootstrap(mean, 40, draws=200, seed=seed)
         assert found.low is not None and found.high is not None
         held += bool(found.low[0] <= 0 <= found.high[0])
     assert 102 <= held <= 119

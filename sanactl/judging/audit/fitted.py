@@ -40,4 +40,6 @@ def fit_all(judged: Sequence[Judged]) -> list[Calibration]:
                 prompts_digest=prompts_digest(one.prompts),
             )
         )
+    if not found:
+        raise InputError("no verdict of a single judge in these records, and a calibration is of one")
     return found

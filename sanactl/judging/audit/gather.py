@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.judging.tournament import Verdict
-from sanactl.records.fields import LOGARITHM, OBJECT, number
+from sanactl.records.fields import LOGARITHM, OBJECTS, number
 from sanactl.records.records import Record
 
 if TYPE_CHECKING:
@@ -162,16 +162,20 @@ def label_of(record: Mapping[str, Any], name: str) -> bool | None:
 def _opinions(record: Record) -> Iterator[tuple[str, Opinion]]:
     """The opinion of the record's judge and, where it is of several, that of each."""
     settings = record.get("judge_settings") or {}
+    several = settings.get("judges")
+    if several is not None and not OBJECTS.fits(several):
+        raise InputError(
+            f"{record['path']}: the 'judge_settings' of its record are damaged", hint="judge it again"
+        )
     name = record.get("judge")
     if name is None or record.get("yes_logprob") is None or record.get("no_logprob") is None:
         return
     yield str(name), _opinion(record, settings, record)
-    several = settings.get("judges")
     for place, each in enumerate(record.get("verdicts") or ()):
-        own = several[place] if isinstance(several, list) and place < len(several) else {}
+        own = several[place] if several and place < len(several) else {}
         if not isinstance(each.get("judge"), str):
             raise InputError(f"{record['path']}: a verdict in its record names no judge")
-        yield each["judge"], _opinion(each, own if OBJECT.fits(own) else {}, record)
+        yield each["judge"], _opinion(each, own, record)
 
 
 def _opinion(found: Mapping[str, Any], settings: Mapping[str, Any], record: Record) -> Opinion:

@@ -29,7 +29,5 @@ def warnings_of(gathered: Gathered, judged: Sequence[Judged]) -> Iterator[str]:
 
 def _sources(judged: Judged) -> set[str]:
     """The detectors that a judge, or one of several, has its labels from."""
-    every = [
-        each for s in judged.settings for each in (s, *(s.get("judges") or ())) if isinstance(each, dict)
-    ]
+    every = [each for s in judged.settings for each in (s, *(s.get("judges") or ()))]
     return {str(each["labels"]) for each in every if each.get("labels") is not None}
