@@ -136,6 +136,11 @@ def pair_scores(
             f"warning: judge {judge.name} names the {'first' if first.value > 0.5 else 'second'} image in"
             f" {max(first.value, 1 - first.value):.0%} of its answers: where an image stands decides, and not only the image"
         )
+    elif (consistency := figures["consistency"].value) is not None and consistency < 0.5:
+        progress.note(
+            f"warning: judge {judge.name} chooses the same image in both orders for {consistency:.0%} of the pairs:"
+            " the order decides, though neither place is favoured over all prompts"
+        )
     if mass is not None and mass < LITTLE_MASS:
         progress.note(
             f"warning: judge {judge.name} puts {mass:.2g} of its probability on naming one of the images; it does not"
