@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sanactl as api
 from sanactl.cli.app import main
 from sanactl.errors import InputError
 from sanactl.scoring.distances import pixels
@@ -180,6 +181,10 @@ def test_few_images_and_no_reference_are_one_line(weights: Path, sets: list[Path
     assert "the reference real has 5 images, fewer than 2,048" in sanactl.fails(*given, "-r", "real")
     np.savez("many.npz", mu=np.zeros(2048), sigma=np.eye(2048, dtype=np.float32))
     assert "there are 11 images, fewer than 2,048" in sanactl.fails(*given, "-r", "many.npz")
+    one = '{"kind": "image", "path": "drawn/0.png", "prompt": ""}\n'
+    small = [*given[:2], "-", *given[3:], "-r", "real", "--small"]
+    assert "there is 1 image; a distance needs two or more" in sanactl.fails(*small, stdin=one)
+    assert "no images to score came in" in sanactl.fails(*small, stdin="")
     assert "give --reference" in sanactl.fails(*given, code=2)
     assert "no such" in sanactl.fails(*given, "-r", "nowhere", "--small")
     Path("empty").mkdir()
@@ -356,6 +361,9 @@ def test_records_of_prompts_and_a_checkpoint(weights: Path, sets: list[Path], sa
     given = ["--weights", str(weights), "--features", "64", "--small", "--protocol", "pytorch-fid"]
     *images, score = sanactl("eval", "fid", "drawn.jsonl", "-r", "drawn.jsonl", *given)
     assert images == records
+    called = api.evaluate("drawn", "fid", reference="drawn", weights=str(weights), features=64, small=True)
+    assert len(called) == 12
+    assert dict(called[-1])["protocol"] == "sana"
     assert score["value"] == pytest.approx(0, abs=1e-6)
     # Two prompts fill no ten parts.
     assert (score["prompts"], score["ci"], score["checkpoint"], score["digest"]) == (

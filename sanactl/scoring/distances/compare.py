@@ -158,12 +158,13 @@ class Comparison:
             InputError: no images, too few, or one that cannot be read.
         """
         stream = iter(records)
-        if not self.small:
-            # Before any work: fewer images than that are refused.
-            first = list(islice(stream, LEAST))
-            if 0 < len(first) < LEAST:
-                self._check_count(len(first), "there are")
-            stream = chain(first, stream)
+        # Fewer images than are needed are refused before any work.
+        first = list(islice(stream, 2 if self.small else LEAST))
+        if not first:
+            raise InputError("no image records to score", hint="sanactl sample makes some")
+        if len(first) < LEAST:
+            self._check_count(len(first), "there are" if len(first) > 1 else "there is")
+        stream = chain(first, stream)
         features = Features(self.network, self.batch_size, kept, progress.note)
         gaussian, rows = self._of_reference(features, progress)
         images = Collected(self.network.width, sums=self.distance.sums, rows=self.distance.rows)
@@ -180,9 +181,6 @@ class Comparison:
         finally:
             progress.close()
         count = len(images.groups)
-        if not count:
-            raise InputError("no image records to score", hint="sanactl sample makes some")
-        self._check_count(count, "there are" if count > 1 else "there is")
         if features.taken:
             progress.note(
                 f"features of {features.taken:,} images were taken over from a run that was stopped"

@@ -58,10 +58,13 @@ class Moments:
 
     def gaussian(self, *, without: int | None = None) -> Gaussian:
         """Of all images, or of those outside one part; there must be two or more."""
-        kept = [g for g in range(GROUPS) if g != without]
-        n = self.count[kept].sum()
-        mu = self.sums[kept].sum(0) / n
-        sigma = (self.products[kept].sum(0) - n * np.outer(mu, mu)) / (n - 1)
+        n, sums, products = self.count.sum(), self.sums.sum(0), self.products.sum(0)
+        if without is not None:
+            n -= self.count[without]
+            sums -= self.sums[without]
+            products -= self.products[without]
+        mu = sums / n
+        sigma = (products - n * np.outer(mu, mu)) / (n - 1)
         return Gaussian(mu, (sigma + sigma.T) / 2)
 
 
