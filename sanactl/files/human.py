@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["format_ranges", "human_bytes", "human_count"]
+__all__ = ["format_ranges", "human_bytes", "human_count", "human_flops"]
 
 
 def human_count(number: float) -> str:
@@ -21,6 +21,14 @@ def human_bytes(number: float) -> str:
         if abs(number) >= limit:
             return f"{number / limit:.3g} {unit}"
     return f"{number:.0f} B"
+
+
+def human_flops(number: float) -> str:
+    """2.5e12 as 2.5 TFLOPs."""
+    for limit, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g} {unit}FLOPs"
+    return f"{number:.3g} FLOPs"
 
 
 def format_ranges(numbers: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from sanactl.files.human import human_flops
 from sanactl.report.blocks import Block, Cell, Heading, Table, measured
 from sanactl.report.curves import Point, curves_figure
 from sanactl.report.drawn import draw, line_legend
@@ -112,7 +113,13 @@ def _choices(run: RunRecords, choices: Sequence[Record]) -> list[Block]:
     chosen = next((r for r in choices if r.get("chosen")), choices[-1])
     limit = finite(chosen.get("budget"))
     what = plain(chosen.get("axis") or "cost")
-    title = "The choice" + (f" for {compact(limit)} {what}" if limit is not None else "")
+    title = "The choice"
+    if limit is not None:
+        title += (
+            f" for {human_flops(limit)} per prompt"
+            if what == _AXES["flops"]
+            else f" for {compact(limit)} {what}"
+        )
     head = [
         "checkpoint",
         "score",
@@ -137,11 +144,15 @@ def _row(run: RunRecords, record: Record) -> list[Cell]:
     )
     rule = "one image" if record.get("selection") == "single" else selection_words(record.get("selection"))
     costs = [_cost(record, axis) for axis in ("images", "flops", "seconds")]
+    said = (compact, human_flops, compact)
     return [
         name,
         measured(record.get("value"), record.get("ci"), strong=chosen),
         *(Cell(number(record.get(f)), order=finite(record.get(f))) for f in ("blocks", "steps")),
         Cell(plain(rule)),
-        *(Cell("-" if cost is None else compact(cost), order=cost) for cost in costs),
+        *(
+            Cell("-" if cost is None else say(cost), order=cost)
+            for cost, say in zip(costs, said, strict=True)
+        ),
         Cell(number(record.get("held_out")), order=finite(record.get("held_out"))),
     ]

@@ -113,7 +113,9 @@ def curves_figure(
             if places[-1] >= 4 * places[0]:
                 ax.set_xscale("log", base=10 if amounts else 2)
             if amounts:
-                ax.xaxis.set_major_formatter(FuncFormatter(lambda place, _: compact(place)))
+                ax.xaxis.set_major_formatter(
+                    FuncFormatter(lambda place, _: compact(place).replace(" B", " G"))
+                )
                 ax.xaxis.set_minor_formatter(NullFormatter())
             elif len(places) <= MAX_TICKS:
                 ax.xaxis.set_major_locator(FixedLocator(places))

@@ -60,7 +60,7 @@ def test_both_figures_and_the_choice(tmp_path: Path) -> None:
     assert titles == [
         "Small and large models",
         "Steps against samples",
-        "The choice for 100 B FLOPs per prompt",
+        "The choice for 100 GFLOPs per prompt",
     ]
     models, steps = (b for b in blocks if isinstance(b, Plot))
     assert [text for _, _, text in models.legend] == [
@@ -71,7 +71,7 @@ def test_both_figures_and_the_choice(tmp_path: Path) -> None:
     assert [text for _, _, text in steps.legend] == ["4 steps", "20 steps"]
     assert "0.6 (0.5 to 0.7)" in models.wide
     (table,) = (b for b in blocks if isinstance(b, Table))
-    assert [(row[0].strong, row[6].text) for row in table.rows] == [(False, "10 B"), (True, "40 B")]
+    assert [(row[0].strong, row[6].text) for row in table.rows] == [(False, "10 GFLOPs"), (True, "40 GFLOPs")]
     page = build_report(records, Journal(tmp_path), tmp_path / "page.html").read_text()
     assert "What to buy" in page and page.count("budgetmodels") > 1
 

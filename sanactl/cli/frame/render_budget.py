@@ -7,7 +7,7 @@ from typing import Any
 from rich.text import Text
 
 from sanactl.cli.frame.console import PlainConsole, data, show_rows
-from sanactl.files.human import human_count
+from sanactl.files.human import human_count, human_flops
 from sanactl.records.records import Record
 
 __all__ = ["said_of_choice", "show_front"]
@@ -28,7 +28,7 @@ def show_front(records: list[Record]) -> None:
             str(record.get("blocks") or ""),
             str(record.get("steps") or ""),
             _rule(record),
-            *(_amount(record["cost"].get(name)) for name in _COSTS),
+            *(_amount(record["cost"].get(name), name) for name in _COSTS),
         ]
         rows.append([data(cell, style) for cell in cells])
     head = (
@@ -50,10 +50,11 @@ def show_front(records: list[Record]) -> None:
 def said_of_choice(records: list[Record]) -> str:
     """The choice, on which prompts it was made, and how sure it is."""
     chosen = next(r for r in records if r["chosen"])
-    cost = {f"{name} per prompt": name for name in ("images", "FLOPs", "seconds")}[chosen["axis"]]
+    cost = str(chosen["axis"]).removesuffix(" per prompt")
+    limit = human_flops(chosen["budget"]) if cost == "FLOPs" else f"{human_count(chosen['budget'])} {cost}"
     steps = f", {chosen['steps']} steps" if chosen.get("steps") else ""
     said = (
-        f"for {human_count(chosen['budget'])} {cost} a prompt: {_name(chosen)}{steps}, {_rule(chosen)}: score"
+        f"for {limit} a prompt: {_name(chosen)}{steps}, {_rule(chosen)}: score"
         f" {chosen['value']:.3f} on the {chosen.get('prompts')} prompts that it was chosen by"
     )
     if "held_out" in chosen:
@@ -79,5 +80,7 @@ def _interval(ends: Any) -> str:
     return f"{ends[0]:.3f} - {ends[1]:.3f}" if ends else ""
 
 
-def _amount(value: float | None) -> str:
-    return "" if value is None else human_count(value)
+def _amount(value: float | None, name: str) -> str:
+    if value is None:
+        return ""
+    return human_flops(value) if name == "flops" else human_count(round(value, 4))

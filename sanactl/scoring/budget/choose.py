@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.files.human import human_count
+from sanactl.files.human import human_count, human_flops
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score
 from sanactl.scoring.budget.setups import Setup
@@ -144,8 +144,8 @@ def choose(offers: Sequence[Offer], axis: str, budget: float) -> list[Record]:
     if best is None:
         cheapest = min(priced, key=lambda o: o.cost[axis])
         raise InputError(
-            f"nothing fits into {human_count(budget)} {AXES[axis]} a prompt: the cheapest is {cheapest} with"
-            f" {human_count(cheapest.cost[axis])}",
+            f"nothing fits into {_said(budget, axis)} a prompt: the cheapest is {cheapest} with"
+            f" {_said(cheapest.cost[axis], axis)}",
             hint="give a larger budget, or score fewer steps or a smaller checkpoint",
         )
     more = {**_held_out(priced, axis, budget), **_runner_up(priced, axis, budget, priced[best])}
@@ -153,6 +153,10 @@ def choose(offers: Sequence[Offer], axis: str, budget: float) -> list[Record]:
         _record(offer, axis, budget, offer is priced[best], more if offer is priced[best] else {})
         for offer in _front(priced, axis)
     ]
+
+
+def _said(amount: float, axis: str) -> str:
+    return human_flops(amount) if axis == "flops" else f"{human_count(amount)} {AXES[axis]}"
 
 
 def _affordable(offer: Offer, axis: str, budget: float) -> bool:
