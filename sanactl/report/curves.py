@@ -89,7 +89,7 @@ def curves_figure(
         values: for each checkpoint the value of the score itself; a dashed line where a curve begins with it.
         amounts: whether places are large numbers, such as FLOPs, each curve with its own.
     """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     names = list(dict.fromkeys(name for curves in curves_of.values() for name in curves))
     with figure_style():
@@ -113,6 +113,8 @@ def curves_figure(
             if places[-1] >= 4 * places[0]:
                 ax.set_xscale("log", base=10 if amounts else 2)
             if amounts:
+                if ax.get_xscale() == "log" and places[-1] < 1e4 * places[0]:
+                    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
                 ax.xaxis.set_major_formatter(
                     FuncFormatter(lambda place, _: compact(place).replace(" B", " G"))
                 )
