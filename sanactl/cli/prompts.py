@@ -1,7 +1,8 @@
-"""`sanactl prompts`: prompt records of the built-in world and of GenEval."""
+"""`sanactl prompts`: prompt records of the built-in world, of GenEval and of DPG-Bench."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -19,7 +20,7 @@ def _tasks() -> list[str]:
 
 @app.callback()
 def sources() -> None:
-    """Write prompt files: prompts shapes for the built-in world, prompts geneval for GenEval's benchmark."""
+    """Write prompt files: of the built-in world, of GenEval, of DPG-Bench."""
 
 
 @app.command()
@@ -38,6 +39,29 @@ def geneval() -> None:
 
     for record in geneval_prompts():
         write_line(dumps(record))
+
+
+@app.command()
+def dpg(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            help="DPG-Bench's table dpg_bench.csv, or its folder of prompts.",
+            metavar="PATH",
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Write DPG-Bench's prompts as prompt records with their item_id.
+
+    [bold]sanactl prompts dpg dpg_bench.csv > dpg.jsonl[/bold]
+    [bold]sanactl sample MODEL --prompts dpg.jsonl -n 4 -o dpg-images[/bold]
+    """
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.files.paths import user_path
+    from sanactl.scoring.questions.dpg_prompts import dpg_prompts
+
+    Invocation("prompts").emit(dpg_prompts(user_path(str(questions))))
 
 
 @app.command()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ServerJudge", "read_reply"]
+__all__ = ["LEAST", "SPACES", "ServerJudge", "listed_tokens", "read_address", "read_reply"]
 
 # OpenAI's and llama.cpp's largest number of listed tokens.
 TOP = 20
@@ -29,9 +29,9 @@ TOP = 20
 # the request: it bounds how many of them are listed.
 TOKEN_IDS = "logprob_token_ids"
 # What a tokenizer writes for the space before a word, where a server does not decode tokens.
-_SPACES = " \t\r\n\u2581\u0120"
+SPACES = " \t\r\n\u2581\u0120"
 # No bound of a probability is below this: float32 rounds 1 - p no finer.
-_LEAST = 1e-9
+LEAST = 1e-9
 
 
 class ServerJudge:
@@ -102,7 +102,7 @@ class ServerJudge:
             UsageError: the address has no model or is not one, or an option is out of range.
             InputError: the server does not answer, refuses, or gives no log-probabilities.
         """
-        base, model = _parts(address)
+        base, model = read_address(address)
         fields = _extra(extra)
         client = Client(base, key_env=key_env, concurrency=concurrency, timeout=timeout, retries=retries)
         judge = cls(client, model, open_dialogue(dialogue), check_max_pixels(max_pixels), fields)
@@ -115,7 +115,7 @@ class ServerJudge:
         Raises:
             InputError: the server fails more often than `retries`, refuses a request, or gives no log-probabilities.
         """
-        bodies = [self._body(image, r["prompt"]) for image, r in zip(images, records, strict=True)]
+        bodies = [self.body(image, r["prompt"]) for image, r in zip(images, records, strict=True)]
         replies = self.client.post_all("chat/completions", bodies)
         return [read_reply(reply, self.name) for reply in replies]
 
@@ -141,7 +141,7 @@ class ServerJudge:
 
         def ask() -> Any:
             # One repetition: the user waits for a server that is not there.
-            return self.client.post("chat/completions", self._body(grey, "a red circle"), retries=1)
+            return self.client.post("chat/completions", self.body(grey, "a red circle"), retries=1)
 
         read_reply(ask(), self.name)
         if TOKEN_IDS in self.extra:
@@ -150,17 +150,18 @@ class ServerJudge:
         if not self.named:
             return
         try:
-            listed = _listed(ask(), self.name)
+            listed = listed_tokens(ask(), self.name)
         except InputError:
             self.named = {}  # it refuses the field
             return
         # A server that does not know the field gives the likeliest tokens as before.
-        answers = [token for token in listed if token.strip(_SPACES).lower() in ANSWERS]
+        answers = [token for token in listed if token.strip(SPACES).lower() in ANSWERS]
         # The token that was chosen is listed, too.
         if len(answers) < len(self.named[TOKEN_IDS]) or len(listed) > len(answers) + 1:
             self.named = {}
 
-    def _body(self, image: NDArray[np.uint8], prompt: str) -> dict[str, Any]:
+    def body(self, image: NDArray[np.uint8], prompt: str) -> dict[str, Any]:
+        """The request about an image."""
         (turn,) = self.dialogue.conversation(prompt)
         return {**self._request([image], turn), **self.named}
 
@@ -222,23 +223,23 @@ def read_reply(reply: Any, name: str, answers: tuple[str, str] = ANSWERS) -> Ver
     Raises:
         InputError: there are no log-probabilities, or they are no numbers from -inf to 0.
     """
-    listed = _listed(reply, name)
+    listed = listed_tokens(reply, name)
     found: dict[str, list[float]] = {answer: [] for answer in answers}
     for token, logprob in listed.items():
-        spelled = token.strip(_SPACES).lower()
+        spelled = token.strip(SPACES).lower()
         if spelled in found:
             found[spelled].append(math.exp(logprob))
     rest = 1.0 - math.fsum(math.exp(p) for p in listed.values())
     bound = min(math.exp(min(listed.values())), rest)
     sums = {answer: math.fsum(parts) for answer, parts in found.items()}
-    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, _LEAST))) for a in answers)
+    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, LEAST))) for a in answers)
     bounded = not all(found.values())
     mass = min(1.0, math.fsum(sums.values())) if bounded else None
     verdict = Verdict.of(yes, no)
     return Verdict(verdict.verdict, yes, no, mass)
 
 
-def _listed(reply: Any, name: str) -> dict[str, float]:
+def listed_tokens(reply: Any, name: str) -> dict[str, float]:
     """The listed tokens and their log-probabilities. A token that is listed twice counts once."""
     try:
         choice = reply["choices"][0]
@@ -294,7 +295,7 @@ def _data_uri(image: NDArray[np.uint8], max_pixels: int) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _parts(address: str) -> tuple[str, str]:
+def read_address(address: str) -> tuple[str, str]:
     """(the server's base address, the model's name)."""
     form = "give http(s)://host[:port]/v1#model"
     try:

@@ -7,26 +7,19 @@ uncompressed run-length code (pixels column by column; first those outside).
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError
-from sanactl.files.append import append_lines
 from sanactl.files.content import json_digest
-from sanactl.files.regular import open_regular
-from sanactl.records.jsonl import dump_json, parse_json
 from sanactl.scoring.detectors.protocol import Detected, Detector
+from sanactl.scoring.kept_lines import KeptLines
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["KeptDetections", "from_runs", "to_runs"]
-
-MAX_LINE = 1 << 28  # bytes
 
 
 class KeptDetections:
@@ -42,36 +35,19 @@ class KeptDetections:
 
     def __init__(self, path: Path, detector: Detector) -> None:
         facts = getattr(detector, "facts", {})
-        self.path, self.by = path, json_digest([detector.label, detector.digest, facts])[:32]
-        self._places: dict[str, tuple[int, int]] = {}  # image to offset and size of its line
-        self._of: dict[str, str] = {}
-        if not os.path.lexists(path):
-            return
-        start, mine = 0, f'"by": "{self.by}"'.encode()
-        try:
-            with open_regular(path) as file:
-                while line := file.readline(MAX_LINE):
-                    if line.endswith(b"\n") and mine in line[:200]:
-                        self._places[line[11:75].decode("ascii", "replace")] = start, len(line)
-                    start += len(line)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        by = json_digest([detector.label, detector.digest, facts])[:32]
+        self._lines = KeptLines(path, by, "detections")
 
     def get(self, image: Path) -> list[Detected] | None:
         """The detections kept for an image; None if there are none."""
-        place = self._places.get(self._image(image))
-        if place is None:
+        lines = self._lines.of(image)
+        if not lines:
             return None
         try:
-            with open_regular(self.path) as file:
-                file.seek(place[0])
-                found = parse_json(file.read(place[1]).decode())
-            size = tuple(found["size"])
-            return [_detected(entry, size) for entry in found["objects"]]
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            raise InputError(
-                f"{self.path}: the detections of {image} are damaged", hint="remove the file, or name another"
-            ) from None
+            size = tuple(lines[-1]["size"])
+            return [_detected(entry, size) for entry in lines[-1]["objects"]]
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise self._lines.damaged(image) from None
 
     def put(self, found: Iterable[tuple[Path, Sequence[int], Sequence[Detected]]]) -> None:
         """Keeps the detections of images: (file, its height and width, objects).
@@ -79,31 +55,10 @@ class KeptDetections:
         Raises:
             InputError: the file cannot be written.
         """
-        lines = []
-        for path, size, objects in found:
-            # The first two fields stand where `__init__` looks for them.
-            record = {"image": self._image(path), "by": self.by, "path": str(path), "size": [*size]}
-            lines.append(dump_json({**record, "objects": [_entry(d) for d in objects]}) + "\n")
-        try:
-            append_lines(self.path, "".join(lines).encode())
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: detections cannot be kept ({(error.strerror or str(error)).lower()})",
-                hint="--detections names another file, --detections off keeps none",
-            ) from None
-
-    def _image(self, path: Path) -> str:
-        """sha256 of an image's file; a batch reads each once."""
-        name = str(path)
-        if name not in self._of:
-            if len(self._of) >= 256:  # a batch asks for each twice, and no later one does
-                self._of.clear()
-            try:
-                with open_regular(path, what="image") as file:
-                    self._of[name] = hashlib.sha256(file.read()).hexdigest()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        return self._of[name]
+        self._lines.put(
+            (path, {"size": [*size], "objects": [_entry(d) for d in objects]})
+            for path, size, objects in found
+        )
 
 
 def _entry(found: Detected) -> dict[str, Any]:

@@ -44,6 +44,8 @@ METRICS: dict[str, Entry] = {
     "kid": Entry("sanactl.scoring.metrics.kid:Kid", "The same, with a kernel; for fewer images."),
     "fd-dinov2": Entry("sanactl.scoring.metrics.fd_dinov2:FdDinov2", "The same, by DINOv2."),
     "cmmd": Entry("sanactl.scoring.metrics.cmmd:Cmmd", "The same, with a kernel, by CLIP."),
+    "dpg": Entry("sanactl.scoring.metrics.dpg:Dpg", "DPG-Bench: yes or no to questions about long prompts."),
+    "vqa": Entry("sanactl.scoring.metrics.vqa:Vqa", "Soft-TIFA: how sure a model is of expected answers."),
 }
 
 

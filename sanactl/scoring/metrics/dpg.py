@@ -1,0 +1,273 @@
+"""DPG-Bench as a metric of `sanactl eval`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sanactl.errors import InputError, UsageError
+from sanactl.files.progress import SILENT, Progress
+from sanactl.records.partial import Partial
+from sanactl.records.records import Record
+from sanactl.scoring.metrics.protocol import Option
+from sanactl.scoring.metrics.question_options import ALLOW_MISSING, ANSWERING, answers_file, facts_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sanactl.scoring.questions.asking import Asking
+    from sanactl.scoring.questions.dpg_rules import ItemScore
+    from sanactl.scoring.questions.kept_answers import Box
+
+__all__ = ["Dpg"]
+
+INSTRUCTION = "Please answer yes or no."
+NOTE = "not comparable with mPLUG scores"
+# The model of the official script, `damo/mplug_visual-question-answering_coco_large_en`; mPLUG-Owl is another one.
+_MPLUG = re.compile("mplug_visual-question-answering", re.IGNORECASE)
+
+
+class Dpg:
+    """Scores images by DPG-Bench's questions; `sanactl.scoring.questions.dpg_rules` has the arithmetic.
+
+    Args:
+        questions: DPG-Bench's table. vqa: see `sanactl.scoring.questions.registry.open_answerer`, as `vqa_options`,
+            device and dtype.
+        batch_size: questions at once. protocol: "fixed" or "official". resolution: images are 2 x 2 grids of images of
+            so many pixels; None for single images. answers: a file of answers, see `KeptAnswers`, or "off".
+            allow_missing: no error where images are missing.
+
+    Raises:
+        UsageError: an option is missing or wrong. InputError: the table or the model cannot be used.
+    """
+
+    help: ClassVar[str] = """Score images by DPG-Bench: questions about 1,065 long prompts, four images each.
+
+    [bold]sanactl prompts dpg dpg_bench.csv > dpg.jsonl[/bold]
+    [bold]sanactl sample MODEL --prompts dpg.jsonl -n 4 -o dpg-images[/bold]
+    [bold]sanactl eval dpg dpg-images --questions dpg_bench.csv --vqa VLM[/bold]
+    A folder of 2 x 2 grids, ITEM_ID.png:
+    [bold]sanactl eval dpg grids --questions dpg_bench.csv --vqa VLM --resolution 1024[/bold]
+
+    The image records go to stdout with dpg_score and dpg_answers, then a score
+    record. All of them also go to dpg.jsonl. Answers are kept, so another
+    --protocol needs no model, and a stopped run goes on where it was.
+    """
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("questions", "DPG-Bench's table of questions, dpg_bench.csv."),
+        *ANSWERING,
+        Option(
+            "protocol",
+            "Rules: fixed, or official, those of the official script with its faults.",
+            "fixed",
+            choices=lambda: ("fixed", "official"),
+        ),
+        Option(
+            "resolution",
+            "Pixels a side of each image in 2 x 2 grids. Default: images are single ones.",
+            type=int,
+            least=1,
+        ),
+        Option(
+            "answers",
+            "File that keeps the answers; what is in it is not asked again. off keeps none. "
+            "Default: dpg.answers.jsonl for a model, none for shapes.",
+        ),
+        ALLOW_MISSING,
+    )
+    plain_folders: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        questions: str | Path | None = None,
+        vqa: str | None = None,
+        vqa_options: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+        protocol: str = "fixed",
+        **rest: Any,
+    ) -> None:
+        from sanactl.scoring.questions.dpg_file import fixed_questions, official_questions, read_questions
+        from sanactl.scoring.questions.dpg_rules import PROTOCOLS
+        from sanactl.scoring.questions.registry import open_answerer
+
+        if questions is None:
+            raise UsageError("--questions is needed: DPG-Bench's table", hint="--questions dpg_bench.csv")
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"no protocol {protocol!r}", hint=f"there are: {', '.join(PROTOCOLS)}")
+        self.protocol, self.resolution = protocol, rest.get("resolution")
+        self.allow_missing = bool(rest.get("allow_missing"))
+        rows = read_questions(Path(questions))
+        self.names = dict.fromkeys(row.item for row in rows)
+        self.repeated = 0
+        if protocol == "official":
+            self.items = official_questions(rows)
+        else:
+            self.items, self.repeated = fixed_questions(rows)
+        self.answerer = open_answerer(vqa, device=device, dtype=dtype, options=vqa_options)
+        self.batch_size = batch_size or self.answerer.batch_size
+        self.file = answers_file(rest.get("answers"), "dpg.answers.jsonl", self.answerer)
+        self.identity: dict[str, Any] = {
+            "answerer": dict(self.answerer.identity),
+            "label": self.answerer.label,
+            "digest": self.answerer.digest,
+        }
+        self._tell: Callable[[str], None] = lambda line: None
+
+    def evaluate(
+        self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
+    ) -> Iterator[Record]:
+        """See `Metric.evaluate`; each record gets `dpg_score` (0 to 100) and `dpg_answers`."""
+        from sanactl.records.scores import same_checkpoint
+        from sanactl.scoring.geneval.scores import selection
+        from sanactl.scoring.questions.asking import Asking
+        from sanactl.scoring.questions.collected import check_complete, distinct, held, item_of
+        from sanactl.scoring.questions.dpg_scores import dpg_record
+        from sanactl.scoring.questions.kept_answers import KeptAnswers
+
+        if self.repeated:
+            progress.note(f"{self.repeated:,} rows of the table are there twice; each counts once")
+        file = None if self.file is None else KeptAnswers(self.file, self.answerer)
+        asking = Asking(self.answerer, self.batch_size, file, kept)
+        self._tell = progress.note
+        seen: dict[str, list[Record]] = {}
+        answers: dict[str, list[tuple[float, list[dict[int, bool]]]]] = {}
+        failed: set[str] = set()
+        asked = 0
+        progress.start(None, "asking about images")
+        try:
+            for record in distinct(records):
+                item = item_of(record)
+                if item not in self.names:
+                    self._unknown(record, item)
+                    yield record
+                    continue
+                seen.setdefault(item, []).append(held(record))
+                found = self._images(asking, record, item)
+                if found is None:
+                    failed.add(item)
+                    yield {**record, "dpg_score": None}
+                    continue
+                asked += sum(map(len, found))
+                answers.setdefault(item, []).append((record.get("index", math.inf), found))
+                progress.advance(1)
+                score = self._score(item, found)
+                shown = [{str(n): "yes" if y else "no" for n, y in one.items()} for one in found]
+                value = None if score is None else round(100 * score.value, 4)
+                yield {**record, "dpg_score": value, "dpg_answers": shown}
+        finally:
+            progress.close()
+        if not seen:
+            raise InputError("no image records to score", hint="sanactl sample makes some")
+        if asking.taken:
+            progress.note(f"{asking.taken:,} answers were there already")
+        if not self.allow_missing:
+            check_complete(self.names, seen)
+        items: dict[str, tuple[ItemScore, int]] = {}
+        for item, images in answers.items():
+            # In the order in which they were sampled: by the official rules the last one gives the categories.
+            every = [one for _, each in sorted(images, key=lambda image: image[0]) for one in each]
+            score = None if item in failed else self._score(item, every)
+            if score is not None:
+                items[item] = score, len(every)
+        left_out = len(seen) - len(items)
+        if left_out:
+            progress.note(f"by the official rules {left_out:,} prompts are left out of the mean")
+        comparable = bool(_MPLUG.search(self.answerer.label))
+        if not comparable:
+            progress.note(f"answers of {self.answerer.label}: {NOTE}")
+        known = [record for records in seen.values() for record in records]
+        yield dpg_record(
+            self.protocol,
+            items,
+            **facts_of(self.answerer),
+            **({} if comparable else {"note": NOTE}),
+            images=sum(count for _, count in items.values()),
+            prompts=len(items),
+            questions=asked,
+            **({"left_out": left_out} if self.protocol == "official" else {}),
+            **same_checkpoint(known),
+            selection=selection(known),
+        )
+
+    def _unknown(self, record: Record, item: str) -> None:
+        if not self.allow_missing:
+            raise InputError(
+                f"{record['path']}: the table has no item {item[:80]!r}",
+                hint="records need the item_id of their prompt (sanactl prompts dpg), files its name; "
+                "--allow-missing passes others on",
+            )
+        self._tell(f"{record['path']}: the table has no item {item[:80]!r}; it is not scored")
+
+    def _images(self, asking: Asking, record: Record, item: str) -> list[dict[int, bool]] | None:
+        """The answers to an item's questions for each image of a record; None where the official script fails."""
+        from sanactl.scoring.questions.protocol import Asked
+
+        questions = self.items.get(item)
+        if questions is None:
+            return None  # its only row is the first
+        asked = [Asked(q.text, ("yes", "no"), INSTRUCTION) for q in questions.values()]
+        image = _Loaded(Path(record["path"]))
+        try:
+            parts = self._parts(image)
+        except InputError as error:
+            if self.protocol != "official":
+                raise
+            self._tell(f"{error}; the official script leaves it out")
+            return None
+        found = []
+        for part in parts:
+            given = asking.answers(record, part, asked, lambda part=part: image.part(part))
+            found.append({n: yes > no for n, (yes, no) in zip(questions, given, strict=True)})
+        return found
+
+    def _parts(self, image: _Loaded) -> list[Box | None]:
+        from sanactl.scoring.questions.parts import grid_parts
+
+        if self.resolution is None:
+            if self.protocol == "official":
+                image.pixels()  # a damaged one is left out
+            return [None]
+        height, width = image.pixels().shape[:2]
+        try:
+            return [*grid_parts(height, width, self.resolution, padded=self.protocol != "official")]
+        except InputError as error:
+            raise InputError(f"{image.path}: {error.message}", hint=error.hint) from None
+
+    def _score(self, item: str, images: list[dict[int, bool]]) -> ItemScore | None:
+        """The scores of images of an item; None where the official script fails."""
+        from sanactl.scoring.questions.dpg_rules import fixed_item, official_item
+
+        if self.protocol != "official":
+            return fixed_item(self.items[item], images)
+        try:
+            return official_item(self.items[item], images)
+        except KeyError:
+            return None
+
+
+class _Loaded:
+    """An image's pixels, read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pixels: NDArray[np.uint8] | None = None
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [height, width, 3]."""
+        if self._pixels is None:
+            from sanactl.files.images import read_image
+
+            self._pixels = read_image(self.path)
+        return self._pixels
+
+    def part(self, part: Box | None) -> NDArray[np.uint8]:
+        """The pixels of a part."""
+        from sanactl.scoring.questions.parts import crop
+
+        return crop(self.pixels(), part)

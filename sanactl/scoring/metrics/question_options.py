@@ -1,0 +1,53 @@
+"""The options that metrics of questions share, and what they do with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sanactl.errors import UsageError
+from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
+from sanactl.scoring.questions.protocol import Answerer
+
+__all__ = ["ALLOW_MISSING", "ANSWERING", "answers_file", "facts_of"]
+
+# Who answers, where, and where answers are kept.
+ANSWERING = (
+    Option(
+        "vqa",
+        "What answers the questions: a folder or Hub id of a vision-language or VQA model, http://HOST:PORT/v1#MODEL, "
+        "nvila:PATH, or shapes for the built-in world.",
+        short="-m",
+    ),
+    Option("vqa_options", "Further options of the model: KEY=VALUE,KEY=VALUE."),
+    DEVICE,
+    DTYPE,
+    Option(
+        "batch_size",
+        "Number of questions that the model gets at once; they are of one image. Default: 16.",
+        type=int,
+        short="-b",
+        least=1,
+    ),
+)
+ALLOW_MISSING = Option("allow_missing", "Score what is there where images are missing.", False, type=bool)
+
+
+def answers_file(answers: str | None, default: str, answerer: Answerer) -> Path | None:
+    """Where answers are kept: the option's file, else `default` for a model; None for `off` and for a program.
+
+    Raises:
+        UsageError: the option is empty.
+    """
+    if answers is None:
+        return Path(default) if answerer.identity.get("model") else None
+    if not answers:
+        raise UsageError("--answers is empty", hint="it takes a file, or off")
+    return None if answers == "off" else Path(answers)
+
+
+def facts_of(answerer: Answerer) -> dict[str, Any]:
+    """The fields of a score that name who answered."""
+    digest = {} if answerer.digest is None else {"model_digest": answerer.digest}
+    dtype = answerer.identity.get("dtype")
+    return {"model": answerer.label, **digest, **({"dtype": dtype} if dtype else {})}

@@ -1,0 +1,1 @@
+"""Scores from questions about images: DPG-Bench, Soft-TIFA, and who answers."""

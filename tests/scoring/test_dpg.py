@@ -1,0 +1,500 @@
+"""`eval dpg`: the official script's arithmetic and the mended one, tables, grids, kept answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sanactl.cli.app import main
+from sanactl.errors import InputError
+from sanactl.files.images import write_png
+from sanactl.scoring.metrics.dpg import Dpg
+from sanactl.scoring.questions.dpg_file import COLUMNS
+from sanactl.scoring.questions.registry import ANSWERERS
+from sanactl.shapes.render import render
+from sanactl.shapes.scene import Item, Scene
+from tests.program import Program
+from tests.scoring.answerers import Coins, is_yes
+
+Row = dict[str, str]
+
+
+def row(item: str, number: int, dependency: str, category: str, question: str, text: str = "a prompt") -> Row:
+    broad, detailed = category.split(" - ")
+    return {
+        "item_id": item, "text": text, "keywords": "", "proposition_id": str(number), "dependency": dependency,
+        "category_broad": broad, "category_detailed": detailed, "tuple": f"{category} (it, {number})",
+        "question_natural_language": question,
+    }  # fmt: skip
+
+
+def write_table(path: Path, rows: list[Row]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["keywords", *COLUMNS])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def coins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Coins:
+    """The VQA of this name, and an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    one = Coins()
+    monkeypatch.setitem(ANSWERERS, "coins", lambda spec, **given: one)
+    return one
+
+
+# The official script, told again: what its loops compute, from a table and a folder of grids.
+
+
+def as_the_script(rows: list[Row], files: list[Path], side: int) -> tuple[float | None, dict[str, float]]:
+    """(100 x the mean, 100 x the mean of each category by name); categories of both levels."""
+    table: dict[str, dict[int, tuple[list[int], str, str]]] = {}
+    last_id = None
+    for line in rows[1:]:
+        if line["item_id"] != last_id:
+            table[line["item_id"]] = {}
+        last_id = line["item_id"]
+        table[last_id][int(line["proposition_id"])] = (
+            [int(part) for part in line["dependency"].split(",")],
+            line["tuple"],
+            line["question_natural_language"],
+        )
+    means: list[float] = []
+    values: dict[str, list[float]] = defaultdict(list)
+    corners = [(0, 0), (side, 0), (0, side), (side, side)]
+    for file in files:
+        try:
+            questions = table[file.name.split(".")[0]]
+            grid, each = Image.open(file), []
+            for x, y in corners:
+                part = grid.crop((x, y, x + side, y + side))
+                score = {
+                    q: float(is_yes(part.getpixel((0, 0)), text)) for q, (_, _, text) in questions.items()
+                }
+                as_given = dict(score)
+                for q, (parents, _, _) in questions.items():
+                    for parent in (p for p in parents if p != 0):
+                        if score[parent] == 0:
+                            score[q] = 0.0
+                            break
+                each.append(sum(score.values()) / len(score))
+        except (KeyError, OSError):
+            continue
+        means.append(sum(each) / 4)
+        for q, (_, about, _) in questions.items():
+            category = about.split("(")[0].strip()
+            values[category].append(as_given[q])
+            values[category.split("-")[0].strip()].append(as_given[q])
+    whole = 100 * float(np.mean(means)) if means else None
+    return whole, {name: 100 * float(np.mean(found)) for name, found in values.items()}
+
+
+def random_rows(rng: np.random.Generator, items: list[str]) -> list[Row]:
+    """Rows with several parents, chains in any order, absent parents, repeated numbers and scattered items."""
+    kinds = ("entity - whole", "entity - part", "attribute - color", "relation - spatial", "global - ")
+    rows = []
+    for item in items:
+        count = int(rng.integers(1, 7))
+        for number in rng.permutation(count) + 1:
+            others = [int(n) for n in rng.integers(0, count + (rng.random() < 0.1), rng.integers(1, 4))]
+            depends = ",".join(str(o) for o in others if o != number) or "0"
+            kind = kinds[rng.integers(len(kinds))]
+            rows.append(row(item, int(number), depends, kind, f"{item} {number} {rng.integers(9)}?"))
+    if rng.random() < 0.5:
+        rows.append(rows[rng.integers(len(rows))])  # of an item whose rows stand elsewhere
+    if len(rows) > 1 and rng.random() < 0.5:
+        rows.insert(2, dict(rows[1], question_natural_language="again?"))
+    return rows
+
+
+def test_official_scores_are_those_of_the_script(coins: Coins, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    dropped = scored = 0
+    for trial in range(60):
+        names = [f"item{number}" for number in range(1, int(rng.integers(2, 8)))]
+        rows = random_rows(rng, names)
+        folder = tmp_path / str(trial)
+        folder.mkdir()
+        files, padding = [folder / f"{name}.png" for name in names], int(rng.integers(2)) * 2
+        for file in files:
+            pixels = rng.integers(0, 256, (6 + 3 * padding, 6 + 3 * padding, 3), dtype=np.uint8)
+            write_png(pixels, file)
+        if rng.random() < 0.2:
+            files[-1].write_bytes(b"no image")
+        table = write_table(folder / "table.csv", rows)
+        metric = Dpg(table, "coins", protocol="official", resolution=3, answers="off")
+        records = [{"kind": "image", "path": str(f), "prompt": ""} for f in files]
+        whole, parts = as_the_script(rows, files, 3)
+        if whole is None:
+            with pytest.raises(InputError, match="no image could be scored by the official rules"):
+                list(metric.evaluate(records))
+            continue
+        *images, score = metric.evaluate(records)
+        assert score["value"] == pytest.approx(whole, abs=1e-3)
+        assert {n: t["value"] for n, t in score["tasks"].items()} == pytest.approx(parts, abs=1e-3)
+        assert score["prompts"] + score["left_out"] == len(images) == len(names)
+        dropped += score["left_out"]
+        scored += score["prompts"]
+    assert dropped > 20 < scored
+
+
+CHAIN = [
+    row("a", 3, "2", "relation - spatial", "Is the circle left of the star?"),
+    row("a", 1, "0", "entity - whole", "Is there a circle?"),
+    row("a", 2, "1", "attribute - color", "Is the circle red?"),
+    row("a", 4, "0", "entity - whole", "Is there a star?"),
+    row("b", 1, "0", "entity - whole", "Are there two stars?"),
+]
+
+
+def draw(path: Path, *items: tuple[str, str, float, float]) -> None:
+    scene = Scene(tuple(Item(*item, 9 / 64) for item in items), (128, 128, 128))
+    write_png(render(scene, 64), path)
+
+
+def test_mended_scores_are_those_counted_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program
+) -> None:
+    """Rows of `a` stand before their parents. Images of `a`: all right; no circle, so that its children are wrong; a blue
+    circle, so that its place does not count, though it is right. Images of `b`: two stars, one star, none."""
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("table.csv"), [*CHAIN, CHAIN[4]])
+    red, blue, star = ("circle", "red", 0.25, 0.5), ("circle", "blue", 0.25, 0.5), ("star", "blue", 0.75, 0.5)
+    drawn = {
+        "a": [(red, star), (star,), (blue, star)],
+        "b": [(star, ("star", "red", 0.25, 0.5)), (star,), (red,)],
+    }
+    lines = []
+    for item, images in drawn.items():
+        for number, items in enumerate(images):
+            draw(Path(f"{item}{number}.png"), *items)
+            record = {
+                "kind": "image",
+                "path": f"{item}{number}.png",
+                "prompt": "x",
+                "item_id": item,
+                "samples": 3,
+            }
+            lines.append(json.dumps(record))
+    Path("images.jsonl").write_text("\n".join(lines))
+    *images, score = sanactl("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "shapes")
+    assert [r["dpg_score"] for r in images] == [100, 25, 50, 100, 0, 0]
+    assert images[2]["dpg_answers"] == [{"1": "yes", "2": "no", "3": "yes", "4": "yes"}]
+    # a: (4/4 + 1/4 + 2/4) / 3 = 7/12; b: 1/3.
+    assert score["value"] == pytest.approx(100 * (7 / 12 + 1 / 3) / 2, abs=1e-3)
+    assert {name: task["value"] for name, task in score["tasks"].items()} == pytest.approx(
+        {
+            "entity": 100 * (2 / 3 + 1 + 1 / 3) / 3, "attribute": 100 / 3, "relation": 100 / 3,
+            "entity - whole": 100 * 2 / 3, "attribute - color": 100 / 3, "relation - spatial": 100 / 3,
+        }, abs=1e-3,
+    )  # fmt: skip
+    assert (score["images"], score["prompts"], score["questions"]) == (6, 2, 15)
+    assert score["model"] == "oracle:shapes-1"
+    assert score["note"] == "not comparable with mPLUG scores"
+    assert "not comparable with mPLUG scores" in sanactl.said
+    assert "1 rows of the table are there twice" in sanactl.said
+    assert not Path("dpg.answers.jsonl").exists()
+    official = sanactl(
+        "eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "shapes", "--protocol", "official",
+        "-o", "official.jsonl",
+    )[-1]  # fmt: skip
+    # Without the first row: 1, 2 and 4 of `a`, in this order, so that a no reaches the child. Categories: the last images.
+    assert official["value"] == pytest.approx(100 * ((3 + 1 + 2) / 9 + 1 / 3) / 2, abs=1e-3)
+    assert official["tasks"]["entity"]["value"] == pytest.approx(100 * 2 / 3, abs=1e-3)
+    assert official["tasks"]["attribute"]["value"] == 0
+    assert "relation" not in official["tasks"]
+
+
+def test_from_prompts_to_score_in_the_built_in_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{**r, "text": f"a photo of {r['item_id']} star"} for r in CHAIN]
+    write_table(Path("table.csv"), rows)
+    prompts = sanactl("prompts", "dpg", "table.csv")
+    assert prompts[0] == {"kind": "prompt", "id": "a", "item_id": "a", "prompt": "a photo of a star"}
+    Path("texts").mkdir()
+    for record in prompts:
+        Path(f"texts/{record['item_id']}.txt").write_text(record["prompt"] + "\n")
+    assert sanactl("prompts", "dpg", "texts") == prompts
+    Path("prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    sanactl("sample", "--prompts", "prompts.jsonl", "-n", "2", "--steps", "2", "-o", "many")
+    *images, score = sanactl("eval", "dpg", "many", "--questions", "table.csv", "--vqa", "shapes")
+    assert [r["item_id"] for r in images] == ["a", "a", "b", "b"]
+    assert (score["metric"], score["images"], score["prompts"]) == ("dpg", 4, 2)
+    assert score["checkpoint"].endswith("base.st")
+
+
+def grids(side: int, padding: int, count: int = 3) -> list[str]:
+    """Grids item0.png ... and the same images as single ones with records in images.jsonl; the items' names."""
+    rng, lines = np.random.default_rng(1), []
+    Path("grids").mkdir(exist_ok=True)
+    for number in range(count):
+        size = 2 * side + 3 * padding
+        whole = np.zeros((size, size, 3), dtype=np.uint8)
+        for place in range(4):
+            y, x = (padding + (side + padding) * n for n in divmod(place, 2))
+            whole[y : y + side, x : x + side] = rng.integers(0, 256, (side, side, 3))
+            write_png(whole[y : y + side, x : x + side], Path(f"{number}-{place}.png"))
+            record = {
+                "kind": "image",
+                "path": f"{number}-{place}.png",
+                "prompt": "x",
+                "prompt_id": f"item{number}",
+            }
+            lines.append(json.dumps({**record, "index": place}))
+        write_png(whole, Path(f"grids/item{number}.png"))
+    # The official rules take the categories from the image of the highest index, wherever it comes.
+    Path("images.jsonl").write_text("\n".join(lines[::-1]))
+    return [f"item{number}" for number in range(count)]
+
+
+def table_of(names: list[str]) -> list[Row]:
+    return [row(n, q, str(q // 2), "entity - whole", f"{n} {q}?") for n in names for q in range(1, 7)]
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_grids_are_scored_as_their_images(coins: Coins, sanactl: Program, padding: int) -> None:
+    write_table(Path("table.csv"), table_of(grids(5, padding)))
+    command = ("--questions", "table.csv", "--vqa", "coins", "--force")
+    for protocol in ("fixed", "official"):
+        if padding and protocol == "official":
+            continue  # its parts are shifted
+        single = sanactl("eval", "dpg", "images.jsonl", *command, "--protocol", protocol)[-1]
+        options = ("--protocol", protocol, "--resolution", "5", "-o", "g.jsonl")
+        *images, score = sanactl("eval", "dpg", "grids", *command, *options)
+        assert [len(r["dpg_answers"]) for r in images] == [4, 4, 4]
+        assert score == {**single, "selection": score["selection"]}
+        assert score["images"] == (12 if protocol == "fixed" else 8)  # without the first item
+    said = sanactl.fails(
+        "eval",
+        "dpg",
+        "grids",
+        "--questions",
+        "table.csv",
+        "--vqa",
+        "coins",
+        "--resolution",
+        "4",
+        "-o",
+        "x.jsonl",
+    )
+    assert "is no grid of 2 x 2 images of 4 px; --resolution is the size of one image: 8 px a side" in said
+
+
+def test_kept_answers_are_scored_by_other_rules_without_the_model(coins: Coins, sanactl: Program) -> None:
+    write_table(Path("table.csv"), table_of(grids(4, 0)))
+    command = ("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "coins")
+    sanactl(*command)
+    assert len(coins.asked) == 3 * 4 * 6
+    lines = [json.loads(line) for line in Path("dpg.answers.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 * 4 * 2  # six questions in batches of four
+    assert lines[0]["answers"][0][1] == "Please answer yes or no."
+    sanactl(*command, "--protocol", "official", "-o", "o.jsonl")
+    assert len(coins.asked) == 3 * 4 * 6
+    assert "answers were there already" in sanactl.said
+    sanactl(*command, "--answers", "off", "-o", "p.jsonl")
+    assert len(coins.asked) == 2 * 3 * 4 * 6
+    # A line that a kill has cut short is passed over; a damaged one is named.
+    text = Path("dpg.answers.jsonl").read_text()
+    Path("dpg.answers.jsonl").write_text(text[:-20])
+    coins.asked.clear()
+    sanactl(*command, "--force")
+    assert len(coins.asked) == 2
+    Path("dpg.answers.jsonl").write_text(text.replace("0.9", "9.0"))
+    assert "dpg.answers.jsonl: the answers of 2-3.png are damaged" in sanactl.fails(*command, "-o", "q.jsonl")
+
+
+@pytest.mark.parametrize("answers", ["off", "kept.jsonl"])
+def test_a_stopped_run_goes_on(coins: Coins, sanactl: Program, answers: str) -> None:
+    write_table(Path("table.csv"), table_of(grids(4, 0)))
+    command = [
+        "eval",
+        "dpg",
+        "images.jsonl",
+        "--questions",
+        "table.csv",
+        "--vqa",
+        "coins",
+        "--answers",
+        answers,
+    ]
+
+    def stop(number: int) -> None:
+        if number >= 30:
+            raise KeyboardInterrupt
+
+    coins.trouble = stop
+    assert main(command) == 130
+    assert len(coins.asked) == 30
+    assert not Path("dpg.jsonl").exists()
+    coins.trouble = lambda number: None
+    *images, score = sanactl(*command)
+    assert (len(coins.asked), len(images), score["questions"]) == (72, 12, 72)
+    assert "30 answers were there already" in sanactl.said
+
+
+def test_what_is_missing_or_not_in_the_table_is_one_line(coins: Coins, sanactl: Program) -> None:
+    names = grids(4, 0)
+    write_table(Path("table.csv"), table_of([*names, "item9"]))
+    command = (
+        "eval",
+        "dpg",
+        "images.jsonl",
+        "--questions",
+        "table.csv",
+        "--vqa",
+        "coins",
+        "--answers",
+        "off",
+    )
+
+    def fails(*more: str) -> str:
+        sanactl(*command, *more, code=1)
+        return sanactl.said.splitlines()[-1]
+
+    assert "1 of the questions' prompts have no image, the first 'item9'; sample what is" in fails()
+    assert sanactl(*command, "--allow-missing")[-1]["prompts"] == 3
+    write_table(Path("table.csv"), table_of(names))
+    lines = Path("images.jsonl").read_text().splitlines()
+    Path("images.jsonl").write_text("\n".join(lines[1:]))
+    assert "'item2' has 3 of 4 images" in fails("-o", "b.jsonl")
+    Path("images.jsonl").write_text("\n".join([*lines, lines[0]]))
+    assert "2-3.png comes twice" in fails("-o", "c.jsonl")
+    write_table(Path("table.csv"), table_of(names[1:]))
+    Path("images.jsonl").write_text("\n".join(lines))
+    assert "0-3.png: the table has no item 'item0'; records need the item_id" in fails("-o", "d.jsonl")
+    *_, score = sanactl(*command, "--allow-missing", "-o", "e.jsonl")
+    assert score["prompts"] == 2
+    Path("0-2.png").write_bytes(b"no image")
+    write_table(Path("table.csv"), table_of(names))
+    assert "0-2.png: not a readable image" in fails("-o", "f.jsonl")
+    *images, score = sanactl(*command, "--protocol", "official", "-o", "g.jsonl")
+    # Item0's first row is skipped, too, on which its other questions depend.
+    assert (score["prompts"], score["left_out"], len(images)) == (2, 1, 12)
+    assert "0-2.png: not a readable image" in sanactl.said
+    Path("empty.jsonl").write_text("")
+    sanactl("eval", "dpg", "empty.jsonl", *command[3:], "-o", "h.jsonl", code=1)
+    assert "no images to score came in" in sanactl.said
+
+
+@pytest.mark.parametrize("answer", [math.nan, math.inf, -0.1, 1.5])
+def test_no_probability_is_one_line(coins: Coins, sanactl: Program, answer: float) -> None:
+    write_table(Path("table.csv"), table_of(grids(4, 0)))
+    coins.answers = lambda image, one: (answer, 0.5)
+    said = sanactl.fails("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "coins")
+    assert "2-3.png: coins gives no probability for 'item2 1?'" in said
+
+
+def test_mplugs_scores_are_comparable(coins: Coins, sanactl: Program) -> None:
+    write_table(Path("table.csv"), table_of(grids(4, 0)))
+    for name, same in (("damo/mplug_visual-question-answering_coco_large_en", True), ("mPLUG-Owl3", False)):
+        coins.label = name
+        command = ("--questions", "table.csv", "--vqa", "coins", "--force")
+        assert ("note" not in sanactl("eval", "dpg", "images.jsonl", *command)[-1]) == same
+        assert ("comparable" not in sanactl.said) == same
+
+
+GOOD = [row("a", 1, "0", "entity - whole", "Is it?"), row("a", 2, "1", "entity - part", "Is it so?")]
+
+
+def changed(**cells: str) -> list[Row]:
+    return [GOOD[0], {**GOOD[1], **cells}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (changed(dependency="7"), "line 3: depends on question 7, which a does not have"),
+        (changed(dependency="2"), "line 3: questions of a depend on each other in a circle (2 -> 2)"),
+        (
+            [{**GOOD[0], "dependency": "2"}, GOOD[1]],
+            "questions of a depend on each other in a circle",
+        ),
+        (changed(dependency=""), "line 3: dependency is ''; it takes whole numbers, 0 for no parent"),
+        (changed(dependency="1;2"), "line 3: dependency is '1;2'"),
+        (changed(dependency="-1"), "line 3: dependency is '-1'"),
+        (changed(proposition_id="0"), "line 3: proposition_id is 0; numbers begin with 1"),
+        (changed(proposition_id="nan"), "line 3: proposition_id is 'nan'; it takes whole numbers"),
+        (changed(proposition_id="9" * 40), "line 3: proposition_id is '999"),
+        (changed(proposition_id="1"), "line 3: a has a question 1 already, another one; give each question"),
+        (changed(item_id=" "), "line 3: no item_id"),
+        (changed(question_natural_language=""), "line 3: no question_natural_language"),
+        ([], "table.csv: holds no questions"),
+    ],
+)
+def test_a_bad_table_is_one_line(coins: Coins, sanactl: Program, rows: list[Row], said: str) -> None:
+    write_table(Path("table.csv"), rows)
+    Path("images.jsonl").write_text('{"kind": "image", "path": "x.png", "prompt": "x", "item_id": "a"}\n')
+    assert said in sanactl.fails("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "coins")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"item_id,text\na,b\n", "has no column proposition_id, dependency, category_broad"),
+        (b"", "has no column item_id"),
+        (b"\xff\xfei\0t\0", "not UTF-8 text (byte 0xff at 0)"),
+        ((",".join(COLUMNS) + "\na,b,1,0,c,d,e\n").encode(), "line 2: 7 cells where the first line has 8"),
+        ((",".join(COLUMNS) + '\na,"b,1,0,c,d,e,f\n').encode(), "no CSV (unexpected end of data)"),
+        ((",".join(COLUMNS) + "\n" + "x" * 200_000).encode(), "no CSV (field larger than field limit"),
+    ],
+)
+def test_what_is_no_table_is_one_line(coins: Coins, sanactl: Program, data: bytes, said: str) -> None:
+    Path("table.csv").write_bytes(data)
+    assert said in sanactl.fails("prompts", "dpg", "table.csv")
+
+
+def test_a_byte_order_mark_several_parents_and_blank_lines_are_read(coins: Coins, sanactl: Program) -> None:
+    rows = [*GOOD, row("a", 3, " 1, 2", "entity - part", 'Is it "so"?')]
+    write_table(Path("table.csv"), rows)
+    Path("table.csv").write_bytes(b"\xef\xbb\xbf" + Path("table.csv").read_bytes() + b"\r\n\r\n")
+    metric = Dpg("table.csv", "coins")
+    assert [q.parents for q in metric.items["a"].values()] == [(0,), (1,), (1, 2)]
+    assert sanactl("prompts", "dpg", "table.csv") == [
+        {"kind": "prompt", "id": "a", "item_id": "a", "prompt": "a prompt"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (["--vqa", "shapes"], "--questions is needed: DPG-Bench's table", 2),
+        (["--questions", "table.csv"], "--vqa is needed: what answers the questions", 2),
+        (["--questions", "none.csv", "--vqa", "shapes"], "none.csv: no such table of questions", 1),
+        (["--questions", ".", "--vqa", "shapes"], ".: is not a regular file", 1),
+        (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x=1"], "shapes has no options", 2),
+        (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x"], "'x' is not KEY=VALUE", 2),
+        (["--questions", "table.csv", "--vqa", "shapes", "--protocol", "mine"], "mine", 2),
+        (["--questions", "table.csv", "--vqa", "shapes", "--answers", ""], "--answers is empty", 2),
+        (["--questions", "table.csv", "--vqa", "./nowhere"], "./nowhere: no such folder; --vqa takes", 1),
+        (
+            ["--questions", "table.csv", "--vqa", "shapes"],
+            "question 'Is it?': the built-in world's VQA does",
+            1,
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sanactl: Program,
+    arguments: list[str],
+    said: str,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("table.csv"), GOOD)
+    draw(Path("x.png"), ("circle", "red", 0.5, 0.5))
+    Path("images.jsonl").write_text('{"kind": "image", "path": "x.png", "prompt": "x", "item_id": "a"}\n')
+    assert sanactl("eval", "dpg", "images.jsonl", *arguments, code=code) == []
+    assert said in sanactl.said.splitlines()[-1]
