@@ -189,7 +189,7 @@ def test_vilt_and_blip_give_the_probability_of_an_answer(folder: Path, image: ND
             assert probabilities == pytest.approx(
                 [float(expected[columns[a]].sum()) for a in one.answers], rel=1e-4
             )
-        with pytest.raises(InputError, match="'green' is none of its|no token for the answer 'green'"):
+        with pytest.raises(InputError, match=r"'green' is none of its|no token for the answer 'green'"):
             open_answerer(str(folder / name), device="cpu").answer(image, [Asked("colour?", ("green",))])
     with pytest.raises(UsageError, match="VQA has no option 'quantize'"):
         open_answerer(str(folder / "vilt"), device="cpu", options="quantize=4bit")
@@ -245,9 +245,14 @@ def test_a_wrong_model_or_option_is_one_line(
     assert said in str(error.value)
 
 
-def test_an_error_of_a_judges_code_names_the_options_of_eval(folder: Path, image: NDArray[np.uint8]) -> None:
-    broken: Any = folder / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="broken as a VQA model"):
-        open_answerer(str(broken), device="cpu").answer(image, ASKED)
+def test_an_error_of_a_judges_code_names_the_options_of_eval(
+    vlm: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(inputs: Any) -> list[Any]:
+        raise MemoryError
+
+    answerer: Any = open_answerer(str(vlm), device="cpu")
+    monkeypatch.setattr(answerer.model, "_one_thread_each", False)
+    monkeypatch.setattr(answerer.model, "_verdicts", full)
+    with pytest.raises(InputError, match=r"not enough memory for one image.*try --vqa-options max_pixels"):
+        answerer.answer(image, [Asked("a red heart", ("yes", "no"))])

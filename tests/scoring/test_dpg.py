@@ -78,7 +78,7 @@ def as_the_script(rows: list[Row], files: list[Path], side: int) -> tuple[float 
             for x, y in corners:
                 part = grid.crop((x, y, x + side, y + side))
                 score = {
-                    q: float(is_yes(part.getpixel((0, 0)), text)) for q, (_, _, text) in questions.items()
+                    q: float(is_yes(np.asarray(part)[0, 0], text)) for q, (_, _, text) in questions.items()
                 }
                 as_given = dict(score)
                 for q, (parents, _, _) in questions.items():
@@ -169,13 +169,13 @@ def test_mended_scores_are_those_counted_by_hand(
     monkeypatch.chdir(tmp_path)
     write_table(Path("table.csv"), [*CHAIN, CHAIN[4]])
     red, blue, star = ("circle", "red", 0.25, 0.5), ("circle", "blue", 0.25, 0.5), ("star", "blue", 0.75, 0.5)
-    drawn = {
+    drawn: dict[str, list[tuple[tuple[str, str, float, float], ...]]] = {
         "a": [(red, star), (star,), (blue, star)],
         "b": [(star, ("star", "red", 0.25, 0.5)), (star,), (red,)],
     }
     lines = []
-    for item, images in drawn.items():
-        for number, items in enumerate(images):
+    for item, scenes in drawn.items():
+        for number, items in enumerate(scenes):
             draw(Path(f"{item}{number}.png"), *items)
             record = {
                 "kind": "image",
@@ -207,6 +207,7 @@ def test_mended_scores_are_those_counted_by_hand(
         "eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "shapes", "--protocol", "official",
         "-o", "official.jsonl",
     )[-1]  # fmt: skip
+    assert official["metric"] == "dpg_official"
     # Without the first row: 1, 2 and 4 of `a`, in this order, so that a no reaches the child. Categories: the last images.
     assert official["value"] == pytest.approx(100 * ((3 + 1 + 2) / 9 + 1 / 3) / 2, abs=1e-3)
     assert official["tasks"]["entity"]["value"] == pytest.approx(100 * 2 / 3, abs=1e-3)
@@ -475,6 +476,7 @@ def test_a_byte_order_mark_several_parents_and_blank_lines_are_read(coins: Coins
         (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x=1"], "shapes has no options", 2),
         (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x"], "'x' is not KEY=VALUE", 2),
         (["--questions", "table.csv", "--vqa", "shapes", "--protocol", "mine"], "mine", 2),
+        (["--questions", "table.csv", "--vqa", "shapes", "--resolution", "99999"], "resolution is 99,999", 2),
         (["--questions", "table.csv", "--vqa", "shapes", "--answers", ""], "--answers is empty", 2),
         (["--questions", "table.csv", "--vqa", "./nowhere"], "./nowhere: no such folder; --vqa takes", 1),
         (

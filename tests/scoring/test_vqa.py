@@ -69,7 +69,7 @@ def test_scores_are_those_counted_by_hand(
         coins.done.append(image)  # type: ignore[attr-defined]
         return found
 
-    coins.answer = answer  # type: ignore[method-assign]
+    coins.answer = answer  # type: ignore[method-assign,assignment]
     *images, am, gm = sanactl(
         "eval", "vqa", "images.jsonl", "--questions", "questions.jsonl", "--vqa", "coins"
     )

@@ -80,11 +80,11 @@ def model_folder(source: str) -> tuple[Path, str]:
         InputError: there is none.
     """
     path = user_path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
         return path, path.resolve().name
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
+    if (source and path.exists()) or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or source.startswith("."):
         raise InputError(
             f"{source or 'the VQA model'}: no such folder",
             hint="--vqa takes a folder with config.json, a Hub id owner/name, http://HOST:PORT/v1#MODEL, or shapes",

@@ -24,6 +24,12 @@ __all__ = ["QUESTION", "VlmAnswers", "as_vqa", "token_ids"]
 # The image, then the question as it stands.
 QUESTION = Dialogue("question", "<image> <prompt>")
 
+# In errors of a judge's code.
+_RENAMED = (
+    ("--judge-option", "--vqa-options"), ("as a judge", "as a VQA model"), ("cannot be a judge", "cannot answer"),
+    ("from the verdicts", "from the answers"),
+)  # fmt: skip
+
 
 class _Words:
     """In place of verdicts: the log-probabilities of some tokens."""
@@ -171,7 +177,8 @@ def as_vqa() -> Iterator[None]:
     try:
         yield
     except SanactlError as error:
-        for old, new in (("--judge-option", "--vqa-options"), ("as a judge", "as a VQA model")):
+        error.message = error.message.removeprefix("judge ")
+        for old, new in _RENAMED:
             error.message = error.message.replace(old, new)
             error.hint = error.hint.replace(old, new) if error.hint else None
         raise

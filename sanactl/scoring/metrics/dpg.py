@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +14,14 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.scoring.metrics.protocol import Option
-from sanactl.scoring.metrics.question_options import ALLOW_MISSING, ANSWERING, answers_file, facts_of
+from sanactl.scoring.metrics.question_options import (
+    ALLOW_MISSING,
+    ANSWERING,
+    LARGEST,
+    answers_file,
+    check_whole,
+    facts_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +108,9 @@ class Dpg:
             raise UsageError("--questions is needed: DPG-Bench's table", hint="--questions dpg_bench.csv")
         if protocol not in PROTOCOLS:
             raise UsageError(f"no protocol {protocol!r}", hint=f"there are: {', '.join(PROTOCOLS)}")
-        self.protocol, self.resolution = protocol, rest.get("resolution")
+        self.protocol = protocol
+        self.resolution = check_whole("resolution", rest.get("resolution"), LARGEST)
+        check_whole("batch_size", batch_size)
         self.allow_missing = bool(rest.get("allow_missing"))
         rows = read_questions(Path(questions))
         self.names = dict.fromkeys(row.item for row in rows)
@@ -154,7 +164,7 @@ class Dpg:
                     yield {**record, "dpg_score": None}
                     continue
                 asked += sum(map(len, found))
-                answers.setdefault(item, []).append((record.get("index", math.inf), found))
+                answers.setdefault(item, []).append((_place(record), found))
                 progress.advance(1)
                 score = self._score(item, found)
                 shown = [{str(n): "yes" if y else "no" for n, y in one.items()} for one in found]
@@ -222,7 +232,7 @@ class Dpg:
             return None
         found = []
         for part in parts:
-            given = asking.answers(record, part, asked, lambda part=part: image.part(part))
+            given = asking.answers(record, part, asked, partial(image.part, part))
             found.append({n: yes > no for n, (yes, no) in zip(questions, given, strict=True)})
         return found
 
@@ -249,6 +259,11 @@ class Dpg:
             return official_item(self.items[item], images)
         except KeyError:
             return None
+
+
+def _place(record: Record) -> float:
+    index = record.get("index")
+    return math.inf if index is None else float(index)
 
 
 class _Loaded:

@@ -9,7 +9,7 @@ from sanactl.errors import UsageError
 from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
 from sanactl.scoring.questions.protocol import Answerer
 
-__all__ = ["ALLOW_MISSING", "ANSWERING", "answers_file", "facts_of"]
+__all__ = ["ALLOW_MISSING", "ANSWERING", "LARGEST", "answers_file", "check_whole", "facts_of"]
 
 # Who answers, where, and where answers are kept.
 ANSWERING = (
@@ -31,6 +31,22 @@ ANSWERING = (
     ),
 )
 ALLOW_MISSING = Option("allow_missing", "Score what is there where images are missing.", False, type=bool)
+
+
+# Pixels a side of an image in a grid.
+LARGEST = 8192
+
+
+def check_whole(name: str, value: int | None, most: int | None = None) -> int | None:
+    """`value` if it is a whole number from 1, or None.
+
+    Raises:
+        UsageError: it is less, or above `most`.
+    """
+    if value is not None and (value < 1 or (most is not None and value > most)):
+        limits = f"from 1 to {most:,}" if most is not None else "of at least 1"
+        raise UsageError(f"{name.replace('_', ' ')} is {value:,}", hint=f"it takes a whole number {limits}")
+    return value
 
 
 def answers_file(answers: str | None, default: str, answerer: Answerer) -> Path | None:

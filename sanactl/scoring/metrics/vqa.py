@@ -6,6 +6,7 @@ Source: GenEval 2 (Kamath et al. 2025), `evaluation.py` and `soft_tifa_analysis.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,13 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.scoring.metrics.protocol import Option
-from sanactl.scoring.metrics.question_options import ALLOW_MISSING, ANSWERING, answers_file, facts_of
+from sanactl.scoring.metrics.question_options import (
+    ALLOW_MISSING,
+    ANSWERING,
+    answers_file,
+    check_whole,
+    facts_of,
+)
 
 if TYPE_CHECKING:
     from sanactl.scoring.questions.atoms import Atoms
@@ -76,6 +83,7 @@ class Vqa:
         from sanactl.scoring.questions.atoms import QuestionList
         from sanactl.scoring.questions.registry import open_answerer
 
+        check_whole("batch_size", batch_size)
         self.questions = QuestionList(None if questions is None else Path(questions))
         self.allow_missing = allow_missing
         self.answerer = open_answerer(vqa, device=device, dtype=dtype, options=vqa_options)
@@ -112,7 +120,7 @@ class Vqa:
                     continue
                 asked = [Asked(a.question, (a.answer,), INSTRUCTION) for a in atoms.questions]
                 path = Path(record["path"])
-                given = asking.answers(record, None, asked, lambda path=path: read_image(path))
+                given = asking.answers(record, None, asked, partial(read_image, path))
                 image = [probability for (probability,) in given]
                 seen.setdefault(atoms.name, []).append(held(record))
                 found.setdefault(atoms.name, (atoms, []))[1].append(image)

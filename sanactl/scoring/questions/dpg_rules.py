@@ -17,10 +17,9 @@ Answers = Mapping[int, bool]
 Values = list[tuple[str, float]]
 
 PROTOCOLS = {
-    "fixed": "DPG-Bench, mended: all questions; a no to a question is a no to all that depend on it; categories from "
-    "all images, after that",
-    "official": "DPG-Bench, as its script computes: without the first row; categories from the last image and from the "
-    "answers as they were given; images that it fails on are left out",
+    "fixed": "a no to a question is a no to all that depend on it; categories from all images",
+    "official": "as the official script computes: without the table's first row, categories from last images and from "
+    "answers as given, without images that it fails on",
 }
 
 

@@ -33,7 +33,8 @@ def dpg_record(protocol: str, items: Mapping[str, tuple[ItemScore, int]], **abou
     """The score record.
 
     Args:
-        protocol: a name of `PROTOCOLS`.
+        protocol: a name of `PROTOCOLS`. Scores of the official one have a name of their own: both in one table would look
+            as if they compared.
         items: the scores of each item, and how many images it has.
         about: further fields.
 
@@ -52,14 +53,14 @@ def dpg_record(protocol: str, items: Mapping[str, tuple[ItemScore, int]], **abou
     parts = {**broad, **{name: detailed[name] for name in sorted(detailed) if name not in broad}}
     value, ci = estimates({"": overall})[""]
     return new_score(
-        "dpg",
+        "dpg" if protocol == "fixed" else f"dpg_{protocol}",
         value,
         ci=ci,
         tasks={
             name: {"value": found[0], "ci": found[1], "images": sum(parts[name].images)}
             for name, found in estimates(parts).items()
         },
-        protocol=f"{protocol}: {PROTOCOLS[protocol]}",
+        protocol=f"{protocol} rules: {PROTOCOLS[protocol]}",
         **about,
     )
 

@@ -54,21 +54,23 @@ def rounded(probability: float) -> float:
 
 
 class Answerer(Protocol):
-    """Answers questions about one image at a time. Its model is loaded when the first question comes.
+    """Answers questions about one image at a time. Its model is loaded when the first question comes."""
 
-    Attributes:
-        label: its name in scores.
-        digest: of its weights ("sha256:..."); None where there are none, or they are behind a server.
-        batch_size: questions at once where the user does not choose.
-    """
+    @property
+    def label(self) -> str:
+        """Its name in scores."""
 
-    label: str
-    digest: str | None
-    batch_size: int
+    @property
+    def digest(self) -> str | None:
+        """Of its weights ("sha256:..."); None where there are none, or they are behind a server."""
+
+    @property
+    def batch_size(self) -> int:
+        """Questions at once where the user does not choose."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything except image and question that its answers depend on, as JSON."""
+        """Everything except image and question that its answers depend on, as JSON: `model`, where it is one, `dtype`."""
 
     def answer(self, image: NDArray[np.uint8], asked: Sequence[Asked]) -> list[tuple[float, ...]]:
         """The probability of each of the answers of each question, in [0, 1].
