@@ -43,7 +43,7 @@ def geneval() -> None:
 
 @app.command()
 def dpg(
-    questions: Annotated[
+    file: Annotated[
         Path,
         typer.Argument(
             help="DPG-Bench's table dpg_bench.csv, or its folder of prompts.",
@@ -61,7 +61,7 @@ def dpg(
     from sanactl.files.paths import user_path
     from sanactl.scoring.questions.dpg_prompts import dpg_prompts
 
-    Invocation("prompts").emit(dpg_prompts(user_path(str(questions))))
+    Invocation("prompts").emit(dpg_prompts(user_path(str(file))))
 
 
 @app.command()

@@ -160,7 +160,7 @@ def test_a_server_is_asked_with_two_images() -> None:
     assert (
         urls[0] != urls[1] and "'first' or 'second'" in client.bodies[0]["messages"][0]["content"][3]["text"]
     )
-    (single,) = [judge._body(a, "a heart")["messages"][0]["content"]]
+    (single,) = [judge.body(a, "a heart")["messages"][0]["content"]]
     assert [part["type"] for part in single] == ["text", "image_url", "text"]
     with pytest.raises(InputError, match="no log-probabilities"):
         client.post_all = lambda path, bodies: [{"choices": [{}]}]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.judging.vqa.open import CLASSES, weights_digest
+from sanactl.judging.vqa.files import CLASSES, weights_digest
 from sanactl.judging.vqa.vlm import token_ids
 from sanactl.scoring.questions.protocol import Asked, spellings
 

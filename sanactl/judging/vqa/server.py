@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.backends.openai import LEAST, SPACES, ServerJudge, listed_tokens, read_address
+from sanactl.judging.dialogue import ANSWERS
 from sanactl.judging.vqa.vlm import QUESTION, as_vqa
 from sanactl.scoring.questions.protocol import Asked, spellings
 
@@ -55,19 +56,27 @@ class ServerAnswers:
         }
         self._address = address
         self._judge: ServerJudge | None = None
+        self._named: dict[str, Any] = {}
 
     def answer(self, image: NDArray[np.uint8], asked: Sequence[Asked]) -> list[tuple[float, ...]]:
         """See `Answerer.answer`."""
         with as_vqa():
             if self._judge is None:
                 self._judge = ServerJudge.open(self._address, **self._open)
-                self._judge.dialogue = QUESTION
-            bodies = [self._judge.body(image, one.text) for one in asked]
+                self._judge.dialogue, self._named = QUESTION, self._judge.named
+            bodies = [self._body(image, one) for one in asked]
             replies = self._judge.client.post_all("chat/completions", bodies)
             return [
                 probabilities(listed_tokens(reply, self.label), one.answers)
                 for reply, one in zip(replies, asked, strict=True)
             ]
+
+    def _body(self, image: NDArray[np.uint8], one: Asked) -> dict[str, Any]:
+        """The request. A server that can name the tokens of yes and no (`ServerJudge.named`) does so for these alone."""
+        assert self._judge is not None
+        yes_or_no = all(answer.lower() in ANSWERS for answer in one.answers)
+        self._judge.named = self._named if yes_or_no else {}
+        return self._judge.body(image, one.text)
 
 
 def probabilities(listed: Mapping[str, float], answers: Sequence[str]) -> tuple[float, ...]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, SanactlError
+from sanactl.judging.backends.answers import answer_tokens
 from sanactl.judging.backends.nvila import NvilaJudge
-from sanactl.judging.backends.vlm import VlmJudge, answer_tokens
+from sanactl.judging.backends.vlm import VlmJudge
 from sanactl.judging.dialogue import Dialogue
-from sanactl.judging.vqa.open import weights_digest
+from sanactl.judging.vqa.files import weights_digest
 from sanactl.scoring.questions.protocol import Asked, spellings
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ class Dpg:
     --protocol needs no model, and a stopped run goes on where it was.
     """
     options: ClassVar[tuple[Option, ...]] = (
-        Option("questions", "DPG-Bench's table of questions, dpg_bench.csv."),
+        Option("questions", "DPG-Bench's table of questions, dpg_bench.csv. Default: none, it is needed."),
         *ANSWERING,
         Option(
             "protocol",

@@ -50,7 +50,7 @@ class Vqa:
 
     help: ClassVar[str] = """Score images by questions with expected answers (Soft-TIFA, as GenEval 2).
 
-    [bold]sanactl sample MODEL --prompts geneval2_data.jsonl | sanactl eval vqa --vqa VLM[/bold]
+    [bold]sanactl sample MODEL --prompts gen2.jsonl | sanactl eval vqa --vqa VLM[/bold]
     Questions in a file of their own:
     [bold]sanactl eval vqa many --questions geneval2_data.jsonl --vqa VLM[/bold]
 
