@@ -263,6 +263,7 @@ def test_two_processes_judge_as_one(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_three_processes_judge_as_one(
     tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         text = "\n".join(p["text"] for p in turn["content"] if p["type"] == "text")
         likely = list(self.server.answer(pixels, text))
         token, logprob = max(likely, key=lambda answer: answer[1])
-        ids = body.get("logprob_token_ids")
+        ids: list[int] = body.get("logprob_token_ids", [])
         named = self.server.answer_ids if ids else None
         answers = likely if named is None else list(named(pixels, text, ids))
         listed = [{"token": t, "logprob": p} for t, p in answers]

@@ -48,6 +48,28 @@ def test_a_batch_says_what_each_pair_says_alone(folders: dict[str, Path], family
         assert all(0 < v.answer_mass < 1 for v in found)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_before_the_image_is_computed_once(folders: dict[str, Path], family: str) -> None:
+    """Where a model's positions and attention allow it; its logits are those of the plain way."""
+    judge: Any = open_judge(str(folders[family]), device="cpu", dtype="fp32")
+    assert (judge._prefix is not None) == (family in ("llava", "idefics3", "smolvlm", "internvl"))
+    inputs = judge._inputs(*pairs(7))
+    with torch.inference_mode():
+        plain = judge._plain_logits(inputs)
+        assert float((judge._next_logits(inputs) - plain).abs().max()) < 1e-4
+        if judge._prefix is None:
+            return
+        judge._plain_logits = None  # not asked
+        judge._next_logits(inputs)
+        # What does not begin with the prefix, and keys that are not the prefix's.
+        other = {**inputs, "input_ids": inputs["input_ids"].flip(0).roll(1, dims=1)}
+        assert judge._prefix.next_logits(other) is None
+        judge._prefix.layers = [(k.flip(2), v) for k, v in judge._prefix.layers]
+        assert float((judge._next_logits(inputs) - plain).abs().max()) > 1e-6
+    of_image_first: Any = open_judge(str(folders[family]), device="cpu", dialogue="vqascore")
+    assert of_image_first._prefix is None
+
+
 def test_thinking_is_off(folders: dict[str, Path]) -> None:
     judge: Any = open_judge(str(folders["qwen25_vl"]), device="cpu")
     images, prompts = pairs(1)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, ProcessorMixin
+
+    from sanactl.judging.backends.prefix import TextPrefix
+
 __all__ = ["LABELS", "VlmJudge"]
 
 # The entry of a model's config that names the detector whose labels it was trained on.
@@ -91,6 +94,7 @@ class VlmJudge:
         parameters = sum(p.numel() for p in model.parameters())
         self._one_thread_each = one_thread_each(model.device, parameters)
         self._flops: dict[tuple[int, int], int | None] = {}
+        self._prefix: TextPrefix | None = None  # the text before the image, where it is computed once
         self._at_once: int | None = None  # images that fit into memory together, where that is known
 
     @classmethod
@@ -138,6 +142,7 @@ class VlmJudge:
             judge = cls(model, processor, source, dialogue=question, max_pixels=max_pixels)
             # Some models load and cannot answer the dialogue: the error comes here and not at the first image.
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
+            judge.share_prefix()
         judge.identity |= {"files": files_of(Path(place)), "quantize": quantize}
         return judge
 
@@ -284,8 +289,31 @@ class VlmJudge:
         free_memory()
         return None
 
+    def share_prefix(self) -> bool:
+        """Computes the text before the image once, where the model allows it; returns whether it does."""
+        import numpy as np
+
+        from sanactl.judging.backends.prefix import open_prefix
+
+        self._prefix = None
+        token = getattr(self.model.config, "image_token_id", None)
+        if token is None:
+            token = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        if type(token) is not int:
+            return False
+        # The same images on every machine, of two sizes, with prompts of two lengths that begin differently.
+        images = [np.full((64, 64, 3), 200, dtype=np.uint8), np.zeros((48, 96, 3), dtype=np.uint8)]
+        images[1][:, 32:64] = 255
+        inputs = self._inputs(images, [USUAL_PROMPT, "seven blue squares"])
+        self._prefix = open_prefix(self.model, token, inputs, self._plain_logits)
+        return self._prefix is not None
+
     def _next_logits(self, inputs: dict[str, Any]) -> Any:
         """The logits [pairs, vocabulary] of the token that follows `_inputs`."""
+        shared = None if self._prefix is None else self._prefix.next_logits(inputs)
+        return self._plain_logits(inputs) if shared is None else shared
+
+    def _plain_logits(self, inputs: dict[str, Any]) -> Any:
         # generate() and not a plain forward: only it derives the position ids that each architecture wants from the
         # padding mask.
         output = self.model.generate(
