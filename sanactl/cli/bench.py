@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sanactl.cli.bench_judge import judge
 from sanactl.cli.bench_load import load
 from sanactl.cli.bench_optim import optim
 from sanactl.records.records import Record
@@ -16,11 +17,12 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help
 
 @app.callback()
 def bench() -> None:
-    """Measure speed and memory: bench surgery, bench optim, bench load.
+    """Measure speed and memory: bench surgery, bench optim, bench load, bench judge.
 
     [bold]sanactl bench surgery --scale 0.1[/bold]
     [bold]sanactl bench optim --blocks 2[/bold]
     [bold]sanactl bench load[/bold]
+    [bold]sanactl bench judge[/bold]
     """
 
 
@@ -105,3 +107,4 @@ def _show(records: list[Record]) -> None:
 
 app.command()(optim)
 app.command()(load)
+app.command()(judge)

@@ -52,7 +52,7 @@ def test_a_batch_says_what_each_pair_says_alone(folders: dict[str, Path], family
 def test_the_text_before_the_image_is_computed_once(folders: dict[str, Path], family: str) -> None:
     """Where a model's positions and attention allow it; its logits are those of the plain way."""
     judge: Any = open_judge(str(folders[family]), device="cpu", dtype="fp32")
-    assert (judge._prefix is not None) == (family in ("llava", "idefics3", "smolvlm", "internvl"))
+    assert (judge._prefix is not None) == (family in ("idefics3", "smolvlm", "internvl"))
     inputs = judge._inputs(*pairs(7))
     with torch.inference_mode():
         plain = judge._plain_logits(inputs)
