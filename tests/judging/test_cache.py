@@ -270,3 +270,36 @@ def test_the_files_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     left = sorted(Path(".sanactl/verdicts").iterdir())
     assert sum(f.stat().st_size for f in left) <= total // 2
     assert left == files[-len(left) :]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [("gone", "5.png: no such image"), ("damaged", "5.png: not a readable image"), ("nan", "gives NaN")],
+)
+def test_trouble_midway_keeps_the_verdicts_before_it(
+    sanactl: Program, monkeypatch: pytest.MonkeyPatch, trouble: str, said: str
+) -> None:
+    """One line, exit code 1, no output; the batches before it are not asked about again."""
+    if trouble == "gone":
+        Path("5.png").unlink()
+    elif trouble == "damaged":
+        Path("5.png").write_bytes(Path("5.png").read_bytes()[:50])
+    judge = Counting.judge
+
+    def broken(self: Counting, images: Any, records: Any) -> list[Verdict]:
+        found = judge(self, images, records)
+        bad = Verdict("no", float("nan"), -1.0)
+        return [
+            bad if trouble == "nan" and r["path"] == "5.png" else v
+            for v, r in zip(found, records, strict=True)
+        ]
+
+    monkeypatch.setattr(Counting, "judge", broken)
+    assert said in sanactl.fails(*COMMAND, "-b", "2")
+    assert not Path("judge.jsonl").exists()
+    monkeypatch.setattr(Counting, "judge", judge)
+    Path("5.png").unlink(missing_ok=True)
+    write_records(range(6))
+    asked()
+    assert len(sanactl(*COMMAND, "--all", "-b", "2")) == 6
+    assert asked() == ["4.png", "5.png"]
