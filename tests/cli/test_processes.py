@@ -289,9 +289,9 @@ def test_three_processes_judge_as_one(
     done = subprocess.run(
         [*three, *few], input=records, env=ENVIRONMENT, capture_output=True, text=True, timeout=280
     )
-    own = [line for line in done.stderr.splitlines() if line.startswith("sanactl")]
+    own = [line for line in done.stderr.splitlines() if line.startswith(("sanactl:", "sanactl ("))]
     assert len(own) == 1 and "20.png: not a readable image" in own[0], done.stderr
-    assert done.stdout == "" and "exitcode  : 1" in done.stderr
+    assert "exitcode  : 1" in done.stderr and not Path("judge.jsonl").exists()
     # The batches before, and those beside it, are kept.
     (kept,) = tmp_path.glob(".sanactl/verdicts/*.jsonl")
-    assert kept.read_bytes().count(b"\n") == 8
+    assert kept.read_bytes().count(b"\n") == 5
