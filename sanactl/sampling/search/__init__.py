@@ -1,0 +1,1 @@
+"""Adaptive best-of-N: images are drawn in rounds, judged, and a prompt stops when more would not help (`scale`)."""
