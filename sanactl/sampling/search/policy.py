@@ -1,9 +1,10 @@
 """When a prompt has enough images, and what a further round of it is worth. Everything here is arithmetic on probabilities.
 
 A judge gives each image a calibrated probability of being right. The value of the k best images of a prompt is the sum of
-their probabilities: the expected number of right images among them. A prompt's rate of right images is unknown. Its
-posterior is a Beta distribution, whose prior is that of the prompt's task. The prior, and the probabilities that right and
-wrong images of the task get, are learned from the images of the same run. No ground truth is used.
+their probabilities: the expected number of right images among them. How high the next images of a prompt will be is not
+known. For each level x, the rate of images above x has a posterior: a Beta distribution. Its prior is that of the
+prompt's task (mean and strength), and it is learned from the images of the same run. No ground truth is used. (Beta
+distributions at all levels are a Dirichlet process: Ferguson, "A Bayesian analysis of some nonparametric problems", 1973.)
 
 To stop when the expected gain is below a price is Weitzman's rule ("Optimal search for the best alternative", 1979). To
 give the next images to the prompt with the largest expected gain is the knowledge gradient of Frazier, Powell and
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Belief", "Rules", "gain", "learn", "stop_reason"]
 
-# Probabilities at which distributions are evaluated: the middles of 100 equal parts.
+# Probabilities at which rates are known: the middles of 100 equal parts.
 _LEVELS = 100
-# Nodes of the integral over a prompt's rate.
-_NODES = 64
-# The prior of a task is averaged over these means and strengths (a + b), each as likely as the others before any image.
-_MEANS = tuple((2 * i + 1) / 40 for i in range(20))
+# The strength of a task's prior is averaged over these values, each as likely as the others before any image. A small
+# strength means that the prompts of a task differ much.
 _STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+# The likelihood of a strength is computed at every tenth level.
+_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,13 @@ class Belief:
     """What is known of the images of a task.
 
     Attributes:
-        a, b: of the Beta distribution of its prompts' rates of right images.
-        right, wrong: float64 [levels], the share of right and of wrong images whose probability is above each level.
+        above: float64 [levels], the mean rate of images whose probability is above each level.
+        strength: of the Beta prior of a prompt's rates: a prompt's own images count as much as the prior when there are
+            as many of them.
     """
 
-    a: float
-    b: float
-    right: NDArray[np.float64]
-    wrong: NDArray[np.float64]
+    above: NDArray[np.float64]
+    strength: float
 
 
 @lru_cache(maxsize=1)
@@ -78,43 +78,61 @@ def _levels() -> NDArray[np.float64]:
     return (np.arange(_LEVELS) + 0.5) / _LEVELS
 
 
+def _number_above(values: Sequence[float]) -> NDArray[np.float64]:
+    """How many of the values are above each level."""
+    import numpy as np
+
+    above = np.array(values, dtype=np.float64)[None, :] > _levels()[:, None]
+    return above.sum(1).astype(np.float64)
+
+
 def learn(prompts: Sequence[Sequence[float]]) -> Belief:
     """What the images of a task say about its other images.
 
     Args:
-        prompts: for each prompt of the task, the calibrated probabilities of its images so far. The number of images of a
-            prompt may depend on them: the likelihood of a Beta distribution is the same under any rule for stopping. For
-            this reason all prompts count here, and not only those that are done: easy prompts are done first.
+        prompts: for each prompt of the task, the calibrated probabilities of its images so far. All prompts with images
+            count, and not only those that are done: the easy ones are done first, and would give too high rates.
     """
     import numpy as np
 
-    counts = [(math.fsum(p), len(p)) for p in prompts if len(p)]
-    a, b = _prior(counts)
-    values = np.array([p for prompt in prompts for p in prompt], dtype=np.float64)
-    x = _levels()
-    above = values[None, :] > x[:, None]
-    # One right and one wrong image of a judge whose probabilities are uniform, so that there is a value before any image.
-    right = (above @ values + (1 - x**2)) / (values.sum() + 1)
-    wrong = (above @ (1 - values) + (1 - x) ** 2) / ((1 - values).sum() + 1)
-    return Belief(a, b, right, wrong)
+    # One image of a judge whose probabilities are uniform stands before all, so that there is a mean before any image.
+    rows = [(1 - _levels(), 1), *((_number_above(p), len(p)) for p in prompts if len(p))]
+    above, counts = np.stack([row for row, _ in rows]), np.array([n for _, n in rows], dtype=np.float64)
+    means = [_mean_rates(above, counts, strength) for strength in _STRENGTHS]
+    logs = [
+        _log_likelihood(above[1:, ::_EVERY], counts[1:], mean[::_EVERY], strength)
+        for mean, strength in zip(means, _STRENGTHS, strict=True)
+    ]
+    weights = [math.exp(log - max(logs)) for log in logs]
+    log = sum(w * math.log(s) for w, s in zip(weights, _STRENGTHS, strict=True)) / sum(weights)
+    strength = math.exp(log)
+    return Belief(_mean_rates(above, counts, strength), strength)
 
 
-def _prior(counts: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """The Beta distribution of rates, from (expected number of right images, number of images) of each prompt.
+def _mean_rates(
+    above: NDArray[np.float64], counts: NDArray[np.float64], strength: float
+) -> NDArray[np.float64]:
+    """The mean rates that equal the mean of the prompts' posterior means: weights n / (n + strength).
 
-    It has the posterior mean of the mean, and of the logarithm of the strength, over a grid.
+    Args:
+        above: [prompts, levels], numbers of images above each level.
+        counts: [prompts], numbers of images.
     """
-    logs, grid = [], [(mean, strength) for strength in _STRENGTHS for mean in _MEANS]
-    for mean, strength in grid:
-        a, b = mean * strength, (1 - mean) * strength
+    found: NDArray[np.float64] = (above / (counts + strength)[:, None]).sum(0)
+    return found / (counts / (counts + strength)).sum()
+
+
+def _log_likelihood(
+    above: NDArray[np.float64], counts: NDArray[np.float64], mean: NDArray[np.float64], strength: float
+) -> float:
+    """Of beta-binomial numbers above the levels. Levels are not independent, so their mean counts and not their sum."""
+    total = 0.0
+    for level, rate in enumerate(mean.tolist()):
+        a, b = max(rate, 1e-9) * strength, max(1 - rate, 1e-9) * strength
         start = _log_beta(a, b)
-        logs.append(math.fsum(_log_beta(a + s, b + n - s) - start for s, n in counts))
-    largest = max(logs)
-    weights = [math.exp(log - largest) for log in logs]
-    total = math.fsum(weights)
-    mean = math.fsum(w * m for w, (m, _) in zip(weights, grid, strict=True)) / total
-    strength = math.exp(math.fsum(w * math.log(s) for w, (_, s) in zip(weights, grid, strict=True)) / total)
-    return mean * strength, (1 - mean) * strength
+        for k, n in zip(above[:, level].tolist(), counts.tolist(), strict=True):
+            total += _log_beta(a + k, b + n - k) - start
+    return total / len(mean)
 
 
 def _log_beta(a: float, b: float) -> float:
@@ -125,7 +143,7 @@ def gain(values: Sequence[float], count: int, keep: int, belief: Belief) -> floa
     """By how much `count` further images of a prompt raise the expected number of right images among its `keep` best.
 
     The sum of the k largest of some probabilities is the integral over x from 0 to 1 of min(k, number above x). So the
-    expected gain is an integral over x, in which the number of new images above x is binomial.
+    expected gain is an integral over x. The number of new images above x is beta-binomial.
 
     Args:
         values: calibrated probabilities of the prompt's images so far.
@@ -135,31 +153,18 @@ def gain(values: Sequence[float], count: int, keep: int, belief: Belief) -> floa
     """
     import numpy as np
 
-    expected = math.fsum(values)
-    rates, weights = _posterior(belief.a + expected, belief.b + len(values) - expected)
-    above = (np.array(values, dtype=np.float64)[None, :] > _levels()[:, None]).sum(1)
-    free = keep - np.minimum(above, keep)  # [levels]
-    # A new image's probability is above the level, for each level and rate: [levels, nodes].
-    hit = np.clip(belief.right[:, None] * rates + belief.wrong[:, None] * (1 - rates), 0.0, 1 - 1e-12)
-    odds, pmf = hit / (1 - hit), (1 - hit) ** count
-    more = 1 - pmf  # the probability of more than j new images above the level, j = 0
-    total = np.zeros(len(free))
+    here = _number_above(values)
+    free = np.maximum(keep - here, 0)
+    a = belief.strength * belief.above + here + 1e-12
+    b = belief.strength * (1 - belief.above) + (len(values) - here) + 1e-12
+    each = np.arange(count)[:, None]
+    none = np.exp((np.log(b + each) - np.log(a + b + each)).sum(0))  # no new image above the level
+    more, total = 1 - none, np.zeros(_LEVELS)  # more: the probability of more than j of them, j = 0
     for j in range(min(int(free.max()), count)):
-        total += np.where(free > j, more @ weights, 0.0)
-        pmf = pmf * odds * ((count - j) / (j + 1))
-        more = np.maximum(more - pmf, 0.0)
+        total += np.where(free > j, more, 0.0)
+        none = none * (count - j) / (j + 1) * (a + j) / (b + count - j - 1)
+        more = np.maximum(more - none, 0.0)
     return float(total.sum()) / _LEVELS
-
-
-def _posterior(a: float, b: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes and weights of a Beta distribution: equal steps of an angle whose squared sine is the rate."""
-    import numpy as np
-
-    angle = (np.arange(_NODES) + 0.5) * (math.pi / 2 / _NODES)
-    rates = np.sin(angle) ** 2
-    logs = (a - 0.5) * np.log(rates) + (b - 0.5) * np.log1p(-rates)
-    weights = np.exp(logs - logs.max())
-    return rates, weights / weights.sum()
 
 
 def stop_reason(values: Sequence[float], rules: Rules, belief: Belief) -> str | None:
