@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sanactl.api.images import iter_sample, sample
     from sanactl.api.importance import importance
     from sanactl.api.inputs import open_checkpoint
+    from sanactl.api.scale import iter_scale, scale
     from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
     from sanactl.api.surgery import convert, grow, prune
     from sanactl.api.training import finetune
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
     "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
-    "finetune", "grow", "importance", "iter_evaluate", "iter_judge", "iter_sample", "judge", "open_checkpoint", "prune",
-    "sample",
+    "finetune", "grow", "importance", "iter_evaluate", "iter_judge", "iter_sample", "iter_scale", "judge",
+    "open_checkpoint", "prune", "sample", "scale",
 ]  # fmt: skip
 
 _MODULES = {
@@ -46,6 +47,7 @@ _MODULES = {
     "sanactl.api.images": ("iter_sample", "sample"),
     "sanactl.api.importance": ("importance",),
     "sanactl.api.inputs": ("open_checkpoint",),
+    "sanactl.api.scale": ("iter_scale", "scale"),
     "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),
     "sanactl.api.surgery": ("convert", "grow", "prune"),
     "sanactl.api.training": ("finetune",),

@@ -92,7 +92,8 @@ def options_of(command: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "command", ["grow", "prune", "convert", "importance", "sample", "judge", "finetune", "eval", "budget"]
+    "command",
+    ["grow", "prune", "convert", "importance", "sample", "scale", "judge", "finetune", "eval", "budget"],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
     function = api.evaluate if command == "eval" else getattr(api, command)
@@ -112,7 +113,7 @@ def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
             assert parameters[name].default == default, name
 
 
-@pytest.mark.parametrize("name", ["sample", "judge", "evaluate"])
+@pytest.mark.parametrize("name", ["sample", "scale", "judge", "evaluate"])
 def test_lists_and_iterators_take_the_same(name: str) -> None:
     listed, stream = (inspect.signature(getattr(api, n)) for n in (name, f"iter_{name}"))
     assert listed.parameters == stream.parameters

@@ -17,6 +17,7 @@ from sanactl.api.inputs import (
     device_name,
     dtype_name,
 )
+from sanactl.api.judges import chosen_judge
 from sanactl.api.listed import listed
 from sanactl.files.progress import Progress
 from sanactl.version import __version__
@@ -57,29 +58,22 @@ def iter_judge(
     from sanactl.errors import UsageError
     from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import calibrations_of, read_calibrations
-    from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.report.sheet import ContactSheet
 
     if keep is not None and all:
         raise UsageError("keep and all exclude each other")
-    if model is not None and judges:
-        raise UsageError("model and judges exclude each other", hint="name all of them in judges")
-    options = {"device": device_name(device), "dtype": dtype_name(dtype)}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if trust_remote_code:
-        given["trust_remote_code"] = True
-    if twice := sorted(set(given) & set(judge_options or ())):
-        raise UsageError(f"the judge's {twice[0]} is given twice", hint="leave it out of judge_options")
     found = [c for path in calibration or () for c in read_calibrations(Path(path))]
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     stream = as_records(records, "image")
-    if model is None or isinstance(model, str):
-        chosen = open_judges(judges or [model or DEFAULT], **given, **(judge_options or {}))
-    elif given or judge_options:
-        raise UsageError("an opened judge takes no options", hint="give them where it is opened")
-    else:
-        chosen = model
+    chosen = chosen_judge(
+        model,
+        judges,
+        judge_options,
+        device=device_name(device),
+        dtype=dtype_name(dtype),
+        trust_remote_code=trust_remote_code,
+    )
     sink = as_progress(progress)
     calibrations = calibrations_of(chosen, found) if found else []
     writing = _writing(output, force)

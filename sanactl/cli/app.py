@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
+    "scale": ("scale", "Images", "Draw and judge images in rounds, until more would not help."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),
     "eval": ("eval", "Scores", "Score images: eval geneval, eval clip."),
     "convert-detector": (

@@ -7,8 +7,15 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from sanactl.cli.frame.judging import (
+    CalibrationFiles,
+    JudgeName,
+    JudgeOptions,
+    Judges,
+    NoCache,
+    TrustRemoteCode,
+)
 from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, Sheet
-from sanactl.judging.registry import DEFAULT, JUDGES, SCHEMES
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -30,66 +37,15 @@ def judge(
     all_images: Annotated[
         bool, typer.Option("--all", help="Pass on all images of each prompt, with their ranks.")
     ] = False,
-    model: Annotated[
-        Optional[str],
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="JUDGE",
-            help=f"The judge: {DEFAULT}, oracle (the detector of eval geneval), the folder or Hub id of a "
-            "vision-language model, or the address of a server with the name of its model "
-            f"(http://localhost:8000/v1#MODEL). BACKEND:NAME also names the backend ({', '.join(JUDGES)}). Default: {DEFAULT}.",
-            show_default=False,
-            # The built-in one has its whole name, and a server's is an address.
-            autocompletion=lambda: [
-                DEFAULT,
-                *(name for name in JUDGES if name not in ("builtin", *SCHEMES.values())),
-            ],
-        ),
-    ] = None,
-    judges: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--judge",
-            metavar="JUDGE",
-            help="A judge, as --model names one. Give the option again for each further judge: the mean of their "
-            "probabilities counts. Default: the judge of --model.",
-            show_default=False,
-        ),
-    ] = None,
-    judge_options: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            "--judge-option",
-            metavar="KEY=VALUE",
-            help="An option of the judge's backend. Give the option again for each further one. With several judges "
-            "it is for all that have it, and 2.KEY=VALUE for the second alone. Default: none.",
-            show_default=False,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Optional[list[Path]],
-        typer.Option(
-            "--calibration",
-            metavar="FILE",
-            help="Calibration of the judge, as eval judge writes it; one file can hold those of several judges. Give "
-            "the option again for each further file. Default: none.",
-            show_default=False,
-        ),
-    ] = None,
+    model: JudgeName = None,
+    judges: Judges = None,
+    judge_options: JudgeOptions = None,
+    calibration: CalibrationFiles = None,
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Dtype = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
-    ] = False,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache",
-            help="Ask again about images whose verdicts are known from earlier runs. The new verdicts take their place.",
-        ),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_cache: NoCache = False,
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,

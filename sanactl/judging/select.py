@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import MAX_PIXELS
 from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.answers import Answers
 from sanactl.judging.cache import Question, VerdictCache, parts
 from sanactl.judging.calibration import Calibration, calibrate
 from sanactl.judging.protocol import Judge, judge_flops
@@ -17,10 +18,8 @@ from sanactl.judging.settings import settings_of
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.records import Record
 
-__all__ = ["judge_stream"]
+__all__ = ["judge_stream", "winners"]
 
-# Below this P(yes) + P(no) a judge has not answered the question.
-LITTLE_MASS = 0.5
 # Fields that not every judge gives: those of an earlier judge are not this one's.
 _DETAILS = ("verdicts", "calibrated", "judge_flops")
 
@@ -134,8 +133,7 @@ class _Scorer:
         # By the keys of the verdict: an image that comes twice is asked about once.
         self._waiting: dict[tuple[bytes, ...], tuple[Question, list[tuple[_Group, int]]]] = {}
         self._taken = 0
-        self._all: Counter[str] = Counter()  # images that each judge was asked about
-        self._unanswered: Counter[str] = Counter()  # those with little probability on yes and no
+        self._answers = Answers(cache.judge.name)
 
     def take(self, group: _Group, place: int) -> None:
         """Settles an image whose verdict is known; another waits for a full batch (of each process)."""
@@ -144,7 +142,7 @@ class _Scorer:
         if verdict is not None:
             self._taken += self._cache.is_earlier(question.keys)
             group.verdicts[place] = verdict
-            self._count([verdict])
+            self._answers.count([verdict])
             self._progress.advance(1)
             return
         self._waiting.setdefault(question.keys, (question, []))[1].append((group, place))
@@ -163,32 +161,13 @@ class _Scorer:
         verdicts = [v for v, (_, some) in zip(found, waiting, strict=True) for _ in some]
         for (group, place), verdict in zip(places, verdicts, strict=True):
             group.verdicts[place] = verdict
-        self._count(verdicts)
+        self._answers.count(verdicts)
         yes = sum(v.verdict == "yes" for v in verdicts)
         self._progress.advance(len(verdicts), yes=f"{yes}/{len(verdicts)}")
 
-    def _count(self, verdicts: Sequence[Verdict]) -> None:
-        """Counts the answers of the judge, or of each of several."""
-        for v in verdicts:
-            several = (v.details or {}).get("verdicts")
-            masses = (
-                [(each["judge"], each["answer_mass"]) for each in several]
-                if several
-                else [(self._cache.judge.name, v.answer_mass)]
-            )
-            for name, mass in masses:
-                self._all[name] += 1
-                self._unanswered[name] += mass < LITTLE_MASS
-
     def warn(self) -> None:
-        """Says so, for each judge, if it has not answered the question for most images."""
-        for name, unanswered in self._unanswered.items():
-            if 2 * unanswered > self._all[name]:
-                self._progress.note(
-                    f"warning: judge {name} puts less than half of its probability on yes and no for {unanswered:,} of"
-                    f" {self._all[name]:,} images; it does not answer the question, and its ranking may mean nothing"
-                    " (another judge or dialogue may do better)"
-                )
+        """Says so if the judge has not answered the question for most images."""
+        self._answers.warn(self._progress)
 
     def tell(self) -> None:
         """Says how many verdicts were taken over."""
@@ -223,6 +202,24 @@ def _winners(
             **(v.details or {}),
             **_cost(group.records[index], judge),
         }
+
+
+def winners(
+    records: Sequence[Record],
+    verdicts: Sequence[Verdict],
+    judge: Judge,
+    *,
+    keep: int | None = None,
+    calibrations: Sequence[Calibration] = (),
+) -> Iterator[Record]:
+    """The best images of one prompt, as `judge_stream` yields them, from verdicts that are known.
+
+    Args:
+        records, verdicts: of each image of the prompt.
+        judge, keep, calibrations: see `judge_stream`.
+    """
+    group = _Group(len(records), list(records), dict(enumerate(verdicts)))
+    return _winners(group, judge, settings_of(judge), keep, calibrations)
 
 
 def _cost(record: Record, judge: Judge) -> Record:

@@ -18,7 +18,8 @@ from sanactl.errors import InputError, OutputExistsError, UsageError
 from sanactl.model.conditioning import SamplingSettings, fixed_batch_size, sampling_settings
 from sanactl.records.prompts import load_prompts
 from sanactl.sampling.open_folder import open_folder, opened_folder
-from sanactl.sampling.sample import _batches, sample_images
+from sanactl.sampling.painter import portions
+from sanactl.sampling.sample import sample_images
 from sanactl.sampling.sample_folder import SampleFolder
 from tests.program import Program, snapshot
 
@@ -394,7 +395,7 @@ def test_fixed_batches_depend_on_the_resolution_alone(tiny_file: Path, pixels: i
     ("count", "size", "world"), [(21, 8, 1), (21, 8, 2), (5, 1, 3), (0, 8, 2), (7, 8, 4)]
 )
 def test_processes_share_the_work_out(count: int, size: int, world: int) -> None:
-    shares = [list(_batches(count, size, 2, rank, world)) for rank in range(world)]
+    shares = [list(portions(count, size, 2, rank, world)) for rank in range(world)]
     assert sorted(n for share in shares for batch in share for n in batch) == list(range(count))
     assert all(0 < len(batch) <= 2 * size for share in shares for batch in share)
     # A fixed batch is never torn apart, but for the last.

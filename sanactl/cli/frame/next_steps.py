@@ -21,6 +21,7 @@ _NEXT = {
     "convert": "sanactl inspect {}",
     "encode": "sanactl finetune --data {}",
     "judge": "sanactl eval geneval {}",
+    "scale": "sanactl eval geneval {}",
     "filter": "sanactl finetune --data {}",
     "train-judge": "sanactl judge --model {}",
     "eval": "sanactl report",
@@ -56,7 +57,7 @@ def _step(command: str, path: Path, counts: Mapping[str, int], scorable: bool) -
     if command == "importance":
         half = -(-counts.get("block", 0) // 2)
         return f"sanactl prune --keep {half}" if half else None
-    if command == "judge" and not scorable:
+    if command in ("judge", "scale") and not scorable:
         return None  # GenEval's rules need its tags
     if command == "sample":
         return f"sanactl judge {shlex.quote(str(path))}"

@@ -14,6 +14,7 @@ from sanactl.judging.backends.processors import thinking_off
 from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
 from sanactl.judging.protocol import Pair
+from sanactl.judging.shipped import CALIBRATION
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class VlmJudge:
     """
 
     reads = ("prompt",)
+    folder: Path | None = None  # that it was loaded from
 
     def __init__(
         self,
@@ -143,7 +145,10 @@ class VlmJudge:
             # Some models load and cannot answer the dialogue: the error comes here and not at the first image.
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
             judge.share_prefix()
-        judge.identity |= {"files": files_of(Path(place)), "quantize": quantize}
+        # Its calibration is not a part of the judge: the verdicts do not depend on it.
+        files = [file for file in files_of(Path(place)) if file[0] != CALIBRATION]
+        judge.identity |= {"files": files, "quantize": quantize}
+        judge.folder = Path(place)
         return judge
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from sanactl.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -47,6 +49,9 @@ class Rules:
         futile: a prompt stops if all its other images together are expected to raise the share of right images among the
             kept by less than this.
         budget: images of all prompts together; None for no limit.
+
+    Raises:
+        UsageError: a value is out of its range.
     """
 
     most: int = 64
@@ -55,6 +60,19 @@ class Rules:
     stop: float = 0.95
     futile: float = 0.01
     budget: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("max", self.most), ("round", self.round), ("keep", self.keep)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}", hint="it has to be at least 1")
+        if self.budget is not None and self.budget < 1:
+            raise UsageError(f"the budget is {self.budget}", hint="it has to be at least 1")
+        if self.keep > self.most:
+            raise UsageError(f"{self.keep} images of a prompt cannot be kept of at most {self.most}")
+        if not 0 < self.stop <= 1:
+            raise UsageError(f"stop is {self.stop:g}", hint="it is a probability, above 0 and at most 1")
+        if not 0 <= self.futile <= 1:
+            raise UsageError(f"futile is {self.futile:g}", hint="it is an expected share, 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sanactl.errors import UsageError
 from sanactl.sampling.search.policy import Belief, Rules, gain, learn, stop_reason
 
 __all__ = ["AT_ONCE", "Rounds"]
@@ -21,11 +22,24 @@ class Rounds:
     Args:
         tasks: the task of each prompt; prompts of one task share what is learned.
         rules: of the run.
+
+    Attributes:
+        values: calibrated probabilities of each prompt's images, by index.
+        round_of: the rounds that these images were drawn in, from 1.
+        stopped: why each prompt has stopped; None while it has not.
+
+    Raises:
+        UsageError: the budget is too small for one image of each prompt.
     """
 
     def __init__(self, tasks: Sequence[str], rules: Rules) -> None:
+        if rules.budget is not None and rules.budget < len(tasks):
+            raise UsageError(
+                f"a budget of {rules.budget:,} images is less than one for each of {len(tasks):,} prompts"
+            )
         self.rules, self._tasks = rules, list(tasks)
         self.values: list[list[float]] = [[] for _ in tasks]
+        self.round_of: list[list[int]] = [[] for _ in tasks]
         self.stopped: list[str | None] = [None] * len(tasks)
 
     @property
@@ -79,6 +93,8 @@ class Rounds:
         at = 0
         for prompt, indexes in images:
             self.values[prompt] += values[at : at + len(indexes)]
+            number = self.round_of[prompt][-1] + 1 if self.round_of[prompt] else 1
+            self.round_of[prompt] += [number] * len(indexes)
             at += len(indexes)
         beliefs = self._beliefs()
         spent = self.rules.budget is not None and self.drawn >= self.rules.budget

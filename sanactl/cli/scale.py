@@ -1,0 +1,220 @@
+"""`sanactl scale`: adaptive best-of-N."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sanactl.cli.frame.judging import (
+    CalibrationFiles,
+    JudgeName,
+    JudgeOptions,
+    Judges,
+    NoCache,
+    TrustRemoteCode,
+    named_judge,
+    opened_judge,
+)
+from sanactl.cli.frame.options import (
+    BatchSize,
+    CheckpointArgument,
+    ComponentsFrom,
+    Device,
+    Dtype,
+    FlowShift,
+    Force,
+    GuidanceScale,
+    Height,
+    Instruction,
+    Negative,
+    Output,
+    Prompt,
+    PromptsFile,
+    Revision,
+    Seed,
+    Sheet,
+    Steps,
+    Width,
+)
+from sanactl.records.records import Record
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def scale(
+    checkpoint: CheckpointArgument = None,
+    prompts: PromptsFile = None,
+    prompt: Prompt = None,
+    limit: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Number of prompts to take, evenly spread over the list. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[
+        int, typer.Option("--max", min=1, metavar="INT", help="The most images of each prompt.")
+    ] = 64,
+    per_round: Annotated[
+        int, typer.Option("--round", min=1, metavar="INT", help="Images of a prompt that a round draws.")
+    ] = 8,
+    keep: Annotated[
+        int,
+        typer.Option(
+            "--keep", "-k", min=1, metavar="INT", help="Number of images to pass on for each prompt."
+        ),
+    ] = 4,
+    stop: Annotated[
+        float,
+        typer.Option(
+            "--stop",
+            metavar="FLOAT",
+            help="A prompt stops when as many images as are kept are right with this probability.",
+        ),
+    ] = 0.95,
+    futile: Annotated[
+        float,
+        typer.Option(
+            "--futile",
+            metavar="FLOAT",
+            help="A prompt stops when all its other images together are expected to raise the share of right images "
+            "among the kept by less than this.",
+        ),
+    ] = 0.01,
+    budget: Annotated[
+        Optional[int],
+        typer.Option(
+            "--budget",
+            min=1,
+            metavar="INT",
+            help="Images of all prompts together: rounds go where the expected gain per image is largest. Default: no limit.",
+            show_default=False,
+        ),
+    ] = None,
+    model: JudgeName = None,
+    judges: Judges = None,
+    judge_options: JudgeOptions = None,
+    calibration: CalibrationFiles = None,
+    steps: Steps = None,
+    guidance: GuidanceScale = None,
+    height: Height = None,
+    width: Width = None,
+    flow_shift: FlowShift = None,
+    negative: Negative = None,
+    instruction: Instruction = None,
+    batch_size: BatchSize = 32,
+    seed: Seed = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    components: ComponentsFrom = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    no_cache: NoCache = False,
+    output: Output = None,
+    sheet: Sheet = None,
+    force: Force = False,
+) -> None:
+    """Draw and judge images in rounds, until more would not help (paper, section 2.5).
+
+    The best 4 of at most 64 images of each prompt:
+    [bold]sanactl scale base.st --prompts geneval.jsonl --max 64 --keep 4[/bold]
+    The best image of each prompt, from 1,000 images in all:
+    [bold]sanactl scale -p geneval.jsonl --max 16 --round 2 -k 1 --budget 1000[/bold]
+
+    Images are those of sample -n MAX, in the same folder. The winners' records go
+    to stdout and to scale.jsonl, with why each prompt stopped: enough, futile,
+    max or budget. A stopped run goes on where it was when the same command is
+    given again.
+    """
+    from contextlib import ExitStack
+
+    from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
+    from sanactl.cli.frame.outputs import check_folder
+    from sanactl.cli.frame.render import show_images
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.files.paths import user_path
+    from sanactl.judging.cache import VerdictCache
+    from sanactl.judging.calibration import calibrations_of, read_calibrations
+    from sanactl.judging.shipped import shipped_calibrations
+    from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.hardware import hardware_facts
+    from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.model.processes import broadcast
+    from sanactl.sampling.dataset_files import list_images
+    from sanactl.sampling.inputs import instruction_settings, spread
+    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.sample_folder import SampleFolder
+    from sanactl.sampling.search.policy import Rules
+    from sanactl.sampling.search.rounds import Rounds
+    from sanactl.sampling.search.run import Judging, Search
+
+    rules = Rules(most, per_round, keep, stop, futile, budget)
+    named = named_judge(model, judges)
+    calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
+    run = Invocation("scale", seed=seed)
+    run.sheet(sheet, force=force)
+    if output is not None:
+        check_folder(output, parents=True)
+    target = run.records_file(None, "scale", force=force)
+    checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
+    also = () if typed else prompts_wanted(prompts, checkpoint)
+    found, piped = find_checkpoint(
+        checkpoint, revision=revision, also=also, native=True, components=components
+    )
+    records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="demo")
+    records = spread(records, limit)
+    Rounds([""] * len(records), rules)  # whether the budget is enough for them
+    settings = sampling_settings(
+        found,
+        steps=steps,
+        guidance_scale=guidance,
+        height=height,
+        width=width,
+        flow_shift=flow_shift,
+        negative_prompt=negative,
+        **instruction_settings(instruction),
+    )
+    where = pick_device(device)
+    kind = resolve_dtype(dtype, where)
+    if warning := dtype_warning(found, kind):
+        note(f"warning: {warning}")
+    wanted = folder_settings(found, settings, seed, kind, records)
+    run.uses(found)
+    run.uses(source)
+    chosen = opened_judge(
+        named, judge_options, run.progress, device=device, trust_remote_code=trust_remote_code or None
+    )
+    calibrations = (
+        calibrations_of(chosen, calibrations)
+        if calibrations
+        else shipped_calibrations(chosen, run.progress.note)
+    )
+    with ExitStack() as stack:
+        folder = output or Path(f"{found.name}-samples")
+        if is_first_process():
+            folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
+        folder = broadcast(folder)
+        cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
+        search = Search(
+            SampleFolder(folder, found, settings, records, count=rules.most, seed=seed, dtype=kind),
+            Judging(cache, calibrations),
+            rules,
+            device=where,
+            batch_size=batch_size,
+            progress=run.progress,
+        )
+
+        def listed() -> Iterator[Record]:
+            yield from search.run(renew=force)
+            if is_first_process():
+                list_images(folder, search.drawn())
+
+        run.emit(run.tee(listed(), target, force=force), show=show_images, take_all=True)
+    run.finish((target, "image"), checkpoint=str(found.path), judge=chosen.name, **hardware_facts(where))

@@ -1,0 +1,186 @@
+"""`scale`: draws images in rounds, judges them, and passes on the best of each prompt when it stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.answers import Answers
+from sanactl.judging.cache import VerdictCache
+from sanactl.judging.calibration import IDENTITY, Calibration, calibrate
+from sanactl.judging.select import winners
+from sanactl.judging.tournament import Verdict
+from sanactl.model.processes import gather, open_processes
+from sanactl.records.records import Record
+from sanactl.sampling.painter import Painter
+from sanactl.sampling.sample_folder import SampleFolder
+from sanactl.sampling.search.policy import Rules
+from sanactl.sampling.search.rounds import Rounds
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Judging", "Search"]
+
+# Images that the judge is asked about at once. The last digits of a verdict can depend on it, and decisions must not depend
+# on the batch size.
+JUDGED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A judge with its verdicts so far, and what its answers mean.
+
+    Attributes:
+        calibrations: one for each judge, as `sanactl.judging.calibration.calibrations_of` gives them; empty for a judge
+            whose own probabilities count: P(yes) / (P(yes) + P(no)).
+    """
+
+    cache: VerdictCache
+    calibrations: Sequence[Calibration] = field(default=())
+
+    def probability(self, verdict: Verdict) -> float:
+        """The probability that an image is right."""
+        if not self.calibrations:
+            return IDENTITY.probability(verdict)
+        found: Any = (calibrate(verdict, self.calibrations).details or {})["calibrated"]
+        return float(found)
+
+
+class Search:
+    """Adaptive best-of-N in a sample folder.
+
+    With several processes, each draws its share of a round's images and judges its share of them. Then all know all
+    verdicts, and take the same decisions.
+
+    Args:
+        images: the folder; its `count` is the most images of a prompt (`Rules.most`).
+        judging: the judge.
+        rules: when a prompt stops.
+        device: of the models that draw.
+        batch_size: images drawn at once. Neither images nor decisions depend on it.
+
+    Raises:
+        UsageError: the budget is too small for one image of each prompt.
+    """
+
+    def __init__(
+        self,
+        images: SampleFolder,
+        judging: Judging,
+        rules: Rules,
+        *,
+        device: torch.device,
+        batch_size: int = 32,
+        progress: Progress = SILENT,
+    ) -> None:
+        assert images.count == rules.most
+        self._images, self._judging, self._progress = images, judging, progress
+        self._rounds = Rounds([str(p.get("tag") or "") for p in images.prompts], rules)
+        self._painter = Painter(images, device=device, batch_size=batch_size, progress=progress)
+        self._state = open_processes()
+        self._verdicts: dict[int, Verdict] = {}
+        self._answers = Answers(judging.cache.judge.name)
+
+    def run(self, *, renew: bool = False) -> Iterator[Record]:
+        """Draws and judges until all prompts have stopped. A stopped run continues where it stopped.
+
+        Args:
+            renew: remove the images that sanactl drew into the folder before.
+
+        Yields:
+            The best images of each prompt when it stops, as `sanactl.judging.select.judge_stream` yields them, with
+            `round` (that drew the image, from 1), `drawn` (images of the prompt, also `samples`) and `stopped`. With
+            several processes, the first yields them.
+
+        Raises:
+            OutputExistsError: another image has the path of an image to be drawn.
+            InputError: an image cannot be read, or the judge cannot take it.
+        """
+        rounds, prompts = self._rounds, len(self._images.prompts)
+        self._progress.start(rounds.rules.budget, "scaling")
+        try:
+            if renew:
+                self._painter.renew()
+            while chosen := rounds.next_images():
+                numbers = [place * self._images.count + i for place, indexes in chosen for i in indexes]
+                for _ in self._painter.draw(numbers):
+                    pass
+                self._state.wait_for_everyone()
+                verdicts = self._judge(numbers)
+                self._answers.count(verdicts)
+                self._verdicts.update(zip(numbers, verdicts, strict=True))
+                ended = rounds.add(chosen, [self._judging.probability(v) for v in verdicts])
+                done = sum(why is not None for why in rounds.stopped)
+                self._progress.advance(0, prompts=f"{done}/{prompts}")
+                for place in ended:
+                    best = self._winners(place)
+                    if self._state.is_main_process:
+                        yield from best
+            self._answers.warn(self._progress)
+            self._progress.note(self._summary())
+        except KeyboardInterrupt:
+            self._progress.note(
+                "stopped; the images and verdicts so far stay, and the same command goes on from there"
+            )
+            raise
+        finally:
+            self._progress.close()
+
+    def drawn(self) -> list[Record]:
+        """The records of all images that were drawn, prompt by prompt, as `sample` writes them."""
+        return [
+            self._record(place, index)
+            for place, values in enumerate(self._rounds.values)
+            for index in range(len(values))
+        ]
+
+    def _record(self, place: int, index: int) -> Record:
+        record = self._images.record(place * self._images.count + index)
+        return {**record, "samples": len(self._rounds.values[place])}
+
+    def _judge(self, numbers: Sequence[int]) -> list[Verdict]:
+        """The verdicts on these images. The images that are judged together depend on the numbers alone."""
+        parts = [numbers[i : i + JUDGED_AT_ONCE] for i in range(0, len(numbers), JUDGED_AT_ONCE)]
+        world, rank = self._state.num_processes, self._state.process_index
+        found: dict[int, list[Verdict]] = {}
+        for part in range(rank, len(parts), world):
+            self._progress.doing("judging")
+            records = [self._images.record(number) for number in parts[part]]
+            found[part] = self._judging.cache.verdicts(records, batch_size=JUDGED_AT_ONCE)
+        self._progress.doing(None)
+        if world > 1:
+            found = {part: verdicts for some in gather(found) for part, verdicts in some.items()}
+        return [verdict for part in range(len(parts)) for verdict in found[part]]
+
+    def _winners(self, place: int) -> Iterator[Record]:
+        """The best images of a prompt that has stopped."""
+        rounds, first = self._rounds, place * self._images.count
+        count = len(rounds.values[place])
+        best = winners(
+            [self._record(place, index) for index in range(count)],
+            [self._verdicts.pop(first + index) for index in range(count)],
+            self._judging.cache.judge,
+            keep=rounds.rules.keep,
+            calibrations=self._judging.calibrations,
+        )
+        for record in best:
+            yield {
+                **record,
+                "round": rounds.round_of[place][record["index"]],
+                "drawn": count,
+                "stopped": rounds.stopped[place],
+            }
+
+    def _summary(self) -> str:
+        rounds = self._rounds
+        reasons = Counter(str(why) for why in rounds.stopped)
+        prompts = len(rounds.values)
+        return (
+            f"{rounds.drawn:,} images for {prompts:,} prompts, {rounds.drawn / prompts:.1f} each of at most"
+            f" {rounds.rules.most}; prompts stopped: "
+            + ", ".join(f"{count:,} {why}" for why, count in sorted(reasons.items()))
+        )

@@ -1,0 +1,245 @@
+"""`scale`: a prefix of the full run, the same after a kill, and stops where more images would not help."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sanactl as api
+from sanactl.checkpoint.builtin import asset
+from sanactl.errors import UsageError
+from sanactl.sampling.search.policy import Belief, Rules, gain, learn, stop_reason
+from sanactl.sampling.search.rounds import Rounds
+from sanactl.sampling.search.simulate import Pooled, simulate
+from tests.program import Program, snapshot
+
+# Three prompts with a judge that sees what was drawn: easy, harder, and of another task.
+PROMPTS = [
+    {"prompt": "a photo of a red circle", "tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}]},
+    {"prompt": "a photo of four stars", "tag": "counting", "include": [{"class": "star", "count": 4}]},
+    {"prompt": "a photo of a circle", "tag": "single_object", "include": [{"class": "circle", "count": 1}]},
+]  # fmt: skip
+BASE = str(asset("base.st"))
+FEW = ("scale", BASE, "-p", "p.jsonl", "--max", "6", "--round", "2", "-k", "1", "--steps", "3")
+
+
+@pytest.fixture
+def prompts(place: Path) -> Path:
+    (place / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
+    return place
+
+
+# The rule
+
+
+def test_the_gain_is_that_of_an_urn() -> None:
+    """Against drawing from a Polya urn: a further image is one of the prompt's, or one of the task's."""
+    belief = learn([[0.9, 0.2], [0.8, 0.7, 0.1], [0.05, 0.04]])
+    # Values in the middle between two levels, with the task's rates as their distribution.
+    points = np.arange(101) / 100
+    masses = -np.diff([1, *belief.above, 0])
+    random = np.random.default_rng(0)
+    values, keep, count, runs, total = [0.3, 0.6], 2, 5, 4000, 0.0
+    for _ in range(runs):
+        urn = list(values)
+        for _ in range(count):
+            task = random.random() < belief.strength / (belief.strength + len(urn))
+            urn.append(float(random.choice(points, p=masses)) if task else urn[random.integers(len(urn))])
+        total += sum(sorted(urn)[-keep:]) - sum(sorted(values)[-keep:])
+    assert gain(values, count, keep, belief) == pytest.approx(total / runs, abs=0.02)
+
+
+def test_more_images_gain_more_and_less_where_the_best_are_good() -> None:
+    belief = learn([[0.9, 0.1], [0.2, 0.95], [0.5, 0.6]])
+    gains = [gain([0.4], count, 1, belief) for count in (1, 2, 4, 8, 64, 2048)]
+    assert gains == sorted(gains) and gains[0] > 0 and gains[-1] <= 0.61
+    assert gain([0.99], 8, 1, belief) < gain([0.5], 8, 1, belief) < gain([0.1], 8, 1, belief)
+    assert gain([0.99, 0.1], 8, 2, belief) > gain([0.99, 0.99], 8, 2, belief)
+    # A prompt that has failed often is expected to fail again.
+    assert gain([0.1] * 16, 8, 1, belief) < gain([0.1] * 2, 8, 1, belief)
+
+
+def test_a_task_is_known_by_its_prompts() -> None:
+    alike, apart = learn([[0.9, 0.1]] * 8), learn([[0.9, 0.9], [0.1, 0.1]] * 4)
+    assert alike.strength > apart.strength
+    assert alike.above[50] == pytest.approx(0.5, abs=0.05)
+    assert learn([[0.9] * 4] * 8).above[50] > 0.9 > 0.1 > learn([[0.1] * 4] * 8).above[50]
+    assert isinstance(learn([]), Belief)
+
+
+def test_reasons_to_stop() -> None:
+    rules = Rules(most=16, keep=2, stop=0.9, futile=0.01)
+    good = learn([[0.95, 0.9, 0.2]] * 4)
+    assert stop_reason([0.95], rules, good) is None
+    assert stop_reason([0.95, 0.2, 0.9], rules, good) == "enough"
+    assert stop_reason([0.95, *[0.2] * 15], rules, good) == "max"
+    hopeless = learn([[0.01] * 8] * 40)
+    assert stop_reason([0.01] * 8, rules, hopeless) == "futile"
+    assert stop_reason([0.01], rules, hopeless) is None  # two images are kept, so two are needed
+
+
+def test_a_budget_goes_where_the_gain_is() -> None:
+    """Easy prompts stop; hopeless ones of another task get little; what is left goes to the others."""
+    random = np.random.default_rng(0)
+
+    def pooled(rate: float, task: str) -> Pooled:
+        right = random.random(16) < rate
+        return Pooled(task, np.where(right, 0.97, 0.03).tolist(), right.tolist())
+
+    easy, middle = [pooled(0.9, "a") for _ in range(10)], [pooled(0.3, "b") for _ in range(10)]
+    pool = [*easy, *middle, *[pooled(0.0, "c") for _ in range(10)]]
+    rounds = Rounds([p.task for p in pool], Rules(most=16, round=2, keep=1, budget=80))
+    while images := rounds.next_images():
+        rounds.add(images, [pool[place].values[i] for place, indexes in images for i in indexes])
+    used = [sum(map(len, rounds.values[10 * i : 10 * i + 10])) for i in range(3)]
+    assert used[0] <= 22 and used[1] >= 35 and sum(used) == 80
+    assert set(rounds.stopped) == {"enough", "budget"}
+    found = simulate(pool, Rules(most=16, round=2, keep=1, budget=180))
+    assert found.images <= 6 and found.full_images == 16 and found.stopped["enough"] >= 19
+    assert found.score >= found.full_score - 0.05 and found.floor < 16
+    more = Rounds([p.task for p in pool], Rules(most=16, round=2, keep=1, budget=30))
+    assert more.next_images() == [(i, range(1)) for i in range(30)]
+    with pytest.raises(UsageError, match="less than one for each of 31 prompts"):
+        Rounds([""] * 31, Rules(budget=30))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--keep", "7", "--max", "6"), "7 images of a prompt cannot be kept of at most 6"),
+        (("--stop", "nan"), "stop is nan"),
+        (("--stop", "1.5"), "stop is 1.5"),
+        (("--futile", "-1"), "futile is -1"),
+        (("--futile", "nan"), "futile is nan"),
+        (("--budget", "2"), "a budget of 2 images is less than one for each of 3 prompts"),
+        (("--judge", "oracle", "--model", "oracle"), "exclude each other"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    prompts: Path, sanactl: Program, options: tuple[str, ...], said: str
+) -> None:
+    assert said in sanactl.fails("scale", "tiny.st", "-p", "p.jsonl", *options, code=2)
+
+
+# The run
+
+
+def by_prompt(records: list[Any]) -> dict[str, list[Any]]:
+    found = defaultdict(list)
+    for record in records:
+        found[record["prompt"]].append(record)
+    return found
+
+
+@pytest.fixture
+def ran(prompts: Path, sanactl: Program) -> list[Any]:
+    return sanactl(*FEW, "--model", "oracle", "-o", "out")
+
+
+def test_a_run_is_a_prefix_of_the_full_one(prompts: Path, ran: list[Any], sanactl: Program) -> None:
+    full = sanactl("sample", BASE, "-p", "p.jsonl", "-n", "6", "--steps", "3", "-o", "full")
+    drawn = [json.loads(line) for line in Path("out/images.jsonl").read_text().splitlines()]
+    count = {prompt: len(records) for prompt, records in by_prompt(drawn).items()}
+    assert {r["prompt"]: r["drawn"] for r in ran} == count and 3 <= len(drawn) < 18
+    for record in drawn:
+        (same,) = [r for r in full if (r["prompt"], r["index"]) == (record["prompt"], record["index"])]
+        assert Path(record["path"]).read_bytes() == Path(same["path"]).read_bytes()
+        assert {**record, "path": 0, "samples": 0} == {**same, "path": 0, "samples": 0}
+    judged = by_prompt(sanactl("judge", "out/images.jsonl", "--model", "oracle", "-k", "1"))
+    for record in ran:
+        added = {"round": record["index"] // 2 + 1, "drawn": count[record["prompt"]]}
+        added["stopped"] = record["stopped"]
+        assert record == {**judged[record["prompt"]][0], **added}
+        assert record["stopped"] in ("enough", "futile", "max") and record["flops"] > 0
+    # A later `sample` draws the rest alone.
+    sanactl("sample", BASE, "-p", "p.jsonl", "-n", "6", "--steps", "3", "-o", "out")
+    assert f"{len(drawn)} of 18 images were there" in sanactl.said
+    assert {p.name: p.read_bytes() for p in Path("out").rglob("*.png")} == {
+        p.name: p.read_bytes() for p in Path("full").rglob("*.png")
+    }
+
+
+def test_the_same_again_by_any_batch_size_and_by_function(
+    prompts: Path, ran: list[Any], sanactl: Program
+) -> None:
+    again = sanactl(*FEW, "--model", "oracle", "-o", "small", "-b", "1")
+    assert [{**r, "path": 0} for r in again] == [{**r, "path": 0} for r in ran]
+    assert [json.loads(line) for line in Path("scale.jsonl").read_text().splitlines()] == ran
+    few = {"max": 6, "round": 2, "keep": 1, "steps": 3, "model": "oracle", "output": "out"}
+    assert api.scale(BASE, "p.jsonl", **few) == ran
+
+
+def test_a_budget_is_kept(prompts: Path, sanactl: Program) -> None:
+    records = sanactl(*FEW, "--model", "oracle", "-o", "out", "--stop", "1", "--budget", "7", "--futile", "0")
+    assert len(list(prompts.glob("out/*/samples/*.png"))) == 7 == sum(r["drawn"] for r in records)
+    assert {r["stopped"] for r in records} <= {"budget", "max"} and "budget" in {
+        r["stopped"] for r in records
+    }
+
+
+def test_a_run_that_is_killed_goes_on(prompts: Path, sanactl: Program) -> None:
+    """With the result of an undisturbed one; nothing is drawn or judged twice."""
+    run = (*FEW, "--stop", "1", "--futile", "0", "-o")  # all images
+    whole = sanactl(*run, "whole")
+    shutil.rmtree(".sanactl")
+    Path("scale.jsonl").unlink()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sanactl", *run, "cut"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until = time.monotonic() + 100
+    while len(list(prompts.glob("cut/*/samples/*.png"))) < 7 and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("scale.jsonl").exists()
+    there = {p: p.stat().st_mtime_ns for p in prompts.glob("cut/*/samples/*.png")}
+    assert there
+    again = sanactl(*run, "cut")
+    assert [{**r, "path": 0} for r in again] == [{**r, "path": 0} for r in whole]
+    assert {p: p.stat().st_mtime_ns for p in there} == there
+    same = {name: data for name, data in snapshot(Path("cut")).items() if name.endswith(".png")}
+    assert same == {name: data for name, data in snapshot(Path("whole")).items() if name.endswith(".png")}
+
+
+def test_trouble_is_one_line_and_nothing_is_lost(prompts: Path, ran: list[Any], sanactl: Program) -> None:
+    first = Path(ran[0]["path"])
+    kept = first.read_bytes()
+    first.write_bytes(kept[:-200])
+    said = sanactl.fails(*FEW, "--model", "oracle", "-o", "out", "--no-cache")
+    assert str(first) in said
+    first.write_bytes(kept)
+    assert sanactl(*FEW, "--model", "oracle", "-o", "out") == ran
+    assert "another checkpoint, seed or settings" in sanactl.fails(*FEW, "-o", "out", "--seed", "5", code=2)
+
+
+@pytest.fixture
+def calibrated(place: Path) -> Path:
+    shutil.copytree(asset("judge"), place / "judge")
+    entry = {"judge": "builtin:shapes", "slope": 0.5, "intercept": -1.0}
+    text = json.dumps({"kind": "judge-calibration", "version": 1, "calibrations": [entry]})
+    (place / "judge/calibration.json").write_text(text)
+    return place / "judge"
+
+
+def test_the_calibration_in_the_judges_folder_is_used(
+    prompts: Path, calibrated: Path, sanactl: Program
+) -> None:
+    few = (*FEW[:-2], "--steps", "1", "--max", "2", "-o", "out", "--model", "judge")
+    for record in sanactl(*few):
+        odds = 0.5 * (record["yes_logprob"] - record["no_logprob"]) - 1
+        assert record["calibrated"] == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-6)
+    (calibrated / "calibration.json").write_text("{")
+    assert "calibration.json: not JSON" in sanactl.fails(*few)
