@@ -103,7 +103,7 @@ def test_a_budget_goes_where_the_gain_is() -> None:
     while images := rounds.next_images():
         rounds.add(images, [pool[place].values[i] for place, indexes in images for i in indexes])
     used = [sum(map(len, rounds.values[10 * i : 10 * i + 10])) for i in range(3)]
-    assert used[0] <= 22 and used[1] >= 35 and sum(used) == 80
+    assert used[0] <= 22 and used[1] > used[2] and sum(used) == 80, used
     assert set(rounds.stopped) == {"enough", "budget"}
     found = simulate(pool, Rules(most=16, round=2, keep=1, budget=180))
     assert found.images <= 6 and found.full_images == 16 and found.stopped["enough"] >= 19

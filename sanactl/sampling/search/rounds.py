@@ -10,7 +10,7 @@ from sanactl.sampling.search.policy import Belief, Rules, gain, learn, stop_reas
 __all__ = ["AT_ONCE", "Rounds"]
 
 # Rounds that a budget is spent on at once. It is a constant, because the choice must not depend on batch sizes.
-AT_ONCE = 16
+AT_ONCE = 8
 
 
 class Rounds:
