@@ -95,8 +95,11 @@ def iter_sample(
         negative_prompt=negative,
         **instruction_settings(instruction),
     )
-    drafts = read_drafts(as_records(prompts, "image"), settings, seed) if redraw else None
-    records = drafts.prompts if drafts else spread(as_prompts(prompts, default="demo"), limit)
+    drafts = read_drafts(as_records(cast("Records", prompts), "image"), settings, seed) if redraw else None
+    if drafts is None:
+        records = spread(as_prompts(cast("Prompts | None", prompts), default="demo"), limit)
+    else:
+        records = drafts.prompts
     where, kind = placed(found, device, dtype)
     wanted = folder_settings(found, settings, seed, kind, records)
     drawn: list[Record] = []

@@ -176,7 +176,7 @@ def test_the_same_again_by_any_batch_size_and_by_function(
     again = sanactl(*FEW, "--model", "oracle", "-o", "small", "-b", "1")
     assert [{**r, "path": 0} for r in again] == [{**r, "path": 0} for r in ran]
     assert [json.loads(line) for line in Path("scale.jsonl").read_text().splitlines()] == ran
-    few = {"max": 6, "round": 2, "keep": 1, "steps": 3, "model": "oracle", "output": "out"}
+    few: dict[str, Any] = {"max": 6, "round": 2, "keep": 1, "steps": 3, "model": "oracle", "output": "out"}
     assert api.scale(BASE, "p.jsonl", **few) == ran
 
 
