@@ -35,7 +35,8 @@ def budget_section(run: RunRecords) -> list[Block]:
     axis = "flops" if any(_points(r, "flops") for r in scaling) else "images"
     setups = {(str(r.get("checkpoint")), r.get("steps")): _points(r, axis) for r in scaling}
     setups = {key: points for key, points in setups.items() if points}
-    if len(setups) > 1:
+    # Scores against images are among the curves already.
+    if len(setups) > 1 and (axis == "flops" or choices):
         blocks += _models(setups, choices, axis) + _steps(setups, axis)
     return blocks + (_choices(run, choices) if choices else [])
 

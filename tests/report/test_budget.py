@@ -85,5 +85,8 @@ def test_little_or_nothing_to_buy() -> None:
         {**s, "curves": {"judge": [{**p, "cost": {"images": p["at"]}} for p in s["curves"]["judge"]]}}
         for s in SCORES
     ]
-    blocks = budget_section(read_run(plain, None))
+    assert budget_section(read_run(plain, None)) == []
+    blocks = budget_section(
+        read_run([*plain, {**choice(0.6, 4e10, True), "axis": "images per prompt"}], None)
+    )
     assert "images per prompt" in next(b for b in blocks if isinstance(b, Plot)).wide
