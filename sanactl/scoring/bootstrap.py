@@ -39,7 +39,10 @@ class PairedBootstrap:
             share = 1 / (len(names) * len(places))
             self._mean[places] = share
             draws = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=resamples)
-            self._weights[:, places] = draws * share
+            # Draws from m prompts vary by (m - 1) / m of what prompts vary by; one prompt of a task tells nothing.
+            self._enough &= len(places) > 1
+            wider = (len(places) / max(len(places) - 1, 1)) ** 0.5
+            self._weights[:, places] = (1 + (draws - 1) * wider) * share
 
     def means(self, values: Array) -> Array:
         """float64 [K]: the mean over tasks of the means over prompts, of values [prompts, K]."""
@@ -49,7 +52,7 @@ class PairedBootstrap:
     def interval(self, values: Array, *, level: float = 0.95) -> Array | None:
         """float64 [K, 2]: low and high of the means of values [prompts, K], such as differences of two scores.
 
-        None for fewer than `FEWEST` prompts.
+        None for fewer than `FEWEST` prompts, or where a task has one prompt.
         """
         if not self._enough:
             return None

@@ -19,6 +19,7 @@ def test_a_common_part_does_not_widen_a_difference() -> None:
     assert reach[0][0] < bootstrap.means(one)[0] < reach[0][1]
     np.testing.assert_allclose(bootstrap.means(one), (one[:60].mean() + one[60:].mean()) / 2, atol=1e-12)
     assert PairedBootstrap(["easy"] * 4).interval(one[:4]) is None
+    assert PairedBootstrap(["easy"] * 5 + ["hard"]).interval(one[:6]) is None
 
 
 def test_intervals_cover() -> None:
