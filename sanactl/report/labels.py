@@ -34,7 +34,15 @@ _WORDS = {
 }
 
 
-_METRICS = {"dpg": "DPG", "clip": "CLIP", "fid": "FID", "kid": "KID"}
+_METRICS = {
+    "dpg": "DPG",
+    "dpg_official": "DPG by the official rules",
+    "soft_tifa_am": "Soft-TIFA AM",
+    "soft_tifa_gm": "Soft-TIFA GM",
+    "clip": "CLIP",
+    "fid": "FID",
+    "kid": "KID",
+}
 
 
 def metric_name(record: Record) -> str:

@@ -199,6 +199,8 @@ def test_mended_scores_are_those_counted_by_hand(
     )  # fmt: skip
     assert (score["images"], score["prompts"], score["questions"]) == (6, 2, 15)
     assert score["model"] == "oracle:shapes-1"
+    assert score["benchmark"] == "the 2 prompts of table.csv"
+    assert score["questions_digest"].startswith("sha256:")
     assert score["note"] == "not comparable with mPLUG scores"
     assert "not comparable with mPLUG scores" in sanactl.said
     assert "1 rows of the table are there twice" in sanactl.said
@@ -364,7 +366,7 @@ def test_what_is_missing_or_not_in_the_table_is_one_line(coins: Coins, sanactl: 
         return sanactl.said.splitlines()[-1]
 
     assert "1 of the questions' prompts have no image, the first 'item9'; sample what is" in fails()
-    assert sanactl(*command, "--allow-missing")[-1]["prompts"] == 3
+    assert sanactl(*command, "--allow-missing")[-1]["benchmark"] == "3 of the 4 prompts of table.csv"
     write_table(Path("table.csv"), table_of(names))
     lines = Path("images.jsonl").read_text().splitlines()
     Path("images.jsonl").write_text("\n".join(lines[1:]))

@@ -21,6 +21,7 @@ from sanactl.scoring.metrics.question_options import (
     answers_file,
     check_whole,
     facts_of,
+    table_facts,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class Dpg:
         self.resolution = check_whole("resolution", rest.get("resolution"), LARGEST)
         check_whole("batch_size", batch_size)
         self.allow_missing = bool(rest.get("allow_missing"))
-        rows = read_questions(Path(questions))
+        self.table = Path(questions)
+        rows = read_questions(self.table)
         self.names = dict.fromkeys(row.item for row in rows)
         self.repeated = 0
         if protocol == "official":
@@ -197,6 +199,7 @@ class Dpg:
             items,
             **facts_of(self.answerer),
             **({} if comparable else {"note": NOTE}),
+            **table_facts(self.table, len(items), len(self.names)),
             images=sum(count for _, count in items.values()),
             prompts=len(items),
             questions=asked,

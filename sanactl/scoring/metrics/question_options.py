@@ -9,7 +9,7 @@ from sanactl.errors import UsageError
 from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
 from sanactl.scoring.questions.protocol import Answerer
 
-__all__ = ["ALLOW_MISSING", "ANSWERING", "LARGEST", "answers_file", "check_whole", "facts_of"]
+__all__ = ["ALLOW_MISSING", "ANSWERING", "LARGEST", "answers_file", "check_whole", "facts_of", "table_facts"]
 
 # Who answers, where, and where answers are kept.
 ANSWERING = (
@@ -60,6 +60,22 @@ def answers_file(answers: str | None, default: str, answerer: Answerer) -> Path 
     if not answers:
         raise UsageError("--answers is empty", hint="it takes a file, or off")
     return None if answers == "off" else Path(answers)
+
+
+def table_facts(path: Path | None, prompts: int, of: int) -> dict[str, Any]:
+    """The fields of a score that say which questions it is of: `benchmark`, in words, and `questions_digest`.
+
+    Args:
+        path: the file of questions; None where the image records had them.
+        prompts: how many prompts were scored.
+        of: how many the file has.
+    """
+    if path is None:
+        return {}
+    from sanactl.files.content import files_digest
+
+    many = f"the {of:,} prompts" if prompts == of else f"{prompts:,} of the {of:,} prompts"
+    return {"benchmark": f"{many} of {path.name}", "questions_digest": files_digest([path])}
 
 
 def facts_of(answerer: Answerer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sanactl.scoring.metrics.question_options import (
     answers_file,
     check_whole,
     facts_of,
+    table_facts,
 )
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Vqa:
 
         about = {
             **facts_of(self.answerer),
+            **table_facts(self.questions.path, len(prompts), len(self.questions.names)),
             "images": len(records),
             "prompts": len(prompts),
             "questions": sum(len(a.questions) * len(images) for a, images in prompts),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Callable
 
@@ -20,7 +21,11 @@ ANSWERERS: dict[str, str | Callable[..., Answerer]] = {
 
 
 def open_answerer(
-    spec: str | None, *, device: str | None = None, dtype: str | None = None, options: str | None = None
+    spec: str | os.PathLike[str] | None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    options: str | None = None,
 ) -> Answerer:
     """What answers questions.
 
@@ -39,6 +44,7 @@ def open_answerer(
             "--vqa is needed: what answers the questions",
             hint="a folder or Hub id of a vision-language model, http://HOST:PORT/v1#MODEL, or shapes",
         )
+    spec = os.fspath(spec)
     entry = ANSWERERS[spec if spec in ANSWERERS and spec != "model" else "model"]
     if isinstance(entry, str):
         module, _, name = entry.partition(":")
