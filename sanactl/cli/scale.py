@@ -59,7 +59,7 @@ def scale(
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option("--max", min=1, metavar="INT", help="The most images of each prompt.")
+        int, typer.Option("--max", "-n", min=1, metavar="INT", help="The most images of each prompt.")
     ] = 64,
     per_round: Annotated[
         int, typer.Option("--round", min=1, metavar="INT", help="Images of a prompt that a round draws.")
