@@ -13,6 +13,7 @@ from typing import IO, Any
 from sanactl.errors import InputError
 from sanactl.records.fields import FIELDS, REQUIRED, check_fields, with_paths
 from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, dump_json, lines_of, open_lines, parse_json
+from sanactl.records.nearby import near_file
 
 __all__ = [
     "KINDS", "MAX_HELD", "Record", "check_record", "dumps", "load_records", "read_records", "stream_records",
@@ -125,6 +126,8 @@ def stream_records(
 ) -> Iterator[Record]:
     """The records of a file, one after the other. The file is opened immediately.
 
+    A relative image path that names nothing here is taken from the file's place (see `near_file`).
+
     Raises:
         InputError: the file cannot be read (raised immediately), or a line is bad (raised when it is reached).
     """
@@ -133,7 +136,8 @@ def stream_records(
     def read() -> Iterator[Record]:
         with stream:
             try:
-                yield from read_records(stream, str(path), kinds=kinds, default_kind=default_kind, most=most)
+                found = read_records(stream, str(path), kinds=kinds, default_kind=default_kind, most=most)
+                yield from near_file(found, path)
             except OSError as error:
                 raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 

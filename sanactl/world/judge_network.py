@@ -26,10 +26,11 @@ from sanactl.world.judge_questions import FACTS, UNKNOWN, Question
 
 __all__ = ["JudgeNetwork", "pixels"]
 
-# Outputs of a patch: whether the score passes GenEval's two thresholds; shape, colour and box of the object centred there;
+# Outputs of a patch: whether the score passes GenEval's two thresholds; the score's log-odds; shape, colour and box of the object centred there;
 # the shape and the colour that cover the patch; the patch's own row and column.
 _DENSE = {
     "score": 2,
+    "quality": 1,
     "shape": len(SHAPES),
     "color": len(COLORS),
     "box": 4,
@@ -41,6 +42,8 @@ _DENSE = {
 # Objects with a lower score of the detector are left out: their shape is too uncertain to learn from.
 _NAMELESS = 0.05
 FACT_WEIGHT = 0.3
+# The largest log-odds of a score that are learned: GenEval's thresholds are at -0.8 and 2.2.
+_SURE = 4.0
 
 
 def pixels(views: Sequence[View]) -> torch.Tensor:
@@ -107,6 +110,9 @@ class JudgeNetwork(nn.Module):
             loss = loss + F.cross_entropy(at["shape"], objects[:, SHAPE].long())
             loss = loss + F.cross_entropy(at["color"], objects[:, COLOR].long())
             loss = loss + 2 * F.smooth_l1_loss(at["box"], box)
+            # How far a score is from a threshold says more than on which side it is.
+            quality = objects[:, SCORE].double().logit(eps=1e-9).clamp(-_SURE, _SURE).float()
+            loss = loss + 0.5 * F.smooth_l1_loss(at["quality"].squeeze(-1), quality)
         return loss
 
     def question_loss(
