@@ -15,7 +15,7 @@ __all__ = ["JudgeTraining"]
 
 WARMUP_RATIO = 0.03  # the paper's, appendix B
 # Raised whenever the same settings give other steps than before: saved states of the old ones are not these.
-_ARITHMETIC = 2
+_ARITHMETIC = 3
 
 
 @dataclass(frozen=True)
