@@ -38,7 +38,7 @@ say "grown: the base at 30 blocks (the last two dropped), trained on"
 sanactl sample grown.st --prompts shapes -n 1 -o grown-samples | sanactl eval geneval -o grown.geneval.jsonl -f | tail -1
 
 say "judge: trained on images that the base drew for training prompts, labelled by the detector (appendix B)"
-sanactl prompts shapes --split train -n 2400 --seed 5 > train-prompts.jsonl
+sanactl prompts shapes --split train -n 1700 --seed 5 > train-prompts.jsonl
 sanactl sample base.st --prompts train-prompts.jsonl -n 4 -o judge-samples |
   sanactl eval geneval -o labelled.jsonl -f | tail -1
 [ -d judge ] || sanactl train-judge labelled.jsonl --warmup-steps 2500 --steps 6000 -o judge
