@@ -17,7 +17,8 @@ def near_file(records: Iterator[dict[str, Any]], file: Path) -> Iterator[dict[st
     """The records of a file, with image paths that are valid here.
 
     A path that names nothing here is taken from the file's folder, or from the nearest folder above it where the image
-    is. All other records are unchanged, also those whose image is nowhere: the reader of the image names it.
+    is. It becomes absolute, so that it is valid wherever the records go. All other records are unchanged, also those whose
+    image is nowhere: the reader of the image names it.
 
     Args:
         records: of kind `image`, or others.
@@ -30,7 +31,7 @@ def near_file(records: Iterator[dict[str, Any]], file: Path) -> Iterator[dict[st
             if home is None or not os.path.lexists(home / path):
                 home = _home(path, file) or home
             if home is not None and os.path.lexists(home / path):
-                record = {**record, "path": os.path.relpath(home / path)}
+                record = {**record, "path": os.path.normpath(home / path)}
         yield record
 
 
