@@ -97,7 +97,7 @@ def iter_sample(
     )
     drafts = read_drafts(as_records(cast("Records", prompts), "image"), settings, seed) if redraw else None
     if drafts is None:
-        records = spread(as_prompts(cast("Prompts | None", prompts), default="demo"), limit)
+        records = spread(as_prompts(prompts, default="demo"), limit)
     else:
         records = drafts.prompts
     where, kind = placed(found, device, dtype)
