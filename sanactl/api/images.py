@@ -96,10 +96,7 @@ def iter_sample(
         **instruction_settings(instruction),
     )
     drafts = read_drafts(as_records(cast("Records", prompts), "image"), settings, seed) if redraw else None
-    if drafts is None:
-        records = spread(as_prompts(prompts, default="demo"), limit)
-    else:
-        records = drafts.prompts
+    records = spread(as_prompts(prompts, default="demo"), limit) if drafts is None else drafts.prompts
     where, kind = placed(found, device, dtype)
     wanted = folder_settings(found, settings, seed, kind, records)
     drawn: list[Record] = []
