@@ -407,6 +407,53 @@ def test_mplugs_scores_are_comparable(coins: Coins, sanactl: Program) -> None:
         assert ("comparable" not in sanactl.said) == same
 
 
+def test_answers_of_the_official_script_are_scored_by_the_mended_rules(
+    coins: Coins, sanactl: Program
+) -> None:
+    names = grids(5, 0)
+    rows = table_of(names)
+    rows[8]["question_natural_language"] = "Is it (1, 2, 3, 4), or not, no?"
+    write_table(Path("table.csv"), rows)
+    corners = [(0, 0), (5, 0), (0, 5), (5, 5)]
+    lines = []
+    for name in names:
+        grid = np.asarray(Image.open(f"grids/{name}.png"))
+        for x, y in corners:
+            for r in rows[1:]:
+                question = r["question_natural_language"]
+                if r["item_id"] == name:
+                    answer = "yes" if is_yes(grid[y, x], question) else ("no", "2")[len(lines) % 2]
+                    lines.append(
+                        f"/some/where, else/{name}.png, ({x}, {y}, {x + 5}, {y + 5}), {question}, {answer}\n"
+                    )
+    Path("out_detail.txt").write_text("".join(lines))
+    command = ("eval", "dpg", "grids", "--questions", "table.csv", "--resolution", "5", "--force")
+    for protocol in ("official", "fixed"):
+        options = ("--protocol", protocol, "--allow-missing")
+        *_, asked = sanactl(*command, "--vqa", "coins", *options, "-o", "asked.jsonl")
+        *images, score = sanactl(*command, "--vqa", "mplug:out_detail.txt", *options)
+        assert score["model"] == "damo/mplug_visual-question-answering_coco_large_en"
+        assert "note" not in score and "comparable" not in sanactl.said
+        assert (score["prompts"], score["left_out"]) == (2, 1)
+        if protocol == "official":
+            assert (score["value"], score["tasks"]) == (asked["value"], asked["tasks"])
+    assert [r["dpg_score"] is None for r in images] == [True, False, False]
+    assert "item0.png: mPLUG was not asked all questions about it, as 'item0 1?'" in sanactl.fails(
+        *command[:-1], "--vqa", "mplug:out_detail.txt", "-o", "x.jsonl"
+    )
+    # Without the first item both have all answers.
+    Path("grids/item0.png").unlink()
+    write_table(Path("table.csv"), rows[6:])
+    *_, asked = sanactl(*command, "--vqa", "coins", "-o", "asked.jsonl")
+    *_, score = sanactl(*command, "--vqa", "mplug:out_detail.txt")
+    assert (score["value"], score["tasks"]) == (asked["value"], asked["tasks"])
+    for text, said in (("x\n", "line 1: no answer of the official script"), ("", "holds no answers")):
+        Path("out_detail.txt").write_text(text)
+        assert said in sanactl.fails(*command[:-1], "--vqa", "mplug:out_detail.txt", "-o", "x.jsonl")
+    single = ("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "mplug:", "-o", "x.jsonl")
+    assert "the VQA mplug: names no file" in sanactl.fails(*single, code=2)
+
+
 GOOD = [row("a", 1, "0", "entity - whole", "Is it?"), row("a", 2, "1", "entity - part", "Is it so?")]
 
 

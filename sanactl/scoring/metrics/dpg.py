@@ -189,7 +189,7 @@ class Dpg:
                 items[item] = score, len(every)
         left_out = len(seen) - len(items)
         if left_out:
-            progress.note(f"by the official rules {left_out:,} prompts are left out of the mean")
+            progress.note(f"{left_out:,} prompts are left out of the mean")
         comparable = bool(_MPLUG.search(self.answerer.label))
         if not comparable:
             progress.note(f"answers of {self.answerer.label}: {NOTE}")
@@ -203,7 +203,7 @@ class Dpg:
             images=sum(count for _, count in items.values()),
             prompts=len(items),
             questions=asked,
-            **({"left_out": left_out} if self.protocol == "official" else {}),
+            **({"left_out": left_out} if left_out or self.protocol == "official" else {}),
             **same_checkpoint(known),
             selection=selection(known),
         )
@@ -218,7 +218,7 @@ class Dpg:
         self._tell(f"{record['path']}: the table has no item {item[:80]!r}; it is not scored")
 
     def _images(self, asking: Asking, record: Record, item: str) -> list[dict[int, bool]] | None:
-        """The answers to an item's questions for each image of a record; None where the official script fails."""
+        """The answers to an item's questions for each image of a record; None where they are left out."""
         from sanactl.scoring.questions.protocol import Asked
 
         questions = self.items.get(item)
@@ -234,8 +234,17 @@ class Dpg:
             self._tell(f"{error}; the official script leaves it out")
             return None
         found = []
-        for part in parts:
-            given = asking.answers(record, part, asked, partial(image.part, part))
+        for place, part in enumerate(parts):
+            try:
+                given = asking.answers(record, part, asked, partial(image.part, part), place)
+            except KeyError as error:
+                message = (
+                    f"{record['path']}: mPLUG was not asked all questions about it, as {error.args[0][-1]!r}"
+                )
+                if not self.allow_missing:
+                    raise InputError(message, hint="--allow-missing leaves its prompt out") from None
+                self._tell(f"{message}; its prompt is left out")
+                return None
             found.append({n: yes > no for n, (yes, no) in zip(questions, given, strict=True)})
         return found
 

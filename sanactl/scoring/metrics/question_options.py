@@ -16,7 +16,7 @@ ANSWERING = (
     Option(
         "vqa",
         "What answers the questions: a folder or Hub id of a vision-language or VQA model, http://HOST:PORT/v1#MODEL, "
-        "nvila:PATH, or shapes for the built-in world. Default: none, it is needed.",
+        "nvila:PATH, mplug:FILE (answers of the official script), or shapes for the built-in world. Default: none, it is needed.",
         short="-m",
     ),
     Option("vqa_options", "Further options of the model: KEY=VALUE,KEY=VALUE. Default: none."),

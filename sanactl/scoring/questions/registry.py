@@ -16,6 +16,7 @@ __all__ = ["ANSWERERS", "open_answerer", "split_options"]
 # keywords `device`, `dtype` and `options`. A name that is not here is a model: a folder, a Hub id, a server's address.
 ANSWERERS: dict[str, str | Callable[..., Answerer]] = {
     "shapes": "sanactl.scoring.questions.shapes:ShapesAnswers",
+    "mplug": "sanactl.scoring.questions.official_answers:OfficialAnswers",
     "model": "sanactl.judging.vqa.open:open_model",
 }
 
@@ -30,7 +31,8 @@ def open_answerer(
     """What answers questions.
 
     Args:
-        spec: "shapes" for the built-in world's, a folder or Hub id of a VQA or vision-language model, `nvila:PATH`, or
+        spec: "shapes" for the built-in world's, a folder or Hub id of a VQA or vision-language model, `nvila:PATH`,
+            "mplug:FILE" for answers that the official script of DPG-Bench has written, or
             the address of a server (`http://host:8000/v1#model`).
         device, dtype: of the model; None for its own choice.
         options: further options of the model, "KEY=VALUE,KEY=VALUE".
@@ -45,7 +47,9 @@ def open_answerer(
             hint="a folder or Hub id of a vision-language model, http://HOST:PORT/v1#MODEL, or shapes",
         )
     spec = os.fspath(spec)
-    entry = ANSWERERS[spec if spec in ANSWERERS and spec != "model" else "model"]
+    # Only names that stand alone, and mplug:FILE: a Hub id or a folder may begin with anything.
+    name = "mplug" if spec.startswith("mplug:") else spec
+    entry = ANSWERERS[name if name in ANSWERERS and name != "model" else "model"]
     if isinstance(entry, str):
         module, _, name = entry.partition(":")
         entry = getattr(importlib.import_module(module), name)
