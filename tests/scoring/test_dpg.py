@@ -415,7 +415,7 @@ def test_answers_of_the_official_script_are_scored_by_the_mended_rules(
     rows[8]["question_natural_language"] = "Is it (1, 2, 3, 4), or not, no?"
     write_table(Path("table.csv"), rows)
     corners = [(0, 0), (5, 0), (0, 5), (5, 5)]
-    lines = []
+    lines: list[str] = []
     for name in names:
         grid = np.asarray(Image.open(f"grids/{name}.png"))
         for x, y in corners:
