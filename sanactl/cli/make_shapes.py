@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Force, Seed
+from sanactl.cli.frame.options import Force, RecordsArgument, Seed
+
+if TYPE_CHECKING:
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.records.records import Record
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -70,6 +74,104 @@ def text(
         take_all=True,
     )
     run.finish((world / "text_encoder", "text_encoder"))
+
+
+Rendered = Annotated[
+    bool,
+    typer.Option("--rendered", help="Train only on rendered pictures with faults, without image records."),
+]
+
+
+@app.command()
+def detector(
+    records: RecordsArgument = None,
+    rendered: Rendered = False,
+    start: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of a detector to start from. Default: random weights.",
+            exists=True,
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of training steps.")] = 4000,
+    pool_size: Annotated[
+        int, typer.Option(min=1, metavar="INT", help="Number of rendered pictures to train on.")
+    ] = 2000,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start it again.")
+    ] = True,
+    world: World = Path("world"),
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a tiny Mask2Former on samples and rendered pictures, to find what the built-in detector finds, into WORLD/detector."""
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.world.detector_settings import DetectorTraining
+    from sanactl.world.train_detector import train_detector
+
+    run = Invocation("make-shapes detector", seed=seed)
+    settings = DetectorTraining(start=start, steps=steps, pool_size=pool_size, seed=seed)
+    world.mkdir(parents=True, exist_ok=True)
+    target = world / "detector"
+    images = _images(run, records, rendered, target, force)
+    figures = train_detector(images, target, settings, restart=not resume, force=force, progress=run.progress)
+    _emit(run, {f"detector_{name}_loss": value for name, value in figures.items()})
+    run.finish((target, "detector"))
+
+
+@app.command()
+def clip(
+    records: RecordsArgument = None,
+    rendered: Rendered = False,
+    steps: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of training steps.")] = 600,
+    pool_size: Annotated[
+        int, typer.Option(min=1, metavar="INT", help="Number of rendered pictures to train on.")
+    ] = 2000,
+    world: World = Path("world"),
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Train a tiny CLIP to tell the colours of objects as the built-in detector does, into WORLD/clip."""
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.world.train_clip import train_clip
+
+    run = Invocation("make-shapes clip", seed=seed)
+    world.mkdir(parents=True, exist_ok=True)
+    target = world / "clip"
+    images = _images(run, records, rendered, target, force)
+    figures = train_clip(
+        images, target, steps=steps, pool_size=pool_size, seed=seed, force=force, progress=run.progress
+    )
+    _emit(run, {f"clip_{name}": value for name, value in figures.items()})
+    run.finish((target, "clip"))
+
+
+def _images(
+    run: Invocation, records: str | None, rendered: bool, target: Path, force: bool
+) -> list[Record] | None:
+    """The image records to train on; None with --rendered."""
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.errors import UsageError
+    from sanactl.files.atomic import check_target
+
+    if rendered and records is not None:
+        raise UsageError("--rendered takes no records")
+    check_target(target, force)
+    if rendered:
+        return None
+    hint = "sanactl prompts shapes --split train | sanactl sample --prompts -"
+    stream, source = find_records(records, ("image",), what="images to train on", hint=hint)
+    run.uses(source)
+    return list(run.counted(stream, "images to train on"))
+
+
+def _emit(run: Invocation, figures: dict[str, float]) -> None:
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.records.scores import new_score
+
+    run.emit((new_score(name, value) for name, value in figures.items()), show=show_scores, take_all=True)
 
 
 @app.command()

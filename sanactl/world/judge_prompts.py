@@ -80,7 +80,7 @@ def require_train_split(record: Record) -> None:
     split = split_of(record["tag"], content_of(record), phrase_of(record))
     if split != "train":
         raise InputError(
-            f"prompt {record['prompt']!r} is of the {split} split, and a judge must not train on it",
+            f"prompt {record['prompt']!r} is of the {split} split, and must not be trained on",
             hint="sample from `sanactl prompts shapes --split train`",
         )
 

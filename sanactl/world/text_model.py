@@ -34,12 +34,19 @@ FACTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the world's closed vocabulary: lower case, split at white space and punctuation."""
+def build_tokenizer(
+    more: tuple[str, ...] = (), special: tuple[str, ...] = SPECIAL_TOKENS
+) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over the world's closed vocabulary: lower case, split at white space and punctuation.
+
+    Args:
+        more: further words.
+        special: `SPECIAL_TOKENS` in the order of their ids.
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate((*SPECIAL_TOKENS, *words()))}
+    vocabulary = {word: i for i, word in enumerate((*special, *words(), *more))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -38,6 +38,8 @@ BASE: dict[str, list[str]] = {
     "bench optim": ["--blocks", "1", "--rounds", "1", "--steps", "1"],
     "make-shapes vae": ["--steps", "1"],
     "make-shapes text": ["--steps", "1"],
+    "make-shapes detector": ["i.jsonl", "--steps", "1"],
+    "make-shapes clip": ["i.jsonl", "--steps", "1"],
 }
 # Those that import torch and run a model, whatever they are given.
 HEAVY = ("importance", "sample", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes")

@@ -75,7 +75,7 @@ def test_what_is_seen_is_asked_about():
 
 def test_held_out_prompts_are_refused():
     for record in load_eval_prompts()[::40]:
-        with pytest.raises(InputError, match="must not train on it"):
+        with pytest.raises(InputError, match="must not be trained on"):
             require_train_split(record)
     require_train_split(sample_prompt(np.random.default_rng(0)))
     with pytest.raises(InputError, match="none of the built-in world"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict, beats
 from sanactl.scoring.detectors.batch import check_classes, classifier_of, detect_batch, facts_of
+from sanactl.scoring.detectors.check import ensure_checked
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.geneval.rules import check_record, score_image
@@ -33,16 +34,25 @@ class OracleJudge:
     Args:
         detector: a name of `sanactl.scoring.detectors.registry.DETECTORS`; "" for the built-in world's.
         device, dtype: of the detector.
+        colors: what tells the colours of objects, for a detector that finds none: a CLIP, a folder or a Hub id, or "off".
 
     Raises:
-        UsageError: there is no detector, device or dtype of that name.
+        UsageError: there is no detector, device or dtype of that name, or the detector tells colours itself.
+        InputError: the detector's model cannot be used.
     """
 
     reads = ("tag", "include", "exclude")
 
-    def __init__(self, detector: str = "", *, device: str | None = None, dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        detector: str = "",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        colors: str | None = None,
+    ) -> None:
         self.name = f"oracle:{detector}" if detector else "oracle"
-        self.detector = open_detector(detector or "shapes", device=device, dtype=dtype)
+        self.detector = open_detector(detector or "shapes", device=device, dtype=dtype, colors=colors)
         self.identity = {"name": self.name, "detector": self.detector.label, "labels": self.detector.label}
         if self.detector.digest is not None:
             self.identity["digest"] = self.detector.digest
@@ -55,12 +65,24 @@ class OracleJudge:
         the number of its faults.
 
         Raises:
-            InputError: a record is not in GenEval's form, or its image not of a size that the detector takes.
+            InputError: a record is not in GenEval's form, its image not of a size that the detector takes, or the
+                detector gives other numbers here than on a CPU in float64.
+            UsageError: a prompt asks for a colour, and nothing tells colours.
         """
         for record in records:
             check_record(record)
             check_classes(self.detector, record)
-        found = detect_batch(self.detector, images, records)
+        # A detector that computes wrongly on this device is refused here as in `eval geneval`.
+        ensure_checked(self.detector)
+        # A judge's batches are larger than a detector's.
+        size = self.detector.batch_size
+        found = [
+            objects
+            for start in range(0, len(images), size)
+            for objects in detect_batch(
+                self.detector, images[start : start + size], records[start : start + size]
+            )
+        ]
         return [self._verdict(*each) for each in zip(images, records, found, strict=True)]
 
     def choose(self, pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> list[Verdict]:
