@@ -41,7 +41,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "finetune": ("finetune", "Training", "Train a checkpoint on images with captions."),
     "encode": ("encode", "Training", "Compute latents and text embeddings of training data once."),
     "train-judge": ("train_judge", "Training", "Train a judge on labelled images (paper, appendix B)."),
-    "make-shapes": ("make_shapes", "Training", "Train the built-in world's autoencoder, text encoder, detector and CLIP."),
+    "make-shapes": (
+        "make_shapes",
+        "Training",
+        "Train the built-in world's autoencoder, text encoder, detector and CLIP.",
+    ),
     "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),

@@ -43,8 +43,8 @@ def one(name: str, color: str, rng: np.random.Generator, sure: bool = False) -> 
     score = 0.97 if sure else score
     # A coarse grid, so that centres coincide and relations are at their limits.
     corner, side = rng.integers(0, 9, 2) * 32.0, rng.integers(0, 5, 2) * 24.0 + rng.choice([0, 0.1])
-    box = (*map(float, corner), *map(float, corner + side))
-    return Detected(name, color, float(np.float32(score)), box)
+    x0, y0, x1, y1 = map(float, (*corner, *(corner + side)))
+    return Detected(name, color, float(np.float32(score)), (x0, y0, x1, y1))
 
 
 @pytest.fixture(scope="module")
