@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from typer.core import TyperGroup
@@ -13,6 +14,10 @@ from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, Rec
 from sanactl.files.dtypes import WEIGHT_DTYPES
 from sanactl.scoring.metrics.protocol import Option
 from sanactl.scoring.metrics.registry import METRICS, Entry
+
+if TYPE_CHECKING:
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.records.records import Record
 
 __all__ = ["app"]
 
@@ -87,13 +92,56 @@ def _annotation(option: Option) -> Any:
 def _evaluate(
     name: str, records: str | None, options: dict[str, Any], output: Path | None, force: bool
 ) -> None:
-    from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.streams import first_reads_alone, is_first_process
+    from sanactl.errors import UsageError
+    from sanactl.model.processes import is_one_of_several, one_falls_all_fall
+    from sanactl.model.sharing import leading, on_each, serve
     from sanactl.scoring.metrics.registry import METRICS, open_metric
 
     run = Invocation(f"eval {name}")
-    target = run.records_file(output, getattr(METRICS[name].load(), "file", name), force=force)
+    kind = METRICS[name].load()
+    if is_one_of_several() and not hasattr(kind, "compute"):
+        if is_first_process():
+            run.progress.note(f"eval {name} needs one process; the others have nothing to do")
+            with first_reads_alone():
+                target, stream = _inputs(run, name, records, options, output, force)
+                _score(run, open_metric(name, **options), stream, target, force)
+        return
+
+    def find() -> Any:
+        """The first process's input and output; the others get only the metric."""
+        return _inputs(run, name, records, options, output, force) if is_first_process() else None
+
+    def opened() -> Any:
+        if is_one_of_several() and ":" in (options.get("device") or ""):
+            raise UsageError("--device is for one process; a launcher gives each of several its own")
+        return open_metric(name, **options)
+
+    with first_reads_alone(), one_falls_all_fall():
+        found = on_each(find)
+        metric = on_each(opened)
+        if found is None:
+            serve(metric.compute)
+            return
+        with leading():
+            _score(run, metric, found[1], found[0], force)
+
+
+def _inputs(
+    run: Invocation,
+    name: str,
+    records: str | None,
+    options: dict[str, Any],
+    output: Path | None,
+    force: bool,
+) -> tuple[Path, Iterator[Record]]:
+    """Where the records go, and the image records."""
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.scoring.metrics.registry import METRICS
+
+    kind = METRICS[name].load()
+    target = run.records_file(output, getattr(kind, "file", name), force=force)
     # A metric that can do without some images has an option that says so.
     lenient = "prompts"
     if "allow_missing" in options:
@@ -104,10 +152,16 @@ def _evaluate(
         what="images to score",
         hint=f"sanactl sample | sanactl eval {name}",
         missing=lenient,
-        plain=getattr(METRICS[name].load(), "plain_folders", False),
+        plain=getattr(kind, "plain_folders", False),
     )
     run.uses(source)
-    metric = open_metric(name, **options)
+    return target, stream
+
+
+def _score(run: Invocation, metric: Any, stream: Iterator[Record], target: Path, force: bool) -> None:
+    """Scores the images, and writes records and the journal's line."""
+    from sanactl.cli.frame.render_scores import show_scores
+
     if hasattr(metric, "force"):
         metric.force = force
     with run.keeping(target, **metric.identity) as kept:

@@ -75,8 +75,9 @@ def judge(
     from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
-    from sanactl.judging.several import SharedCache, leading, on_each, serve
+    from sanactl.judging.several import SharedCache, serve_judge
     from sanactl.model.processes import agree, is_one_of_several, one_falls_all_fall
+    from sanactl.model.sharing import leading, on_each
 
     named = judges or [model or DEFAULT]
     given = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code or None}
@@ -117,7 +118,7 @@ def judge(
         options = {name: value for name, value in given.items() if value is not None}
         chosen = on_each(lambda: open_judges(named, **options, **split_options(judge_options or ())))
         if found is None:
-            serve(chosen)
+            serve_judge(chosen)
             return
         calibrations, target, stream, source = found
         with leading():

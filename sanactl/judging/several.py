@@ -1,45 +1,34 @@
-"""`judge` on several processes (`torchrun`, `accelerate launch`): the first reads, writes and remembers, all of them judge.
-
-The first process reads the records and makes the batches of one process. It hands out as many batches as there are
-processes, the i-th to process i, and waits for all verdicts. So the work is divided by its place alone, the verdicts are
-those of one process, and the first process alone writes records and verdicts. A kill loses at most the batches that are
-being judged. Only keys, records and verdicts are sent; each process reads its images itself.
-"""
+"""`judge` on several processes: the first reads, writes and remembers, all of them judge; see `sanactl.model.sharing`."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sanactl.errors import SanactlError
 from sanactl.judging.cache import Question, VerdictCache
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict
-from sanactl.model.processes import broadcast, gather, is_one_of_several, open_processes
+from sanactl.model.sharing import at_once, compute_all, serve
 
-__all__ = ["SharedCache", "leading", "on_each", "serve"]
-
-T = TypeVar("T")
+__all__ = ["SharedCache", "serve_judge"]
 
 
 class SharedCache(VerdictCache):
-    """The first process's verdicts. The other processes are in `serve` while it asks."""
+    """The first process's verdicts. The other processes are in `serve_judge` while it asks."""
 
     @property
     def at_once(self) -> int:
-        return open_processes().num_processes
+        return at_once()
 
     def ask_all(self, batches: Sequence[Sequence[Question]]) -> list[list[Verdict]]:
-        missing = [self.missing(batch) for batch in batches]
-        # The others read the images' bytes themselves.
-        broadcast([([replace(q, data=None) for q in b], m) for b, m in zip(batches, missing, strict=True)])
+        # The other processes read the images' bytes themselves.
+        parts = [([replace(q, data=None) for q in batch], self.missing(batch)) for batch in batches]
         fault: SanactlError | None = None
         # One by one: what the others have found is kept where one of them fails.
-        found = gather(_tried(partial(self.answers, batches[0], missing[0])))
-        for batch, some, (answers, error) in zip(batches, missing, found, strict=False):
+        found = compute_all(parts, lambda part: self.answers(batches[0], part[1]))
+        for batch, (_, some), (answers, error) in zip(batches, parts, found, strict=True):
             if answers is not None:
                 self.keep(batch, some, answers)
             fault = fault or error
@@ -48,53 +37,11 @@ class SharedCache(VerdictCache):
         return [self.verdicts_of(batch) for batch in batches]
 
 
-def serve(judge: Judge) -> None:
-    """Judges what the first process hands out, until it is done. For each of the other processes.
+def serve_judge(judge: Judge) -> None:
+    """Judges what the first process hands out, until it is done. For each of the other processes."""
+    cache = VerdictCache(None, judge)
 
-    Raises:
-        SystemExit: the first process has failed, with its exit code; it says why.
-    """
-    cache, number = VerdictCache(None, judge), open_processes().process_index
-    while True:
-        work: Any = broadcast(None)
-        if work is None:
-            return
-        if isinstance(work, int):
-            raise SystemExit(work)
-        part = work[number] if number < len(work) else ([], [])
-        gather(_tried(partial(cache.answers, *part)))
+    def answers(part: Any) -> list[list[Verdict]]:
+        return cache.answers(*part)
 
-
-@contextlib.contextmanager
-def leading() -> Iterator[None]:
-    """The first process's work. At its end, or where it fails, the others are told."""
-    try:
-        yield
-    except SanactlError as error:
-        if is_one_of_several():
-            broadcast(error.exit_code)
-        raise
-    if is_one_of_several():
-        broadcast(None)
-
-
-def on_each(work: Callable[[], T]) -> T:
-    """The result of `work` on each process, if all of them have one.
-
-    If it raises a `SanactlError` on one, all processes end with its exit code, and only the first prints the error.
-    """
-    if not is_one_of_several():
-        return work()
-    open_processes()  # before a device is chosen
-    result, own = _tried(work)
-    errors = [error for _, error in gather((None, own)) if error is not None]
-    if errors:
-        raise errors[0] if open_processes().is_main_process else SystemExit(errors[0].exit_code)
-    return result  # type: ignore[return-value]
-
-
-def _tried(work: Callable[[], T]) -> tuple[T | None, SanactlError | None]:
-    try:
-        return work(), None
-    except SanactlError as error:
-        return None, error
+    serve(answers)

@@ -14,7 +14,7 @@ import pytest
 from sanactl.files.images import write_png
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import DETECTORS
-from sanactl.scoring.geneval.kept_detections import KeptDetections, from_runs, to_runs
+from sanactl.scoring.geneval.kept_detections import KeptDetections, detections_line, from_runs, to_runs
 from sanactl.scoring.geneval.rules import RULES, score_image
 from tests.program import Program
 
@@ -124,7 +124,7 @@ def test_kept_detections_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
         for _ in range(3)
     ]
     found.append(Detected("circle", "red", 0.5, BOX))
-    file.put([(tmp_path / "a.png", (7, 5), found)])
+    file.put([(tmp_path / "a.png", detections_line((7, 5), found))])
     again = KeptDetections(tmp_path / "kept.jsonl", detector).get(tmp_path / "a.png")
     assert again is not None
     for a, b in zip(found, again, strict=True):

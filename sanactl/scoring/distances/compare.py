@@ -97,6 +97,7 @@ class Comparison:
             )
         self.network, self.distance, self.batch_size, self.small = network, distance, batch_size, small
         self.save_reference = None if save_reference is None else Path(save_reference)
+        self._features: Features | None = None
         self.reference = open_reference(reference)
         if self.save_reference is not None:
             self._check_target(self.save_reference)
@@ -191,6 +192,12 @@ class Comparison:
             save_statistics(self.save_reference, counted, gaussian, rows)
             progress.note(f"wrote {self.save_reference}")
         yield self._score(found, count, len(prompts), same_checkpoint([*drawn.values()]))
+
+    def compute(self, part: Any) -> Any:
+        """See `Features.compute`; for the processes beside the first."""
+        if self._features is None:
+            self._features = Features(self.network, self.batch_size, None, lambda line: None)
+        return self._features.compute(part)
 
     def _of_reference(self, features: Features, progress: Progress) -> tuple[Gaussian | None, Any]:
         """The reference's mean and covariance, and its features, as far as they are needed."""

@@ -7,7 +7,6 @@ import binascii
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from sanactl.files.images import read_image
 from sanactl.files.threads import processors
+from sanactl.model.sharing import at_once, share
+from sanactl.records.batches import batches
 from sanactl.records.partial import Partial, image_key
 from sanactl.scoring.detectors.check import ensure_checked
 from sanactl.scoring.distances.moments import Moments
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Collected", "Features"]
 
 Rows = NDArray[np.float32]
+Batch = list[Any]  # of records
+Part = tuple[list[Batch], bool]  # batches, and whether they are of generated images
 _MOST_THREADS = 16
+# Batches that one of several processes gets at once. A kill loses so many of each.
+_HANDED_OUT = 4
 
 
 class Collected:
@@ -78,9 +83,7 @@ class Features:
         self.taken = 0
         self._checked = False
 
-    def of(
-        self, records: Iterable[Mapping[str, Any]], *, generated: bool
-    ) -> Iterator[tuple[list[Any], Rows]]:
+    def of(self, records: Iterable[dict[str, Any]], *, generated: bool) -> Iterator[tuple[Batch, Rows]]:
         """Batches of records with their features [N, width], in order. The next batch is read meanwhile.
 
         Args:
@@ -90,13 +93,40 @@ class Features:
         Raises:
             InputError: an image cannot be read; the message names it.
         """
-        stream = iter(records)
+        if at_once() == 1:
+            yield from self._ahead(batches(records, self.batch_size), generated)
+            return
+        # A process reads ahead within the batches that it is handed out.
+        parts = ((part, generated) for part in batches(batches(records, self.batch_size), _HANDED_OUT))
+        keys: dict[int, list[list[str | None]]] = {}
+
+        def known(part: Part) -> list[Rows] | None:
+            keys[id(part)] = [[self._key(r, generated) for r in batch] for batch in part[0]]
+            found = [rows for some in keys[id(part)] if (rows := self._known(some)) is not None]
+            return found if len(found) == len(part[0]) else None
+
+        def keep(part: Part, found: list[Rows]) -> None:
+            for some, rows in zip(keys[id(part)], found, strict=True):
+                self._keep(some, rows)
+
+        for part, found, earlier in share(parts, self.compute, known=known, keep=keep):
+            keys.pop(id(part))
+            self.taken += sum(map(len, part[0])) if earlier else 0
+            yield from zip(part[0], found, strict=True)
+
+    def compute(self, part: Part) -> list[Rows]:
+        """The features of batches; nothing is kept."""
+        return [rows for _, rows in self._ahead(iter(part[0]), part[1], keeps=False)]
+
+    def _ahead(
+        self, stream: Iterator[Batch], generated: bool, *, keeps: bool = True
+    ) -> Iterator[tuple[Batch, Rows]]:
         pool = ThreadPoolExecutor(min(_MOST_THREADS, processors()), thread_name_prefix="image")
-        ahead: deque[tuple[list[Any], list[str | None], Rows | list[Future[torch.Tensor]]]] = deque()
+        ahead: deque[tuple[Batch, list[str | None] | None, Rows | list[Future[torch.Tensor]]]] = deque()
         try:
-            while batch := list(islice(stream, self.batch_size)):
-                keys = [self._key(record, generated) for record in batch]
-                known = self._known(keys)
+            for batch in stream:
+                keys = [self._key(record, generated) for record in batch] if keeps else None
+                known = None if keys is None else self._known(keys)
                 reading = (
                     [pool.submit(self._read, r["path"], generated) for r in batch] if known is None else known
                 )
@@ -112,8 +142,8 @@ class Features:
         return self.network.prepare(read_image(Path(path)), Path(path), generated=generated)
 
     def _finished(
-        self, batch: list[Any], keys: list[str | None], found: Rows | list[Future[torch.Tensor]]
-    ) -> tuple[list[Any], Rows]:
+        self, batch: Batch, keys: list[str | None] | None, found: Rows | list[Future[torch.Tensor]]
+    ) -> tuple[Batch, Rows]:
         if isinstance(found, np.ndarray):
             self.taken += len(batch)
             return batch, found
@@ -124,10 +154,14 @@ class Features:
             ensure_checked(self.network, self.tell)
             self._checked = True
         features = self.network.features(inputs)
+        if keys is not None:
+            self._keep(keys, features)
+        return batch, features
+
+    def _keep(self, keys: Sequence[str | None], features: Rows) -> None:
         if self.kept is not None:
             texts = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in features]
             self.kept.put((key, {"features": text}) for key, text in zip(keys, texts, strict=True))
-        return batch, features
 
     def _key(self, record: Mapping[str, Any], generated: bool) -> str | None:
         return image_key({"path": record["path"], "generated": generated}) if self.kept is not None else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.progress import SILENT, Progress
+from sanactl.records.batches import batches
 from sanactl.records.geneval_folder import read_geneval_folder
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
@@ -102,8 +102,7 @@ def evaluate_geneval(
     progress.start(None, "scoring images")
     try:
         checked = _checked(records, chosen)
-        while batch := list(islice(checked, size)):
-            verdicts, known = scorer.verdicts(batch)
+        for batch, verdicts, known in scorer.all_verdicts(batches(checked, size)):
             taken += len(batch) if known else 0
             for record, verdict in zip(batch, verdicts, strict=True):
                 right += verdict["correct"]

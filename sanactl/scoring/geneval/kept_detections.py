@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["KeptDetections", "from_runs", "to_runs"]
+__all__ = ["KeptDetections", "detections_line", "from_runs", "to_runs"]
 
 
 class KeptDetections:
@@ -49,16 +49,18 @@ class KeptDetections:
         except (ValueError, KeyError, TypeError, IndexError):
             raise self._lines.damaged(image) from None
 
-    def put(self, found: Iterable[tuple[Path, Sequence[int], Sequence[Detected]]]) -> None:
-        """Keeps the detections of images: (file, its height and width, objects).
+    def put(self, lines: Iterable[tuple[Path, dict[str, Any]]]) -> None:
+        """Keeps the detections of images: (file, `detections_line`).
 
         Raises:
             InputError: the file cannot be written.
         """
-        self._lines.put(
-            (path, {"size": [*size], "objects": [_entry(d) for d in objects]})
-            for path, size, objects in found
-        )
+        self._lines.put(lines)
+
+
+def detections_line(size: Sequence[int], objects: Sequence[Detected]) -> dict[str, Any]:
+    """The detections of an image of that height and width, as they are kept."""
+    return {"size": [*size], "objects": [_entry(d) for d in objects]}
 
 
 def _entry(found: Detected) -> dict[str, Any]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from sanactl.files.images import read_image
+from sanactl.model.sharing import share
+from sanactl.records.batches import KeptBatches
 from sanactl.records.fields import FIELDS, check_fields
-from sanactl.records.partial import Partial, image_key
+from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.batch import classifier_of, detect_batch
 from sanactl.scoring.detectors.check import ensure_checked
 from sanactl.scoring.detectors.protocol import Detected, Detector
-from sanactl.scoring.geneval.kept_detections import KeptDetections
+from sanactl.scoring.geneval.kept_detections import KeptDetections, detections_line
 from sanactl.scoring.geneval.rules import CONFIDENCE, Rules, is_confident, kept_objects, score_image
 
 __all__ = ["Scorer"]
 
 Colors = Callable[[Sequence[Detected], str], list[str]]
+
+
+Lines = list[tuple[Path, Record]]
 
 
 @dataclass
@@ -37,62 +43,82 @@ class Scorer:
 
     detector: Detector
     rules: Rules
-    file: KeptDetections | None
-    kept: Partial | None
+    file: KeptDetections | None = None
+    kept: Partial | None = None
     tell: Callable[[str], None] | None = None
     reused: int = 0
     checked: bool = False
 
-    def verdicts(self, batch: Sequence[Record]) -> tuple[list[Record], bool]:
-        """The verdicts on a batch, and whether an earlier run has found them."""
-        keys = [None if self.kept is None else image_key(record) for record in batch]
-        if self.kept is not None:
-            known = [v for key in keys if (v := _known(self.kept.get(key), self.detector)) is not None]
-            if len(known) == len(batch):
-                return known, True
-        verdicts = []
-        for record, found, colors in self._detected(batch):
-            compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
-            result = score_image(found, record, colors=colors, rules=self.rules)
-            verdicts.append({**result, "detector": self.detector.label, "detections": compact})
-        if self.kept is not None:
-            self.kept.put(zip(keys, verdicts, strict=True))
-        return verdicts, False
+    def all_verdicts(
+        self, stream: Iterable[Sequence[Record]]
+    ) -> Iterator[tuple[Sequence[Record], list[Record], bool]]:
+        """Batches with their verdicts, and whether an earlier run has found them. New ones are kept."""
+        before = KeptBatches(self.kept, partial(_is_verdict, self.detector))
+        filed: set[int] = set()
 
-    def _detected(self, batch: Sequence[Record]) -> Iterator[tuple[Record, list[Detected], Colors | None]]:
-        """Each record with its objects, and what tells their colours; None where they carry them."""
+        def known(batch: Sequence[Record]) -> tuple[list[Record], Lines] | None:
+            filed.discard(id(batch))
+            found = before.known(batch)
+            if found is None and self.file is not None:
+                found = self._of_file(batch, self.file)
+                if found is not None:
+                    filed.add(id(batch))
+                    before.keep(batch, found)
+            return None if found is None else (found, [])
+
+        def keep(batch: Sequence[Record], found: tuple[list[Record], Lines]) -> None:
+            if self.file is not None:
+                self.file.put(found[1])
+            before.keep(batch, found[0])
+
+        for batch, (verdicts, _), earlier in share(stream, self.compute, known=known, keep=keep):
+            yield batch, verdicts, earlier and id(batch) not in filed
+
+    def compute(self, batch: Sequence[Record]) -> tuple[list[Record], Lines]:
+        """The verdicts on a batch, and its detections as lines for the file, without any if there is no file."""
         paths = [Path(record["path"]) for record in batch]
-        if self.file is not None:
-            known = [self.file.get(path) for path in paths]
-            # Where one is missing, all are detected anew: images of a batch round together.
-            if all(map(_is_whole, known, batch)):
-                self.reused += len(batch)
-                yield from ((record, found or [], None) for record, found in zip(batch, known, strict=True))
-                return
         images = [read_image(path) for path in paths]
         if not self.checked:
             ensure_checked(self.detector, self.tell)
             self.checked = True
         detected = detect_batch(self.detector, images, batch)
-        tellers = [classifier_of(self.detector, image) for image in images]
-        if self.file is None:
-            yield from zip(batch, detected, tellers, strict=True)
-            return
-        colored = list(map(_with_colors, detected, batch, tellers))
-        self.file.put(zip(paths, [image.shape[:2] for image in images], colored, strict=True))
-        yield from ((record, objects, None) for record, objects in zip(batch, colored, strict=True))
+        tellers: list[Colors | None] = [classifier_of(self.detector, image) for image in images]
+        lines: Lines = []
+        if self.file is not None:
+            detected = list(map(_with_colors, detected, batch, tellers))
+            tellers = [None] * len(batch)
+            lines = [
+                (path, detections_line(image.shape[:2], objects))
+                for path, image, objects in zip(paths, images, detected, strict=True)
+            ]
+        return list(map(self._verdict, batch, detected, tellers)), lines
+
+    def _of_file(self, batch: Sequence[Record], file: KeptDetections) -> list[Record] | None:
+        """The verdicts on a batch whose detections the file has. Where one is missing, all are detected anew."""
+        known = [file.get(Path(record["path"])) for record in batch]
+        if not all(map(_is_whole, known, batch)):
+            return None
+        self.reused += len(batch)
+        return [
+            self._verdict(record, found or [], None) for record, found in zip(batch, known, strict=True)
+        ]
+
+    def _verdict(self, record: Record, found: Sequence[Detected], colors: Colors | None) -> Record:
+        compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
+        result = score_image(found, record, colors=colors, rules=self.rules)
+        return {**result, "detector": self.detector.label, "detections": compact}
 
 
-def _known(found: Record | None, detector: Detector) -> Record | None:
-    """A verdict that was kept, or None where it is none of this detector."""
+def _is_verdict(detector: Detector, found: Record) -> bool:
+    """Whether something that was kept is a verdict of this detector."""
     fields = ("correct", "reason", "detector", "detections")
-    if found is None or tuple(found) != fields or found["detector"] != detector.label:
-        return None
+    if tuple(found) != fields or found["detector"] != detector.label:
+        return False
     try:
         check_fields(FIELDS["image"], found, fields)
     except ValueError:
-        return None
-    return found
+        return False
+    return True
 
 
 def _asked(record: Record) -> set[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sanactl.errors import InputError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
-from sanactl.records.partial import Partial, image_key
+from sanactl.records.batches import KeptBatches, batches
+from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score, same_checkpoint
 from sanactl.scoring.detectors.check import ensure_checked
@@ -75,16 +75,16 @@ class ClipScore:
         self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
     ) -> Iterator[Record]:
         """See `Metric.evaluate`; each record gets `clip_score`."""
+        from sanactl.model.sharing import share
         from sanactl.scoring.geneval.scores import by_prompt
 
         seen: list[Record] = []
         total, taken, truncated = 0.0, 0, 0
         self.tell = progress.note
-        stream = iter(records)
+        parts, before = batches(records, self.batch_size), KeptBatches(kept, _is_result)
         progress.start(None, "comparing images with prompts")
         try:
-            while batch := list(islice(stream, self.batch_size)):
-                scores, known = self._scores(batch, kept)
+            for batch, scores, known in share(parts, self.compute, known=before.known, keep=before.keep):
                 taken += len(batch) if known else 0
                 for record, score in zip(batch, scores, strict=True):
                     total += score["clip_score"]
@@ -103,13 +103,8 @@ class ClipScore:
             progress.note(f"of {truncated:,} images the prompt is longer than CLIP takes; it was truncated")
         yield self._score(by_prompt(seen), seen, truncated)
 
-    def _scores(self, batch: Sequence[Record], kept: Partial | None) -> tuple[list[Record], bool]:
-        """{"clip_score", "truncated"} of a batch, and whether an earlier run has found them."""
-        keys = [None if kept is None else image_key(record) for record in batch]
-        if kept is not None:
-            known = [found for key in keys if _is_result(found := kept.get(key))]
-            if len(known) == len(batch):
-                return [found for found in known if found is not None], True
+    def compute(self, batch: Sequence[Record]) -> list[Record]:
+        """{"clip_score", "truncated"} of each image of a batch."""
         from PIL import Image
 
         if not self.checked:
@@ -119,13 +114,10 @@ class ClipScore:
         images = [Image.fromarray(read_image(Path(record["path"]))) for record in batch]
         cosines = (self.clip.images(images) * self.clip.texts(texts)).sum(-1)
         scores = [round(score, 4) for score in (self.clip.scale * cosines.double()).tolist()]
-        results: list[Record] = [
+        return [
             {"clip_score": score, "truncated": cut}
             for score, cut in zip(scores, self.clip.is_truncated(texts), strict=True)
         ]
-        if kept is not None:
-            kept.put(zip(keys, results, strict=True))
-        return results, False
 
     def _score(self, prompts: list[list[Record]], records: list[Record], truncated: int) -> Record:
         from sanactl.scoring.intervals import mean_of_prompts
@@ -153,9 +145,5 @@ class ClipScore:
 _KEPT = frozenset(["prompt_id", "id", "prompt", "tag", "checkpoint", "digest", "clip_score"])
 
 
-def _is_result(found: Record | None) -> bool:
-    return (
-        found is not None
-        and type(found.get("clip_score")) is float
-        and isinstance(found.get("truncated"), bool)
-    )
+def _is_result(found: Record) -> bool:
+    return type(found.get("clip_score")) is float and isinstance(found.get("truncated"), bool)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sanactl.errors import UsageError
 from sanactl.files.progress import SILENT, Progress
@@ -12,6 +12,9 @@ from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.batch import facts_of
 from sanactl.scoring.metrics.protocol import DEVICE, DTYPE, Option
+
+if TYPE_CHECKING:
+    from sanactl.scoring.geneval.scorer import Scorer
 
 __all__ = ["GenEval"]
 
@@ -120,6 +123,7 @@ class GenEval:
         default = "geneval.detections.jsonl" if facts_of(self.detector) else "off"
         named = default if detections is None else detections
         self.detections = None if named == "off" else Path(named)
+        self._scorer: Scorer | None = None
         self.identity: dict[str, Any] = {"detector": self.detector.label}
         if rules != "geneval":
             self.identity["rules"] = rules
@@ -143,3 +147,14 @@ class GenEval:
             kept=kept,
             progress=progress,
         )
+
+    def compute(self, batch: Sequence[Record]) -> Any:
+        """See `Metric` and `sanactl.scoring.geneval.scorer.Scorer.compute`."""
+        if self._scorer is None:
+            from sanactl.scoring.geneval.kept_detections import KeptDetections
+            from sanactl.scoring.geneval.rules import RULES
+            from sanactl.scoring.geneval.scorer import Scorer
+
+            file = None if self.detections is None else KeptDetections(self.detections, self.detector)
+            self._scorer = Scorer(self.detector, RULES[self.rules], file)
+        return self._scorer.compute(batch)

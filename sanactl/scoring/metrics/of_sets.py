@@ -110,6 +110,10 @@ class OfSets:
         """See `sanactl.scoring.metrics.protocol.Metric.evaluate`; the records get no fields."""
         return self._comparison.evaluate(records, kept, progress)
 
+    def compute(self, part: Any) -> Any:
+        """See `Metric` and `sanactl.scoring.distances.stream.Features.compute`."""
+        return self._comparison.compute(part)
+
 
 @dataclass
 class OfInception(OfSets):

@@ -47,6 +47,10 @@ class Metric(Protocol):
 
     A metric can also have `file`, the name of its file of records where it is not the metric's, and `force`, which is
     set to whether files that the metric itself writes may be replaced.
+
+    A metric whose work can be divided among processes has `compute`, the answer to a part of the work, and its `evaluate`
+    goes through its parts by `sanactl.model.sharing.share`. Under a launcher each process opens the metric, the first one
+    calls `evaluate`, and the others `compute`. Of a metric without `compute` the first process alone does all the work.
     """
 
     @property

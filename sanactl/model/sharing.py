@@ -1,0 +1,155 @@
+"""Work of one stream on several processes (`torchrun`, `accelerate launch`): the first reads and writes, all of them compute.
+
+The first process reads the records and makes the parts of one process (batches of images). It hands out as many parts as
+there are processes, the i-th to process i, and waits for all answers. So the work is divided by its place alone, the
+answers are those of one process, and the first process alone writes. A kill loses at most the parts that are being
+computed. Only records and answers are sent; each process reads its images itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from sanactl.errors import SanactlError
+from sanactl.model.processes import broadcast, gather, is_one_of_several, open_processes
+
+__all__ = ["at_once", "compute_all", "leading", "on_each", "serve", "share"]
+
+T = TypeVar("T")
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+
+_leads = False  # whether the other processes are in `serve`
+
+
+def at_once() -> int:
+    """How many parts are best handed out at once: one for each process that waits for work."""
+    return open_processes().num_processes if _leads else 1
+
+
+def serve(compute: Callable[[Any], Any]) -> None:
+    """Computes what the first process hands out, until it is done. For each of the other processes.
+
+    Args:
+        compute: the answer to a part of the work; it is the function that the first process calls, too.
+
+    Raises:
+        SystemExit: the first process has failed, with its exit code; it says why.
+    """
+    number = open_processes().process_index
+    while True:
+        parts: Any = broadcast(None)
+        if parts is None:
+            return
+        if isinstance(parts, int):
+            raise SystemExit(parts)
+        gather(_tried(partial(compute, parts[number])) if number < len(parts) else (None, None))
+
+
+@contextlib.contextmanager
+def leading() -> Iterator[None]:
+    """The first process's work, in which it may hand out parts. At its end, or where it fails, the others are told."""
+    global _leads
+    if not is_one_of_several():
+        yield
+        return
+    _leads = True
+    try:
+        yield
+    except SanactlError as error:
+        broadcast(error.exit_code)
+        raise
+    finally:
+        _leads = False
+    broadcast(None)
+
+
+def compute_all(
+    parts: Sequence[Work], compute: Callable[[Work], Answer]
+) -> list[tuple[Answer | None, SanactlError | None]]:
+    """The answer to each of at most `at_once()` parts, or the error of the process that has tried it."""
+    if not _leads:
+        return [_tried(partial(compute, part)) for part in parts]
+    broadcast(list(parts))
+    found: list[tuple[Answer | None, SanactlError | None]] = gather(_tried(partial(compute, parts[0])))
+    return found[: len(parts)]
+
+
+def share(
+    stream: Iterable[Work],
+    compute: Callable[[Work], Answer],
+    *,
+    known: Callable[[Work], Answer | None],
+    keep: Callable[[Work, Answer], None],
+) -> Iterator[tuple[Work, Answer, bool]]:
+    """Answers a stream of parts, in order.
+
+    Args:
+        stream: parts; they must be such as can be sent to another process.
+        compute: what answers a part, in any process.
+        known: the answer of an earlier run, or None.
+        keep: called with each new answer as soon as it is there, in the first process.
+
+    Yields:
+        (part, answer, whether an earlier run has found it).
+
+    Raises:
+        SanactlError: that of the first part that failed, after the answers before it. What the other processes have found
+            meanwhile is kept.
+    """
+    waiting: list[tuple[Work, Answer | None]] = []
+    missing = 0
+    for part in stream:
+        answer = known(part)
+        waiting.append((part, answer))
+        missing += answer is None
+        if missing == at_once() or not missing:
+            yield from _answered(waiting, compute, keep)
+            waiting, missing = [], 0
+    if waiting:
+        yield from _answered(waiting, compute, keep)
+
+
+def _answered(
+    waiting: Sequence[tuple[Work, Answer | None]],
+    compute: Callable[[Work], Answer],
+    keep: Callable[[Work, Answer], None],
+) -> Iterator[tuple[Work, Answer, bool]]:
+    unknown = [part for part, answer in waiting if answer is None]
+    found = compute_all(unknown, compute) if unknown else []
+    for part, (answer, error) in zip(unknown, found, strict=True):
+        if error is None:
+            keep(part, answer)  # type: ignore[arg-type]
+    new = iter(found)
+    for part, answer in waiting:
+        earlier = answer is not None
+        if answer is None:
+            answer, error = next(new)
+            if error is not None:
+                raise error
+        yield part, answer, earlier  # type: ignore[misc]
+
+
+def on_each(work: Callable[[], T]) -> T:
+    """The result of `work` on each process, if all of them have one.
+
+    If it raises a `SanactlError` on one, all processes end with its exit code, and only the first prints the error.
+    """
+    if not is_one_of_several():
+        return work()
+    open_processes()  # before a device is chosen
+    result, own = _tried(work)
+    errors = [error for _, error in gather((None, own)) if error is not None]
+    if errors:
+        raise errors[0] if open_processes().is_main_process else SystemExit(errors[0].exit_code)
+    return result  # type: ignore[return-value]
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, SanactlError | None]:
+    try:
+        return work(), None
+    except SanactlError as error:
+        return None, error
