@@ -10,7 +10,7 @@ import torch
 
 from sanactl.checkpoint.sana import CONFIG_DEFAULTS
 
-__all__ = ["CONFIGS", "Models", "make_transformer"]
+__all__ = ["CONFIGS", "Models", "make_transformer", "meta_modules"]
 
 _NORMS = {"qk_norm": "rms_norm_across_heads"}
 # The published transformers; `tiny` and `tiny-deep` are for a trial of a measurement on a CPU.
@@ -77,6 +77,15 @@ def make_transformer(size: str, device: torch.device, dtype: torch.dtype, seed: 
 
     with _made_there(device, dtype, seed):
         return SanaTransformer2DModel(**CONFIGS[size]).eval()
+
+
+def meta_modules(size: str) -> tuple[Any, Any, Any]:
+    """(transformer, text encoder, autoencoder) on the meta device: shapes without memory, for counts."""
+    from diffusers import SanaTransformer2DModel
+
+    around = Models(torch.device("meta"), torch.float32, tiny=size.startswith("tiny"))
+    with torch.device("meta"):
+        return SanaTransformer2DModel(**CONFIGS[size]).eval(), around.text_encoder, around.vae
 
 
 class Models:

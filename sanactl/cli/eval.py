@@ -30,9 +30,11 @@ class Metrics(TyperGroup):
         for name, entry in METRICS.items():
             self.commands[name] = _command(name, entry)
         from sanactl.cli.detector_check import app as detector_check
+        from sanactl.cli.eval_speed import app as eval_speed
 
-        self.commands["detector-check"] = typer.main.get_command(detector_check)
-        self.commands["detector-check"].name = "detector-check"
+        for name, single in {"speed": eval_speed, "detector-check": detector_check}.items():
+            self.commands[name] = typer.main.get_command(single)
+            self.commands[name].name = name
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True, cls=Metrics)

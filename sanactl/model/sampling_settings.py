@@ -15,7 +15,9 @@ from sanactl.records.records import NOT_UTF8
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
 
-__all__ = ["SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "sampling_settings"]
+__all__ = [
+    "SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "published_settings", "sampling_settings",
+]  # fmt: skip
 
 # Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
 PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, "max_sequence_length": 300}
@@ -104,21 +106,39 @@ def sampling_settings(checkpoint: Checkpoint, **given: Any) -> SamplingSettings:
             of latents.
         InputError: the checkpoint's own defaults are out of range.
     """
-    given = {key: value for key, value in given.items() if value is not None}
-    for key, value in given.items():
-        _check(key, value, UsageError, f"--{_OPTIONS.get(key, key).replace('_', '-')}")
-    settings = SamplingSettings(**{**_defaults(checkpoint), **given})
     step = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
-    for what, pixels in (("height", settings.height), ("width", settings.width)):
-        if pixels < step or pixels % step:
-            raise UsageError(f"--{what} {pixels}: has to be a multiple of {step} for {checkpoint.path}")
-    if settings.height * settings.width > MAX_PIXELS:
-        raise UsageError(f"{settings.width} x {settings.height} pixels: more than {MAX_PIXELS:,}")
+    settings = _checked(_defaults(checkpoint), given, step, str(checkpoint.path))
     if given.get("negative_prompt"):
         if is_sprint(checkpoint):
             raise UsageError("--negative has no effect on a SANA-Sprint checkpoint: its guidance is embedded")
         if settings.guidance_scale <= 1:
             raise UsageError("--negative has no effect without guidance", hint="give a --guidance above 1")
+    return settings
+
+
+def published_settings(name: str, step: int, **given: Any) -> SamplingSettings:
+    """SANA's published defaults, replaced by the values in `given` that are not None: for a model without a checkpoint.
+
+    Args:
+        name: what errors call the model.
+        step: height and width are multiples of so many pixels.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    return _checked(PUBLISHED, given, step, name)
+
+
+def _checked(defaults: Mapping[str, Any], given: Mapping[str, Any], step: int, name: str) -> SamplingSettings:
+    given = {key: value for key, value in given.items() if value is not None}
+    for key, value in given.items():
+        _check(key, value, UsageError, f"--{_OPTIONS.get(key, key).replace('_', '-')}")
+    settings = SamplingSettings(**{**defaults, **given})
+    for what, pixels in (("height", settings.height), ("width", settings.width)):
+        if pixels < step or pixels % step:
+            raise UsageError(f"--{what} {pixels}: has to be a multiple of {step} for {name}")
+    if settings.height * settings.width > MAX_PIXELS:
+        raise UsageError(f"{settings.width} x {settings.height} pixels: more than {MAX_PIXELS:,}")
     return settings
 
 

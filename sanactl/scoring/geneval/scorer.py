@@ -99,9 +99,7 @@ class Scorer:
         if not all(map(_is_whole, known, batch)):
             return None
         self.reused += len(batch)
-        return [
-            self._verdict(record, found or [], None) for record, found in zip(batch, known, strict=True)
-        ]
+        return [self._verdict(record, found or [], None) for record, found in zip(batch, known, strict=True)]
 
     def _verdict(self, record: Record, found: Sequence[Detected], colors: Colors | None) -> Record:
         compact = [_compact(d) for d in found if is_confident(d.score, CONFIDENCE)]
