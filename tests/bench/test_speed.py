@@ -69,10 +69,12 @@ def test_bad_input_is_one_line(sanactl: Program, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert "no such shape" in sanactl.fails("eval", "speed", "--random", "SANA_9B", code=2)
     assert "leave out the checkpoint" in sanactl.fails("eval", "speed", "x.st", "--random", "tiny", code=2)
-    assert "multiple of 32" in sanactl.fails("eval", "speed", "--random", "SANA_0.6B", "--height", "100", code=2)
+    assert "multiple of 32" in sanactl.fails(
+        "eval", "speed", "--random", "SANA_0.6B", "--height", "100", code=2
+    )
     assert "--steps" in sanactl.fails("eval", "speed", "--random", "tiny", "--steps", "0", code=2)
     monkeypatch.setattr("sanactl.bench.speed.free_memory", lambda device: 1 << 30)
-    assert "1.1 GB are free" in sanactl.fails("eval", "speed", "--random", "SANA1.5_4.8B")
+    assert "1.07 GB are free" in sanactl.fails("eval", "speed", "--random", "SANA1.5_4.8B")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "one process" in sanactl.fails("eval", "speed", "--random", "tiny", code=2)
     assert not [*tmp_path.iterdir()]
