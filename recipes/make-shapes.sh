@@ -3,7 +3,7 @@
 #
 #   ./recipes/make-shapes.sh [FOLDER]
 #
-# About three hours on 2 CPU cores (autoencoder 8 min, text encoder 1, base 100, judge 60). Every stage can be stopped
+# About three hours on 2 CPU cores (autoencoder 8 min, text encoder 1, base 100, judge 100). Every stage can be stopped
 # and started again. Nothing here reads the evaluation prompts except the last line of each stage, which scores it.
 set -euo pipefail
 exec </dev/null
@@ -38,10 +38,18 @@ say "grown: the base at 30 blocks (the last two dropped), trained on"
 sanactl sample grown.st --prompts shapes -n 1 -o grown-samples | sanactl eval geneval -o grown.geneval.jsonl -f | tail -1
 
 say "judge: trained on images that the base drew for training prompts, labelled by the detector (appendix B)"
-sanactl prompts shapes --split train -n 1700 --seed 5 > train-prompts.jsonl
+sanactl prompts shapes --split train -n 2000 --seed 5 > all-prompts.jsonl
+head -n 1700 all-prompts.jsonl > train-prompts.jsonl
+tail -n 300 all-prompts.jsonl > calibration-prompts.jsonl
 sanactl sample base.st --prompts train-prompts.jsonl -n 4 -o judge-samples |
   sanactl eval geneval -o labelled.jsonl -f | tail -1
 [ -d judge ] || sanactl train-judge labelled.jsonl --warmup-steps 2500 --steps 6000 -o judge
+# From the judge's answer to a probability, on other prompts for training.
+sanactl sample base.st --prompts calibration-prompts.jsonl -n 4 -o calibration-samples |
+  sanactl judge --model ./judge --all -o calibration-judged.jsonl -f |
+  sanactl eval geneval -o calibration-scored.jsonl -f |
+  sanactl eval judge -c calibration.json -o calibration-quality.jsonl -f | tail -1
+cp calibration.json judge/
 sanactl sample base.st --prompts shapes -n 16 -o many-samples |
   sanactl judge --model ./judge --all -o judged.jsonl -f | sanactl eval geneval -o scaling.jsonl -f | tail -2
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from sanactl.checkpoint.builtin import asset
 from sanactl.errors import InputError, UsageError
 from sanactl.judging.backends.vlm import VlmJudge
-from sanactl.shapes.detector import DETECTOR_VERSION
 from sanactl.shapes.prompts import words
 
 if TYPE_CHECKING:
@@ -62,5 +61,4 @@ def open_builtin(world: str, *, device: str | None = None, dtype: str | None = N
         )
     judge: ShapesJudge = ShapesJudge.load(str(folder), device=device, dtype=dtype)
     judge.name = "builtin:shapes"
-    judge.identity.setdefault("labels", DETECTOR_VERSION)  # it was trained before configs named it
     return judge
