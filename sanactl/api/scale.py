@@ -73,8 +73,8 @@ def iter_scale(
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
-    from sanactl.judging.calibration import calibrations_of, read_calibrations
-    from sanactl.judging.shipped import shipped_calibrations
+    from sanactl.judging.calibration import read_calibrations
+    from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.processes import broadcast, open_processes
     from sanactl.model.sampling_settings import sampling_settings
     from sanactl.report.sheet import ContactSheet
@@ -114,7 +114,7 @@ def iter_scale(
         trust_remote_code=trust_remote_code,
     )
     sink = as_progress(progress)
-    calibrations = calibrations_of(chosen, read) if read else shipped_calibrations(chosen, sink.note)
+    calibrations = chosen_calibrations(chosen, read, sink.note)
     wanted = folder_settings(found, settings, seed, kind, records)
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
@@ -154,7 +154,7 @@ def scale() -> None:
             the kept by less than this.
         budget: images of all prompts together; rounds go where the expected gain per image is largest. None for no limit.
         model, judges, judge_options, trust_remote_code, no_cache: see `sanactl.judge`.
-        calibration: files that `sanactl eval judge` writes; by default the judge's own `calibration.json`, if it has one.
+        calibration: see `sanactl.judge`; without one, the probability of yes counts.
         steps, guidance, height, width, flow_shift, negative, instruction, seed: see `sanactl.sample`.
         batch_size: images drawn at once. It changes neither the images nor the decisions.
         device: where all models run.

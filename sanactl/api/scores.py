@@ -57,8 +57,9 @@ def iter_judge(
     """
     from sanactl.errors import UsageError
     from sanactl.judging.cache import VerdictCache
-    from sanactl.judging.calibration import calibrations_of, read_calibrations
+    from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.select import judge_stream
+    from sanactl.judging.shipped import chosen_calibrations
     from sanactl.report.sheet import ContactSheet
 
     if keep is not None and all:
@@ -75,7 +76,7 @@ def iter_judge(
         trust_remote_code=trust_remote_code,
     )
     sink = as_progress(progress)
-    calibrations = calibrations_of(chosen, found) if found else []
+    calibrations = chosen_calibrations(chosen, found, sink.note)
     writing = _writing(output, force)
     cache = VerdictCache(None if output is None else Path.cwd(), chosen, ask_again=no_cache, tell=sink.note)
     winners = judge_stream(
@@ -106,8 +107,9 @@ def judge() -> None:
             (`sanactl.judging.protocol.Judge`); None is "builtin:shapes".
         judges: several names in place of `model`: the mean of their probabilities counts.
         judge_options: options of the judge's backend, by name; of several judges "2.NAME" is the second one's.
-        calibration: files that `sanactl eval judge` writes; records get `calibrated`, the probability that the image
-            is right, and several judges count by the mean of it.
+        calibration: files that `sanactl eval judge` writes; by default `calibration.json` in the judge's folder, of
+            several judges only if each has one. Records get `calibrated`, the probability that the image is right,
+            and several judges count by the mean of it.
         batch_size: images at once. It does not change the verdicts.
         device, dtype: of the judge, names or torch's objects; see `sanactl.sample`.
         trust_remote_code: run code from the model's repository.

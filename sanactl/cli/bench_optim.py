@@ -69,7 +69,8 @@ def optim(
     records.
     """
     from sanactl.bench import optim as bench
-    from sanactl.cli.frame.streams import is_first_process, note, write_line
+    from sanactl.cli.frame.stdout import write_line
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
     from sanactl.model.conditioning import pick_device
     from sanactl.model.loading import resolve_dtype

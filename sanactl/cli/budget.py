@@ -78,7 +78,7 @@ def budget(
     """
     from sanactl.cli.frame.render_budget import said_of_choice, show_front
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import note
+    from sanactl.cli.frame.terminal import note
     from sanactl.scoring.budget.amounts import one_budget, read_amount
     from sanactl.scoring.budget.buy import buy
 
@@ -106,7 +106,8 @@ def _read(run: Invocation, files: list[Path]) -> Iterator[Record]:
     """The records of the files, else of the pipe, else of what `eval geneval` wrote in this folder."""
     import itertools
 
-    from sanactl.cli.frame.streams import note, stdin_is_piped, stdin_records
+    from sanactl.cli.frame.stdin import stdin_is_piped, stdin_records
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
     from sanactl.records.records import stream_records
 

@@ -37,7 +37,7 @@ def convert_detector(
     file is run. The folder is loaded once before it gets its name.
     """
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import note
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
     from sanactl.files.atomic import atomic_dir, check_target
     from sanactl.scoring.detectors.convert import convert_detector as convert

@@ -102,7 +102,8 @@ def encode(
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_checkpoints
     from sanactl.cli.frame.run import Invocation, checkpoint_record
-    from sanactl.cli.frame.streams import find_checkpoint, note
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import note
     from sanactl.data import DataSettings, open_examples
     from sanactl.data.encode import EncodeSettings
     from sanactl.data.encode import encode as write

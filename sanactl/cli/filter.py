@@ -65,7 +65,8 @@ def filter_(
     """
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_records, note
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
     from sanactl.scoring.filter import Condition, filter_records
 

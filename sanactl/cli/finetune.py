@@ -74,7 +74,8 @@ def finetune(
     from sanactl.checkpoint.open import open_checkpoint
     from sanactl.cli.frame.render import show_checkpoints
     from sanactl.cli.frame.run import Invocation, checkpoint_record, given_key
-    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.data import open_training_data
     from sanactl.errors import InputError, OutputExistsError
     from sanactl.model.processes import agree

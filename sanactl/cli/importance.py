@@ -62,7 +62,8 @@ def importance(
     from sanactl.cli.frame.outputs import check_file
     from sanactl.cli.frame.render import show_blocks
     from sanactl.cli.frame.run import Invocation, given_key
-    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
     from sanactl.files.atomic import check_target
     from sanactl.model.conditioning import pick_device, sampling_settings

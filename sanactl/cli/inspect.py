@@ -36,7 +36,9 @@ def inspect(
 
     from sanactl.checkpoint.kinds import model_name
     from sanactl.cli.frame.run import checkpoint_record
-    from sanactl.cli.frame.streams import find_checkpoint, note, write_line
+    from sanactl.cli.frame.stdout import write_line
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import note
     from sanactl.records.records import dumps
 
     found, _ = find_checkpoint(checkpoint, revision=revision, native=True)

@@ -67,15 +67,18 @@ def judge(
     """
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_records, first_reads_alone, is_first_process
+    from sanactl.cli.frame.stdin import first_reads_alone
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.terminal import is_first_process
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
-    from sanactl.judging.calibration import calibrations_of, read_calibrations
+    from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.judging.several import SharedCache, serve_judge
+    from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.processes import agree, is_one_of_several, one_falls_all_fall
     from sanactl.model.sharing import leading, on_each
 
@@ -124,8 +127,7 @@ def judge(
         with leading():
             if notice := getattr(chosen, "notice", None):
                 run.progress.note(notice)
-            if calibrations:
-                calibrations = calibrations_of(chosen, calibrations)
+            calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
             run.uses(source)
             opened = SharedCache if several else VerdictCache
             winners = judge_stream(

@@ -30,8 +30,8 @@ def log(
     One checkpoint's lineage, which is in its header:
     [bold]sanactl log base-d60.st[/bold]
     """
-    from sanactl.cli.frame.stdout import write_text
-    from sanactl.cli.frame.streams import note, write_line
+    from sanactl.cli.frame.stdout import write_line, write_text
+    from sanactl.cli.frame.terminal import note
     from sanactl.records.journal import Journal
     from sanactl.records.records import dumps
     from sanactl.report.lineage import journal_tree, lineage_tree, outline

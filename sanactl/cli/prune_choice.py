@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sanactl.checkpoint.table import Checkpoint
-from sanactl.cli.frame.streams import note
+from sanactl.cli.frame.terminal import note
 from sanactl.errors import InputError
 from sanactl.files.human import format_ranges
 from sanactl.records.journal import Journal

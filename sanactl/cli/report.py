@@ -75,7 +75,7 @@ def report(
     """
     from sanactl.cli.frame.outputs import check_file
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import note
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
     from sanactl.report import build_report
 
@@ -96,7 +96,7 @@ def report(
 
 def _read(journal: Journal, files: list[Path], *, needed: bool = True) -> Iterator[Record]:
     """The records of the files, else of the pipe, else of the files that the journal knows."""
-    from sanactl.cli.frame.streams import stdin_is_piped, stdin_records
+    from sanactl.cli.frame.stdin import stdin_is_piped, stdin_records
     from sanactl.records.records import KINDS, stream_records
 
     if (not files and stdin_is_piped()) or [*map(str, files)] == ["-"]:
@@ -112,7 +112,7 @@ def _write_card(
     said: tuple[str | None, str | None, str | None],
 ) -> Path:
     """Writes a model card; `said` are title, license and base model."""
-    from sanactl.cli.frame.streams import note
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import InputError, UsageError
     from sanactl.report.card import CardSettings, write_card
 
@@ -148,7 +148,7 @@ def _write_card(
 
 def _remembered(journal: Journal, *, needed: bool) -> list[Path]:
     """The files of records that a folder's journal knows and that are there; there must be some where they are needed."""
-    from sanactl.cli.frame.streams import note
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
 
     names = dict.fromkeys(

@@ -103,7 +103,8 @@ def sample(
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation, given_key
-    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.hardware import hardware_facts

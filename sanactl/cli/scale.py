@@ -138,11 +138,12 @@ def scale(
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_checkpoint, is_first_process, note
+    from sanactl.cli.frame.streams import find_checkpoint
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
-    from sanactl.judging.calibration import calibrations_of, read_calibrations
-    from sanactl.judging.shipped import shipped_calibrations
+    from sanactl.judging.calibration import read_calibrations
+    from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
@@ -191,11 +192,7 @@ def scale(
     chosen = opened_judge(
         named, judge_options, run.progress, device=device, trust_remote_code=trust_remote_code or None
     )
-    calibrations = (
-        calibrations_of(chosen, calibrations)
-        if calibrations
-        else shipped_calibrations(chosen, run.progress.note)
-    )
+    calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
     with ExitStack() as stack:
         folder = output or Path(f"{found.name}-samples")
         if is_first_process():

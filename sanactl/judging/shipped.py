@@ -10,9 +10,28 @@ from sanactl.errors import UsageError
 from sanactl.judging.calibration import Calibration, calibrations_of, read_calibrations
 from sanactl.judging.protocol import Judge
 
-__all__ = ["CALIBRATION", "shipped_calibrations"]
+__all__ = ["CALIBRATION", "chosen_calibrations", "shipped_calibrations"]
 
 CALIBRATION = "calibration.json"
+
+
+def chosen_calibrations(
+    judge: Judge, given: Sequence[Calibration], tell: Callable[[str], None] = lambda line: None
+) -> list[Calibration]:
+    """The calibration of each judge: those that the user gives, else those that the judges bring along.
+
+    Args:
+        judge, tell: see `shipped_calibrations`.
+        given: of the user's files; empty for none.
+
+    Returns:
+        As `shipped_calibrations`.
+
+    Raises:
+        UsageError: a given one is of none of the judges, or a judge has none.
+        InputError: the file in a judge's folder is damaged.
+    """
+    return calibrations_of(judge, given) if given else shipped_calibrations(judge, tell)
 
 
 def shipped_calibrations(judge: Judge, tell: Callable[[str], None] = lambda line: None) -> list[Calibration]:

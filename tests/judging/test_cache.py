@@ -13,7 +13,7 @@ import pytest
 
 from sanactl.errors import InputError
 from sanactl.files.images import write_png
-from sanactl.judging import cache as module
+from sanactl.judging import kept as module
 from sanactl.judging.backends.oracle import OracleJudge
 from sanactl.judging.cache import VerdictCache
 from sanactl.judging.registry import JUDGES

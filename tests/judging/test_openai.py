@@ -18,7 +18,7 @@ import pytest
 from sanactl.errors import InputError
 from sanactl.files.images import write_png
 from sanactl.judging.backends import http
-from sanactl.judging.backends.openai import read_reply
+from sanactl.judging.backends.replies import read_reply
 from sanactl.judging.registry import open_judge
 from sanactl.shapes.dataset import batch
 from tests.judging.server import Handler, Server, certain, running, top_tokens

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sanactl.cli.frame.streams import (
-    find_records,
-    is_stdin,
-    note,
-    prompts_of,
-    stdin_is_piped,
-    stdin_prompts,
-)
+from sanactl.cli.frame.stdin import is_stdin, prompts_of, stdin_is_piped, stdin_prompts
+from sanactl.cli.frame.streams import find_records
+from sanactl.cli.frame.terminal import note
 from sanactl.errors import InputError, UsageError
 from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompts import check_prompts, number_prompts

@@ -62,7 +62,7 @@ CalibrationFiles = Annotated[
         "--calibration",
         metavar="FILE",
         help="Calibration of the judge, as eval judge writes it; one file can hold those of several judges. Give "
-        "the option again for each further file. Default: none; of scale, the judge's own.",
+        "the option again for each further file. Default: calibration.json in the judge's folder, if it is there.",
         show_default=False,
     ),
 ]

@@ -8,8 +8,7 @@ import time
 from typing import Any
 
 from sanactl.cli.frame.board import Board, the_board
-from sanactl.cli.frame.streams import note
-from sanactl.cli.frame.terminal import at_end, one_line, safe
+from sanactl.cli.frame.terminal import at_end, note, one_line, safe
 from sanactl.files.progress import Progress
 
 __all__ = ["open_progress"]

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.outputs import check_file, free_names
 from sanactl.cli.frame.progress import open_progress
-from sanactl.cli.frame.streams import is_first_process, note, write_line
+from sanactl.cli.frame.stdout import write_line
+from sanactl.cli.frame.terminal import is_first_process, note
 from sanactl.errors import OutputExistsError, SanactlError
 from sanactl.files.atomic import atomic_path
 from sanactl.files.progress import SILENT, Progress

@@ -15,7 +15,8 @@ from sanactl.checkpoint.open import Checkpoint
 from sanactl.cli.frame.as_made import is_as_made, small_digest
 from sanactl.cli.frame.next_steps import wrote_line
 from sanactl.cli.frame.records_out import RecordsOut
-from sanactl.cli.frame.streams import is_first_process, note, stdout_is_piped
+from sanactl.cli.frame.stdout import stdout_is_piped
+from sanactl.cli.frame.terminal import is_first_process, note
 from sanactl.errors import InputError, OutputExistsError
 from sanactl.files.atomic import check_target
 from sanactl.records.journal import Journal, Run, run_key

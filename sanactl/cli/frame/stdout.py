@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 import sys
 
 from sanactl.cli.frame.terminal import drawable, is_first_process, json_for_terminal, safe
 from sanactl.errors import SanactlError
 
-__all__ = ["reader_left", "silence_stdout", "write_line", "write_text"]
+__all__ = ["reader_left", "silence_stdout", "stdout_is_piped", "write_line", "write_text"]
 
 _silenced = False
+
+
+def stdout_is_piped() -> bool:
+    """Whether another command reads stdout."""
+    try:
+        return stat.S_ISFIFO(os.fstat(1).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def write_line(line: str) -> None:

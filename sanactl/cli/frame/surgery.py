@@ -15,7 +15,7 @@ from sanactl.checkpoint.target import target_kind, target_layout
 from sanactl.checkpoint.write import Plan, parse_size, write_checkpoints
 from sanactl.cli.frame.render import show_checkpoints
 from sanactl.cli.frame.run import Invocation, checkpoint_record, given_key
-from sanactl.cli.frame.streams import note
+from sanactl.cli.frame.terminal import note
 from sanactl.cli.render_plan import show_plan
 from sanactl.errors import UsageError
 from sanactl.files.progress import Progress

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 __all__ = [
-    "at_end", "clip", "drawable", "is_first_process", "json_for_terminal", "one_line", "quiet_end", "safe", "say",
+    "at_end", "clip", "drawable", "is_first_process", "json_for_terminal", "note", "one_line", "quiet_end", "safe", "say",
     "write_above",
 ]  # fmt: skip
 
@@ -127,6 +127,12 @@ def say(line: object) -> None:
         stream = sys.stderr
         stream.write(drawable(f"sanactl{rank}: {text}\n", stream.encoding))
         stream.flush()
+
+
+def note(line: str) -> None:
+    """One line for people, on stderr."""
+    if is_first_process():
+        say(line)
 
 
 def write_above(write: Callable[[str], None] | None, prefix: str = "sanactl: ") -> None:

@@ -2,7 +2,53 @@
 
 from __future__ import annotations
 
-__all__ = ["free_memory", "out_of_memory"]
+from collections.abc import Callable
+from typing import TypeVar
+
+from sanactl.errors import InputError
+
+__all__ = ["Fitting", "free_memory", "out_of_memory"]
+
+Result = TypeVar("Result")
+
+
+class Fitting:
+    """Computes items in parts that memory is enough for. The size of a part is remembered between calls."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None  # None until a part did not fit
+
+    def run(
+        self, count: int, compute: Callable[[slice], list[Result]], refusal: Callable[[str], InputError]
+    ) -> list[Result]:
+        """All items at once, or as many as memory has been enough for; half as many where it is not.
+
+        Args:
+            count: number of items.
+            compute: the results of some of them.
+            refusal: the error to raise where memory is not enough for one item; it is given the reason.
+
+        Raises:
+            InputError: `refusal`.
+        """
+        results: list[Result] = []
+        while len(results) < count:
+            first = len(results)
+            size = min(self.size or count, count - first)
+            try:
+                results += compute(slice(first, first + size))
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0] if str(error) else "MemoryError"
+            else:
+                continue
+            if size == 1:
+                raise refusal(reason)
+            # Outside of the handler: the error holds what was computed.
+            free_memory()
+            self.size = (size + 1) // 2
+        return results
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError
-from sanactl.files.paths import user_path, utf8_name
+from sanactl.files.paths import utf8_name
+from sanactl.judging.backends.places import nvila_folder
 from sanactl.judging.backends.vlm import VlmJudge
 from sanactl.judging.dialogue import open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["NvilaJudge"]
 
 LICENCE = "CC-BY-NC 4.0"
-_NEEDED = ("*.json", "*/*.json", "*/*.safetensors", "*/*.txt", "*.jinja", "*/*.jinja")
 _IMAGE, _VIDEO = "<image>", "<vila/video>"
 
 
@@ -64,13 +63,14 @@ class NvilaJudge(VlmJudge):
         question, limit = open_dialogue(dialogue), check_max_pixels(max_pixels)
         chosen = pick_device(device)
         kind = resolve_dtype(dtype, chosen)
-        place = _place(source)
+        place = nvila_folder(source)
         with utf8_name(str(place)) as folder:
             model, processor = load_nvila(Path(folder), device=chosen, dtype=kind)
         with reading(f"{source} as a judge"):
             judge = cls(model, processor, source, dialogue=question, max_pixels=limit)
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
         judge.identity |= {"files": files_of(place), "license": LICENCE}
+        judge.folder = place
         judge.notice = (
             f"{source}: the weights of NVILA's verifier are under {LICENCE}, not for commercial use"
         )
@@ -108,21 +108,3 @@ class NvilaJudge(VlmJudge):
         logits = self.model.next_logits(**inputs)
         # Rows of the vocabulary beyond the tokenizer's are padding, which the reference cuts off.
         return logits[:, : len(self.processor.tokenizer)]
-
-
-def _place(source: str) -> Path:
-    """The local folder; that of a Hub id is downloaded."""
-    path = user_path(source)
-    if path.is_dir():
-        return path
-    if path.exists() or source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
-        raise InputError(
-            f"{source or 'nvila'}: no such folder",
-            hint="give nvila:FOLDER, or nvila:Efficient-Large-Model/NVILA-Lite-2B-Verifier",
-        )
-    from huggingface_hub import snapshot_download
-
-    from sanactl.model.guard import reading
-
-    with reading(f"{source} as a judge"):
-        return Path(snapshot_download(source, allow_patterns=list(_NEEDED)))

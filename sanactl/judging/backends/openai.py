@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from sanactl.errors import InputError, UsageError
-from sanactl.files.json_values import brief, parse_json
+from sanactl.files.json_values import parse_json
 from sanactl.judging.backends.http import Client
+from sanactl.judging.backends.replies import SPACES, listed_tokens, read_reply
 from sanactl.judging.dialogue import ANSWERS, CHOICES, Dialogue, open_dialogue, pair_conversation
 from sanactl.judging.images import check_max_pixels, picture
 from sanactl.judging.protocol import Pair
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LEAST", "SPACES", "ServerJudge", "listed_tokens", "read_address", "read_reply"]
+__all__ = ["ServerJudge", "read_address"]
 
 # OpenAI's and llama.cpp's largest number of listed tokens.
 TOP = 20
 # vLLM's field for tokens whose log-probabilities are wanted, likely or not (vLLM's pull request 43463). `top_logprobs` stays in
 # the request: it bounds how many of them are listed.
 TOKEN_IDS = "logprob_token_ids"
-# What a tokenizer writes for the space before a word, where a server does not decode tokens.
-SPACES = " \t\r\n\u2581\u0120"
-# No bound of a probability is below this: float32 rounds 1 - p no finer.
-LEAST = 1e-9
 
 
 class ServerJudge:
@@ -206,66 +202,6 @@ def answer_ids(client: Client, model: str) -> dict[str, list[int]]:
     # An id of both is the one of unknown words.
     yes, no = found["yes"] - found["no"], found["no"] - found["yes"]
     return {TOKEN_IDS: sorted(yes | no)} if yes and no else {}
-
-
-def read_reply(reply: Any, name: str, answers: tuple[str, str] = ANSWERS) -> Verdict:
-    """The verdict in a chat completion's log-probabilities of its first token.
-
-    P(yes) is the sum over the listed tokens that are "yes" without white space and in lower case; P(no) likewise. Where
-    none is listed, the probability is bounded: no token that is left out is likelier than the last that is listed, nor
-    than what all listed ones leave. `Verdict.mass` counts listed tokens alone.
-
-    Args:
-        reply: the JSON object.
-        name: names the server in errors.
-        answers: the words, in lower case, that count as yes and as no.
-
-    Raises:
-        InputError: there are no log-probabilities, or they are no numbers from -inf to 0.
-    """
-    listed = listed_tokens(reply, name)
-    found: dict[str, list[float]] = {answer: [] for answer in answers}
-    for token, logprob in listed.items():
-        spelled = token.strip(SPACES).lower()
-        if spelled in found:
-            found[spelled].append(math.exp(logprob))
-    rest = 1.0 - math.fsum(math.exp(p) for p in listed.values())
-    bound = min(math.exp(min(listed.values())), rest)
-    sums = {answer: math.fsum(parts) for answer, parts in found.items()}
-    yes, no = (math.log(min(1.0, max(sums[a] if found[a] else bound, LEAST))) for a in answers)
-    bounded = not all(found.values())
-    mass = min(1.0, math.fsum(sums.values())) if bounded else None
-    verdict = Verdict.of(yes, no)
-    return Verdict(verdict.verdict, yes, no, mass)
-
-
-def listed_tokens(reply: Any, name: str) -> dict[str, float]:
-    """The listed tokens and their log-probabilities. A token that is listed twice counts once."""
-    try:
-        choice = reply["choices"][0]
-    except (TypeError, KeyError, IndexError):
-        raise InputError(f"{name}: its reply is no chat completion: {brief(reply)}") from None
-    try:
-        first = choice["logprobs"]["content"][0]
-        entries = first["top_logprobs"] or []
-        # The chosen token is one of the listed, and some servers list others alone.
-        listed = {entry["token"]: entry["logprob"] for entry in [first, *entries]}
-    except (TypeError, KeyError, IndexError):
-        listed, entries = {}, []
-    if not entries:
-        raise InputError(
-            f"{name}: its reply has no log-probabilities, so it cannot be a judge",
-            hint="vLLM, SGLang and llama.cpp's server give them; `transformers serve` and reasoning models do not",
-        )
-    for token, logprob in listed.items():
-        if not (isinstance(token, str) and isinstance(logprob, int | float) and logprob <= 1e-3):
-            raise InputError(
-                f"{name}: gives {brief(logprob)} as the log-probability of {brief(token)}",
-                hint="the server's model may compute NaN in its dtype",
-            )
-    # Some servers write -9999 or -inf for a token that a filter has removed.
-    kept = {token: min(0.0, max(float(p), -700.0)) for token, p in listed.items()}
-    return kept
 
 
 def _extra(text: str) -> dict[str, Any]:

@@ -13,15 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["TextPrefix", "open_prefix"]
+__all__ = ["IMAGES", "PROMPTS", "TextPrefix", "open_prefix"]
 
 LEAST = 8  # tokens; below that nothing is gained
 # How much the logits may differ, as a share of the largest: in float32, and in other dtypes in steps of the dtype.
 SHARE, STEPS = 2e-5, 2.0
 # Inputs that tell an image's tokens from a text's, where positions or attention depend on that.
 KINDS = ("token_type_ids", "mm_token_type_ids")
+# What a model is tried with: images of two sizes, the same on every machine, with prompts of two lengths that begin differently.
+IMAGES = [np.full((64, 64, 3), 200, dtype=np.uint8), np.zeros((48, 96, 3), dtype=np.uint8)]
+IMAGES[1][:, 32:64] = 255
+PROMPTS = ["a photo of a red circle above a blue square", "seven blue squares"]
 
 
 class TextPrefix:
@@ -80,7 +85,7 @@ def open_prefix(
     Args:
         model: see `TextPrefix`.
         image_token: the id of the image's place.
-        inputs: the processor's for at least two images with prompts that begin differently.
+        inputs: the processor's for `IMAGES` and `PROMPTS`, or others of two images with prompts that begin differently.
         plain: gives the logits of some inputs in the plain way.
     """
     if any(kind in inputs for kind in KINDS) or _has_mrope(model.config):

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
-from sanactl.files.paths import user_path, utf8_name
+from sanactl.files.paths import utf8_name
 from sanactl.judging.backends.answers import answer_tokens
-from sanactl.judging.backends.memory import free_memory, out_of_memory
+from sanactl.judging.backends.memory import Fitting, free_memory, out_of_memory
+from sanactl.judging.backends.places import place_of
 from sanactl.judging.backends.processors import thinking_off
 from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
 from sanactl.judging.protocol import Pair
-from sanactl.judging.shipped import CALIBRATION
 from sanactl.judging.tournament import Verdict
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ __all__ = ["LABELS", "VlmJudge"]
 LABELS = "judge_labels"
 # Pairs that a thread of a CPU computes together where the judge is small.
 PART = 8
-# The prompt for which FLOPs are counted: another one differs by a few tokens.
-USUAL_PROMPT = "a photo of a red circle above a blue square"
 
 
 class VlmJudge:
@@ -93,11 +91,10 @@ class VlmJudge:
         self.bos = tokenizer.bos_token or ""
         self.image_token = str(getattr(processor, "image_token", None) or "<image>")
         self.yes, self.no = (answer_tokens(tokenizer, answer, name) for answer in ANSWERS)
-        parameters = sum(p.numel() for p in model.parameters())
-        self._one_thread_each = one_thread_each(model.device, parameters)
+        self._one_thread_each = one_thread_each(model.device, sum(p.numel() for p in model.parameters()))
         self._flops: dict[tuple[int, int], int | None] = {}
         self._prefix: TextPrefix | None = None  # the text before the image, where it is computed once
-        self._at_once: int | None = None  # images that fit into memory together, where that is known
+        self._fitting = Fitting()
 
     @classmethod
     def load(
@@ -126,7 +123,7 @@ class VlmJudge:
             UsageError: no such device, dtype or dialogue, or an option that is out of range.
             InputError: the folder does not exist or holds no such model, or the Hub has none.
         """
-        place, question = _place(source), open_dialogue(dialogue)
+        place, question = place_of(source), open_dialogue(dialogue)
         import numpy as np
 
         from sanactl.judging.backends.vlm_load import files_of, load_vlm
@@ -145,9 +142,7 @@ class VlmJudge:
             # Some models load and cannot answer the dialogue: the error comes here and not at the first image.
             judge.score([np.zeros((64, 64, 3), dtype=np.uint8)], ["a red circle"])
             judge.share_prefix()
-        # Its calibration is not a part of the judge: the verdicts do not depend on it.
-        files = [file for file in files_of(Path(place)) if file[0] != CALIBRATION]
-        judge.identity |= {"files": files, "quantize": quantize}
+        judge.identity |= {"files": files_of(Path(place)), "quantize": quantize}
         judge.folder = Path(place)
         return judge
 
@@ -165,8 +160,7 @@ class VlmJudge:
         Returns:
             One verdict a pair. `yes_logprob` is the log-probability that the answer's first token is one of those
             that mean yes ("yes", "Yes"...), over the whole vocabulary; `no_logprob` likewise. Other pairs of the
-            batch change it by the dtype's rounding at most; the number of threads does not change it where the judge
-            is small.
+            batch change it by the dtype's rounding at most; of a small judge, the number of threads does not.
 
         Raises:
             InputError: the model gives NaN, or has no memory for a single image.
@@ -183,30 +177,14 @@ class VlmJudge:
             return [verdict for found in workers.map(self._verdicts, parts) for verdict in found]
 
     def _in_memory(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Verdict]:
-        """All pairs at once, or as many as memory has been enough for; half as many where it is not."""
-        verdicts: list[Verdict] = []
-        while len(verdicts) < len(images):
-            first = len(verdicts)
-            size = min(self._at_once or len(images), len(images) - first)
-            try:
-                verdicts += self._verdicts(
-                    self._inputs(images[first : first + size], prompts[first : first + size])
-                )
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                reason = str(error).splitlines()[0] if str(error) else "MemoryError"
-            else:
-                continue
-            if size == 1:
-                raise InputError(
-                    f"judge {self.name} has not enough memory for one image: {reason}",
-                    hint="try --judge-option max_pixels=500000, --judge-option quantize=4bit or --dtype bf16",
-                )
-            # Outside of the handler: the error holds what was computed.
-            free_memory()
-            self._at_once = (size + 1) // 2
-        return verdicts
+        return self._fitting.run(
+            len(images),
+            lambda part: self._verdicts(self._inputs(images[part], prompts[part])),
+            lambda reason: InputError(
+                f"judge {self.name} has not enough memory for one image: {reason}",
+                hint="try --judge-option max_pixels=500000, --judge-option quantize=4bit or --dtype bf16",
+            ),
+        )
 
     def choose(self, pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> list[Verdict]:
         """Which of two images fits the prompt better; see `sanactl.judging.backends.vlm_pairs.choose`."""
@@ -270,7 +248,7 @@ class VlmJudge:
         return [Verdict.of(min(y, 0.0), min(n, 0.0)) for y, n in zip(yes, no, strict=True)]
 
     def flops(self, height: int, width: int) -> int | None:
-        """FLOPs of judging one image of this size in pixels, with a prompt of `USUAL_PROMPT`'s length.
+        """FLOPs of judging one image of this size in pixels, with a prompt of 10 words; others differ little.
 
         None for a quantised model, whose products torch does not count, and where memory is not enough to try.
         """
@@ -283,10 +261,11 @@ class VlmJudge:
     def _counted(self, height: int, width: int) -> int | None:
         import numpy as np
 
+        from sanactl.judging.backends.prefix import PROMPTS
         from sanactl.model.flops import count_flops
 
         try:
-            inputs = self._inputs([np.zeros((height, width, 3), dtype=np.uint8)], [USUAL_PROMPT])
+            inputs = self._inputs([np.zeros((height, width, 3), dtype=np.uint8)], PROMPTS[:1])
             return count_flops(lambda: self._next_logits(inputs))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
@@ -296,9 +275,7 @@ class VlmJudge:
 
     def share_prefix(self) -> bool:
         """Computes the text before the image once, where the model allows it; returns whether it does."""
-        import numpy as np
-
-        from sanactl.judging.backends.prefix import open_prefix
+        from sanactl.judging.backends.prefix import IMAGES, PROMPTS, open_prefix
 
         self._prefix = None
         token = getattr(self.model.config, "image_token_id", None)
@@ -306,11 +283,7 @@ class VlmJudge:
             token = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
         if type(token) is not int:
             return False
-        # The same images on every machine, of two sizes, with prompts of two lengths that begin differently.
-        images = [np.full((64, 64, 3), 200, dtype=np.uint8), np.zeros((48, 96, 3), dtype=np.uint8)]
-        images[1][:, 32:64] = 255
-        inputs = self._inputs(images, [USUAL_PROMPT, "seven blue squares"])
-        self._prefix = open_prefix(self.model, token, inputs, self._plain_logits)
+        self._prefix = open_prefix(self.model, token, self._inputs(IMAGES, PROMPTS), self._plain_logits)
         return self._prefix is not None
 
     def _next_logits(self, inputs: dict[str, Any]) -> Any:
@@ -325,22 +298,3 @@ class VlmJudge:
             **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
         )
         return output.logits[0]
-
-
-def _place(source: str) -> str:
-    """The folder or Hub id to load. A missing folder fails here; transformers would look for it on the Hub."""
-    path = user_path(source)
-    if path.is_dir():
-        if (path / "mm_projector").is_dir() and (path / "llm").is_dir():
-            raise InputError(f"{source}: a folder of NVILA", hint=f"name it as nvila:{source}")
-        if not (path / "config.json").is_file():
-            raise InputError(f"{source}: no model in this folder (no config.json)")
-        return str(path)
-    if path.exists():
-        raise InputError(f"{source}: a file; a judge is a folder with config.json and a processor")
-    if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
-        raise InputError(
-            f"{source}: no such folder",
-            hint="give a folder, a Hub id owner/name, or a name that sanactl judge --help lists",
-        )
-    return source

@@ -13,6 +13,7 @@ from sanactl.files.lfs import refuse_pointers
 from sanactl.files.regular import open_regular
 from sanactl.judging.backends.processors import load_processor
 from sanactl.judging.backends.quantize import quantized_loading
+from sanactl.judging.shipped import CALIBRATION
 from sanactl.model.guard import offline, read_config, reading, weight_files
 from sanactl.model.pretrained import load_checked, place_on
 
@@ -83,9 +84,11 @@ def _model(place: str, folder: Path | None, dtype: torch.dtype, loading: dict[st
 def files_of(folder: Path) -> list[list[Any]]:
     """Which files a folder and its parts hold, with sizes and digests; nothing for a Hub id, whose commit is known.
 
-    Of a large file, parts spread over it are read: those of other weights differ everywhere.
+    Of a large file, parts spread over it are read: those of other weights differ everywhere. The judge's calibration is
+    left out, since no verdict depends on it.
     """
     found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    found = [p for p in found if p != folder / CALIBRATION]
     return [[str(p.relative_to(folder)), p.stat().st_size, _digest(p)] for p in found]
 
 

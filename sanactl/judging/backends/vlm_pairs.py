@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.judging.backends.answers import answer_tokens
-from sanactl.judging.backends.memory import free_memory, out_of_memory
+from sanactl.judging.backends.memory import Fitting, out_of_memory
 from sanactl.judging.dialogue import CHOICES, pair_conversation
 from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["choose"]
 
@@ -32,7 +28,14 @@ def choose(judge: Any, pairs: Sequence[Pair], prompts: Sequence[str]) -> list[Ve
     """
     words, first, second = _words(judge)
     asked = [pair_conversation(p.replace(judge.image_token, " "), words) for p in prompts]
-    return _in_memory(judge, pairs, asked, first, second)
+    return Fitting().run(
+        len(pairs),
+        lambda part: judge.answers(_inputs(judge, pairs[part], asked[part]), first, second),
+        lambda reason: InputError(
+            f"judge {judge.name} has not enough memory for two images",
+            hint="try --dtype bf16, or smaller images",
+        ),
+    )
 
 
 def _words(judge: Any) -> tuple[tuple[str, str], list[int], list[int]]:
@@ -47,16 +50,9 @@ def _words(judge: Any) -> tuple[tuple[str, str], list[int], list[int]]:
     raise InputError(f"judge {judge.name} has no tokens that name the first and the second image")
 
 
-def _in_memory(
-    judge: Any,
-    pairs: Sequence[Sequence[NDArray[np.uint8]]],
-    asked: list[Any],
-    first: list[int],
-    second: list[int],
-) -> list[Verdict]:
-    """All pairs at once, or in halves where memory is short."""
+def _inputs(judge: Any, pairs: Sequence[Pair], asked: list[Any]) -> dict[str, Any]:
     try:
-        inputs = judge.processed(pairs, asked)
+        found: dict[str, Any] = judge.processed(pairs, asked)
     except (ValueError, IndexError, TypeError, RuntimeError) as error:
         if out_of_memory(error):
             raise
@@ -64,21 +60,4 @@ def _in_memory(
             f"judge {judge.name} takes no two images in one dialogue: {str(error).splitlines()[0][:200]}",
             hint="take another judge for --pairs",
         ) from None
-    try:
-        return judge.answers(inputs, first, second)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-    if len(pairs) == 1:
-        raise InputError(
-            f"judge {judge.name} has not enough memory for two images",
-            hint="try --dtype bf16, or smaller images",
-        )
-    del inputs
-    free_memory()
-    half = len(pairs) // 2
-    return [
-        verdict
-        for part in (slice(half), slice(half, None))
-        for verdict in _in_memory(judge, pairs[part], asked[part], first, second)
-    ]
+    return found

@@ -1,0 +1,139 @@
+"""Records and prompts from stdin and other pipes.
+
+With several processes (`torchrun`, `accelerate launch`), the first reads stdin for all of them. If nothing comes for some
+time, a note says what the command waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from sanactl.cli.frame.board import the_board
+from sanactl.cli.frame.terminal import is_first_process, note
+from sanactl.records.jsonl import is_open_already
+from sanactl.records.prompts import load_prompts, parse_prompts
+from sanactl.records.records import MAX_HELD, Record, read_records
+
+__all__ = [
+    "announced",
+    "first_reads_alone",
+    "is_stdin",
+    "prompts_of",
+    "stdin_is_piped",
+    "stdin_prompts",
+    "stdin_records",
+]
+
+# Seconds of waiting for a pipe after which a note says so.
+ANNOUNCE_AFTER = 60.0
+
+_alone = False  # see `first_reads_alone`
+
+
+@contextlib.contextmanager
+def first_reads_alone() -> Iterator[None]:
+    """In the body, the first of several processes reads records for itself. The others must not read any."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+def stdin_is_piped() -> bool:
+    """Whether stdin is a pipe or a file, from which records may come (a terminal or /dev/null is neither)."""
+    try:
+        mode = os.fstat(0).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def is_stdin(argument: str | None) -> bool:
+    """Whether an argument names stdin: `-`, or one of the system's names for it."""
+    return argument in ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
+def stdin_records(
+    kinds: tuple[str, ...], default_kind: str | None = None, *, most: int | None = None
+) -> Iterator[Record]:
+    """Records from stdin as they arrive. If nothing comes for some seconds, a note says so once.
+
+    Args:
+        kinds: the kinds to yield.
+        default_kind: the kind of an object without a kind.
+        most: the most characters allowed, for a caller that holds all records in memory.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not _alone:
+        return iter(_shared(lambda: list(_own_records(kinds, default_kind, MAX_HELD))))
+    return _own_records(kinds, default_kind, most)
+
+
+def stdin_prompts() -> list[Record]:
+    """All of stdin as a prompt file: plain text or JSONL."""
+
+    def read() -> list[Record]:
+        with _patience("stdin"), _open_stdin() as stream:
+            return parse_prompts(stream, "stdin")
+
+    return _shared(read)
+
+
+def prompts_of(path: str) -> list[Record]:
+    """The prompts of a file, or of a process substitution of the shell (`<(command)`)."""
+    with _patience(path) if is_open_already(path) else contextlib.nullcontext():
+        return load_prompts(Path(path))
+
+
+def _open_stdin() -> IO[str]:
+    return open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+
+
+def _own_records(kinds: tuple[str, ...], default_kind: str | None, most: int | None) -> Iterator[Record]:
+    with _open_stdin() as stream:
+        yield from announced(
+            read_records(stream, "stdin", kinds=kinds, default_kind=default_kind, most=most), "stdin"
+        )
+
+
+def announced(records: Iterator[Record], name: str) -> Iterator[Record]:
+    """The records of a pipe; if the first comes late, a note says so once."""
+    with _patience(name) as timer:
+        for record in records:
+            timer.cancel()
+            yield record
+
+
+@contextlib.contextmanager
+def _patience(name: str) -> Iterator[threading.Timer]:
+    """After some seconds, print a note about what the command waits for.
+
+    A command of a pipe on a terminal is silent: the command before it shows what it does.
+    """
+    line = f"waiting for {'records on stdin (a pipe); </dev/null if none will come' if name == 'stdin' else name}"
+    timer = threading.Timer(ANNOUNCE_AFTER, note, [line])
+    timer.daemon = True
+    if name == "stdin" and os.isatty(0):
+        note("waiting for records on stdin, which is this terminal; Ctrl-D ends them")
+    elif the_board() is None:
+        timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()
+
+
+def _shared(read: Callable[[], list[Record]]) -> list[Record]:
+    """The first process's result of `read`, on every process; they share stdin, and each would read only a part."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return read()
+    from sanactl.model.processes import broadcast
+
+    return broadcast(read() if is_first_process() else [])
