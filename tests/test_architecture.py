@@ -48,7 +48,6 @@ FOR_OTHERS = {
     "load_calib_prompts": "the prompts that `importance` is measured on, for users of the library",
     "kept_blocks": "one answer of `trace_blocks`, as its tests ask for it",
     "merge_images": "the whole of what `add_image` does step by step, as its tests ask for it",
-    "simulate": "what `scale` would do with a pool of judged images, for measurements",
     "synthetic_checkpoint": "small checkpoints for tests, written as fast as the disk takes them",
 }
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sanactl as api
 from sanactl.errors import InputError, UsageError
+from sanactl.files.images import write_png
 from sanactl.judging.calibration import (
     IDENTITY,
     Calibration,
@@ -21,8 +23,10 @@ from sanactl.judging.calibration import (
     write_calibrations,
 )
 from sanactl.judging.ensemble import EnsembleJudge, mean_verdict
+from sanactl.judging.registry import JUDGES
 from sanactl.judging.settings import judge_digest
 from sanactl.judging.tournament import Verdict
+from tests.program import Program
 
 
 class Named:
@@ -148,3 +152,56 @@ def test_a_calibration_of_another_judge_is_refused() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             calibrations_of(judge, found)
+
+
+class Brought:
+    """A judge that was loaded from a folder. A brighter image is the better one."""
+
+    def __init__(self, folder: str) -> None:
+        self.name, self.folder = folder, Path(folder)
+        self.identity = {"name": folder}
+
+    def judge(self, images: Any, records: Any) -> list[Verdict]:
+        odds = [float(image.mean()) / 64 - 2 for image in images]
+        return [Verdict.of(-math.log1p(math.exp(-z)), -math.log1p(math.exp(z))) for z in odds]
+
+
+def test_a_calibration_in_the_judges_folder_is_used(
+    tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one judge it leaves the ranking as it is; of several all have one, or none is used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(JUDGES, "brought", Brought)
+    records = []
+    for number, grey in enumerate([90, 250, 10]):
+        write_png(np.full((8, 8, 3), grey, np.uint8), Path(f"{number}.png"))
+        records.append({"kind": "image", "path": f"{number}.png", "prompt": "p", "index": number})
+    text = "".join(json.dumps(r) + "\n" for r in records)
+
+    def judged(*judges: str) -> list[Any]:
+        options = [word for name in judges for word in ("--judge", f"brought:{name}")]
+        return sanactl("judge", "-", "--all", "--force", *options, stdin=text)
+
+    plain = judged("a")
+    assert [r["index"] for r in plain] == [1, 0, 2] and "calibrated" not in plain[0]
+    Path("a").mkdir()
+    write_calibrations(Path("a/calibration.json"), [Calibration(0.5, -1.0, "fitted elsewhere")])
+    found = judged("a")
+    assert [{k: v for k, v in r.items() if k != "calibrated"} for r in found] == plain
+    for record in found:
+        odds = 0.5 * (record["yes_logprob"] - record["no_logprob"]) - 1
+        assert record["calibrated"] == pytest.approx(1 / (1 + math.exp(-odds)), rel=1e-6)
+    assert api.judge(records, all=True, model="brought:a") == found
+    write_calibrations(Path("mine.json"), [Calibration(1.0, 0.0, "a")])
+    given = sanactl("judge", "-", "--model", "brought:a", "--calibration", "mine.json", "--force", stdin=text)
+    assert given[0]["calibrated"] == pytest.approx(math.exp(given[0]["yes_logprob"]))
+
+    assert not any("calibrated" in r for r in judged("a", "b"))
+    Path("b").mkdir()
+    write_calibrations(Path("b/calibration.json"), [Calibration(1.0, 0.0)])
+    for record in judged("a", "b"):
+        own = [v["calibrated"] for v in record["verdicts"]]
+        assert record["calibrated"] == pytest.approx(np.mean(own)) and own[0] != own[1]
+    write_calibrations(Path("b/calibration.json"), [Calibration(1.0, 0.0, "b", "0" * 16)], force=True)
+    assert not any("calibrated" in r for r in judged("a", "b"))
+    assert "the calibration of judge b is of other weights or another dialogue" in sanactl.said

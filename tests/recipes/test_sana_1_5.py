@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.recipes.running import run
+
 SMALL = {
     "WORLD": "shapes",
     "DEEP": "12",
@@ -21,24 +19,9 @@ SMALL = {
 }
 
 
-def run(folder: Path) -> str:
-    """Runs the recipe in the environment of the tests; what it said."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **SMALL, "SANACTL_VENV": "active", "OMP_NUM_THREADS": "1", "PATH": path}
-    done = subprocess.run(
-        [str(ROOT / "recipes/sana-1.5.sh"), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
-
-
 @pytest.mark.slow
 def test_the_paper_as_one_script(tmp_path: Path) -> None:
-    said = run(tmp_path / "run")
+    said = run("sana-1.5.sh", tmp_path / "run", SMALL)
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"fresh.st", "grown.st", "pruned-d6.st", "recovered-d6.st", "judged.jsonl", "report.html"} <= made
     assert {
@@ -49,6 +32,6 @@ def test_the_paper_as_one_script(tmp_path: Path) -> None:
     } <= made
     assert "the last two are dropped" in said
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*.st")}
-    again = run(tmp_path / "run")
+    again = run("sana-1.5.sh", tmp_path / "run", SMALL)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*.st")} == before
     assert "training fresh.st" not in again

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.recipes.running import run
+
 SMALL = {"PROMPTS": "6", "N": "2", "STEPS": "1 4", "DEPTHS": "4", "RECOVER": "1", "CALIBRATION": "1"}
-
-
-def run(folder: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, **SMALL, "SANACTL_VENV": "active", "OMP_NUM_THREADS": "1", "PATH": path}
-    done = subprocess.run(
-        [str(ROOT / "recipes/scaling.sh"), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 @pytest.mark.slow
 def test_both_figures(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    said = run(folder)
+    said = run("scaling.sh", folder, SMALL)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Small and large models" in page and "Steps against samples" in page
     front = [json.loads(line) for line in (folder / "budget-80G.jsonl").read_text().splitlines()]
@@ -41,5 +25,5 @@ def test_both_figures(tmp_path: Path) -> None:
     assert said.count("judged and scored") == 6
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/samples/*.png")}
     (folder / "scaling-base-s4.jsonl").unlink()
-    assert run(folder).count("judged and scored") == 1
+    assert run("scaling.sh", folder, SMALL).count("judged and scored") == 1
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*/samples/*.png")} == before

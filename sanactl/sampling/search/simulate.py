@@ -28,25 +28,33 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Simulated:
-    """A run on a pool. Scores are the share of right images among the kept, averaged over prompts.
+    """A run on a pool: for each prompt the share of right images among the kept, and the number of images.
 
     Attributes:
-        score, images: of the rules, with images per prompt.
+        score, images: of the rules.
         full_score, full_images: where each prompt gets all its images.
-        floor: images per prompt of an oracle judge, which stops at the wanted number of right images.
+        oracle_score, oracle_images: of a judge that is never wrong, and stops at the wanted number of right images.
         stopped: number of prompts by reason.
     """
 
-    score: float
-    images: float
-    full_score: float
-    full_images: float
-    floor: float
+    score: list[float]
+    images: list[int]
+    full_score: list[float]
+    full_images: list[int]
+    oracle_score: list[float]
+    oracle_images: list[int]
     stopped: dict[str, int]
 
 
 def simulate(pool: Sequence[Pooled], rules: Rules) -> Simulated:
-    """Runs `Rounds` on a pool, with each prompt's images as they would be drawn."""
+    """Runs `Rounds` on a pool, with each prompt's images as they would be drawn.
+
+    Args:
+        pool: each prompt has at least `rules.most` images.
+
+    Raises:
+        UsageError: the budget is too small for one image of each prompt.
+    """
     rounds = Rounds([p.task for p in pool], rules)
     while images := rounds.next_images():
         rounds.add(images, [pool[place].values[i] for place, indexes in images for i in indexes])
@@ -55,11 +63,14 @@ def simulate(pool: Sequence[Pooled], rules: Rules) -> Simulated:
     for why in rounds.stopped:
         stopped[str(why)] = stopped.get(str(why), 0) + 1
     return Simulated(
-        score=_mean([_share(p, len(v), rules.keep) for p, v in zip(pool, rounds.values, strict=True)]),
-        images=rounds.drawn / len(pool),
-        full_score=_mean([_share(p, n, rules.keep) for p, n in zip(pool, full, strict=True)]),
-        full_images=_mean([float(n) for n in full]),
-        floor=_mean([float(_first(p.correct[:n], rules.keep)) for p, n in zip(pool, full, strict=True)]),
+        score=[_share(p, len(v), rules.keep) for p, v in zip(pool, rounds.values, strict=True)],
+        images=[len(v) for v in rounds.values],
+        full_score=[_share(p, n, rules.keep) for p, n in zip(pool, full, strict=True)],
+        full_images=full,
+        oracle_score=[
+            min(sum(p.correct[:n]), rules.keep) / rules.keep for p, n in zip(pool, full, strict=True)
+        ],
+        oracle_images=[_first(p.correct[:n], rules.keep) for p, n in zip(pool, full, strict=True)],
         stopped=stopped,
     )
 
@@ -78,7 +89,3 @@ def _first(correct: Sequence[bool], keep: int) -> int:
         if found == keep:
             return number
     return len(correct)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

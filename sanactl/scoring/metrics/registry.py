@@ -40,6 +40,9 @@ METRICS: dict[str, Entry] = {
     ),
     "clip": Entry("sanactl.scoring.metrics.clip:ClipScore", "How well images fit their prompts, by CLIP."),
     "judge": Entry("sanactl.judging.audit.metric:JudgeQuality", "How far a judge can be trusted, by labels."),
+    "scale": Entry(
+        "sanactl.sampling.search.replay:ScaleReplay", "What scale would reach and draw, by labelled images."
+    ),
     "fid": Entry("sanactl.scoring.metrics.fid:Fid", "Distance of images from a reference, by InceptionV3."),
     "kid": Entry("sanactl.scoring.metrics.kid:Kid", "The same, with a kernel; for fewer images."),
     "fd-dinov2": Entry("sanactl.scoring.metrics.fd_dinov2:FdDinov2", "The same, by DINOv2."),
