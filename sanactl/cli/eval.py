@@ -95,7 +95,8 @@ def _evaluate(
     name: str, records: str | None, options: dict[str, Any], output: Path | None, force: bool
 ) -> None:
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import first_reads_alone, is_first_process
+    from sanactl.cli.frame.stdin import first_reads_alone
+    from sanactl.cli.frame.terminal import is_first_process
     from sanactl.errors import UsageError
     from sanactl.model.processes import is_one_of_several, one_falls_all_fall
     from sanactl.model.sharing import leading, on_each, serve
