@@ -30,9 +30,10 @@ class Metrics(TyperGroup):
         for name, entry in METRICS.items():
             self.commands[name] = _command(name, entry)
         from sanactl.cli.detector_check import app as detector_check
+        from sanactl.cli.eval_all import app as eval_all
         from sanactl.cli.eval_speed import app as eval_speed
 
-        for name, single in {"speed": eval_speed, "detector-check": detector_check}.items():
+        for name, single in {"speed": eval_speed, "all": eval_all, "detector-check": detector_check}.items():
             self.commands[name] = typer.main.get_command(single)
             self.commands[name].name = name
 
