@@ -16,6 +16,7 @@
 #   DPG        dpg_bench.csv                                                           without: no DPG-Bench
 #   VQA        what answers DPG-Bench's questions: a model, mplug:FILE                 without: no DPG-Bench
 #   LAUNCH     such as "accelerate launch" or "torchrun --nproc-per-node 8"            default: one process
+#   SAMPLING_STEPS                                                                     default: the checkpoint's, 20
 #   LIMIT      so many prompts of each benchmark, for a trial                          default: all
 set -euo pipefail
 exec </dev/null                          # commands that read a pipe must not read this script's stdin
@@ -27,7 +28,7 @@ checkpoint=${1:-}
 if [ -e "$checkpoint" ]; then checkpoint=$(realpath "$checkpoint"); fi
 name=$(basename "${checkpoint:-shapes}" .st)
 run=${2:-$root/runs/paper-eval-$name}
-LAUNCH=${LAUNCH:-} LIMIT=${LIMIT:-} STEPS=${STEPS:-}
+LAUNCH=${LAUNCH:-} LIMIT=${LIMIT:-} SAMPLING_STEPS=${SAMPLING_STEPS:-}
 # The run has a folder of its own: paths that were given are from here.
 for variable in MJHQ REFERENCE INCEPTION DPG CLIP; do
   if [ -e "${!variable:-}" ]; then printf -v "$variable" %s "$(realpath "${!variable}")"; fi
@@ -41,13 +42,13 @@ say() { printf '\n== %s\n' "$*" >&2; }
 launched() { if [ -n "$LAUNCH" ]; then $LAUNCH -m sanactl "$@"; else sanactl "$@"; fi; }
 once() { [ -e "$1" ] || "${@:2}" >/dev/null; }        # once FILE COMMAND...: not again where FILE is there
 draw() {                                              # draw PROMPTS COUNT FOLDER
-  launched sample "$checkpoint" --prompts "$1" -n "$2" ${LIMIT:+--limit "$LIMIT"} ${STEPS:+--steps "$STEPS"} -o "$3" >/dev/null
+  launched sample "$checkpoint" --prompts "$1" -n "$2" ${LIMIT:+--limit "$LIMIT"} ${SAMPLING_STEPS:+--steps "$SAMPLING_STEPS"} -o "$3" >/dev/null
 }
 
 small=${LIMIT:+--small}                               # FID of few images, which compares with nothing else
 geneval_images=4 features=2048 colors=${CLIP:-openai/clip-vit-large-patch14}
 if [ -n "$DRY" ]; then
-  LIMIT=${LIMIT:-8} STEPS=${STEPS:-6} DETECTOR=shapes VQA=shapes small=--small geneval_images=2 features=64
+  LIMIT=${LIMIT:-8} SAMPLING_STEPS=${SAMPLING_STEPS:-6} DETECTOR=shapes VQA=shapes small=--small geneval_images=2 features=64
   # A CLIP and an InceptionV3 with random weights, and a small MJHQ and DPG-Bench: the scores mean nothing.
   once dry/done python "$root/recipes/paper_eval.py" dry dry
   MJHQ=dry/mjhq DPG=dry/dpg_bench.csv CLIP=dry/clip INCEPTION=dry/inception.pth
@@ -55,10 +56,10 @@ if [ -n "$DRY" ]; then
 fi
 
 say "speed: latency of one image, throughput of ten at once, beside diffusers"
-once speed.jsonl sanactl eval speed "$checkpoint" ${STEPS:+--steps "$STEPS"} ${DRY:+-b 2 --rounds 1} -o speed.jsonl
+once speed.jsonl sanactl eval speed "$checkpoint" ${SAMPLING_STEPS:+--steps "$SAMPLING_STEPS"} ${DRY:+-b 2 --rounds 1} -o speed.jsonl
 
 if [ -z "${DETECTOR:-}" ]; then say "GenEval is left out: DETECTOR names no detector"; else
-  say "GenEval: $geneval_images images of each of the 553 prompts"
+  say "GenEval: $geneval_images images a prompt"
   if [ -n "$DRY" ]; then prompts=shapes; else
     prompts=geneval-prompts.jsonl
     [ -e $prompts ] || { sanactl prompts geneval > $prompts.part && mv $prompts.part $prompts; }
@@ -82,7 +83,7 @@ if [ -z "${MJHQ:-}" ]; then say "FID and CLIP score are left out: MJHQ names no 
 fi
 
 if [ -z "${DPG:-}" ] || [ -z "${VQA:-}" ]; then say "DPG-Bench is left out: DPG and VQA name no questions and no model"; else
-  say "DPG-Bench: 4 images of each of its 1,065 prompts"
+  say "DPG-Bench: 4 images a prompt"
   [ -e dpg-prompts.jsonl ] || { sanactl prompts dpg "$DPG" > dpg-prompts.part && mv dpg-prompts.part dpg-prompts.jsonl; }
   [ -e dpg.jsonl ] || {
     draw dpg-prompts.jsonl 4 dpg

@@ -1,7 +1,7 @@
 """The data of `recipes/paper-eval.sh`: MJHQ-30K's prompts, and stand-ins of everything for a dry run.
 
-    python recipes/paper_eval.py mjhq FOLDER > prompts.jsonl
-    python recipes/paper_eval.py dry FOLDER
+python recipes/paper_eval.py mjhq FOLDER > prompts.jsonl
+python recipes/paper_eval.py dry FOLDER
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def make_clip(folder: Path) -> None:
     """A CLIP whose tokenizer knows letters."""
     import torch
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(0)
     letters = [chr(c) for c in range(33, 127)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -90,7 +92,9 @@ def make_inception(path: Path) -> None:
     from sanactl.scoring.distances.inception import InceptionV3
 
     torch.manual_seed(0)
-    torch.save(InceptionV3(64).state_dict(), path)
+    state = InceptionV3(64).state_dict()
+    # Initial weights are so small that all images would be alike.
+    torch.save({name: t * 4 if name.endswith("conv.weight") else t for name, t in state.items()}, path)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sanactl.scoring.geneval.coverage import WHOLE_GENEVAL
 __all__ = ["HEADINGS", "TableOne", "as_markdown", "table_one"]
 
 HEADINGS = (
-    "model", "throughput (images/s)", "latency (s)", "params (B)", "speedup", "FID", "CLIP", "GenEval", "DPG",
+    "model", "throughput", "latency", "params", "speedup", "FID", "CLIP", "GenEval", "DPG",
 )  # fmt: skip
 _SPEEDS = {"speed": "", "speed_diffusers": "SanaPipeline, "}
 
@@ -63,11 +63,12 @@ def _row(found: Mapping[str, Record], program: str, slowest: float) -> tuple[str
         cells += ["", "", "", ""]
     else:
         rate = _number(speed, "value")
-        parameters = _number(speed, "parameters") / 1e9
+        parameters = _number(speed, "parameters")
+        shown = f"{parameters / 1e9:.1f}B" if parameters >= 1e8 else f"{parameters / 1e6:.1f}M"
         cells += [
-            f"{rate:.3g}",
-            f"{_number(speed, 'latency'):.3g}" if speed.get("latency") else "",
-            (f"{parameters:.1f}" if parameters >= 0.1 else f"{parameters:.2g}") if parameters else "",
+            f"{rate:.3g}/s",
+            f"{_number(speed, 'latency'):.3g} s" if speed.get("latency") else "",
+            shown if parameters else "",
             f"{rate / slowest:.2f}x" if slowest > 0 else "",
         ]
     for column in ("FID", "CLIP", "GenEval", "DPG"):
@@ -93,7 +94,7 @@ def _speed_note(score: Record) -> str:
     size = f"{score.get('width')} x {score.get('height')} pixels, {score.get('steps')} steps"
     weights = ", random weights" if score.get("weights") == "random" else ""
     return (
-        f"throughput in batches of {score.get('batch')}, latency of one image: {size}, {score.get('dtype')} on "
+        f"throughput in images a second, in batches of {score.get('batch')}, latency of one image: {size}, {score.get('dtype')} on "
         f"{score.get('hardware')}{weights}"
     )
 

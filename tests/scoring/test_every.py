@@ -36,9 +36,9 @@ def test_the_table_has_a_row_for_each_checkpoint() -> None:
     table = table_one(scores)
     cells = [dict(zip(HEADINGS, row, strict=True)) for row in table.rows]
     assert [c["model"] for c in cells] == ["big.st", "SanaPipeline, big.st", "small.st"]
-    assert cells[0] | {"speedup": "2.00x", "GenEval": "0.810", "params (B)": "4.8", "FID": ""} == cells[0]
-    assert cells[1]["speedup"] == "1.00x" and cells[1]["latency (s)"] == "8"
-    assert cells[2] | {"FID": "5.99", "DPG": "84.70", "throughput (images/s)": ""} == cells[2]
+    assert cells[0] | {"speedup": "2.00x", "GenEval": "0.810", "params": "4.8B", "FID": ""} == cells[0]
+    assert cells[1]["speedup"] == "1.00x" and cells[1]["latency"] == "8 s"
+    assert cells[2] | {"FID": "5.99", "DPG": "84.70", "throughput": ""} == cells[2]
     assert any(n.startswith("GenEval: 2,212 images") for n in table.notes)
     assert any("official rules" in n and "not comparable" in n for n in table.notes)
     text = as_markdown(table)
