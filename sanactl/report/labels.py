@@ -42,6 +42,9 @@ _METRICS = {
     "clip": "CLIP",
     "fid": "FID",
     "kid": "KID",
+    "fd_dinov2": "FD-DINOv2",
+    "cmmd": "CMMD",
+    "speed_diffusers": "speed of diffusers",
 }
 
 

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sanactl.report.blocks import Absent, Block, Cell, Heading, Table, measured
+from sanactl.report.blocks import Absent, Block, Cell, Heading, Note, Table, measured
 from sanactl.report.budget import BUDGET
 from sanactl.report.curves import Point, curves_figure
 from sanactl.report.drawn import draw, line_legend
-from sanactl.report.labels import detector_words, prompts_words, score_labels, selection_words
+from sanactl.report.labels import detector_words, metric_name, prompts_words, score_labels, selection_words
 from sanactl.report.plots import Bar, scores_figure
 from sanactl.report.run import STEP, RunRecords, newest
 from sanactl.report.style import DASHES, GREY
 from sanactl.report.text import finite, interval_of, number, plain, short_name
+from sanactl.scoring.table_one import HEADINGS, TABLE_METRICS, table_one
 
 __all__ = ["curves_section", "scores_section", "tasks_of"]
 
@@ -46,10 +47,21 @@ def scores_section(run: RunRecords) -> list[Block]:
     others = [r for r in shown if not tasks_of(r) or finite(r.get("value")) is None]
     if not shown:
         return [Absent("No scores.", "sanactl eval writes them.")]
-    parts: list[Block] = []
+    parts: list[Block] = _as_table_one(shown)
     for place, (metric, records) in enumerate(_by_metric(tasked).items()):
         parts += _with_tasks(run, metric, records[-MAX_ROWS:], place)
     return parts + (_other_scores(run, others[-MAX_ROWS:]) if others else [])
+
+
+def _as_table_one(records: Sequence[Record]) -> list[Block]:
+    """All that the paper's table 1 has, where two of its columns or more were measured."""
+    table = table_one([r for r in records if finite(r.get("value")) is not None])
+    filled = [place for place, _ in enumerate(HEADINGS) if any(row[place] for row in table.rows)]
+    if len({record["metric"] for record in records} & TABLE_METRICS) < 2:
+        return []
+    rows = [[Cell(plain(row[place], 80) or "-") for place in filled] for row in table.rows[-MAX_ROWS:]]
+    notes = [Note(plain(note, 400)) for note in table.notes[:MAX_ROWS]]
+    return [Heading("As the paper's table 1"), Table([HEADINGS[place] for place in filled], rows), *notes]
 
 
 def _with_tasks(run: RunRecords, metric: str, records: Sequence[Record], place: int) -> list[Block]:
@@ -121,7 +133,7 @@ def _other_scores(run: RunRecords, records: Sequence[Record]) -> list[Block]:
         about = Cell(plain(" · ".join(facts), 400), wide=True)
         who = Cell(short_name(record.get("checkpoint")))
         what = measured(record.get("value"), record.get("ci"), record.get("unit"))
-        rows.append([Cell(str(record["metric"])), who, what, about])
+        rows.append([Cell(metric_name(record)), who, what, about])
     return [Heading("Other measurements"), Table(["metric", "checkpoint", "value", "of"], rows)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from sanactl.records.records import Record
 from sanactl.scoring.geneval.coverage import WHOLE_GENEVAL
 
-__all__ = ["HEADINGS", "TableOne", "as_markdown", "table_one"]
+__all__ = ["HEADINGS", "TABLE_METRICS", "TableOne", "as_markdown", "table_one"]
 
 HEADINGS = (
     "model", "throughput", "latency", "params", "speedup", "FID", "CLIP", "GenEval", "DPG",
@@ -33,31 +33,36 @@ class TableOne:
 def table_one(scores: Sequence[Record]) -> TableOne:
     """The table of some scores; of several of one metric and checkpoint the last counts.
 
-    A checkpoint is known by its digest, else by its name. Speedup is the throughput over that of the slowest row, as the
+    A checkpoint is known by its digest, else by its name; images that a judge chose have a row of their own. Speedup is the throughput over that of the slowest row, as the
     paper's is over that of FLUX-dev, where two rows or more have one.
     """
-    rows: dict[tuple[str, str], dict[str, Record]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Record]] = {}
     for score in scores:
         if score["metric"] in _COLUMNS or score["metric"] in _SPEEDS:
             named = str(score.get("digest") or score.get("checkpoint") or "")
             program = _SPEEDS.get(score["metric"], "")
+            chosen = "" if score.get("selection") in (None, "single") else f", {score['selection']}"
             if score.get("value") is not None:
                 name = "speed" if score["metric"] in _SPEEDS else _COLUMNS[score["metric"]]
-                rows.setdefault((named, program), {})[name] = score
+                rows.setdefault((named, program, chosen), {})[name] = score
     slowest = min((_number(r["speed"], "value") for r in rows.values() if "speed" in r), default=0.0)
     several = sum("speed" in r for r in rows.values()) > 1
-    cells = [_row(found, program, slowest if several else 0.0) for (_, program), found in rows.items()]
+    cells = [
+        _row(found, program, chosen, slowest if several else 0.0)
+        for (_, program, chosen), found in rows.items()
+    ]
     return TableOne(cells, _notes([r for found in rows.values() for r in found.values()]))
 
 
 # Columns by metric. The official rules of DPG-Bench are those of published numbers; either is named in a note.
 _COLUMNS = {"fid": "FID", "clip": "CLIP", "geneval": "GenEval", "dpg": "DPG", "dpg_official": "DPG"}
+TABLE_METRICS = frozenset([*_COLUMNS, *_SPEEDS])
 
 
-def _row(found: Mapping[str, Record], program: str, slowest: float) -> tuple[str, ...]:
+def _row(found: Mapping[str, Record], program: str, chosen: str, slowest: float) -> tuple[str, ...]:
     first = next(iter(found.values()))
     name = str(first.get("checkpoint") or "these images").replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    cells = [program + name]
+    cells = [program + name + chosen]
     speed = found.get("speed")
     if speed is None:
         cells += ["", "", "", ""]

@@ -201,7 +201,7 @@ def test_every_section_has_what_the_records_say(page):
     for words in (
         "One run",
         "best of 3 by tiny",
-        "Other measurements metric checkpoint value of fid base.st 23.400",
+        "Other measurements metric checkpoint value of FID base.st 23.400",
         "grown.st: 8 blocks, 4 kept by pruning",
         "prune blocks=0-2,7, 4 blocks",
         "images per prompt",

@@ -45,6 +45,30 @@ def test_the_table_has_a_row_for_each_checkpoint() -> None:
     assert text.count("\n|") == 4 and "| - |" in text
 
 
+def test_images_that_a_judge_chose_have_a_row_of_their_own() -> None:
+    every, best = (
+        speed("a.st", v, "geneval", selection=s) for v, s in [(0.5, "single"), (0.9, "best-of-4 by j")]
+    )
+    assert [(row[0], row[7]) for row in table_one([every, best]).rows] == [
+        ("a.st", "0.500"),
+        ("a.st, best-of-4 by j", "0.900"),
+    ]
+
+
+def test_the_report_has_the_table(sanactl: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = [
+        speed("a.st", 2.0, latency=0.5, parameters=2e9, unit="images/s"),
+        speed("a.st", 5.99, "fid", protocol="sana", model="inception-2015-12-05", images=30000),
+        speed("a.st", 0.7, "cmmd", protocol="MMD", model="clip"),
+    ]
+    Path("s.jsonl").write_text("".join(json.dumps(s) + "\n" for s in scores))
+    sanactl("report", "s.jsonl", "-o", "r.html")
+    page = Path("r.html").read_text()
+    for text in ("As the paper&#39;s table 1", "5.99", "2.0B", "CMMD", "protocol sana", "0.5 s"):
+        assert text in page, text
+
+
 def test_one_speed_has_no_speedup() -> None:
     (row,) = table_one([speed("a.st", 2.0)]).rows
     assert row[HEADINGS.index("speedup")] == ""
