@@ -61,7 +61,8 @@ def every(
     """Score images by all metrics of the paper's table 1 that can be run, and show the table.
 
     [bold]sanactl eval all base-samples/[/bold]
-    [bold]cat speed.jsonl geneval.jsonl dpg.jsonl | sanactl eval all --table t.md[/bold]
+    Only the table, of scores that are there:
+    [bold]sanactl eval all scores.jsonl --table table1.md[/bold]
 
     It runs geneval, clip, fid and dpg on the images of their prompts, with the
     models that are on this machine; a line says why one is left out. Score
@@ -91,7 +92,7 @@ def every(
         )
         run.uses(source)
         held = list(run.counted(stream, "image or score records"))
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "geneval": {"detector": detector, "colors": colors or (clip if detector else None), "device": device},
         "clip": {"model": clip, "device": device},
         "fid": {"reference": reference, "weights": weights, "small": small or None, "device": device},

@@ -43,6 +43,7 @@ def test_prompts_of_mjhq(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two minutes on 2 idle cores, and again in part
 def test_the_whole_evaluation(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     said = run("", str(folder), DRY="1", LIMIT="6")
