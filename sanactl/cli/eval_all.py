@@ -70,7 +70,9 @@ def every(
     """
     from sanactl.cli.frame.render_table_one import show_table_one
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.streams import find_records, first_reads_alone, is_first_process
+    from sanactl.cli.frame.stdin import first_reads_alone
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.terminal import is_first_process
     from sanactl.files.atomic import atomic_path, check_target
     from sanactl.model.processes import is_one_of_several
     from sanactl.records.partial import Partial
