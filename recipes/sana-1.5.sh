@@ -41,6 +41,10 @@ RECOVERY_STEPS=${RECOVERY_STEPS:-100}    # the paper's budget after pruning (sec
 run=${1:-$root/runs/sana-1.5-$WORLD}
 # ----------------------------------------------------------------------------------------------------------------------
 
+# What paper-eval.sh is given is named from here, and it starts in another folder.
+for variable in MJHQ REFERENCE INCEPTION DPG CLIP; do
+  if [ -e "${!variable:-}" ]; then export "$variable=$(realpath "${!variable}")"; fi
+done
 mkdir -p "$run" && cd "$run"
 say() { printf '\n== %s\n' "$*" >&2; }
 launched() { if [ -n "$LAUNCH" ]; then $LAUNCH -m sanactl "$@"; else sanactl "$@"; fi; }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANDOM", "Measured", "Rounds", "Shape", "measure_speed", "of_checkpoint", "of_random"]
 
-PROTOCOL = "from the text to pixels, one prompt; the median of {} rounds in which the programs take turns"
+PROTOCOL = "from the text to pixels, one prompt; the median of {} in which the programs take turns"
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def measure_speed(
             width=parts.settings.width,
             steps=parts.settings.steps,
             guidance_scale=parts.settings.guidance_scale,
-            protocol=PROTOCOL.format(how.rounds),
+            protocol=PROTOCOL.format("one round" if how.rounds == 1 else f"{how.rounds} rounds"),
             dtype=str(parts.transformer.dtype).removeprefix("torch."),
             device=str(device),
             **hardware_facts(device),
