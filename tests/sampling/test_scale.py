@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ import pytest
 
 import sanactl as api
 from sanactl.checkpoint.builtin import asset
+from sanactl.cli.app import main
 from sanactl.errors import UsageError
 from sanactl.sampling.search.policy import Belief, Rules, gain, learn, stop_reason
 from sanactl.sampling.search.rounds import Rounds
@@ -34,9 +37,13 @@ BASE = str(asset("base.st"))
 FEW = ("scale", BASE, "-p", "p.jsonl", "--max", "6", "--round", "2", "-k", "1", "--steps", "3")
 
 
+def write_prompts(folder: Path) -> None:
+    (folder / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
+
+
 @pytest.fixture
 def prompts(place: Path) -> Path:
-    (place / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROMPTS))
+    write_prompts(place)
     return place
 
 
@@ -197,9 +204,25 @@ def by_prompt(records: list[Any]) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def folder_and_records(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A folder in which `scale` has run, and what it wrote to stdout."""
+    folder = tmp_path_factory.mktemp("ran")
+    write_prompts(folder)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
+        patch.chdir(folder)
+        assert main([*FEW, "--model", "oracle", "-o", "out"]) == 0
+    stdout.seek(0)
+    return folder, [json.loads(line) for line in stdout]
+
+
 @pytest.fixture
-def ran(prompts: Path, sanactl: Program) -> list[Any]:
-    return sanactl(*FEW, "--model", "oracle", "-o", "out")
+def ran(prompts: Path, folder_and_records: tuple[Path, list[Any]]) -> list[Any]:
+    """The records, and a copy of the folder as the current one."""
+    folder, records = folder_and_records
+    shutil.copytree(folder, prompts, dirs_exist_ok=True)
+    return records
 
 
 def test_a_run_is_a_prefix_of_the_full_one(prompts: Path, ran: list[Any], sanactl: Program) -> None:
@@ -258,7 +281,7 @@ def test_a_budget_is_kept(prompts: Path, sanactl: Program) -> None:
 
 def test_a_run_that_is_killed_goes_on(prompts: Path, sanactl: Program) -> None:
     """With the result of an undisturbed one; nothing is drawn or judged twice."""
-    run = (*FEW, "--stop", "1", "--futile", "0", "-o")  # all images
+    run = (*FEW, "--model", "oracle", "--stop", "1", "--futile", "0", "-o")  # all images
     whole = sanactl(*run, "whole")
     shutil.rmtree(".sanactl")
     Path("scale.jsonl").unlink()
