@@ -46,12 +46,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Training",
         "Train the built-in world's autoencoder, text encoder, detector and CLIP.",
     ),
-    "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's."),
+    "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's, DPG-Bench's."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "scale": ("scale", "Images", "Draw and judge images in rounds, until more would not help."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),
-    "eval": ("eval", "Scores", "Score images: eval geneval, eval clip."),
+    "eval": (
+        "eval",
+        "Scores",
+        "Score images by GenEval, CLIP, FID, DPG and others; measure a judge or a model's speed.",
+    ),
     "convert-detector": (
         "convert_detector",
         "Scores",

@@ -133,6 +133,7 @@ class _Scorer:
         # By the keys of the verdict: an image that comes twice is asked about once.
         self._waiting: dict[tuple[bytes, ...], tuple[Question, list[tuple[_Group, int]]]] = {}
         self._taken = 0
+        self._answered = self._yes = 0
         self._answers = Answers(cache.judge.name)
 
     def take(self, group: _Group, place: int) -> None:
@@ -162,8 +163,9 @@ class _Scorer:
         for (group, place), verdict in zip(places, verdicts, strict=True):
             group.verdicts[place] = verdict
         self._answers.count(verdicts)
-        yes = sum(v.verdict == "yes" for v in verdicts)
-        self._progress.advance(len(verdicts), yes=f"{yes}/{len(verdicts)}")
+        self._answered += len(verdicts)
+        self._yes += sum(v.verdict == "yes" for v in verdicts)
+        self._progress.advance(len(verdicts), yes=f"{self._yes}/{self._answered}")
 
     def warn(self) -> None:
         """Says so if the judge has not answered the question for most images."""

@@ -155,7 +155,7 @@ def bootstrap(
 
     Args:
         statistic: float64 [K] from weights float64 [prompts], how often each prompt counts; NaN where it is undefined.
-        prompts: how many there are; fewer than `FEWEST` have no interval.
+        prompts: how many there are; fewer than `FEWEST` have no interval, and neither have prompts that are all alike.
         draws: how many samples of prompts are drawn.
         level: the interval's coverage.
         seed: of the draws.
@@ -168,9 +168,11 @@ def bootstrap(
     rng = np.random.default_rng([seed, prompts])
     chances = np.full(prompts, 1 / prompts)
     found = np.stack([statistic(rng.multinomial(prompts, chances).astype(np.float64)) for _ in range(draws)])
-    # A figure that is undefined in most samples has no interval.
+    # A figure that is undefined in most samples has no interval, and one that is the same in all of them has none either:
+    # 6 of 6 right prompts do not show that all prompts are right.
     undefined = np.isnan(value) | (np.isnan(found).mean(axis=0) > 0.5)
     found[:, undefined] = 0.0
+    undefined |= np.nanmax(found, axis=0) - np.nanmin(found, axis=0) <= 1e-12
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
     if basic is not None:
         mirrored = np.maximum(2 * value - high, 0), np.maximum(2 * value - low, 0)

@@ -50,3 +50,15 @@ def test_paths_that_name_something_here_stay(tmp_path: Path, monkeypatch: pytest
     assert [r["path"] for r in load_records(Path("run/r.jsonl"))] == ["a.png", "b.png", absolute]
     (tmp_path / "a.png").unlink()
     assert [r["path"] for r in load_records(Path("run/r.jsonl"))] == [absolute, "b.png", absolute]
+
+
+def test_another_run_of_the_same_name_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images were moved away, and a folder above has images of the same name."""
+    here = tmp_path / "a" / "b"
+    here.mkdir(parents=True)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "0.png").touch()
+    (here / "r.jsonl").write_text('{"kind": "image", "path": "samples/0.png", "prompt": "a star"}\n')
+    monkeypatch.chdir(here)
+    assert [r["path"] for r in load_records(Path("r.jsonl"))] == ["samples/0.png"]
+    assert [r["path"] for r in load_records(here / "r.jsonl")] == ["samples/0.png"]

@@ -161,7 +161,7 @@ class RecordsOut:
                 with atomic_path(candidate) as temporary, temporary.open("w", encoding="utf-8") as stream:
                     shutil.copyfileobj(written, stream)
                 self._renamed[path] = candidate
-                line = f"{path} was made by another process meanwhile; the records of this run are in {candidate}"
+                line = f"{path} was made meanwhile by another command (of this pipe, or of another run); the records of this run are in {candidate}"
                 if path in self._natural:
                     note(line)
                 else:

@@ -131,7 +131,9 @@ def pair_scores(
 
     figures = dict(zip(_PROTOCOLS, as_figures(bootstrap(means, len(names))), strict=True))
     first, mass = figures["position_first"], figures["choice_mass"].value
-    if first.value is not None and first.ci is not None and not first.ci[0] <= 0.5 <= first.ci[1]:
+    # Answers that are all alike have no interval.
+    low, high = first.ci or ((first.value, first.value) if first.value in (0, 1) else (0, 1))
+    if first.value is not None and not low <= 0.5 <= high:
         progress.note(
             f"warning: judge {judge.name} names the {'first' if first.value > 0.5 else 'second'} image in"
             f" {max(first.value, 1 - first.value):.0%} of its answers: where an image stands decides, and not only the image"

@@ -19,7 +19,7 @@ from sanactl.scoring.distances.networks import Network
 from sanactl.scoring.distances.reference import Reference, open_reference, save_statistics
 from sanactl.scoring.distances.stream import Collected, Features
 
-__all__ = ["LEAST", "Comparison", "Distance", "Sets"]
+__all__ = ["LEAST", "Comparison", "Distance", "Sets", "check_reference"]
 
 # Images below which a covariance of 2,048 features is singular, and other distances are mostly noise.
 LEAST = 2048
@@ -63,6 +63,25 @@ class Distance(Protocol):
         """{"value", "ci", ...}: the distance, its 95 % interval or None, and more fields of its score."""
 
 
+def check_reference(reference: str | None, name: str) -> Reference:
+    """Opens a reference; see `open_reference`.
+
+    Args:
+        reference: as the user named it.
+        name: of the distance.
+
+    Raises:
+        UsageError: there is none.
+        InputError: it cannot be read.
+    """
+    if reference is None:
+        raise UsageError(
+            f"{name} compares images with others",
+            hint="give --reference a folder of images, image records, or statistics (.npz)",
+        )
+    return open_reference(reference)
+
+
 class Comparison:
     """Compares image records with a reference.
 
@@ -90,15 +109,10 @@ class Comparison:
         small: bool,
         save_reference: str | None,
     ) -> None:
-        if reference is None:
-            raise UsageError(
-                f"{distance.name} compares images with others",
-                hint="give --reference a folder of images, image records, or statistics (.npz)",
-            )
         self.network, self.distance, self.batch_size, self.small = network, distance, batch_size, small
         self.save_reference = None if save_reference is None else Path(save_reference)
         self._features: Features | None = None
-        self.reference = open_reference(reference)
+        self.reference = check_reference(reference, distance.name)
         if self.save_reference is not None:
             self._check_target(self.save_reference)
         self.about = {

@@ -91,8 +91,9 @@ class OfSets:
     def __post_init__(self) -> None:
         from sanactl.model.conditioning import pick_device
         from sanactl.model.loading import resolve_dtype
-        from sanactl.scoring.distances.compare import Comparison
+        from sanactl.scoring.distances.compare import Comparison, check_reference
 
+        check_reference(self.reference, self.distance().name)  # before the weights, which take a download
         place = pick_device(self.device)
         self._comparison = Comparison(
             self.network(place, resolve_dtype(self.dtype or "fp32", place)),
