@@ -60,11 +60,19 @@ def reading(what: str) -> Iterator[None]:
     except Exception as error:
         if _interrupted(error):
             raise KeyboardInterrupt from error
-        raise InputError(f"{what} cannot be used: {_reason(error)}") from error
+        reason = _reason(error)
+        raise InputError(f"{what} cannot be used: {reason}", hint=_hint(reason)) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
         raise InputError(f"{what} cannot be used: {_reason(error)}") from error
+
+
+def _hint(reason: str) -> str | None:
+    """What to do where a Hub id is not in the cache and there is no network."""
+    if any(sign in reason for sign in ("outgoing traffic", "cached snapshot", "couldn't connect")):
+        return "where there is a network: hf download ID --local-dir FOLDER; then name FOLDER in place of the Hub id"
+    return None
 
 
 def _interrupted(error: BaseException | None) -> bool:
