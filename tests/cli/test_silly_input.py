@@ -29,9 +29,11 @@ BASE: dict[str, list[str]] = {
     "sample": ["tiny.st", "-p", "p.txt", "-n", "1", "--steps", "1"],
     "finetune": ["tiny.st", "--steps", "1", "-b", "1"],
     "encode": ["tiny.st", "--count", "1"],
+    "scale": ["tiny.st", "-p", "p.txt", "--max", "1", "--keep", "1", "--steps", "1"],
     "judge": ["i.jsonl", "--model", "oracle"],
     "filter": ["i.jsonl", "--top", "1"],
     "eval geneval": ["i.jsonl"],
+    "eval speed": ["tiny.st", "--rounds", "1", "--steps", "1"],
     "report": ["i.jsonl"],
     "train-judge": ["i.jsonl", "--steps", "0", "--warmup-steps", "0"],
     "bench surgery": ["--tiny", "--rounds", "1"],
@@ -42,7 +44,9 @@ BASE: dict[str, list[str]] = {
     "make-shapes clip": ["i.jsonl", "--steps", "1"],
 }
 # Those that import torch and run a model, whatever they are given.
-HEAVY = ("importance", "sample", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes")
+HEAVY = (
+    "importance", "sample", "scale", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes", "eval speed",
+)  # fmt: skip
 SILLY = [
     "gone.st", "no/such/folder/x.jsonl", "folder", "folder/", "empty.st", "empty.jsonl", "garbage.st", "garbage.pth",
     "garbage.jsonl", "garbage.png", "garbage.json", "text.xyz", "/dev/null", "pipe", "", "x" * 300, "y/" * 3000, "loop",
@@ -63,7 +67,7 @@ def options() -> list[Any]:
     """(command, what is put before the value): each option that takes text or a path, and each argument."""
     found = []
     for name, command in commands():
-        marks = [pytest.mark.slow] if name.split()[0] in HEAVY else []
+        marks = [pytest.mark.slow] if name in HEAVY or name.split()[0] in HEAVY else []
         for param in command.params:
             kind = str(param.type_descriptor.annotation)
             if "str" in kind or "Path" in kind:
