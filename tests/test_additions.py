@@ -129,7 +129,7 @@ def test_a_wrong_option_of_a_judge_is_one_line(
         (["--model", "oracle:moon"], "no detector 'moon'; there are: shapes, mask2former, toy"),
         (
             ["--model", "oracle", "--trust-remote-code"],
-            "has no option 'trust_remote_code'; its options: device",
+            "has no option 'trust_remote_code'; its options: colors, device, dtype",
         ),
         (["--dtype", "fp64"], "unknown dtype 'fp64'; choose one of fp32"),
         (["--device", "cpu", "--judge-option", "device=cpu"], "the judge's device is given twice"),

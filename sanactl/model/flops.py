@@ -137,10 +137,11 @@ def _place(checkpoint: Checkpoint, part: str) -> tuple[str, str]:
     """The folder or Hub id of a component, and its options as JSON."""
     from sanactl.checkpoint.components import component_source
     from sanactl.errors import InputError
+    from sanactl.model.loading import components_hint
 
     entry = checkpoint.components.get(part)
     if entry is None:
-        raise InputError(f"{checkpoint.path}: names no {part}", hint="--components names its pipeline")
+        raise InputError(f"{checkpoint.path}: names no {part}", hint=components_hint(checkpoint))
     source, options = component_source(checkpoint, entry)
     return source, json.dumps(options)
 

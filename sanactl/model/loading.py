@@ -25,6 +25,7 @@ from sanactl.model.tensors import TORCH_DTYPES, read_tensor
 __all__ = [
     "Components",
     "component_dtype",
+    "components_hint",
     "dtype_warning",
     "load_components",
     "load_transformer",
@@ -158,7 +159,7 @@ def load_components(
         if entry is None:
             raise InputError(
                 f"{checkpoint.path}: names no {part}",
-                hint=_components_hint(checkpoint),
+                hint=components_hint(checkpoint),
             )
         source, options = component_source(checkpoint, entry)
         try:
@@ -178,7 +179,8 @@ def load_components(
     return found
 
 
-def _components_hint(checkpoint: Checkpoint) -> str:
+def components_hint(checkpoint: Checkpoint) -> str:
+    """What to do where a checkpoint does not name its components."""
     known = published_components(checkpoint.config)
     if known is None:
         return "--components FOLDER|HUB-ID names the pipeline that it belongs to"

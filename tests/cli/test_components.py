@@ -130,12 +130,12 @@ def test_the_suggestion_is_in_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sanactl: Program
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    from sanactl.model.loading import _components_hint
+    from sanactl.model.loading import components_hint
 
     plan = synthetic_plan({**SANA_1_6B, "num_layers": 1})
     assert plan.config["num_layers"] == 1
     checkpoint = open_checkpoint_of(tmp_path)
-    assert "--components Efficient-Large-Model/" in _components_hint(checkpoint)
+    assert "--components Efficient-Large-Model/" in components_hint(checkpoint)
 
 
 def open_checkpoint_of(folder: Path) -> Checkpoint:
