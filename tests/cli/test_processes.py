@@ -132,7 +132,9 @@ def test_a_process_that_dies_ends_the_others_with_one_line(place: Path, sanactl:
     assert "the same command goes on from there" in said  # what was done is not lost
 
 
-@pytest.mark.parametrize("first", [2, 1], ids=["2 then 1", "1 then 2"])
+@pytest.mark.parametrize(
+    "first", [pytest.param(2, id="2 then 1"), pytest.param(1, id="1 then 2", marks=pytest.mark.slow)]
+)
 def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Program, first: int) -> None:
     """Terminated on the way, as a scheduler does it, and finished by another number of processes."""
     few = (
