@@ -28,10 +28,11 @@ class SharedCache(VerdictCache):
         fault: SanactlError | None = None
         # One by one: what the others have found is kept where one of them fails.
         found = compute_all(parts, lambda part: self.answers(batches[0], part[1]))
-        for batch, (_, some), (answers, error) in zip(batches, parts, found, strict=True):
-            if answers is not None:
-                self.keep(batch, some, answers)
-            fault = fault or error
+        for batch, (_, some), result in zip(batches, parts, found, strict=True):
+            if isinstance(result, SanactlError):
+                fault = fault or result
+            else:
+                self.keep(batch, some, result)
         if fault is not None:
             raise fault
         return [self.verdicts_of(batch) for batch in batches]

@@ -46,7 +46,7 @@ def serve(compute: Callable[[Any], Any]) -> None:
             return
         if isinstance(parts, int):
             raise SystemExit(parts)
-        gather(_tried(partial(compute, parts[number])) if number < len(parts) else (None, None))
+        gather(_tried(partial(compute, parts[number])) if number < len(parts) else None)
 
 
 @contextlib.contextmanager
@@ -67,14 +67,12 @@ def leading() -> Iterator[None]:
     broadcast(None)
 
 
-def compute_all(
-    parts: Sequence[Work], compute: Callable[[Work], Answer]
-) -> list[tuple[Answer | None, SanactlError | None]]:
+def compute_all(parts: Sequence[Work], compute: Callable[[Work], Answer]) -> list[Answer | SanactlError]:
     """The answer to each of at most `at_once()` parts, or the error of the process that has tried it."""
     if not _leads:
         return [_tried(partial(compute, part)) for part in parts]
     broadcast(list(parts))
-    found: list[tuple[Answer | None, SanactlError | None]] = gather(_tried(partial(compute, parts[0])))
+    found: list[Answer | SanactlError] = gather(_tried(partial(compute, parts[0])))
     return found[: len(parts)]
 
 
@@ -120,17 +118,18 @@ def _answered(
 ) -> Iterator[tuple[Work, Answer, bool]]:
     unknown = [part for part, answer in waiting if answer is None]
     found = compute_all(unknown, compute) if unknown else []
-    for part, (answer, error) in zip(unknown, found, strict=True):
-        if error is None:
-            keep(part, answer)  # type: ignore[arg-type]
+    for part, result in zip(unknown, found, strict=True):
+        if not isinstance(result, SanactlError):
+            keep(part, result)
     new = iter(found)
     for part, answer in waiting:
-        earlier = answer is not None
-        if answer is None:
-            answer, error = next(new)
-            if error is not None:
-                raise error
-        yield part, answer, earlier  # type: ignore[misc]
+        if answer is not None:
+            yield part, answer, True
+            continue
+        result = next(new)
+        if isinstance(result, SanactlError):
+            raise result
+        yield part, result, False
 
 
 def on_each(work: Callable[[], T]) -> T:
@@ -141,15 +140,19 @@ def on_each(work: Callable[[], T]) -> T:
     if not is_one_of_several():
         return work()
     open_processes()  # before a device is chosen
-    result, own = _tried(work)
-    errors = [error for _, error in gather((None, own)) if error is not None]
+    result = _tried(work)
+    # Only errors are sent: a result stays on its process.
+    errors = [
+        error for error in gather(result if isinstance(result, SanactlError) else None) if error is not None
+    ]
     if errors:
         raise errors[0] if open_processes().is_main_process else SystemExit(errors[0].exit_code)
-    return result  # type: ignore[return-value]
+    assert not isinstance(result, SanactlError)
+    return result
 
 
-def _tried(work: Callable[[], T]) -> tuple[T | None, SanactlError | None]:
+def _tried(work: Callable[[], T]) -> T | SanactlError:
     try:
-        return work(), None
+        return work()
     except SanactlError as error:
-        return None, error
+        return error

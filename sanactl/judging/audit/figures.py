@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from sanactl.scoring.agreement import Reliability
     from sanactl.scoring.intervals import Estimate
 
     Array = NDArray[np.float64]
@@ -210,7 +211,11 @@ class Figures:
         found = {}
         for name, reliability in self.reliability.items():
             places, _ = reliability.curve(np.ones(self.images))
-            shares = bootstrap(lambda w, r=reliability: r.curve(w[self.groups])[1], self.prompts)  # type: ignore[misc]
+
+            def of_bins(weights: Array, reliability: Reliability = reliability) -> Array:
+                return reliability.curve(weights[self.groups])[1]
+
+            shares = bootstrap(of_bins, self.prompts)
             found[name] = list(zip(map(float, places), as_figures(shares), strict=True))
         return found
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sanactl.judging.audit.figures import Figure, as_figures
 from sanactl.judging.audit.gather import Image, Opinion
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 __all__ = ["REPEATS", "flip_rates"]
 
@@ -41,9 +47,13 @@ def flip_rates(opinions: Mapping[Image, Sequence[Opinion]]) -> dict[str, tuple[F
     rates = {}
     for kind, shares in sorted(found.items()):
         own, groups = np.unique([place for place, _ in shares], return_inverse=True)
-        sums = np.bincount(groups, [share for _, share in shares])
+        sums = np.bincount(groups, [share for _, share in shares]).astype(np.float64)
         counts = np.bincount(groups).astype(np.float64)
-        estimate = bootstrap(lambda w, s=sums, c=counts: np.array([(w @ s) / (w @ c)]), len(own))  # type: ignore[misc]
+
+        def rate(weights: Array, sums: Array = sums, counts: Array = counts) -> Array:
+            return np.array([(weights @ sums) / (weights @ counts)])
+
+        estimate = bootstrap(rate, len(own))
         (rates[kind],) = [(figure, len(shares)) for figure in as_figures(estimate)]
     return rates
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,7 +57,7 @@ class Network(Checked, Protocol):
         """
 
 
-class _Loaded:
+class _Loaded(ABC):
     """A network that is loaded at first use, in one dtype on one device, and can be checked against the CPU."""
 
     label: str
@@ -66,14 +67,14 @@ class _Loaded:
         self.device, self.dtype = device, dtype
         self._model: Any = None
 
-    def _load(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self) -> Any: ...
 
-    def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _forward(self, inputs: torch.Tensor) -> torch.Tensor: ...
 
-    def prepare(self, image: NDArray[np.uint8], path: Path, *, generated: bool) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def prepare(self, image: NDArray[np.uint8], path: Path, *, generated: bool) -> torch.Tensor: ...
 
     @property
     def model(self) -> Any:

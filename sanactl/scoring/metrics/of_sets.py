@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,7 +63,7 @@ INCEPTION = (
 
 
 @dataclass
-class OfSets:
+class OfSets(ABC):
     """Compares image records with a reference; the fields are options. See `sanactl.scoring.distances.compare`.
 
     Raises:
@@ -80,13 +81,13 @@ class OfSets:
     # A folder of images need not be in GenEval's layout.
     plain_folders: ClassVar[bool] = True
 
+    @abstractmethod
     def network(self, device: torch.device, dtype: torch.dtype) -> Network:
         """What makes features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distance(self) -> Distance:
         """What is measured of them."""
-        raise NotImplementedError
 
     def __post_init__(self) -> None:
         from sanactl.model.conditioning import pick_device
