@@ -1,11 +1,9 @@
-"""`eval dpg`: the official script's arithmetic and the mended one, tables, grids, kept answers."""
+"""`eval dpg`: the mended arithmetic, grids, kept answers, mPLUG's answers."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -13,139 +11,10 @@ import pytest
 from PIL import Image
 
 from sanactl.cli.app import main
-from sanactl.errors import InputError
 from sanactl.files.images import write_png
-from sanactl.scoring.metrics.dpg import Dpg
-from sanactl.scoring.questions.dpg_file import COLUMNS
-from sanactl.scoring.questions.registry import ANSWERERS
-from sanactl.shapes.render import render
-from sanactl.shapes.scene import Item, Scene
 from tests.program import Program
 from tests.scoring.answerers import Coins, is_yes
-
-Row = dict[str, str]
-
-
-def row(item: str, number: int, dependency: str, category: str, question: str, text: str = "a prompt") -> Row:
-    broad, detailed = category.split(" - ")
-    return {
-        "item_id": item, "text": text, "keywords": "", "proposition_id": str(number), "dependency": dependency,
-        "category_broad": broad, "category_detailed": detailed, "tuple": f"{category} (it, {number})",
-        "question_natural_language": question,
-    }  # fmt: skip
-
-
-def write_table(path: Path, rows: list[Row]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["keywords", *COLUMNS])
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-@pytest.fixture
-def coins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Coins:
-    """The VQA of this name, and an empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    one = Coins()
-    monkeypatch.setitem(ANSWERERS, "coins", lambda spec, **given: one)
-    return one
-
-
-# The official script, told again: what its loops compute, from a table and a folder of grids.
-
-
-def as_the_script(rows: list[Row], files: list[Path], side: int) -> tuple[float | None, dict[str, float]]:
-    """(100 x the mean, 100 x the mean of each category by name); categories of both levels."""
-    table: dict[str, dict[int, tuple[list[int], str, str]]] = {}
-    last_id = None
-    for line in rows[1:]:
-        if line["item_id"] != last_id:
-            table[line["item_id"]] = {}
-        last_id = line["item_id"]
-        table[last_id][int(line["proposition_id"])] = (
-            [int(part) for part in line["dependency"].split(",")],
-            line["tuple"],
-            line["question_natural_language"],
-        )
-    means: list[float] = []
-    values: dict[str, list[float]] = defaultdict(list)
-    corners = [(0, 0), (side, 0), (0, side), (side, side)]
-    for file in files:
-        try:
-            questions = table[file.name.split(".")[0]]
-            grid, each = Image.open(file), []
-            for x, y in corners:
-                part = grid.crop((x, y, x + side, y + side))
-                score = {
-                    q: float(is_yes(np.asarray(part)[0, 0], text)) for q, (_, _, text) in questions.items()
-                }
-                as_given = dict(score)
-                for q, (parents, _, _) in questions.items():
-                    for parent in (p for p in parents if p != 0):
-                        if score[parent] == 0:
-                            score[q] = 0.0
-                            break
-                each.append(sum(score.values()) / len(score))
-        except (KeyError, OSError):
-            continue
-        means.append(sum(each) / 4)
-        for q, (_, about, _) in questions.items():
-            category = about.split("(")[0].strip()
-            values[category].append(as_given[q])
-            values[category.split("-")[0].strip()].append(as_given[q])
-    whole = 100 * float(np.mean(means)) if means else None
-    return whole, {name: 100 * float(np.mean(found)) for name, found in values.items()}
-
-
-def random_rows(rng: np.random.Generator, items: list[str]) -> list[Row]:
-    """Rows with several parents, chains in any order, absent parents, repeated numbers and scattered items."""
-    kinds = ("entity - whole", "entity - part", "attribute - color", "relation - spatial", "global - ")
-    rows = []
-    for item in items:
-        count = int(rng.integers(1, 7))
-        for number in rng.permutation(count) + 1:
-            others = [int(n) for n in rng.integers(0, count + (rng.random() < 0.1), rng.integers(1, 4))]
-            depends = ",".join(str(o) for o in others if o != number) or "0"
-            kind = kinds[rng.integers(len(kinds))]
-            rows.append(row(item, int(number), depends, kind, f"{item} {number} {rng.integers(9)}?"))
-    if rng.random() < 0.5:
-        rows.append(rows[rng.integers(len(rows))])  # of an item whose rows stand elsewhere
-    if len(rows) > 1 and rng.random() < 0.5:
-        rows.insert(2, dict(rows[1], question_natural_language="again?"))
-    return rows
-
-
-def test_official_scores_are_those_of_the_script(coins: Coins, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    dropped = scored = 0
-    for trial in range(60):
-        names = [f"item{number}" for number in range(1, int(rng.integers(2, 8)))]
-        rows = random_rows(rng, names)
-        folder = tmp_path / str(trial)
-        folder.mkdir()
-        files, padding = [folder / f"{name}.png" for name in names], int(rng.integers(2)) * 2
-        for file in files:
-            pixels = rng.integers(0, 256, (6 + 3 * padding, 6 + 3 * padding, 3), dtype=np.uint8)
-            write_png(pixels, file)
-        if rng.random() < 0.2:
-            files[-1].write_bytes(b"no image")
-        table = write_table(folder / "table.csv", rows)
-        metric = Dpg(table, "coins", protocol="official", resolution=3, answers="off")
-        records = [{"kind": "image", "path": str(f), "prompt": ""} for f in files]
-        whole, parts = as_the_script(rows, files, 3)
-        if whole is None:
-            with pytest.raises(InputError, match="no image could be scored by the official rules"):
-                list(metric.evaluate(records))
-            continue
-        *images, score = metric.evaluate(records)
-        assert score["value"] == pytest.approx(whole, abs=1e-3)
-        assert {n: t["value"] for n, t in score["tasks"].items()} == pytest.approx(parts, abs=1e-3)
-        assert score["prompts"] + score["left_out"] == len(images) == len(names)
-        dropped += score["left_out"]
-        scored += score["prompts"]
-    assert dropped > 20 < scored
-
+from tests.scoring.dpg_tables import Row, draw, row, write_table
 
 CHAIN = [
     row("a", 3, "2", "relation - spatial", "Is the circle left of the star?"),
@@ -154,11 +23,6 @@ CHAIN = [
     row("a", 4, "0", "entity - whole", "Is there a star?"),
     row("b", 1, "0", "entity - whole", "Are there two stars?"),
 ]
-
-
-def draw(path: Path, *items: tuple[str, str, float, float]) -> None:
-    scene = Scene(tuple(Item(*item, 9 / 64) for item in items), (128, 128, 128))
-    write_png(render(scene, 64), path)
 
 
 def test_mended_scores_are_those_counted_by_hand(
@@ -452,100 +316,3 @@ def test_answers_of_the_official_script_are_scored_by_the_mended_rules(
         assert said in sanactl.fails(*command[:-1], "--vqa", "mplug:out_detail.txt", "-o", "x.jsonl")
     single = ("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "mplug:", "-o", "x.jsonl")
     assert "the VQA mplug: names no file" in sanactl.fails(*single, code=2)
-
-
-GOOD = [row("a", 1, "0", "entity - whole", "Is it?"), row("a", 2, "1", "entity - part", "Is it so?")]
-
-
-def changed(**cells: str) -> list[Row]:
-    return [GOOD[0], {**GOOD[1], **cells}]
-
-
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [
-        (changed(dependency="7"), "line 3: depends on question 7, which a does not have"),
-        (changed(dependency="2"), "line 3: questions of a depend on each other in a circle (2 -> 2)"),
-        (
-            [{**GOOD[0], "dependency": "2"}, GOOD[1]],
-            "questions of a depend on each other in a circle",
-        ),
-        (changed(dependency=""), "line 3: dependency is ''; it takes whole numbers, 0 for no parent"),
-        (changed(dependency="1;2"), "line 3: dependency is '1;2'"),
-        (changed(dependency="-1"), "line 3: dependency is '-1'"),
-        (changed(proposition_id="0"), "line 3: proposition_id is 0; numbers begin with 1"),
-        (changed(proposition_id="nan"), "line 3: proposition_id is 'nan'; it takes whole numbers"),
-        (changed(proposition_id="9" * 40), "line 3: proposition_id is '999"),
-        (changed(proposition_id="1"), "line 3: a has a question 1 already, another one; give each question"),
-        (changed(item_id=" "), "line 3: no item_id"),
-        (changed(question_natural_language=""), "line 3: no question_natural_language"),
-        ([], "table.csv: holds no questions"),
-    ],
-)
-def test_a_bad_table_is_one_line(coins: Coins, sanactl: Program, rows: list[Row], said: str) -> None:
-    write_table(Path("table.csv"), rows)
-    Path("images.jsonl").write_text('{"kind": "image", "path": "x.png", "prompt": "x", "item_id": "a"}\n')
-    assert said in sanactl.fails("eval", "dpg", "images.jsonl", "--questions", "table.csv", "--vqa", "coins")
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"item_id,text\na,b\n", "has no column proposition_id, dependency, category_broad"),
-        (b"", "has no column item_id"),
-        (b"\xff\xfei\0t\0", "not UTF-8 text (byte 0xff at 0)"),
-        ((",".join(COLUMNS) + "\na,b,1,0,c,d,e\n").encode(), "line 2: 7 cells where the first line has 8"),
-        ((",".join(COLUMNS) + '\na,"b,1,0,c,d,e,f\n').encode(), "no CSV (unexpected end of data)"),
-        ((",".join(COLUMNS) + "\n" + "x" * 200_000).encode(), "no CSV (field larger than field limit"),
-    ],
-)
-def test_what_is_no_table_is_one_line(coins: Coins, sanactl: Program, data: bytes, said: str) -> None:
-    Path("table.csv").write_bytes(data)
-    assert said in sanactl.fails("prompts", "dpg", "table.csv")
-
-
-def test_a_byte_order_mark_several_parents_and_blank_lines_are_read(coins: Coins, sanactl: Program) -> None:
-    rows = [*GOOD, row("a", 3, " 1, 2", "entity - part", 'Is it "so"?')]
-    write_table(Path("table.csv"), rows)
-    Path("table.csv").write_bytes(b"\xef\xbb\xbf" + Path("table.csv").read_bytes() + b"\r\n\r\n")
-    metric = Dpg("table.csv", "coins")
-    assert [q.parents for q in metric.items["a"].values()] == [(0,), (1,), (1, 2)]
-    assert sanactl("prompts", "dpg", "table.csv") == [
-        {"kind": "prompt", "id": "a", "item_id": "a", "prompt": "a prompt"}
-    ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said", "code"),
-    [
-        (["--vqa", "shapes"], "--questions is needed: DPG-Bench's table", 2),
-        (["--questions", "table.csv"], "--vqa is needed: what answers the questions", 2),
-        (["--questions", "none.csv", "--vqa", "shapes"], "none.csv: no such table of questions", 1),
-        (["--questions", ".", "--vqa", "shapes"], ".: is not a regular file", 1),
-        (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x=1"], "shapes has no options", 2),
-        (["--questions", "table.csv", "--vqa", "shapes", "--vqa-options", "x"], "'x' is not KEY=VALUE", 2),
-        (["--questions", "table.csv", "--vqa", "shapes", "--protocol", "mine"], "mine", 2),
-        (["--questions", "table.csv", "--vqa", "shapes", "--resolution", "99999"], "resolution is 99,999", 2),
-        (["--questions", "table.csv", "--vqa", "shapes", "--answers", ""], "--answers is empty", 2),
-        (["--questions", "table.csv", "--vqa", "./nowhere"], "./nowhere: no such folder; --vqa takes", 1),
-        (
-            ["--questions", "table.csv", "--vqa", "shapes"],
-            "question 'Is it?': the built-in world's VQA does",
-            1,
-        ),
-    ],
-)
-def test_a_wrong_option_is_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    sanactl: Program,
-    arguments: list[str],
-    said: str,
-    code: int,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_table(Path("table.csv"), GOOD)
-    draw(Path("x.png"), ("circle", "red", 0.5, 0.5))
-    Path("images.jsonl").write_text('{"kind": "image", "path": "x.png", "prompt": "x", "item_id": "a"}\n')
-    assert sanactl("eval", "dpg", "images.jsonl", *arguments, code=code) == []
-    assert said in sanactl.said.splitlines()[-1]

@@ -11,10 +11,9 @@ import pytest
 
 from sanactl.files.images import write_png
 from sanactl.scoring.questions.protocol import Asked, spellings
-from sanactl.scoring.questions.registry import ANSWERERS
 from tests.program import Program
 from tests.scoring.answerers import Coins
-from tests.scoring.test_dpg import draw
+from tests.scoring.dpg_tables import draw
 
 STARS = {
     "prompt": "two blue stars", "atom_count": 3, "skills": ["count", "attribute", "object"],
@@ -29,14 +28,6 @@ HEART = {
 
 def write_lines(path: str, records: list[dict[str, Any]]) -> None:
     Path(path).write_text("".join(json.dumps(r) + "\n" for r in records))
-
-
-@pytest.fixture
-def coins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Coins:
-    monkeypatch.chdir(tmp_path)
-    one = Coins()
-    monkeypatch.setitem(ANSWERERS, "coins", lambda spec, **given: one)
-    return one
 
 
 @pytest.fixture
