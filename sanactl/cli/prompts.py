@@ -34,8 +34,8 @@ def geneval() -> None:
     prompt record as it stands; like the official ones they have no kind.
     """
     from sanactl.cli.frame.stdout import write_line
+    from sanactl.prompts.geneval.benchmark import geneval_prompts
     from sanactl.records.records import dumps
-    from sanactl.scoring.geneval.benchmark import geneval_prompts
 
     for record in geneval_prompts():
         write_line(dumps(record))

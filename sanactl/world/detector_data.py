@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sanactl.errors import InputError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
+from sanactl.prompts.geneval.vocabulary import COLORS
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.shapes import detect_shapes
-from sanactl.scoring.geneval.rules import COLORS
 from sanactl.shapes.vocabulary import SHAPES
 from sanactl.world.detector_model import IMAGE_SIZE
 

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sanactl.errors import InputError
 from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
+from sanactl.prompts.geneval.vocabulary import COLORS
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.shapes import detect_shapes
-from sanactl.scoring.geneval.rules import COLORS, CONFIDENCE, is_confident
+from sanactl.scoring.geneval.rules import CONFIDENCE, is_confident
 from sanactl.shapes.vocabulary import SHAPES
 from sanactl.world.judge_model import GRID, IMAGE_SIZE
 

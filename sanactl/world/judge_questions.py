@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sanactl.prompts.geneval.vocabulary import RELATIONS
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.geneval.rules import (
     CONFIDENCE,
     CONFIDENCE_COUNTING,
-    RELATIONS,
     is_confident,
     relations,
     score_image,

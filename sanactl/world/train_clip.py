@@ -153,8 +153,8 @@ class _Texts:
     """The texts that tell colours, of every shape, as tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        from sanactl.prompts.geneval.vocabulary import COLORS
         from sanactl.scoring.detectors.clip_colors import TEMPLATES
-        from sanactl.scoring.geneval.rules import COLORS
         from sanactl.shapes.vocabulary import SHAPES
 
         self.counts = len(SHAPES), len(COLORS), len(TEMPLATES)

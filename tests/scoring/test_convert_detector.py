@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from sanactl.cli.app import main
+from sanactl.prompts.geneval.vocabulary import OBJECTS
 from sanactl.scoring.detectors import convert
-from sanactl.scoring.geneval.benchmark import OBJECTS
 from tests.program import Program
 from tests.scoring.mmdet_model import MMDet, random_state
 

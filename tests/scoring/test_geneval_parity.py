@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sanactl.prompts.geneval.benchmark import geneval_prompts
+from sanactl.prompts.geneval.vocabulary import COLORS, OBJECTS
 from sanactl.scoring.detectors.protocol import Detected
-from sanactl.scoring.geneval.benchmark import OBJECTS, geneval_prompts
 from sanactl.scoring.geneval.coverage import WHOLE_GENEVAL, PromptCoverage
-from sanactl.scoring.geneval.rules import COLORS, TASKS, score_image
+from sanactl.scoring.geneval.rules import TASKS, score_image
 from sanactl.scoring.geneval.scores import geneval_record
 from sanactl.shapes.prompts import load_eval_prompts
 from tests.scoring.official_rules import published_summary, published_verdict

@@ -10,17 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanactl.errors import InputError, UsageError
+from sanactl.prompts.geneval.vocabulary import COLORS, RELATIONS
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
 from sanactl.scoring.detectors.shapes import detect_shapes
-from sanactl.scoring.geneval.rules import (
-    COLORS,
-    RELATIONS,
-    TASKS,
-    is_confident,
-    relations,
-    score_image,
-)
+from sanactl.scoring.geneval.rules import TASKS, is_confident, relations, score_image
 from sanactl.shapes import vocabulary
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render

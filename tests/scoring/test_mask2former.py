@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from sanactl.files.images import write_png
+from sanactl.prompts.geneval.vocabulary import COLORS, OBJECTS
 from sanactl.scoring.clip_model import ClipModel
 from sanactl.scoring.detectors.clip_colors import ClipColors
 from sanactl.scoring.detectors.mask2former import class_names
 from sanactl.scoring.detectors.mask2former_pixels import Sizes, objects, prepare
 from sanactl.scoring.detectors.protocol import Detected
 from sanactl.scoring.detectors.registry import open_detector
-from sanactl.scoring.geneval.benchmark import OBJECTS
-from sanactl.scoring.geneval.rules import COLORS
 from tests.program import Program
 from tests.scoring.tiny_models import save_clip, save_mask2former
 

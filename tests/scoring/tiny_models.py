@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sanactl.scoring.geneval.rules import COLORS
+from sanactl.prompts.geneval.vocabulary import COLORS
 
 
 def save_mask2former(folder: Path, classes: list[str], seed: int = 0) -> Path:

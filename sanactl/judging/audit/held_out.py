@@ -16,7 +16,7 @@ def evaluation_set(prompt: str) -> str | None:
 
 @cache
 def _geneval() -> frozenset[str]:
-    from sanactl.scoring.geneval.benchmark import geneval_prompts
+    from sanactl.prompts.geneval.benchmark import geneval_prompts
 
     return frozenset(str(record["prompt"]) for record in geneval_prompts())
 

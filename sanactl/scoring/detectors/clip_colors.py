@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sanactl.prompts.geneval.vocabulary import COLORS
 from sanactl.scoring.detectors.protocol import Detected
-from sanactl.scoring.geneval.rules import COLORS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -123,7 +123,7 @@ def in_hub_order(value: torch.Tensor) -> torch.Tensor:
 
 
 def _classes(head: torch.Tensor | None) -> dict[int, str] | None:
-    from sanactl.scoring.geneval.benchmark import OBJECTS
+    from sanactl.prompts.geneval.vocabulary import OBJECTS
 
     # One row more than classes: that of no object.
     return dict(enumerate(OBJECTS)) if head is not None and head.shape[0] == len(OBJECTS) + 1 else None

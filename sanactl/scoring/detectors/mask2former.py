@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, UsageError
+from sanactl.prompts.geneval.vocabulary import OBJECTS
 from sanactl.scoring.detectors.protocol import Detected
-from sanactl.scoring.geneval.benchmark import OBJECTS
 from sanactl.scoring.geneval.rules import CONFIDENCE
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ class Detected:
 
     Attributes:
         name: its class, as the prompt records name it.
-        color: one of `sanactl.scoring.geneval.rules.COLORS`, or None where a `ColorClassifier` tells colours.
+        color: one of `sanactl.prompts.geneval.vocabulary.COLORS`, or None where a `ColorClassifier` tells colours.
         score: confidence in [0, 1].
         box: x0, y0, x1, y1 in pixels, y pointing down.
         mask: bool [height, width], or None.
@@ -78,5 +78,5 @@ class ColorClassifier(Protocol):
         """The colours of some objects of the class `name` in an image, called only where a prompt asks for a colour.
 
         Returns:
-            One of `sanactl.scoring.geneval.rules.COLORS` for each object.
+            One of `sanactl.prompts.geneval.vocabulary.COLORS` for each object.
         """

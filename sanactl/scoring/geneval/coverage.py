@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sanactl.scoring.geneval.benchmark import geneval_prompts
+from sanactl.prompts.geneval.benchmark import geneval_prompts
 from sanactl.shapes.prompts import load_eval_prompts
 
 __all__ = ["WHOLE_GENEVAL", "PromptCoverage"]

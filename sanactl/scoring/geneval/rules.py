@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
+from sanactl.prompts.geneval.vocabulary import COLORS, RELATIONS, TASKS
 from sanactl.scoring.detectors.protocol import Box, Detected
 
 __all__ = [
-    "COLORS",
     "CONFIDENCE",
     "CONFIDENCE_COUNTING",
     "MAX_OBJECTS",
@@ -53,9 +53,6 @@ RULES: dict[str, Rules] = {
         "reward_rules", "a reward server's rules (counts equal, excludes ignored)", exact=True, excludes=False
     ),
 }
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-RELATIONS = ("left of", "right of", "above", "below")
 
 # An object counts above this confidence; counting needs a higher one, for there a false detection is an error.
 CONFIDENCE = 0.3

@@ -8,33 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sanactl.prompts.geneval.vocabulary import COLORS, NUMBERS, OBJECTS, RELATIONS, naive_plural, with_article
 from sanactl.records.records import Record
-from sanactl.scoring.geneval.rules import COLORS, RELATIONS
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["BENCHMARK_SHA256", "OBJECTS", "geneval_prompts"]
+__all__ = ["BENCHMARK_SHA256", "geneval_prompts"]
 
 # Of the official `evaluation_metadata.jsonl`, in which each record is a line of JSON.
 BENCHMARK_SHA256 = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
 SEED = 43
 DRAWS = 100  # a task, before duplicates are removed
-
-# COCO's 80 classes in COCO's order. GenEval has names of its own for three: computer mouse, tv remote, computer
-# keyboard (COCO: mouse, remote, keyboard).
-OBJECTS = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
-    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
-    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
-    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
-    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "computer mouse", "tv remote",
-    "computer keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock",
-    "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
-_NUMBERS = ("zero", "one", "two", "three", "four")
 
 
 def geneval_prompts() -> list[Record]:
@@ -53,10 +38,6 @@ def geneval_prompts() -> list[Record]:
     return [json.loads(line) for line in dict.fromkeys(json.dumps(record) for record in drawn)]
 
 
-def _with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
 def _of(number: int, **more: object) -> Record:
     """A clause: one object of a class."""
     return {"class": OBJECTS[number % len(OBJECTS)], "count": 1, **more}
@@ -68,14 +49,14 @@ def _single(rng: np.random.Generator) -> Iterator[Record]:
         yield {
             "tag": "single_object",
             "include": [clause],
-            "prompt": f"a photo of {_with_article(clause['class'])}",
+            "prompt": f"a photo of {with_article(clause['class'])}",
         }
 
 
 def _two(rng: np.random.Generator) -> Iterator[Record]:
     for _ in range(DRAWS):
         first, second = (_of(int(n)) for n in rng.choice(len(OBJECTS), 2, replace=False))
-        words = f"{_with_article(first['class'])} and {_with_article(second['class'])}"
+        words = f"{with_article(first['class'])} and {with_article(second['class'])}"
         yield {"tag": "two_object", "include": [first, second], "prompt": f"a photo of {words}"}
 
 
@@ -83,12 +64,11 @@ def _counting(rng: np.random.Generator) -> Iterator[Record]:
     for _ in range(DRAWS):
         name = OBJECTS[int(rng.choice(len(OBJECTS)))]
         count = int(rng.integers(2, 4, endpoint=True))
-        plural = f"{name}es" if name.endswith("s") else f"{name}s"
         yield {
             "tag": "counting",
             "include": [{"class": name, "count": count}],
             "exclude": [{"class": name, "count": count + 1}],
-            "prompt": f"a photo of {_NUMBERS[count]} {plural}",
+            "prompt": f"a photo of {NUMBERS[count]} {naive_plural(name)}",
         }
 
 
@@ -98,7 +78,7 @@ def _colors(rng: np.random.Generator) -> Iterator[Record]:
         number = int(rng.choice(len(OBJECTS) - 1)) + 1
         color = COLORS[int(rng.choice(len(COLORS)))]
         clause = _of(number, color=color)
-        words = _with_article(f"{color} {clause['class']}")
+        words = with_article(f"{color} {clause['class']}")
         yield {"tag": "colors", "include": [clause], "prompt": f"a photo of {words}"}
 
 
@@ -107,7 +87,7 @@ def _position(rng: np.random.Generator) -> Iterator[Record]:
         one, other = (int(n) for n in rng.choice(len(OBJECTS), 2, replace=False))
         relation = RELATIONS[int(rng.choice(len(RELATIONS)))]
         target, placed = _of(other), _of(one, position=[relation, 0])
-        words = f"{_with_article(placed['class'])} {relation} {_with_article(target['class'])}"
+        words = f"{with_article(placed['class'])} {relation} {with_article(target['class'])}"
         yield {"tag": "position", "include": [target, placed], "prompt": f"a photo of {words}"}
 
 
@@ -116,5 +96,5 @@ def _color_pair(rng: np.random.Generator) -> Iterator[Record]:
         numbers = [int(n) + 1 for n in rng.choice(len(OBJECTS) - 1, 2, replace=False)]
         colors = [COLORS[int(n)] for n in rng.choice(len(COLORS), 2, replace=False)]
         clauses = [_of(n, color=c) for n, c in zip(numbers, colors, strict=True)]
-        words = " and ".join(_with_article(f"{c['color']} {c['class']}") for c in clauses)
+        words = " and ".join(with_article(f"{c['color']} {c['class']}") for c in clauses)
         yield {"tag": "color_attr", "include": clauses, "prompt": f"a photo of {words}"}

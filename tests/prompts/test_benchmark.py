@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from sanactl.cli.app import main
+from sanactl.prompts.geneval.benchmark import BENCHMARK_SHA256
+from sanactl.prompts.geneval.vocabulary import OBJECTS
 from sanactl.records.prompts import parse_prompts
-from sanactl.scoring.geneval.benchmark import BENCHMARK_SHA256, OBJECTS
 from sanactl.scoring.geneval.rules import TASKS, check_record
 
 

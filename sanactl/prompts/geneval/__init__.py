@@ -1,0 +1,1 @@
+"""GenEval's prompts: its vocabulary, the official 553, new ones."""
