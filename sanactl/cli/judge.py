@@ -74,13 +74,13 @@ def judge(
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import read_calibrations
-    from sanactl.judging.options import split_options
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.judging.several import SharedCache, serve_judge
     from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.processes import agree, is_one_of_several, one_falls_all_fall
     from sanactl.model.sharing import leading, on_each
+    from sanactl.records.options import split_options
 
     named = judges or [model or DEFAULT]
     given = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code or None}

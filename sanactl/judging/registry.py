@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sanactl.errors import UsageError
-from sanactl.judging.options import known_options, read_options
 from sanactl.judging.protocol import Judge
+from sanactl.records.options import known_options, read_options
 
 __all__ = ["DEFAULT", "JUDGES", "SCHEMES", "open_judge", "open_judges"]
 
@@ -48,7 +48,7 @@ def open_judge(spec: str | None = None, **options: Any) -> Judge:
     backend, rest = _parts(DEFAULT if spec is None else spec)
     opener = _opener(JUDGES[backend])
     given = {name: value for name, value in options.items() if value is not None}
-    return opener(rest, **read_options(opener, given, backend))
+    return opener(rest, **read_options(opener, given, f"judge {backend}"))
 
 
 def open_judges(specs: Sequence[str], **options: Any) -> Judge:

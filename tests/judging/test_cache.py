@@ -18,6 +18,7 @@ from sanactl.judging.backends.oracle import OracleJudge
 from sanactl.judging.cache import VerdictCache
 from sanactl.judging.registry import JUDGES
 from sanactl.judging.tournament import Verdict
+from sanactl.records import kept_rows
 from tests.program import Program
 
 
@@ -160,7 +161,7 @@ def test_a_damaged_line_is_ignored(sanactl: Program, damage: str) -> None:
         "bit": kept[1].replace(b'"yes"', b'"no"').replace(b'"no"', b'"yes"', 1)[:-2] + b"1\n",
         "zeros": bytes(len(kept[1])) + b"\n",
         "junk": b"\xff" * 30 + b"\n" + b"[" * 100_000 + b"\n",
-        "foreign": module._checksum(b'[["k", "maybe", NaN, 3], 7]') + b' [["k", "maybe", NaN, 3], 7]\n',
+        "foreign": kept_rows._checksum(b'[["k", "maybe", NaN, 3], 7]') + b' [["k", "maybe", NaN, 3], 7]\n',
     }[damage]
     file.write_bytes(kept[0] + middle + kept[2])
     assert sanactl(*COMMAND, "--all", "-b", "2") == whole
@@ -256,7 +257,7 @@ def _is_root(place: Path) -> bool:
 def test_the_files_are_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file takes so many bytes, all of them together so many; the least recently used go first."""
     records = write_records(range(12))
-    monkeypatch.setattr(module, "MAX_FILE", 150)
+    monkeypatch.setattr(kept_rows, "MAX_FILE", 150)
     cache = VerdictCache(folder, Counting())
     for record in records:
         cache.verdicts([record])

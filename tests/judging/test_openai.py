@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from sanactl.errors import InputError
+from sanactl.files import http
 from sanactl.files.images import write_png
-from sanactl.judging.backends import http
 from sanactl.judging.backends.replies import read_reply
 from sanactl.judging.registry import open_judge
 from sanactl.shapes.dataset import batch

@@ -103,8 +103,8 @@ def opened_judge(
         UsageError: an option is given twice or not known, or there is no such judge.
         InputError: a judge cannot be loaded.
     """
-    from sanactl.judging.options import split_options
     from sanactl.judging.registry import open_judges
+    from sanactl.records.options import split_options
 
     options = {name: value for name, value in given.items() if value is not None}
     for name, value in split_options(judge_options or ()).items():

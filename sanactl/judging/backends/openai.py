@@ -6,11 +6,11 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from sanactl.errors import InputError, UsageError
-from sanactl.files.json_values import parse_json
-from sanactl.judging.backends.http import Client
+from sanactl.errors import InputError
+from sanactl.files.http import Client
+from sanactl.files.server_address import extra_fields, read_address
 from sanactl.judging.backends.replies import SPACES, listed_tokens, read_reply
 from sanactl.judging.dialogue import ANSWERS, CHOICES, Dialogue, open_dialogue, pair_conversation
 from sanactl.judging.images import check_max_pixels, picture
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ServerJudge", "read_address"]
+__all__ = ["ServerJudge"]
 
 # OpenAI's and llama.cpp's largest number of listed tokens.
 TOP = 20
@@ -99,7 +99,7 @@ class ServerJudge:
             InputError: the server does not answer, refuses, or gives no log-probabilities.
         """
         base, model = read_address(address)
-        fields = _extra(extra)
+        fields = extra_fields(extra)
         client = Client(base, key_env=key_env, concurrency=concurrency, timeout=timeout, retries=retries)
         judge = cls(client, model, open_dialogue(dialogue), check_max_pixels(max_pixels), fields)
         judge._probe()
@@ -204,49 +204,7 @@ def answer_ids(client: Client, model: str) -> dict[str, list[int]]:
     return {TOKEN_IDS: sorted(yes | no)} if yes and no else {}
 
 
-def _extra(text: str) -> dict[str, Any]:
-    """The object that `extra` is.
-
-    Raises:
-        UsageError: it is no JSON object, or sets what the judge itself sets.
-    """
-    if not text:
-        return {}
-    try:
-        fields = parse_json(text)
-    except ValueError as error:
-        raise UsageError(f"extra is {text[:60]!r}, and no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise UsageError(f"extra is {text[:60]!r}", hint="it takes a JSON object")
-    if "model" in fields or "messages" in fields:
-        raise UsageError(
-            "extra sets the model or the messages", hint="the model stands after # in the address"
-        )
-    return fields
-
-
 def _data_uri(image: NDArray[np.uint8], max_pixels: int) -> str:
     stream = io.BytesIO()
     picture(image, max_pixels).save(stream, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def read_address(address: str) -> tuple[str, str]:
-    """(the server's base address, the model's name)."""
-    form = "give http(s)://host[:port]/v1#model"
-    try:
-        found = urlsplit(address)
-        port = found.port
-    except ValueError as error:
-        raise UsageError(f"{address!r}: {error}", hint=form) from None
-    if found.scheme not in ("http", "https") or not found.hostname or port == 0:
-        raise UsageError(f"{address!r} is not the address of a server", hint=form)
-    if found.username is not None or found.password is not None:
-        raise UsageError(
-            "the server's address has a user or password in it, which records would show",
-            hint="put the key into an environment variable (key_env)",
-        )
-    if not found.fragment:
-        raise UsageError(f"{address}: names no model", hint=form)
-    base = urlunsplit((found.scheme, found.netloc, found.path.rstrip("/"), found.query, ""))
-    return base, found.fragment

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sanactl.judging.options import read_options
 from sanactl.judging.vqa.files import CLASSES, model_folder
+from sanactl.records.options import read_options
 from sanactl.scoring.questions.protocol import Answerer
 
 __all__ = ["open_model"]
@@ -38,7 +38,7 @@ def open_model(
 
         named = {"device": device, "dtype": dtype}
         given |= {name: value for name, value in named.items() if value is not None}  # refused: it has none
-        return ServerAnswers(spec, **read_options(ServerAnswers, given, "a server"))
+        return ServerAnswers(spec, **read_options(ServerAnswers, given, "judge a server"))
     family, _, rest = spec.partition(":")
     if family not in ("nvila", "vlm"):
         family, rest = "vlm", spec
@@ -51,12 +51,12 @@ def open_model(
     if family == "vlm" and _model_type(folder) in CLASSES:
         from sanactl.judging.vqa.classes import VqaClassAnswers
 
-        read_options(VqaClassAnswers, given, "VQA")
+        read_options(VqaClassAnswers, given, "judge VQA")
         return VqaClassAnswers(folder, label, place, kind)
     from sanactl.judging.vqa.vlm import VlmAnswers
 
     opener = VlmAnswers.opener(family)
-    known = read_options(opener, given, family)
+    known = read_options(opener, given, f"judge {family}")
     return VlmAnswers(opener, folder, label, place, kind, known)
 
 

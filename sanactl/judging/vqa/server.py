@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sanactl.judging.backends.openai import ServerJudge, read_address
+from sanactl.files.server_address import read_address
+from sanactl.judging.backends.openai import ServerJudge
 from sanactl.judging.backends.replies import LEAST, SPACES, listed_tokens
 from sanactl.judging.dialogue import ANSWERS
 from sanactl.judging.vqa.vlm import QUESTION, as_vqa

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from sanactl.errors import InputError, UsageError
 
-__all__ = ["Client"]
+__all__ = ["Client", "Refusal"]
 
 MAX_REPLY = 32 * 2**20
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds
@@ -33,6 +33,18 @@ class _Passing(Exception):
         self.after = after
 
 
+class Refusal(InputError):
+    """A server has answered, and refuses this request: another one may well be taken.
+
+    Attributes:
+        code: of HTTP, 400 to 499.
+    """
+
+    def __init__(self, message: str, *, code: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
 class Client:
     """A server at one base address.
 
@@ -42,7 +54,13 @@ class Client:
         concurrency: the most requests at a time.
         timeout: seconds without a byte after which a request has failed.
         retries: repetitions of a request that failed and may succeed later. The first comes after half a second, and the
-            time doubles with each further one, up to 30 s. `Retry-After` is respected.
+            time doubles with each further one, up to 30 s. `Retry-After` is respected. A server that has never
+            answered is tried twice.
+        kept: what a later run finds of this one ("verdicts"), for errors.
+        option: the command line's option that takes `key_env=NAME`, for errors.
+
+    Attributes:
+        reached: whether the server has answered anything.
 
     Raises:
         UsageError: a number is out of range, or the key is not ASCII.
@@ -56,6 +74,8 @@ class Client:
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 5,
+        kept: str = "verdicts",
+        option: str = "--judge-option",
     ) -> None:
         for name, value, least in (
             ("concurrency", concurrency, 1), ("timeout", timeout, 1e-3), ("retries", retries, 0),
@@ -64,6 +84,8 @@ class Client:
                 raise UsageError(f"{name} is {value}", hint=f"it takes a number from {least:g}")
         self.base, self.key_env, self.concurrency = base, key_env, concurrency
         self.timeout, self.retries = timeout, retries
+        self.kept, self.option = kept, option
+        self.reached = self._spoke = False
         key = os.environ.get(key_env, "").strip() if key_env else ""
         if not (key.isascii() and key.isprintable()):
             raise UsageError(f"the key in {key_env} has characters that no header takes")
@@ -142,11 +164,12 @@ class Client:
             try:
                 return self._once(path, data)
             except _Passing as failure:
-                if attempt + 1 == tries or (stop is not None and stop.is_set()):
-                    times = f", {tries} times" if tries > 1 else ""
+                last = attempt + 1 == tries or (attempt > 0 and not self.reached)
+                if last or (stop is not None and stop.is_set()):
+                    times = f", {attempt + 1} times" if attempt else ""
                     raise InputError(
                         f"{self.base}: {failure}{times}",
-                        hint="see whether the server runs; the same command goes on from the verdicts that are kept",
+                        hint=f"see whether the server runs; the same command goes on from the {self.kept} that are kept",
                     ) from None
                 pause = FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25)
                 pause = min(LONGEST_WAIT, max(pause, failure.after or 0.0))
@@ -163,8 +186,10 @@ class Client:
         try:
             request = urllib.request.Request(address, data=data, headers=self._headers, method="POST")
             with self._opener.open(request, timeout=self.timeout) as reply:
+                self.reached = True
                 text = reply.read(MAX_REPLY + 1)
         except urllib.error.HTTPError as error:
+            self.reached = True
             with error:
                 raise self._refusal(error) from None
         except TimeoutError:
@@ -180,8 +205,14 @@ class Client:
         if len(text) > MAX_REPLY:
             raise InputError(f"{self.base}: a reply of more than {MAX_REPLY:,} bytes")
         try:
-            return json.loads(text)
+            found = json.loads(text)
+            self._spoke = True
+            return found
         except (ValueError, RecursionError):
+            if (
+                self._spoke
+            ):  # what stands between, such as a proxy, cut it short or has said something of its own
+                raise _Passing("its reply is not JSON") from None
             raise InputError(
                 f"{self.base}: its reply is not JSON", hint="the address ends in /v1 on most servers"
             ) from None
@@ -192,12 +223,12 @@ class Client:
             return _Passing(what, _seconds(error.headers))
         hint = "see the server's own messages"
         if error.code in (401, 403):
-            hint = f"put the server's key into the environment variable {self.key_env} (--judge-option key_env=NAME)"
+            hint = f"put the server's key into the environment variable {self.key_env} ({self.option} key_env=NAME)"
         elif error.code == 404:
             hint = "the address ends in /v1 on most servers, and #model is one that GET /v1/models lists"
         elif 300 <= error.code < 400:
             hint = "give the address that it redirects to"
-        return InputError(f"{self.base}: {what}", hint=hint)
+        return Refusal(f"{self.base}: {what}", code=error.code, hint=hint)
 
 
 def _message(error: urllib.error.HTTPError) -> str:
