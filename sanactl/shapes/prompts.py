@@ -52,6 +52,8 @@ HELD_OUT: dict[str, tuple[float, float]] = {
     "position": (0.20, 0.06),
     "color_attr": (0.15, 0.05),
 }
+# Tasks with few contents: what is held out of them is a content in certain words, not the content.
+HELD_OUT_BY_PHRASE = ("single_object", "counting", "colors")
 _INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 # GenEval's position rule: the tolerance in sums of the two sizes. A relation holds past 0.5 of the centres'

@@ -147,10 +147,10 @@ class JudgeQuality:
         from sanactl.files.paths import user_path
         from sanactl.judging.audit.fitted import fit_all
         from sanactl.judging.audit.gather import Gathered
-        from sanactl.judging.audit.held_out import evaluation_set
         from sanactl.judging.audit.scores import judge_scores
         from sanactl.judging.audit.warnings import warnings_of
         from sanactl.judging.calibration import write_calibrations
+        from sanactl.prompts.meaning import evaluation_set
 
         target: Path | None = None
         if self.calibration_out is not None:
@@ -164,9 +164,9 @@ class JudgeQuality:
         for record in records:
             prompt = str(record["prompt"])
             if target is not None and not self.evaluation_prompts and prompt not in fitted_on:
-                if (owner := evaluation_set(prompt)) is not None:
+                if (owner := evaluation_set(record)) is not None:
                     raise InputError(
-                        f"prompt {prompt[:60]!r} is of {owner}; a calibration must not be fitted on it",
+                        f"prompt {prompt[:60]!r} means one of {owner}; a calibration must not be fitted on it",
                         hint="take other prompts (sanactl prompts shapes --split train), or --evaluation-prompts",
                     )
                 fitted_on.add(prompt)
