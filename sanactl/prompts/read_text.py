@@ -16,12 +16,9 @@ from sanactl.shapes.vocabulary import MEDIA, SHAPES
 __all__ = ["clauses_of", "normal_text", "without_medium"]
 
 MAX_CHARACTERS = 400  # of a prompt of these grammars; longer ones are not read
-_COUNTS = {
-    word: count
-    for count, word in enumerate(
-        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1
-    )
-}
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_COUNTS = {"a": 1, "an": 1, "the": 1, **{word: count for count, word in enumerate(_NUMBERS, 1)}}
+_DIGITS = re.compile("[1-9][0-9]{0,2}")
 # COCO's own names of three classes that GenEval calls otherwise, and what is said for another one.
 _ALSO = {
     "mouse": "computer mouse",
@@ -34,7 +31,6 @@ _ALSO = {
 }
 _MEDIUM = re.compile(rf"(?:(?:an?|the) )?(?:{'|'.join((*MEDIA, 'photograph'))}) of (?=.)")
 _RELATION = re.compile(rf" (?:(?:to|on) the )?({'|'.join(RELATIONS)}) ")
-_COLOR = f"(?:({'|'.join(COLORS)}) )?"
 
 
 def normal_text(text: str) -> str:
@@ -67,31 +63,31 @@ def clauses_of(text: str) -> list[dict[str, Any]] | None:
 
 def _thing(words: str) -> dict[str, Any] | None:
     """A clause from "a red car", "two pairs of skis", "three knifes"."""
-    found = _noun_phrase().fullmatch(words)
-    if found is None:
-        return None
-    number, before, measure, after, noun = found.groups()
-    name, many = _nouns()[noun]
+    number, _, rest = words.partition(" ")
+    count = _COUNTS.get(number)
+    if count is None and _DIGITS.fullmatch(number):
+        count = int(number)
+    elif count is None:
+        rest = words  # without a number or an article
+    measure = color = None
+    while rest not in _nouns():
+        word, _, rest = rest.partition(" ")
+        if word in COLORS and color is None:
+            color = word
+        elif word.removesuffix("s") in MEASURES.values() and measure is None and rest.startswith("of "):
+            measure, rest = word, rest.removeprefix("of ")
+        else:
+            return None
+    name, many = _nouns()[rest]
     if measure is not None:
         if measure.removesuffix("s") != MEASURES.get(name):
             return None
         many = measure.endswith("s")
-    if number is None:
+    if count is None:
+        if many:
+            return None
         count = 1
-    else:
-        count = 1 if number in ("a", "an", "the") else int(number) if number.isdigit() else _COUNTS[number]
-    if (before and after) or count < 1 or (number is None and many):
-        return None
-    color = before or after
     return {"class": name, "count": count, **({"color": color} if color else {})}
-
-
-@cache
-def _noun_phrase() -> re.Pattern[str]:
-    numbers = "|".join(("an?", "the", "[0-9]{1,3}", *_COUNTS))
-    measures = "|".join(f"{m}s?" for m in dict.fromkeys(MEASURES.values()))
-    nouns = "|".join(sorted(map(re.escape, _nouns()), key=len, reverse=True))
-    return re.compile(rf"(?:({numbers}) )?{_COLOR}(?:({measures}) of )?{_COLOR}({nouns})")
 
 
 @cache
