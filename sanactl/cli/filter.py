@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Force, Output, RecordsArgument, Sheet
+from sanactl.cli.frame.options import Device, Force, Output, RecordsArgument, Seed, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -47,9 +47,36 @@ def filter_(
             show_default=False,
         ),
     ] = None,
+    dedup: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="HOW",
+            help="Pass on one of several images that are alike: phash or phash:BITS by a perceptual hash of which at most so "
+            "many of 64 bits differ (2), clip, clip:MODEL or clip:MODEL:COSINE by CLIP's vectors (0.97). Default: all "
+            "pass.",
+            show_default=False,
+        ),
+    ] = None,
     by: Annotated[
-        str, typer.Option(metavar="FIELD", help="Field that --top compares; a larger value is better.")
-    ] = "judge_score",
+        Optional[str],
+        typer.Option(
+            metavar="FIELD",
+            help="Field that --top and --dedup compare; a larger value is better. Default: judge_score for --top; with "
+            "--dedup the first of images that are alike passes.",
+            show_default=False,
+        ),
+    ] = None,
+    sample: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            metavar="INT",
+            help="Number of images to pass on in all, drawn at random from those that pass everything else. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = None,
     output: Output = None,
     sheet: Sheet = None,
     force: Force = False,
@@ -58,6 +85,7 @@ def filter_(
 
     [bold]sanactl filter geneval.jsonl --correct --per-prompt 10[/bold]
     [bold]sanactl filter judge.jsonl --where 'judge_score > 0.8'[/bold]
+    [bold]sanactl filter clip.jsonl --dedup phash --by clip_score --sample 500[/bold]
     Train on the images that were found correct:
     [bold]sanactl filter geneval.jsonl --correct | sanactl finetune base.st -d -[/bold]
 
@@ -68,12 +96,19 @@ def filter_(
     from sanactl.cli.frame.streams import find_records
     from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
-    from sanactl.scoring.filter import Condition, filter_records
+    from sanactl.scoring.filter import Condition, Filter, filter_records
+    from sanactl.scoring.near import open_likeness
 
-    if not (correct or where or per_prompt or top):
-        raise UsageError("no condition is given", hint="give --correct, --where, --per-prompt or --top")
+    if not (correct or where or per_prompt or top or dedup is not None or sample):
+        raise UsageError(
+            "no condition is given",
+            hint="give --correct, --where, --per-prompt, --top, --dedup or --sample",
+        )
+    if by is not None and not (top or dedup is not None):
+        raise UsageError("--by is for --top and --dedup", hint="give one of them")
     conditions = [Condition(text) for text in where or ()]
-    run = Invocation("filter")
+    likeness = None if dedup is None else open_likeness(dedup, device)
+    run = Invocation("filter", seed=seed if sample else None)
     run.sheet(sheet, force=force)
     target = run.records_file(output, "filter", force=force)
     stream, source = find_records(
@@ -85,16 +120,19 @@ def filter_(
     )
     run.uses(source)
     counts: Counter[str] = Counter()
+    wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed)
     passed = filter_records(
-        run.counted(stream, "images to filter"),
-        conditions=conditions,
-        correct=correct,
-        per_prompt=per_prompt,
-        top=top,
-        by=by,
-        count=lambda what: counts.update([what]),
+        run.counted(stream, "images to filter"), wanted, count=lambda what: counts.update([what])
     )
     # Without -o, the command ends when the reader of stdout has seen enough.
     run.emit(run.tee(passed, target, force=force), show=show_images, take_all=output is not None)
-    note(f"{counts['passed']:,} of {counts['read']:,} images passed")
+    dropped = ", ".join(
+        f"{counts[option]:,} by {option}" + (f" {likeness.name}" if option == "--dedup" and likeness else "")
+        for option in ("--correct", "--where", "--dedup", "--per-prompt", "--top", "--sample")
+        if counts[option]
+    )
+    note(
+        f"{counts['passed']:,} of {counts['read']:,} images passed"
+        + (f"; dropped: {dropped}" if dropped else "")
+    )
     run.finish((target, "image"))

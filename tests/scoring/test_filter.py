@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sanactl.errors import InputError, UsageError
-from sanactl.scoring.filter import Condition, filter_records
+from sanactl.scoring.filter import Condition, Filter, filter_records
 from tests.pictures import image_records, write_folder
 from tests.program import Program
 
@@ -28,12 +28,12 @@ RECORDS = [
     record(1, correct=False, judge_score=-0.2, tag="position"),
     record(2, correct=True, judge_score=0.9, tag="colors"),
     record(3, correct=True, judge_score=0.1, tag="counting"),
-    record(4, correct=True, judge_score=0.7, tag="colors"),
+    record(4, correct=True, judge_score=0.7, tag="colors", größe=7),
 ]
 
 
 def passed(**options: Any) -> list[str]:
-    got = list(filter_records(RECORDS, **options))
+    got = list(filter_records(RECORDS, Filter(**options)))
     assert all(any(r is one for one in RECORDS) for r in got)
     return "".join(Path(r["path"]).stem for r in got)  # type: ignore[return-value]
 
@@ -52,6 +52,13 @@ def passed(**options: Any) -> list[str]:
         ("'or' in tag", "024"),
         ("not settings.steps == 4", "1234"),
         ("tag != null", "01234"),
+        ("correct and judge_score > 0.6", "24"),
+        ("correct and not judge_score > 0.6", "03"),
+        ("-0.3 < judge_score < 0.2 < 1 != 2", "13"),
+        ("judge_score < " + "9" * 1900, "01234"),
+        ("größe == 7", "4"),
+        ("judge_score < 1e999", "01234"),
+        ("judge_score > 0.4  # in a comment: 9", "024"),
     ],
 )
 def test_conditions(condition: str, which: str) -> None:
@@ -63,7 +70,9 @@ def test_conditions(condition: str, which: str) -> None:
     [
         "", "a >", "a = 1", "open('x')", "__import__('os').system('x')", "a.b()", "[x for x in y] == a", "a + 1 > 2",
         "lambda: 1", "a[0] > 1", "(1).real > 0", "f'{a}' == 'x'", "a if b else c", "a > 1; b", "2 ** 99 > a",
-        "a is None", "~a == 1", "a" + ".a" * 900, "not " * 400 + "a", "a == [" + "[" * 100 + "]" * 100 + "]", "x" * 3000, "(" * 500 + "a" + ")" * 500, "b'x' == a",
+        "a is None", "~a == 1", "9**9**9 > a", "(a := 1) > 0", "a == 1j", "a > ...", "a == {}", "{a} == a", "*a > 1", "await a", "yield a",
+        "a >\n1", "a\x00 > 1", "a ≥ 1", "clip-score > 25", "'\ud800' == a", "a > " + "9" * 5000, "a.b[0].c == 1", "().__class__.__bases__ == a",
+        "a @ b > 1", "'%s' % a == 'x'", "class > 1", "a" + ".a" * 900, "not " * 400 + "a", "a == [" + "[" * 100 + "]" * 100 + "]", "x" * 3000, "(" * 500 + "a" + ")" * 500, "b'x' == a",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused(text: str) -> None:
@@ -92,12 +101,34 @@ def test_fields_that_no_record_has() -> None:
         passed(conditions=[Condition("tag > 1")])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clip_score > 25", "the text '27.1' > the number 25"),
+        ("25 <= clip_score", "the number 25 <= the text '27.1'"),
+        ("correct < 'x'", "the truth value True < the text 'x'"),
+        ("a.b > 1", "a list > the number 1"),
+        ("a > 1", "an object > the number 1"),
+        ("1 in clip_score", "the number 1 in the text '27.1'"),
+        ("clip_score in 5", "the text '27.1' in the number 5"),
+        ("-clip_score > 1", "the text '27.1' has no negative"),
+    ],
+)
+def test_values_that_cannot_be_compared_are_named(text: str, said: str) -> None:
+    records = [record(0, clip_score="27.1", correct=True, a={"b": [1]})]
+    with pytest.raises(InputError) as caught:
+        list(filter_records(records, Filter([Condition(text)])))
+    assert f"0.png: --where {text!r}: {said}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert ("quotation marks" in str(caught.value)) == ("the text" in said)
+
+
 def test_null_is_as_good_as_none() -> None:
     records = [record(0, judge_score=None, tag=None), record(1, judge_score=0.5, tag="colors")]
     for text in ("judge_score > 0.1", "0 < judge_score", "judge_score <= 9", "'col' in tag", "tag >= 'a'"):
-        assert list(filter_records(records, conditions=[Condition(text)])) == records[1:]
-    assert list(filter_records(records, conditions=[Condition("tag == null")])) == records[:1]
-    assert list(filter_records(records, top=2)) == records[1:]
+        assert list(filter_records(records, Filter([Condition(text)]))) == records[1:]
+    assert list(filter_records(records, Filter([Condition("tag == null")]))) == records[:1]
+    assert list(filter_records(records, Filter(top=2))) == records[1:]
 
 
 def test_the_best_of_many_are_found_without_holding_them() -> None:
@@ -110,10 +141,10 @@ def test_the_best_of_many_are_found_without_holding_them() -> None:
         for i, r in enumerate(records):
             groups.setdefault((r["prompt_id"], r["prompt"]), []).append(i)
         best = sorted(i for g in groups.values() for i in sorted(g, key=lambda i: (-scores[i], i))[:top])
-        assert list(filter_records(iter(records), top=top)) == [records[i] for i in best]
+        assert list(filter_records(iter(records), Filter(top=top))) == [records[i] for i in best]
     many = (record(i, judge_score=i % 97, fill="x" * 50_000 + str(i)) for i in range(4000))
     tracemalloc.start()
-    assert len(list(filter_records(many, top=2))) == 4
+    assert len(list(filter_records(many, Filter(top=2)))) == 4
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -132,7 +163,7 @@ def test_records_pass_as_they_come(place: Path, sanactl: Program) -> None:
 
 def test_the_first_record_passes_before_the_last_has_come(place: Path) -> None:
     lines = iter(RECORDS)
-    stream = filter_records(lines, correct=True)
+    stream = filter_records(lines, Filter(correct=True))
     assert next(stream) is RECORDS[0]
     assert next(lines) is RECORDS[1]
 

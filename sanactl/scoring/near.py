@@ -1,0 +1,238 @@
+"""Images that are alike, for `filter --dedup`: by a perceptual hash, or by CLIP's vectors.
+
+The perceptual hash is the one of the libraries (`imagehash.phash`): 32 x 32 grey pixels, their DCT, and which of the
+8 x 8 lowest coefficients are above the median. scipy has the DCT and Pillow the pixels, and both are needed anyway, so
+that the option works in every installation; the bits are those of imagehash.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanactl.errors import InputError, UsageError
+from sanactl.files.images import read_image
+from sanactl.records.batches import batches
+from sanactl.records.records import MAX_HELD, SHORTEST, Record, dumps
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from sanactl.scoring.clip_model import ClipModel
+
+__all__ = ["ClipLikeness", "HashLikeness", "Likeness", "number_of", "open_likeness", "without_near"]
+
+BITS, COSINE = 2, 0.97
+MODEL = "openai/clip-vit-large-patch14"
+_HINT = "give phash, phash:BITS (0 to 31), clip, clip:MODEL or clip:MODEL:COSINE (above 0, at most 1)"
+
+
+class Likeness(ABC):
+    """When two images are alike: their vectors' dot product is at least `least`.
+
+    Attributes:
+        name: for people: "phash:2".
+        least: the dot product.
+        batch_size: images that `vectors` gets at once.
+    """
+
+    name: str
+    least: float
+    batch_size: int
+
+    @abstractmethod
+    def vectors(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """float32 [images, width]."""
+
+
+class HashLikeness(Likeness):
+    """Perceptual hashes of 64 bits that differ in no more than some. It compares shapes in grey, not colours."""
+
+    batch_size = 1
+
+    def __init__(self, bits: int = BITS) -> None:
+        self.name, self.least = f"phash:{bits}", 64.0 - 2 * bits
+
+    def vectors(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        import numpy as np
+
+        # The dot product of vectors of 1 and -1 is 64 - 2 x (bits that differ), exactly.
+        return np.array([np.where(perceptual_hash(image), 1, -1) for image in images], np.float32)
+
+
+def perceptual_hash(image: Image.Image) -> NDArray[np.bool_]:
+    """The 64 bits of an image, bool [64]."""
+    import numpy as np
+    from PIL import Image as pillow
+    from scipy.fft import dctn
+
+    grey = image.convert("L").resize((32, 32), pillow.Resampling.LANCZOS)
+    low = dctn(np.asarray(grey, dtype=np.float64))[:8, :8].reshape(-1)
+    bits: NDArray[np.bool_] = low > np.median(low)
+    return bits
+
+
+class ClipLikeness(Likeness):
+    """CLIP's vectors with a cosine of at least so much."""
+
+    batch_size = 16
+
+    def __init__(self, model: ClipModel, cosine: float = COSINE) -> None:
+        self.model = model
+        # A vector's product with itself can be below 1 by rounding.
+        self.name, self.least = f"clip:{model.label}:{cosine:g}", min(cosine, 1 - 1e-6)
+        self._checked = False
+
+    def vectors(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        from sanactl.scoring.detectors.check import ensure_checked
+
+        if not self._checked:
+            ensure_checked(self.model, None)
+            self._checked = True
+        found: NDArray[np.float32] = self.model.images(images).cpu().numpy()
+        return found
+
+
+def open_likeness(text: str, device: str | None = None) -> Likeness:
+    """What `--dedup` names: `phash`, `phash:BITS`, `clip`, `clip:MODEL` or `clip:MODEL:COSINE`.
+
+    Args:
+        device: where CLIP runs; None is the best there is.
+
+    Raises:
+        UsageError: it is none of these.
+        InputError: there is no such CLIP.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "phash":
+        if rest and not (rest.isascii() and rest.isdigit() and int(rest[:9]) < 32):
+            raise UsageError(f"--dedup {text[:80]}: no number of bits", hint=_HINT)
+        return HashLikeness(int(rest) if rest else BITS)
+    if kind != "clip":
+        raise UsageError(f"--dedup {text[:80]!r} is no way to find images that are alike", hint=_HINT)
+    model, colon, last = rest.rpartition(":")
+    try:
+        cosine = float(last) if colon else COSINE
+    except ValueError:  # a model's name with a colon
+        model, cosine = rest, COSINE
+    if not 0 < cosine <= 1:
+        raise UsageError(f"--dedup {text[:80]}: {last[:40]} is no cosine above 0", hint=_HINT)
+
+    from sanactl.model.conditioning import pick_device
+    from sanactl.scoring.clip_model import ClipModel
+
+    return ClipLikeness(ClipModel((model if colon else rest) or MODEL, pick_device(device)), cosine)
+
+
+class _Kept:
+    """The vectors of images that stay."""
+
+    def __init__(self, least: float) -> None:
+        self._least, self._count = least, 0
+        self._vectors: NDArray[np.float32] | None = None
+
+    def add_new(self, batch: NDArray[np.float32]) -> list[int | None]:
+        """Adds those vectors of a batch [B, width] that are like none so far, one after the other.
+
+        Returns:
+            for each None if it was added, else the number of the one that it is like: the first added has 0.
+        """
+        import numpy as np
+
+        before = self._count
+        self._reserve(batch.shape)
+        assert self._vectors is not None
+        earlier = batch @ self._vectors[:before].T >= self._least
+        among = batch @ batch.T >= self._least
+        found: list[int | None] = []
+        added: list[int] = []  # of the batch
+        for row, vector in enumerate(batch):
+            like = int(np.argmax(earlier[row])) if earlier[row].any() else None
+            if like is None:
+                like = next((before + n for n, other in enumerate(added) if among[row, other]), None)
+            if like is None:
+                added.append(row)
+                self._vectors[self._count] = vector
+                self._count += 1
+            found.append(like)
+        return found
+
+    def _reserve(self, shape: tuple[int, ...]) -> None:
+        import numpy as np
+
+        needed = self._count + shape[0]
+        if self._vectors is None or needed > len(self._vectors):
+            larger = np.empty((max(1024, 2 * needed), shape[1]), np.float32)
+            if self._vectors is not None:
+                larger[: self._count] = self._vectors[: self._count]
+            self._vectors = larger
+
+
+def without_near(
+    records: Iterable[Record], likeness: Likeness, by: str | None, count: Callable[[str], None]
+) -> Iterator[Record]:
+    """The records whose image is like none that passes: no two that pass are alike, and each that is dropped is like one.
+
+    A record is held only with `by`; of the images that pass their vectors stay in memory (256 bytes of a hash, 3 KB of
+    CLIP's 768 numbers).
+
+    Args:
+        records: image records.
+        likeness: when two images are alike.
+        by: the field whose larger value decides which passes; records without it come last. None: the first passes.
+        count: called with "--dedup" for each that is dropped.
+
+    Raises:
+        InputError: an image cannot be read, a value is no number, or `by` would hold more than a gigabyte of records.
+    """
+    if by is None:
+        for _, record in _new_ones(enumerate(records), likeness, count):
+            yield record
+        return
+    held: list[tuple[float, int, Record]] = []
+    total = 0
+    for place, record in enumerate(records):
+        total += max(len(dumps(record)), SHORTEST)
+        if total > MAX_HELD:
+            raise InputError(
+                f"more than {MAX_HELD >> 20:,} MiB of records, too many to hold at once for --dedup with --by",
+                hint="leave --by out, so that the first of images that are alike passes",
+            )
+        value = number_of(record, by)
+        held.append((float("inf") if value is None else -value, place, record))
+    held.sort(key=lambda entry: entry[:2])
+    best = ((place, record) for _, place, record in held)
+    for _, record in sorted(_new_ones(best, likeness, count), key=lambda entry: entry[0]):
+        yield record
+
+
+def _new_ones(
+    records: Iterable[tuple[int, Record]], likeness: Likeness, count: Callable[[str], None]
+) -> Iterator[tuple[int, Record]]:
+    """The records that are like none before them, with their places."""
+    from PIL import Image
+
+    kept = _Kept(likeness.least)
+    for batch in batches(records, likeness.batch_size):
+        images = [Image.fromarray(read_image(Path(record["path"]))) for _, record in batch]
+        for (place, record), like in zip(batch, kept.add_new(likeness.vectors(images)), strict=True):
+            if like is None:
+                yield place, record
+            else:
+                count("--dedup")
+
+
+def number_of(record: Record, field: str) -> float | None:
+    """A record's field as a number; None where it is null or not there.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value: Any = record.get(field)
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise InputError(f"{record.get('path')}: {field} is {str(value)[:60]!r}, not a number")
+    return value
