@@ -35,6 +35,8 @@ def finetune(
     data: Records | None = None,
     *,
     captions: str | None = DataSettings.captions,
+    caption_choice: str | None = DataSettings.caption_choice,
+    min_clip_score: float | None = DataSettings.min_clip_score,
     buckets: bool = DataSettings.buckets,
     streaming: bool = DataSettings.streaming,
     max_bad: int = DataSettings.max_bad,
@@ -81,6 +83,8 @@ def finetune(
         data: images with captions: image records in a list, or what docs/data.md lists (a folder, a dataset id, .tar or
             .parquet files, ...); by default the built-in world's endless stream.
         captions: columns to take captions from, with weights ("text:0.7,short:0.3").
+        caption_choice: "clipscore:25:0.1" draws among an image's captions by their CLIP scores, as SANA's code does.
+        min_clip_score: with it, the smallest CLIP score of the prompt of images that are used; None is 22.
         buckets, streaming, max_bad: keep aspect ratios; read a dataset as a stream; damaged images to skip.
         workers: processes that read images ahead; None is up to 4 on a GPU, none on a CPU.
         text_dropout: share of the captions that are replaced by the empty prompt, 0 to 1.
@@ -164,7 +168,14 @@ def finetune(
         resume=resume,
     )
     reading = reading_settings(
-        found, settings, captions=captions, buckets=buckets, streaming=streaming, max_bad=max_bad
+        found,
+        settings,
+        captions=captions,
+        caption_choice=caption_choice,
+        min_clip_score=min_clip_score,
+        buckets=buckets,
+        streaming=streaming,
+        max_bad=max_bad,
     )
     taught_by = None if teacher is None else open_checkpoint(teacher)
     target = as_target(output, trained_name(found, steps))

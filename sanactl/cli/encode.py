@@ -47,6 +47,23 @@ def encode(
             show_default=False,
         ),
     ] = None,
+    caption_choice: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="RULE",
+            help="Encode the captions that have CLIP scores, and the scores, for finetune to draw among them as SANA does: "
+            "clipscore, or clipscore:25:0.1. Default: the columns of --captions.",
+            show_default=False,
+        ),
+    ] = None,
+    min_clip_score: Annotated[
+        Optional[float],
+        typer.Option(
+            metavar="FLOAT",
+            help="With --caption-choice, leave out images whose prompt has a smaller CLIP score. Default: 22, as SANA-1.5.",
+            show_default=False,
+        ),
+    ] = None,
     buckets: Annotated[
         bool,
         typer.Option(
@@ -143,6 +160,8 @@ def encode(
         height=sampling.height,
         width=sampling.width,
         captions=captions,
+        caption_choice=caption_choice,
+        min_clip_score=min_clip_score,
         streaming=streaming,
         max_bad=max_bad,
     )

@@ -22,6 +22,8 @@ def finetune(
     checkpoint: CheckpointArgument = None,
     data: option.Data = None,
     captions: option.Captions = READING.captions,
+    caption_choice: option.CaptionChoice = READING.caption_choice,
+    min_clip_score: option.MinClipScore = READING.min_clip_score,
     buckets: option.Buckets = READING.buckets,
     streaming: option.Streaming = READING.streaming,
     max_bad: option.MaxBad = READING.max_bad,
@@ -134,7 +136,14 @@ def finetune(
         resume=resume,
     )
     reading = reading_settings(
-        found, settings, captions=captions, buckets=buckets, streaming=streaming, max_bad=max_bad
+        found,
+        settings,
+        captions=captions,
+        caption_choice=caption_choice,
+        min_clip_score=min_clip_score,
+        buckets=buckets,
+        streaming=streaming,
+        max_bad=max_bad,
     )
     taught_by = open_checkpoint(teacher) if teacher else None
     target = output or Path(trained_name(found, steps))

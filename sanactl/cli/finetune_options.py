@@ -40,6 +40,14 @@ Captions = Annotated[
     Optional[str],
     _option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
 ]  # fmt: skip
+CaptionChoice = Annotated[
+    Optional[str],
+    _option(_DATA, "--caption-choice", metavar="RULE", help="Draw among an image's captions by their CLIP scores, as SANA: clipscore, or clipscore:25:0.1 for captions of a score of at least 25 with a temperature of 0.1. Default: by the weights of --captions.", show_default=False),
+]  # fmt: skip
+MinClipScore = Annotated[
+    Optional[float],
+    _option(_DATA, "--min-clip-score", metavar="FLOAT", help="With --caption-choice, leave out images whose prompt has a smaller CLIP score. Default: 22, as SANA-1.5.", show_default=False),
+]  # fmt: skip
 Buckets = Annotated[
     bool,
     _option(

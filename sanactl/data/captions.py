@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sanactl.errors import InputError, UsageError
 
-__all__ = ["DEFAULT_COLUMNS", "CaptionChoice", "find_columns", "parse_captions", "text_of"]
+__all__ = ["DEFAULT_COLUMNS", "CaptionChoice", "drawn", "find_columns", "parse_captions", "text_of"]
 
 # Looked for in this order where no column is named. `txt` and the fields of `json` are a webdataset's.
 DEFAULT_COLUMNS = ("text", "caption", "prompt", "txt", "json.text", "json.caption", "json.prompt")
@@ -33,30 +34,42 @@ class CaptionChoice:
     columns: tuple[str, ...]
     weights: tuple[float, ...]
 
-    def pick(self, filled: Sequence[bool], seed: int, position: int) -> int | None:
+    def pick(
+        self, filled: Sequence[bool], seed: int, position: int, scores: Sequence[float] = ()
+    ) -> int | None:
         """The column for the example at a position of the stream: a function of (seed, position) alone.
 
         Args:
             filled: for each column whether this example has text in it; the weights of those share what the
                 others leave.
+            scores: of the example's captions; see `sanactl.data.scored_captions.ScoredChoice`.
 
         Returns:
             the column's number, or None where all are empty.
         """
-        weights = np.where(filled, self.weights, 0.0)
-        total = float(weights.sum())
-        if not total:
-            return None
-        if np.count_nonzero(weights) == 1:
-            return int(np.argmax(weights))
-        draw = np.random.default_rng([seed, position, _STREAM]).random() * total
-        # Only among columns of some weight: by rounding it could be an empty one.
-        (some,) = np.nonzero(weights)
-        place = int(np.searchsorted(np.cumsum(weights[some]), draw, side="right"))
-        return int(some[min(place, len(some) - 1)])
+        return drawn(np.where(filled, self.weights, 0.0), seed, position)
+
+    @property
+    def identity(self) -> str:
+        """A text that differs where the choice differs."""
+        return str(self)
 
     def __str__(self) -> str:
         return ",".join(f"{c}:{w:g}" for c, w in zip(self.columns, self.weights, strict=True))
+
+
+def drawn(weights: NDArray[np.float64], seed: int, position: int) -> int | None:
+    """A column drawn by its weight, a function of (seed, position); None where all weights are 0."""
+    total = float(weights.sum())
+    if not total:
+        return None
+    if np.count_nonzero(weights) == 1:
+        return int(np.argmax(weights))
+    draw = np.random.default_rng([seed, position, _STREAM]).random() * total
+    # Only among columns of some weight: by rounding it could be an empty one.
+    (some,) = np.nonzero(weights)
+    place = int(np.searchsorted(np.cumsum(weights[some]), draw, side="right"))
+    return int(some[min(place, len(some) - 1)])
 
 
 def parse_captions(text: str) -> CaptionChoice:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sanactl.data.buckets import bucket_sizes
+from sanactl.data.captions import CaptionChoice
 from sanactl.data.components import ENCODERS, component_identity, settings_digest
+from sanactl.data.scored_captions import ScoredChoice
 from sanactl.data.streams import StreamTable
 from sanactl.errors import UsageError
 from sanactl.files.dtypes import WEIGHT_DTYPES
@@ -117,6 +119,7 @@ def plan_encoding(checkpoint: Checkpoint, examples: Examples, settings: EncodeSe
         "captions": str(examples.captions),
         "buckets": settings.buckets,
         "dtype": WEIGHT_DTYPES[settings.dtype].name,
+        **_scored(examples.captions),
         "rows": rows,
         "count": settings.count,
         "encoders": {part: component_identity(checkpoint, part) for part in ENCODERS},
@@ -131,3 +134,10 @@ def plan_encoding(checkpoint: Checkpoint, examples: Examples, settings: EncodeSe
         # What the data are called is for people: any path to the same files is the same data.
         key=settings_digest({**about, "data": {"identity": examples.identity}}),
     )
+
+
+def _scored(captions: CaptionChoice) -> dict[str, Any]:
+    """The settings of a choice by scores: its rule, and of each score of a row the caption's column."""
+    if not isinstance(captions, ScoredChoice):
+        return {}
+    return {"caption_choice": str(captions.rule), "scored": list(captions.scored)}

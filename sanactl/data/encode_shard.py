@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from sanactl.data.buckets import nearest_bucket
 from sanactl.data.long_captions import LongCaptions
+from sanactl.data.scored_captions import ScoredChoice
 from sanactl.data.sources import fit
 from sanactl.data.streams import EndOfExamples, StreamTable
+from sanactl.data.tables import ScoredExamples
 from sanactl.errors import InputError
 from sanactl.files.dtypes import WEIGHT_DTYPES
 
@@ -31,7 +33,7 @@ class Shard:
     """The result of encoding some rows.
 
     Attributes:
-        tensors: `latents`, `text` and `shapes`.
+        tensors: `latents`, `text` and `shapes`; with a choice by scores `scores`, too.
         read: rows that were there, unreadable ones counted.
         skipped: a line for each unreadable one.
         ended: whether the data ended before the last row.
@@ -101,6 +103,11 @@ def encode_shard(
     texts = _texts(in_order, encoders, dtype, batch_size)
     columns = len(examples.captions.columns)
     shard.tensors = _pack([latents[row] for row in done], texts, columns, dtype, encoders.text_width)
+    if isinstance(examples.captions, ScoredChoice) and isinstance(examples, ScoredExamples):
+        import torch
+
+        scores = [examples.scores(row) for row in done]
+        shard.tensors["scores"] = torch.tensor(scores, dtype=torch.float64).reshape(len(done), -1)
     return shard
 
 

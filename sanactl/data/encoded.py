@@ -7,6 +7,7 @@ A folder holds
     00000.safetensors    `latents` [numbers]: C*h*w a row, one row after the other
                          `text` [tokens, D]: the kept tokens of each caption, one caption after the other
                          `shapes` I32 [rows, 2 + K]: h, w of the latent, then the tokens of each of K captions (0: none)
+                         `scores` F64 [rows, S]: CLIP scores of the captions, where these are chosen by them (NaN: none)
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.data.captions import find_columns
+from sanactl.data.encoded_choice import check_scored_columns, encoded_choice
 from sanactl.data.listing import digest_of
 from sanactl.data.order import BucketOrder, Order, ShuffledOrder
+from sanactl.data.scored_captions import ScoreRule
 from sanactl.data.tables import described
 from sanactl.errors import InputError
 from sanactl.files.regular import open_regular
@@ -110,7 +113,9 @@ class EncodedData:
         InputError: the folder is unfinished or damaged, or lacks a column of `captions`.
     """
 
-    def __init__(self, folder: Path, seed: int, *, captions: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, captions: str | None = None, rule: ScoreRule | None = None
+    ) -> None:
         index = read_index(folder)
         self.folder, self.name, self.seed = folder, str(folder), seed
         self.settings: dict[str, Any] = index["settings"]
@@ -118,7 +123,8 @@ class EncodedData:
         if not index.get("complete"):
             raise InputError(f"{folder}: is not finished", hint="run the same sanactl encode again to go on")
         stored = find_columns(_names(self.settings["captions"]), self.settings["captions"], self.name)
-        self.captions = stored if captions is None else find_columns(stored.columns, captions, self.name)
+        check_scored_columns(self.settings, len(stored.columns), str(folder / INDEX))
+        self.captions, self._scores = encoded_choice(stored, self.settings, self.name, captions, rule)
         self._columns = [stored.columns.index(c) for c in self.captions.columns]
         self._shards = self._read_shards(index.get("shards"), len(stored.columns))
         self._starts = np.cumsum([0, *(len(s.shapes) for s in self._shards)])
@@ -128,7 +134,7 @@ class EncodedData:
         self.order = self._make_order()
         sizes = [(s.path.name, s.path.stat().st_size) for s in self._shards]
         # Without the name that the data had when they were encoded: it may be any path to the same files.
-        self.identity = digest_of([str(index.get("key")), str(sizes), str(self.captions)])
+        self.identity = digest_of([str(index.get("key")), str(sizes), self.captions.identity])
         out = index.get("skipped")
         left = (
             [f"{len(out):,} images that could not be read when it was made"]
@@ -211,7 +217,9 @@ class EncodedData:
         shape = (self.settings["channels"], height, width)
         start = int(shard.latent[row])
         latent = handle.rows("latents", start, start + shape[0] * height * width).float().reshape(shape)
-        column = self.captions.pick([tokens[c] > 0 for c in self._columns], self.seed, position)
+        known = handle.rows("scores", row, row + 1)[0].tolist() if self._scores else []
+        scores = [known[number] for number in self._scores]
+        column = self.captions.pick([tokens[c] > 0 for c in self._columns], self.seed, position, scores)
         if drop or column is None:
             return latent, self.empty.float()
         which = self._columns[column]
@@ -237,7 +245,8 @@ def _read_shard(path: Path, settings: dict[str, Any], columns: int, count: Any) 
     """
     header = read_header(path)
     kinds = {name: (info.dtype, info.shape) for name, info in header.tensors.items()}
-    if set(kinds) != {"latents", "text", "shapes"}:
+    scored = len(settings.get("scored", []))
+    if set(kinds) != {"latents", "text", "shapes", *(["scores"] if scored else [])}:
         raise InputError(f"{path}: not a shard of encoded data")
     (_, numbers), (_, embedded), (kind, table) = kinds["latents"], kinds["text"], kinds["shapes"]
     if (
@@ -250,6 +259,7 @@ def _read_shard(path: Path, settings: dict[str, Any], columns: int, count: Any) 
         or len(table) != 2
         or table[1] != 2 + columns
         or table[0] != count
+        or (scored and kinds["scores"] != ("F64", (count, scored)))
     ):
         raise InputError(f"{path}: its tensors are not those that the index tells of")
     info = header.tensors["shapes"]

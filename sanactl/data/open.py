@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from sanactl.data.formats.base import check_scored
 from sanactl.data.formats.made import BUILTIN
 from sanactl.data.formats.registry import find_format
 from sanactl.data.settings import DataSettings
@@ -36,7 +37,7 @@ def open_training_data(
     """
     chosen = replace(settings or DataSettings(), **options)
     if records is not None:
-        return training_source(RecordTable(records, chosen.captions), chosen)
+        return training_source(RecordTable(records, chosen.captions, rule=chosen.rule), chosen)
     format, found = find_format(BUILTIN if reference is None else reference)
     return format.open_for_training(found, chosen)
 
@@ -58,6 +59,7 @@ def open_examples(
     """
     chosen = replace(settings or DataSettings(), **options, once=True)
     if records is not None:
-        return RecordTable(records, chosen.captions)
+        return RecordTable(records, chosen.captions, rule=chosen.rule)
     format, found = find_format(BUILTIN if reference is None else reference)
+    check_scored(chosen, format.scored, format.name)
     return format.open(found, chosen)

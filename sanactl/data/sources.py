@@ -15,7 +15,7 @@ from sanactl.data.order import BucketOrder, Order, SequentialOrder, ShuffledOrde
 from sanactl.data.settings import DataSettings
 from sanactl.data.sizes import image_sizes
 from sanactl.data.streams import StreamTable
-from sanactl.data.tables import Examples, ShapesTable, SizedExamples
+from sanactl.data.tables import Examples, ScoredExamples, ShapesTable, SizedExamples
 from sanactl.errors import InputError, UsageError
 
 __all__ = [
@@ -87,6 +87,7 @@ class TableSource:
         self.examples, self.order, self.seed, self.max_bad = examples, order, seed, max_bad
         self.name, self.about, self.identity = examples.name, examples.about, examples.identity
         self.skipped = list(skipped)
+        self._scored = examples if isinstance(examples, ScoredExamples) else None
         self._say: Callable[[str], None] = lambda line: None
         self._bad: set[int] = set()  # rows
         self._met = set(self.skipped)  # what this process has found to be unreadable
@@ -137,7 +138,8 @@ class TableSource:
             if row == first:
                 raise InputError(f"{self.name}: none of its images of {size[1]} x {size[0]} can be read")
         texts = self.examples.texts(row)
-        column = self.examples.captions.pick([bool(t) for t in texts], self.seed, position)
+        scores = self._scored.scores(row) if self._scored is not None else ()
+        column = self.examples.captions.pick([bool(t) for t in texts], self.seed, position, scores)
         return Fetched(image, "" if column is None else texts[column], skipped)
 
     def count_skipped(self, skipped: Sequence[tuple[str, str | None]]) -> None:

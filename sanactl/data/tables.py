@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from sanactl.data.caption_columns import CaptionColumns
 from sanactl.data.captions import CaptionChoice
 from sanactl.data.listing import identity_of_files
+from sanactl.data.scored_captions import ScoreRule
 from sanactl.errors import InputError
 from sanactl.files.images import image_size, read_image
 
 __all__ = [
-    "Examples", "NumberedExamples", "RecordTable", "ShapesTable", "SizedExamples", "described", "header_size",
+    "Examples", "NumberedExamples", "RecordTable", "ScoredExamples", "ShapesTable", "SizedExamples", "described", "header_size",
 ]  # fmt: skip
 
 
@@ -53,6 +54,14 @@ class Examples(Protocol):
 
 
 @runtime_checkable
+class ScoredExamples(Examples, Protocol):
+    """Examples whose captions may have scores."""
+
+    def scores(self, row: int) -> Sequence[float]:
+        """For each of `ScoredChoice.scored` the row's score, NaN where there is none."""
+
+
+@runtime_checkable
 class SizedExamples(Examples, Protocol):
     """Examples of which there is a known number."""
 
@@ -70,34 +79,49 @@ class RecordTable:
         records: the records.
         captions: what `--captions` says, or None.
         origin: where they come from, for people.
+        rule: of the choice among captions by their scores (`clip_score` of the prompt, `long_clip_score` of `long`), or
+            None.
 
     Raises:
         InputError: there are none, or none has a caption.
     """
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], captions: str | None = None, *, origin: str = "the pipe"
+        self,
+        records: Sequence[dict[str, Any]],
+        captions: str | None = None,
+        *,
+        origin: str = "the pipe",
+        rule: ScoreRule | None = None,
     ) -> None:
         if not records:
             raise InputError("no image records to train on")
-        self.records, self.count = list(records), len(records)
+        self.records = list(records)
         self.name = f"{len(records)} image records"
-        columns = CaptionColumns(captions, self.name, default=("prompt",))
+        columns = CaptionColumns(captions, self.name, ("prompt",), rule)
         for record in self.records:
             columns.add(record, f"the record of {record['path']}")
         self._captions = columns.choose()
         self.captions = self._captions.choice
-        self.about = described(self.count, origin, "image records", [], self._captions.empty)
+        if self._captions.rows is not None:
+            self.records = [self.records[row] for row in self._captions.rows]
+        self.count = len(self.records)
+        self.about = described(
+            self.count, origin, "image records", self._captions.left_out, self._captions.empty
+        )
         paths = [os.path.abspath(record["path"]) for record in self.records]
         folder = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
         names = [os.path.relpath(path, folder) for path in paths]
-        self.identity = identity_of_files(folder, names, str(self.captions), *self._captions.all())
+        self.identity = identity_of_files(folder, names, self.captions.identity, *self._captions.all())
 
     def image(self, row: int) -> NDArray[np.uint8]:
         return read_image(Path(self.records[row]["path"]))
 
     def texts(self, row: int) -> list[str]:
         return self._captions.of(row)
+
+    def scores(self, row: int) -> Sequence[float]:
+        return self._captions.scores(row)
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         return (header_size(Path(r["path"])) for r in self.records)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from sanactl.data.scored_captions import Score
 from sanactl.errors import InputError
 from sanactl.files.images import MAX_BYTES, SUFFIXES
 from sanactl.files.regular import open_regular
@@ -94,11 +95,16 @@ class _Window(io.RawIOBase):
 
 @dataclass(frozen=True)
 class TarExample:
-    """An image of a .tar with what stands beside it: `cells` by ending, a .json as its object."""
+    """An image of a .tar with what stands beside it: `cells` by ending, a .json as its object.
+
+    Attributes:
+        scores: of its captions, from files beside the .tar; None: those among the cells.
+    """
 
     key: str
     image: Piece
     cells: dict[str, Any]
+    scores: tuple[Score, ...] | None = None
 
 
 @dataclass
@@ -109,12 +115,14 @@ class TarIndex:
         extra: images beside an example's first.
         alone: captions without an image.
         links: members that are links or devices.
+        unknown: captions and scores in files beside the .tar, of images that are not in it.
     """
 
     examples: list[TarExample] = field(default_factory=list)
     extra: int = 0
     alone: int = 0
     links: int = 0
+    unknown: int = 0
 
 
 def index_tar(path: Path, also: Collection[str] = ()) -> TarIndex:

@@ -8,8 +8,9 @@ from sanactl.data.references import Reference
 from sanactl.data.settings import DataSettings
 from sanactl.data.sources import TrainingData, check_buckets, training_source
 from sanactl.data.tables import Examples
+from sanactl.errors import UsageError
 
-__all__ = ["DataFormat"]
+__all__ = ["DataFormat", "check_scored"]
 
 
 class DataFormat(ABC):
@@ -22,11 +23,13 @@ class DataFormat(ABC):
         name: for people and for docs/data.md.
         suffixes: how its files end. A name with such an ending that is not there is a missing file, never the id of a
             dataset on the Hub.
+        scored: whether it can choose among captions by their scores.
         certain: whether a folder that it recognises is of no other format, whatever else is in it.
     """
 
     name: str
     suffixes: tuple[str, ...] = ()
+    scored: bool = False
     certain: bool = False
 
     @abstractmethod
@@ -49,4 +52,22 @@ class DataFormat(ABC):
             UsageError: two settings exclude each other.
         """
         check_buckets(settings)
+        check_scored(settings, self.scored, self.name)
         return training_source(self.open(reference, settings), settings)
+
+
+def check_scored(settings: DataSettings, scored: bool, what: str) -> None:
+    """Refuses a choice by scores of data that do not allow it.
+
+    Args:
+        scored: whether they do.
+        what: what they are, for people.
+
+    Raises:
+        UsageError: they do not, and it was asked for; or the choice itself is none.
+    """
+    if settings.rule is not None and not scored:
+        raise UsageError(
+            f"--caption-choice is not for {what}",
+            hint="it takes image records, images with metadata, .tar files and SANA's data format, without --streaming",
+        )

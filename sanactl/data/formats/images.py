@@ -25,6 +25,7 @@ class ImagesWithMetadata(DataFormat):
     """A folder of images with `metadata.jsonl`, `.csv` or `.parquet` in it or below, or such a file by itself."""
 
     name = "images with metadata"
+    scored = True
     certain = True
 
     def recognises(self, reference: Reference) -> str | None:
@@ -50,13 +51,14 @@ class ImagesWithMetadata(DataFormat):
             left_out=tuple(_listed(found) for found in others),
         )
         rows = metadata_rows(reference.root, files, reference.images)
-        return ImageFiles(listing, rows, settings.captions, settings.max_bad)
+        return ImageFiles(listing, rows, settings.captions, settings.max_bad, settings.rule)
 
 
 class ImagesWithTexts(DataFormat):
     """A folder of images with a `.txt` or `.caption` file of the same name beside each, as kohya's scripts read it."""
 
     name = "images with text files"
+    scored = True
 
     def recognises(self, reference: Reference) -> str | None:
         return next(iter(reference.images), None) if reference.kind == "folder" else None
@@ -75,13 +77,14 @@ class ImagesWithTexts(DataFormat):
             images=reference.images,
             lacking=f"have no {' or '.join(SIDE_FILES)} file",
         )
-        return ImageFiles(listing, rows, settings.captions, settings.max_bad)
+        return ImageFiles(listing, rows, settings.captions, settings.max_bad, settings.rule)
 
 
 class ImageTable(DataFormat):
     """A `.csv`, `.tsv`, `.jsonl` or `.parquet` file with a column of image paths and one of captions."""
 
     name = "a table of image paths"
+    scored = True
     suffixes = (".csv", ".tsv", ".jsonl", ".parquet")
 
     def recognises(self, reference: Reference) -> str | None:
@@ -95,7 +98,7 @@ class ImageTable(DataFormat):
         number = f"{len(files):,} tables" if len(files) > 1 else "a table"
         listing = Listing(reference.name, reference.root, files, f"{number} of image paths")
         rows = table_rows(reference.root, files)
-        return ImageFiles(listing, rows, settings.captions, settings.max_bad)
+        return ImageFiles(listing, rows, settings.captions, settings.max_bad, settings.rule)
 
 
 def names_images(path: Path) -> bool:

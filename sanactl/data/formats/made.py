@@ -11,7 +11,7 @@ from sanactl.data.references import Reference
 from sanactl.data.settings import DataSettings
 from sanactl.data.sources import TrainingData
 from sanactl.data.tables import Examples, RecordTable, ShapesTable
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 
 __all__ = ["BUILTIN", "BuiltinShapes", "EncodedShards", "GenevalFolder", "ImageRecords"]
 
@@ -39,6 +39,7 @@ class EncodedShards(DataFormat):
     """A folder that `encode` made: latents and embeddings, which only training can use."""
 
     name = "latents and embeddings"
+    scored = True
     certain = True
 
     def recognises(self, reference: Reference) -> str | None:
@@ -48,13 +49,19 @@ class EncodedShards(DataFormat):
         raise InputError(f"{reference.name}: is encoded already", hint="finetune takes it as it is")
 
     def open_for_training(self, reference: Reference, settings: DataSettings) -> TrainingData:
-        return EncodedData(reference.root, settings.seed, captions=settings.captions)
+        if settings.min_clip_score is not None:
+            raise UsageError(
+                f"{reference.name}: --min-clip-score is for encode",
+                hint="encode leaves images out, with --caption-choice; finetune takes all that were encoded",
+            )
+        return EncodedData(reference.root, settings.seed, captions=settings.captions, rule=settings.rule)
 
 
 class GenevalFolder(DataFormat):
     """A folder in GenEval's layout, which `sample` writes: `00000/metadata.jsonl` and `00000/samples/`."""
 
     name = "GenEval's layout"
+    scored = True
     certain = True
 
     def recognises(self, reference: Reference) -> str | None:
@@ -76,13 +83,14 @@ class GenevalFolder(DataFormat):
         from sanactl.records.geneval_folder import read_geneval_folder
 
         records = list(read_geneval_folder(reference.root))
-        return RecordTable(records, settings.captions, origin=reference.name)
+        return RecordTable(records, settings.captions, origin=reference.name, rule=settings.rule)
 
 
 class ImageRecords(DataFormat):
     """A `.jsonl` of `image` records, which `sample` and `judge` write."""
 
     name = "image records"
+    scored = True
     suffixes = (".jsonl",)
 
     def recognises(self, reference: Reference) -> str | None:
@@ -93,4 +101,4 @@ class ImageRecords(DataFormat):
         from sanactl.records.records import load_records
 
         records = load_records(Path(reference.name), kinds=("image",))
-        return RecordTable(records, settings.captions, origin=reference.name)
+        return RecordTable(records, settings.captions, origin=reference.name, rule=settings.rule)

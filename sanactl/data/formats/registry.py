@@ -8,6 +8,7 @@ import os
 from sanactl.data.formats.base import DataFormat
 from sanactl.data.formats.images import ImagesWithMetadata, ImagesWithTexts, ImageTable
 from sanactl.data.formats.made import BuiltinShapes, EncodedShards, GenevalFolder, ImageRecords
+from sanactl.data.formats.sana import SanaShards
 from sanactl.data.formats.shards import (
     Addresses,
     ArrowFiles,
@@ -27,6 +28,7 @@ __all__ = ["FORMATS", "find_format"]
 FORMATS: list[DataFormat] = [
     BuiltinShapes(),
     EncodedShards(),
+    SanaShards(),
     SavedDataset(),
     GenevalFolder(),
     ImagesWithMetadata(),

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from sanactl.data.dataset_table import DatasetTable
-from sanactl.data.formats.base import DataFormat
+from sanactl.data.formats.base import DataFormat, check_scored
 from sanactl.data.formats.images import names_images
 from sanactl.data.library import load_addresses, load_files, load_hub, load_saved
 from sanactl.data.listing import identity_of_files, list_folder
@@ -15,10 +15,12 @@ from sanactl.data.references import Reference
 from sanactl.data.settings import DataSettings
 from sanactl.data.streams import DatasetStream, StreamTable
 from sanactl.data.tables import Examples
-from sanactl.data.webdataset import TarStream, TarTable
+from sanactl.data.webdataset import Shards, TarStream, TarTable
 from sanactl.errors import InputError
 
-__all__ = ["Addresses", "ArrowFiles", "HubDataset", "ParquetFiles", "SavedDataset", "Webdataset"]
+__all__ = [
+    "Addresses", "ArrowFiles", "HubDataset", "ParquetFiles", "SavedDataset", "Webdataset", "tar_examples",
+]  # fmt: skip
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -27,17 +29,26 @@ class Webdataset(DataFormat):
     """`.tar` files on this machine."""
 
     name = "a webdataset"
+    scored = True
     suffixes = (".tar",)
 
     def recognises(self, reference: Reference) -> str | None:
         return next(iter(reference.ending(".tar")), None)
 
     def open(self, reference: Reference, settings: DataSettings) -> Examples:
-        shards = reference.ending(".tar")
-        if settings.streaming:
-            stream = TarStream(reference.name, reference.root, shards, settings.captions)
-            return StreamTable(stream, seed=_stream_seed(settings))
-        return TarTable(reference.name, reference.root, shards, settings.captions)
+        return tar_examples(Shards(reference.name, reference.root, reference.ending(".tar")), settings)
+
+
+def tar_examples(shards: Shards, settings: DataSettings) -> Examples:
+    """`.tar` files by number, or as a stream.
+
+    Raises:
+        UsageError: a stream with a choice by scores.
+    """
+    if settings.streaming:
+        check_scored(settings, False, "a stream")
+        return StreamTable(TarStream(shards, settings.captions), seed=_stream_seed(settings))
+    return TarTable(shards, settings.captions, settings.rule)
 
 
 class _LibraryFiles(DataFormat):
