@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
-from sanactl.data import TableSource, open_examples
+from sanactl.data import EncodedData, TableSource, open_examples
 from sanactl.data.open import open_training_data
 from sanactl.data.scored_captions import ScoredChoice, ScoreRule, parse_caption_choice
 from sanactl.errors import SanactlError, UsageError
 from tests.layouts import captions_of, lines, opened, png, tar, write
+from tests.program import Program
 
-PROMPTS = ["a red cat", "a blue dog", "two birds", "a green cup", "an old car", "a tall tree"]
+COLORS = ("red", "blue", "green", "purple", "orange", "yellow")
+# In words that the built-in text encoder knows.
+PROMPTS = [f"a photo of a {color} circle" for color in COLORS]
+LONGS = [f"a photo of a {color} square" for color in COLORS]
+VILAS = [f"a photo of a {color} triangle" for color in COLORS]
 LONG, VILA = "_InternVL2-26B", "_VILA1-5-13B"
 
 
@@ -47,8 +52,8 @@ def scored() -> None:
     """Rows with two good captions, with good ones of both files, with none good, with none at all."""
     sana(
         **{
-            LONG: {f"{i:05d}": {"InternVL2-26B": f"long {i}"} for i in (0, 1, 2, 4, 5)},
-            VILA: {f"{i:05d}": {"VILA1-5-13B": f"vila {i}"} for i in (0, 1, 2)},
+            LONG: {f"{i:05d}": {"InternVL2-26B": LONGS[i]} for i in (0, 1, 2, 4, 5)},
+            VILA: {f"{i:05d}": {"VILA1-5-13B": VILAS[i]} for i in (0, 1, 2)},
             f"{LONG}_clip_score": {
                 "00000": {"InternVL2-26B": "27.1037"},
                 "00001": {"InternVL2-26B": "24.9999", "prompt": 30},
@@ -157,14 +162,14 @@ def test_a_set_is_read_with_its_side_files(place: Path) -> None:
     assert captions_of(source) == sorted(PROMPTS)
     assert "6 examples of set (SANA's data format, a webdataset of 2 .tar files)" in source.about
     mixed = opened("set", captions="prompt,InternVL2-26B")
-    assert set(mixed.batch(range(60))[1]) <= set(PROMPTS) | {f"long {i}" for i in range(6)}
+    assert set(mixed.batch(range(60))[1]) <= {*PROMPTS, *LONGS}
     # By score: image 4 is left out, its prompt has less than 22; 5 has no score that is a number.
     chosen = opened("set", caption_choice="clipscore")
     assert chosen.examples.count == 5
     assert "left out: 1 scores that are not finite, 1 images with a clip_score below 22" in chosen.about
     seen = set(chosen.batch(range(300))[1])
-    assert seen >= {PROMPTS[0], "long 0", "vila 0", PROMPTS[1], "vila 1", PROMPTS[3], PROMPTS[5], "vila 2"}
-    assert not seen & {PROMPTS[4], "long 4", "long 2", PROMPTS[2], "long 5"}
+    assert seen >= {PROMPTS[0], LONGS[0], VILAS[0], PROMPTS[1], VILAS[1], PROMPTS[3], PROMPTS[5], VILAS[2]}
+    assert not seen & {PROMPTS[4], LONGS[4], LONGS[2], PROMPTS[2], LONGS[5]}
     # A function of (seed, position), in any parts; and another identity than without scores.
     whole = chosen.batch(range(40))[1]
     assert [chosen.batch([p])[1][0] for p in reversed(range(40))] == whole[::-1]
@@ -178,7 +183,7 @@ def test_a_set_is_read_with_its_side_files(place: Path) -> None:
     assert opened("set", caption_choice="clipscore").identity != chosen.identity
     # Some captions alone; the first of them where none has a score.
     some = opened("set", captions="InternVL2-26B,prompt", caption_choice="clipscore:25:0.1", min_clip_score=0)
-    assert set(some.batch(range(200))[1]) >= {PROMPTS[4], "long 5"}
+    assert set(some.batch(range(200))[1]) >= {PROMPTS[4], LONGS[5]}
 
 
 def test_a_stream_has_the_captions_and_no_scores(place: Path) -> None:
@@ -187,7 +192,7 @@ def test_a_stream_has_the_captions_and_no_scores(place: Path) -> None:
         "set", seed=0, height=16, width=16, streaming=True, captions="InternVL2-26B:2,prompt:1"
     )
     assert isinstance(source, TableSource)
-    assert set(source.batch(range(60))[1]) <= set(PROMPTS) | {f"long {i}" for i in range(6)}
+    assert set(source.batch(range(60))[1]) <= {*PROMPTS, *LONGS}
     with pytest.raises(UsageError, match="--caption-choice is not for a stream"):
         opened("set", streaming=True, caption_choice="clipscore")
 
@@ -363,4 +368,57 @@ def test_choices_that_make_no_sense(place: Path) -> None:
     write("t.csv", "image,text,clip_score\n0.png,x,30\n1.png,y,\n")
     assert opened("t.csv", caption_choice="clipscore").examples.count == 2
     write("t.csv", "image,text,clip_score\n0.png,x,30\n1.png,y,-\n")
-    assert "t.csv, line 3: the score '-' (clip_score) is no number" in fault("t.csv", caption_choice="clipscore")
+    assert "t.csv, line 3: the score '-' (clip_score) is no number" in fault(
+        "t.csv", caption_choice="clipscore"
+    )
+
+
+def test_what_is_encoded_is_chosen_as_the_images_are(place: Path, sanactl: Program) -> None:
+    """At every position of the stream, and by another rule, too."""
+    scored()
+    (made,) = sanactl("encode", "tiny.st", "--data", "set", "--caption-choice", "clipscore", "-o", "latents")
+    assert made["examples"] == 5
+    settings = json.loads(Path("latents/index.json").read_text())["settings"]
+    assert settings["caption_choice"] == "clipscore:25:0.1" and settings["captions"].startswith("prompt:1,")
+    known: dict[str, bytes] = {}
+    for rule in (None, "clipscore:26:5"):
+        data = open_training_data("latents", seed=2, caption_choice=rule)
+        images = opened("set", seed=2, caption_choice=rule or "clipscore")
+        assert isinstance(data, EncodedData)
+        captions = images.batch(range(80))[1]
+        assert len(set(captions)) > 5
+        for position, caption in enumerate(captions):
+            text = data.encoded([position], [False])[1].numpy().tobytes()
+            assert known.setdefault(caption, text) == text
+    assert len(set(known.values())) == len(known)
+    # By weight, where only columns are named; all of one column is that column.
+    data = open_training_data("latents", seed=2, captions="VILA1-5-13B")
+    assert isinstance(data, EncodedData) and not isinstance(data.captions, ScoredChoice)
+    said = sanactl.fails(
+        "finetune",
+        "tiny.st",
+        "--data",
+        "latents",
+        "--min-clip-score",
+        "3",
+        "--caption-choice",
+        "clipscore",
+        code=2,
+    )
+    assert "--min-clip-score is for encode" in said
+    assert "has weights" in sanactl.fails(
+        "finetune", "tiny.st", "-d", "set", "--captions", "a:2", "--caption-choice", "clipscore", code=2
+    )
+    # What has no scores says so.
+    index_file = Path("latents/index.json")
+    changed = json.loads(index_file.read_text())
+    changed["settings"]["scored"] = [9]
+    index_file.write_text(json.dumps(changed))
+    with pytest.raises(SanactlError, match="impossible scores"):
+        open_training_data("latents")
+    del changed["settings"]["scored"], changed["settings"]["caption_choice"]
+    index_file.write_text(json.dumps(changed))
+    with pytest.raises(SanactlError, match="not a shard of encoded data"):
+        open_training_data("latents")
+    with pytest.raises(SanactlError, match="was encoded without scores"):
+        open_training_data("latents", caption_choice="clipscore")
