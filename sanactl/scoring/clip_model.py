@@ -39,7 +39,7 @@ class ClipModel:
     def __init__(self, source: str, device: torch.device, dtype: torch.dtype | None = None) -> None:
         import torch
 
-        from sanactl.scoring.models import model_files
+        from sanactl.model.files import model_files
 
         self.files = model_files(source, ("clip",), "a CLIP")
         self.device = device
@@ -52,7 +52,7 @@ class ClipModel:
     def model(self) -> Any:
         """The model, loaded at first use."""
         if self._model is None:
-            from sanactl.scoring.models import load_model
+            from sanactl.model.files import load_model
 
             self._model = load_model(self.files, "AutoModel", self.device, self.dtype)
         return self._model
@@ -66,7 +66,7 @@ class ClipModel:
         """Unit vectors, float32 [images, width], of RGB images of any sizes."""
         import torch
 
-        from sanactl.scoring.models import exact_fp32
+        from sanactl.model.files import exact_fp32
 
         size = int(self.model.config.vision_config.image_size)
         pixels = torch.stack([prepared(image, size) for image in images]).to(self.device, self.dtype)
@@ -78,7 +78,7 @@ class ClipModel:
         and the end token after them, whose vector is the text's."""
         import torch
 
-        from sanactl.scoring.models import exact_fp32
+        from sanactl.model.files import exact_fp32
 
         tokens = self.tokens(texts).to(self.device)
         with torch.inference_mode(), exact_fp32():

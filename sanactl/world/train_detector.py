@@ -175,7 +175,7 @@ def _load(folder: Path) -> tuple[Any, str]:
     import torch
     from transformers import Mask2FormerForUniversalSegmentation
 
-    from sanactl.scoring.models import model_files
+    from sanactl.model.files import model_files
 
     files = model_files(str(folder), ("mask2former",), "a detector")
     if not (folder / "preprocessor_config.json").is_file():

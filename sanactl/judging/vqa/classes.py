@@ -48,8 +48,8 @@ class VqaClassAnswers:
 
     def _load(self) -> None:
         from sanactl.judging.backends.processors import load_processor
+        from sanactl.model.files import load_model, model_files
         from sanactl.model.guard import offline, reading
-        from sanactl.scoring.models import load_model, model_files
 
         files = model_files(str(self.folder), CLASSES, "a VQA model")
         self._model = load_model(files, "AutoModelForVisualQuestionAnswering", self.device, self.dtype)
@@ -61,7 +61,7 @@ class VqaClassAnswers:
         import torch
         from PIL import Image
 
-        from sanactl.scoring.models import exact_fp32
+        from sanactl.model.files import exact_fp32
 
         if self._model is None:
             self._load()

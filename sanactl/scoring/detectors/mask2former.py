@@ -54,9 +54,9 @@ class Mask2FormerDetector:
         colors: str | None = None,
     ) -> None:
         from sanactl.model.conditioning import pick_device
+        from sanactl.model.files import model_files
         from sanactl.model.loading import resolve_dtype
         from sanactl.scoring.detectors.clip_colors import ClipColors
-        from sanactl.scoring.models import model_files
 
         if not source:
             raise UsageError(
@@ -83,8 +83,8 @@ class Mask2FormerDetector:
     def model(self) -> Any:
         """The model, loaded at first use."""
         if self._model is None:
+            from sanactl.model.files import load_model
             from sanactl.scoring.detectors.convert import WITHOUT_WEIGHTS
-            from sanactl.scoring.models import load_model
 
             self._model = load_model(
                 self.files, "AutoModelForUniversalSegmentation", self.device, self.dtype, WITHOUT_WEIGHTS
@@ -109,8 +109,8 @@ class Mask2FormerDetector:
         """
         import torch
 
+        from sanactl.model.files import exact_fp32
         from sanactl.scoring.detectors.mask2former_pixels import prepare
-        from sanactl.scoring.models import exact_fp32
 
         model = self.model
         groups: dict[tuple[int, int], list[int]] = {}

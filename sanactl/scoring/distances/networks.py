@@ -95,7 +95,7 @@ class _Loaded(ABC):
     def _exact(self, inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from sanactl.scoring.models import exact_fp32
+        from sanactl.model.files import exact_fp32
 
         with torch.inference_mode(), exact_fp32():
             return self._forward(inputs.to(self.device, self.dtype))
@@ -190,7 +190,7 @@ class Dinov2Features(_Loaded):
     size = DINO_SIDE
 
     def __init__(self, source: str, device: torch.device, dtype: torch.dtype) -> None:
-        from sanactl.scoring.models import model_files
+        from sanactl.model.files import model_files
 
         super().__init__(device, dtype)
         self.files = model_files(source, ("dinov2",), "a DINOv2")
@@ -201,8 +201,8 @@ class Dinov2Features(_Loaded):
         return int(self.model.config.hidden_size)
 
     def _load(self) -> Any:
+        from sanactl.model.files import load_model
         from sanactl.model.guard import reading
-        from sanactl.scoring.models import load_model
 
         model = load_model(self.files, "AutoModel", self.device, self.dtype)
         with reading(f"{self.files.folder}"):
@@ -256,7 +256,7 @@ class ClipFeatures(_Loaded):
     protocol = "cmmd"
 
     def __init__(self, source: str, device: torch.device, dtype: torch.dtype) -> None:
-        from sanactl.scoring.models import model_files
+        from sanactl.model.files import model_files
 
         super().__init__(device, dtype)
         self.files = model_files(source, ("clip",), "a CLIP")
@@ -276,7 +276,7 @@ class ClipFeatures(_Loaded):
         return self._numbers("", "projection_dim", 512)
 
     def _load(self) -> Any:
-        from sanactl.scoring.models import load_model
+        from sanactl.model.files import load_model
 
         return load_model(self.files, "AutoModel", self.device, self.dtype)
 

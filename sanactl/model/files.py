@@ -1,4 +1,5 @@
-"""Models of scores and detectors: a folder or a Hub id, its files with their digest, and their loading."""
+"""Models of transformers, such as those of scores, detectors and guards: a folder or a Hub id, its files with their digest,
+and their loading."""
 
 from __future__ import annotations
 
@@ -26,30 +27,35 @@ class ModelFiles:
         name: the Hub id, or the folder's name.
         folder: where they are.
         config: of config.json.
+        patterns: what the files that count are called.
     """
 
     name: str
     folder: Path
     config: dict[str, Any]
+    patterns: tuple[str, ...] = _PATTERNS
 
     @property
     def digest(self) -> str:
         """Of the weights and the other files ("sha256:..."); a large file is read once and remembered."""
         from sanactl.files.content import files_digest
 
-        return files_digest(sorted(p for pattern in _PATTERNS for p in self.folder.glob(pattern)))
+        return files_digest(sorted(p for pattern in self.patterns for p in self.folder.glob(pattern)))
 
 
-def model_files(source: str, kinds: tuple[str, ...], what: str) -> ModelFiles:
+def model_files(
+    source: str, kinds: tuple[str, ...], what: str, *, patterns: tuple[str, ...] = _PATTERNS
+) -> ModelFiles:
     """Finds a model, and downloads it where a Hub id names it.
 
     Args:
         source: a folder with a config.json, or a Hub id `owner/name`.
-        kinds: the `model_type`s that will do.
+        kinds: the `model_type`s that will do; empty for any.
         what: what the model is wanted as ("a detector"), for errors.
+        patterns: the files to download and to count in the digest.
 
     Raises:
-        InputError: there is none, it is of another kind, or the Hub cannot be reached.
+        InputError: there is none, it is of another kind, its licence has not been accepted, or the Hub cannot be reached.
     """
     from sanactl.model.guard import offline, read_config, reading
 
@@ -63,15 +69,22 @@ def model_files(source: str, kinds: tuple[str, ...], what: str) -> ModelFiles:
         )
     else:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import GatedRepoError
 
         with reading(f"{source} as {what}"), offline(None):
-            folder, name = Path(snapshot_download(source, allow_patterns=[*_PATTERNS])), source
+            try:
+                folder, name = Path(snapshot_download(source, allow_patterns=[*patterns])), source
+            except GatedRepoError:
+                raise InputError(
+                    f"{source} is gated: its licence has to be accepted before it is downloaded",
+                    hint=f"accept it at https://huggingface.co/{source}, then log in with: hf auth login",
+                ) from None
     config = read_config(folder)
-    if config.get("model_type") not in kinds:
+    if kinds and config.get("model_type") not in kinds:
         raise InputError(
             f"{source}: a {config.get('model_type')} model, not a {' or '.join(kinds)} as {what}"
         )
-    return ModelFiles(name, folder, config)
+    return ModelFiles(name, folder, config, patterns)
 
 
 def load_model(
