@@ -31,7 +31,7 @@ FUNCTIONS = [name for name in api.__all__ if name.islower() and name[0] != "_"]
 TWO = ["a photo of a red circle", "a photo of two squares"]
 # Options of commands that a function has no use for: its `prompts` takes texts, and a plan is not a checkpoint.
 FOR_TERMINALS = {"prompt", "dry_run", "help", "code"}
-OTHER_NAMES = {"judge": "judges", "judge_option": "judge_options"}
+OTHER_NAMES = {"judge": "judges", "judge_option": "judge_options", "guard_option": "guard_options"}
 FOR_PROGRAMS = {"progress", "on_step"}
 
 
@@ -93,7 +93,19 @@ def options_of(command: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "command",
-    ["grow", "prune", "convert", "importance", "sample", "scale", "judge", "finetune", "eval", "budget"],
+    [
+        "grow",
+        "prune",
+        "convert",
+        "importance",
+        "guard",
+        "sample",
+        "scale",
+        "judge",
+        "finetune",
+        "eval",
+        "budget",
+    ],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
     function = api.evaluate if command == "eval" else getattr(api, command)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from sanactl.api.guards import guarded
 from sanactl.api.inputs import (
     CheckpointLike,
     DeviceLike,
@@ -38,6 +39,8 @@ def iter_sample(
     count: int | None = None,
     limit: int | None = None,
     redraw: bool = False,
+    guard: str | None = None,
+    guard_options: Mapping[str, Any] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     height: int | None = None,
@@ -82,6 +85,8 @@ def iter_sample(
             "redraw takes image records as prompts, and neither count nor limit",
             hint="give the records of sanactl.judge",
         )
+    if redraw and guard is not None:
+        raise UsageError("redraw draws prompts that were drawn before", hint="give guard to the first sample")
     check_seed(seed)
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     found = opened(checkpoint, revision, components)
@@ -98,7 +103,11 @@ def iter_sample(
     drafts = read_drafts(as_records(cast("Records", prompts), "image"), settings, seed) if redraw else None
     records = spread(as_prompts(prompts, default="demo"), limit) if drafts is None else drafts.prompts
     where, kind = placed(found, device, dtype)
-    wanted = folder_settings(found, settings, seed, kind, records)
+    checked = guarded(records, guard, guard_options, device, as_progress(progress))
+    if checked is not None:
+        records = checked.passed
+    by = checked and checked.identity
+    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
     drawn: list[Record] = []
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
@@ -108,7 +117,7 @@ def iter_sample(
         folder = broadcast(folder)
         assert folder is not None
         samples = (
-            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind)
+            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind, guard=by)
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
@@ -119,7 +128,7 @@ def iter_sample(
             drawn.append(record)
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, drawn)
+            list_images(folder, drawn, checked and checked.blocked)
             if picture is not None:
                 picture.write()
 
@@ -135,6 +144,9 @@ def sample() -> None:
         count: images of each prompt; None is 4.
         limit: take only this many prompts, evenly spread; None for all.
         redraw: `prompts` are image records (of `sanactl.judge`), and these images are drawn again with the same seeds.
+        guard: check the prompts first, as `sanactl.guard` with this `model`; those that it blocks get no image, and a
+            warning tells how many they are. None for no guard.
+        guard_options: of the guard: `policy`, `threshold`, `non_english`, `device`, `dtype`.
         steps: of the sampler; None is the checkpoint's own, else 20 (SANA-Sprint: 2).
         guidance: guidance scale, 1 is none; None is the checkpoint's own, else 4.5.
         height, width: in pixels, multiples of a latent's pixels; None is the checkpoint's own, else 1024.
@@ -158,7 +170,7 @@ def sample() -> None:
 
     Raises:
         UsageError: a setting out of its range, no such device or dtype.
-        InputError: a bad checkpoint or prompt; a component that cannot be loaded.
+        InputError: a bad checkpoint or prompt; a component that cannot be loaded; a guard that blocks every prompt.
         OutputExistsError: the folder holds something else, or images of other settings, and `force` was not given.
 
     Source: section 2.5 (many samples of a prompt); the sampler is that of diffusers' `SanaPipeline`.

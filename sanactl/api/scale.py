@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from sanactl.api.guards import guarded
 from sanactl.api.inputs import (
     CheckpointLike,
     DeviceLike,
@@ -46,6 +47,8 @@ def iter_scale(
     judges: Sequence[str] | None = None,
     judge_options: Mapping[str, Any] | None = None,
     calibration: Sequence[PathLike] | None = None,
+    guard: str | None = None,
+    guard_options: Mapping[str, Any] | None = None,
     steps: int | None = None,
     guidance: float | None = None,
     height: int | None = None,
@@ -115,7 +118,11 @@ def iter_scale(
     )
     sink = as_progress(progress)
     calibrations = chosen_calibrations(chosen, read, sink.note)
-    wanted = folder_settings(found, settings, seed, kind, records)
+    checked = guarded(records, guard, guard_options, device, as_progress(progress))
+    if checked is not None:
+        records = checked.passed
+    by = checked and checked.identity
+    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
         first = open_processes().is_main_process
@@ -124,7 +131,7 @@ def iter_scale(
         folder = broadcast(folder)
         assert folder is not None
         search = Search(
-            SampleFolder(folder, found, settings, records, count=max, seed=seed, dtype=kind),
+            SampleFolder(folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=by),
             Judging(VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=sink.note), calibrations),
             rules,
             device=where,
@@ -135,7 +142,7 @@ def iter_scale(
         for record in best if picture is None else picture.watching(best):
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, search.drawn())
+            list_images(folder, search.drawn(), checked and checked.blocked)
             if picture is not None:
                 picture.write()
 
@@ -155,6 +162,7 @@ def scale() -> None:
         budget: images of all prompts together; rounds go where the expected gain per image is largest. None for no limit.
         model, judges, judge_options, trust_remote_code, no_cache: see `sanactl.judge`.
         calibration: see `sanactl.judge`; without one, the probability of yes counts.
+        guard, guard_options: see `sanactl.sample`.
         steps, guidance, height, width, flow_shift, negative, instruction, seed: see `sanactl.sample`.
         batch_size: images drawn at once. It changes neither the images nor the decisions.
         device: where all models run.

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Train the built-in world's autoencoder, text encoder, detector and CLIP.",
     ),
     "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's, DPG-Bench's."),
+    "guard": ("guard", "Images", "Pass on the prompts that a safety model finds safe."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "scale": ("scale", "Images", "Draw and judge images in rounds, until more would not help."),

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from sanactl.cli.frame.guarding import GuardName, GuardOptions
 from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
@@ -67,6 +68,8 @@ def sample(
             "that --prompts names, or the newest winners in this folder's journal.",
         ),
     ] = False,
+    guard: GuardName = None,
+    guard_options: GuardOptions = None,
     steps: Steps = None,
     guidance: GuidanceScale = None,
     height: Height = None,
@@ -91,6 +94,8 @@ def sample(
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
     The best 4 of 16 drafts with 6 steps, drawn again at full length:
     [bold]sanactl sample -n 16 --steps 6 | sanactl judge -k 4 | sanactl sample --redraw[/bold]
+    Only prompts that a safety model lets pass:
+    [bold]sanactl sample -p prompts.txt --guard google/shieldgemma-2b[/bold]
 
     Images go to NAME-samples/ in GenEval's layout. One image record for each goes
     to stdout. A stopped run goes on where it was when the same command is given
@@ -99,6 +104,7 @@ def sample(
     from contextlib import ExitStack
     from dataclasses import asdict
 
+    from sanactl.cli.frame.guarding import guarded
     from sanactl.cli.frame.inputs import choose_prompts, draft_records, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
@@ -121,6 +127,10 @@ def sample(
         raise UsageError(
             "--redraw takes its prompts and the number of images from records",
             hint="leave out -n, --limit and --prompt",
+        )
+    if redraw and guard is not None:
+        raise UsageError(
+            "--redraw draws prompts that were drawn before", hint="give --guard to the first sample"
         )
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)
@@ -154,7 +164,10 @@ def sample(
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
-    wanted = folder_settings(found, settings, seed, kind, records)
+    checked = guarded(records, guard, guard_options, run.progress, device=device)
+    if checked is not None:
+        records = checked.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=checked and checked.identity)
     run.uses(found)
     run.uses(source)
     run.key(
@@ -165,6 +178,7 @@ def sample(
         settings=asdict(settings),
         seed=seed,
         dtype=str(kind),
+        **({} if checked is None else {"guard": checked.identity}),
     )
     emitted: list[Record] = []
 
@@ -179,7 +193,16 @@ def sample(
             folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
         folder = broadcast(folder)
         samples = (
-            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind)
+            SampleFolder(
+                folder,
+                found,
+                settings,
+                records,
+                count=count or 4,
+                seed=seed,
+                dtype=kind,
+                guard=checked and checked.identity,
+            )
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
@@ -188,5 +211,5 @@ def sample(
         )
         run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
-        listing = list_images(folder, emitted)
+        listing = list_images(folder, emitted, checked and checked.blocked)
         run.finish((listing, "image"), checkpoint=str(found.path), **hardware_facts(where))

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from sanactl.cli.frame.guarding import GuardName, GuardOptions
 from sanactl.cli.frame.judging import (
     CalibrationFiles,
     JudgeName,
@@ -101,6 +102,8 @@ def scale(
     judges: Judges = None,
     judge_options: JudgeOptions = None,
     calibration: CalibrationFiles = None,
+    guard: GuardName = None,
+    guard_options: GuardOptions = None,
     steps: Steps = None,
     guidance: GuidanceScale = None,
     height: Height = None,
@@ -134,6 +137,7 @@ def scale(
     """
     from contextlib import ExitStack
 
+    from sanactl.cli.frame.guarding import guarded
     from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
@@ -186,7 +190,11 @@ def scale(
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
-    wanted = folder_settings(found, settings, seed, kind, records)
+    checked = guarded(records, guard, guard_options, run.progress, device=device)
+    if checked is not None:
+        records = checked.passed
+    by = checked and checked.identity
+    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
     run.uses(found)
     run.uses(source)
     chosen = opened_judge(
@@ -200,7 +208,7 @@ def scale(
         folder = broadcast(folder)
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
         search = Search(
-            SampleFolder(folder, found, settings, records, count=rules.most, seed=seed, dtype=kind),
+            SampleFolder(folder, found, settings, records, count=rules.most, seed=seed, dtype=kind, guard=by),
             Judging(cache, calibrations),
             rules,
             device=where,
@@ -211,7 +219,7 @@ def scale(
         def listed() -> Iterator[Record]:
             yield from search.run(renew=force)
             if is_first_process():
-                list_images(folder, search.drawn())
+                list_images(folder, search.drawn(), checked and checked.blocked)
 
         run.emit(run.tee(listed(), target, force=force), show=show_images, take_all=True)
     run.finish((target, "image"), checkpoint=str(found.path), judge=chosen.name, **hardware_facts(where))

@@ -121,7 +121,18 @@ def _has_curves(value: Any) -> bool:
 
 
 CLAUSES = list_of(Field("a clause", _is_clause), "objects with class, count, color and position")
-_OF_A_PROMPT = {"tag": TEXT, "include": CLAUSES, "exclude": CLAUSES, "id": NAME}
+_OF_A_PROMPT = {
+    "tag": TEXT,
+    "include": CLAUSES,
+    "exclude": CLAUSES,
+    "id": NAME,
+    "guard": TEXT,
+    "guard_policy": TEXT,
+    "guard_probability": number(0, 1),
+    "guard_probabilities": OBJECT,
+    "guard_flags": list_of(TEXT, "texts"),
+    "guard_reason": TEXT,
+}
 _MEASURED = {"checkpoint": PATH, "digest": TEXT}
 
 # The required fields of each kind.

@@ -13,7 +13,7 @@ from sanactl.errors import InputError
 from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
 from sanactl.records.records import MAX_HELD, Record, read_records
 
-__all__ = ["check_prompts", "load_prompts", "number_prompts", "parse_prompts"]
+__all__ = ["check_prompts", "load_prompts", "number_prompts", "numbered", "parse_prompts", "stream_prompts"]
 
 MAX_PROMPT = 20_000  # characters
 MAX_PROMPTS = 1_000_000
@@ -28,6 +28,22 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
     Raises:
         InputError: a JSONL line is bad, a prompt is too long, or there are too many prompts or none.
     """
+    records = list(itertools.islice(stream_prompts(lines, name, most=MAX_HELD), MAX_PROMPTS + 1))
+    if not records:
+        raise InputError(f"{name}: no prompts in it")
+    check_prompts(records, name)
+    return number_prompts(records)
+
+
+def stream_prompts(lines: Iterable[str] | IO[str], name: str, *, most: int | None = None) -> Iterator[Record]:
+    """Prompt records as their lines come, of any length and number, without a new `id`; see `parse_prompts`.
+
+    Args:
+        most: the most characters allowed, for a caller that holds all records in memory; None for no limit.
+
+    Raises:
+        InputError: a line is bad.
+    """
     # Leading blank lines stay in the count, so that errors name the right line.
     source, blank, first = map(_without_comment, lines_of(lines)), 0, ""
     for first in source:
@@ -38,14 +54,9 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
             raise InputError(f"{name}: no prompts in its first {MAX_PROMPTS:,} lines")
     every = itertools.chain(itertools.repeat("\n", blank), (first,), source)
     if first.lstrip("\ufeff \t").startswith("{"):
-        found = read_records(every, name, kinds=("prompt",), default_kind="prompt", most=MAX_HELD)
+        yield from read_records(every, name, kinds=("prompt",), default_kind="prompt", most=most)
     else:
-        found = _plain(every, name)
-    records = list(itertools.islice(found, MAX_PROMPTS + 1))
-    if not records:
-        raise InputError(f"{name}: no prompts in it")
-    check_prompts(records, name)
-    return number_prompts(records)
+        yield from _plain(every, name, most)
 
 
 def _without_comment(line: str) -> str:
@@ -54,13 +65,13 @@ def _without_comment(line: str) -> str:
     return "\n" if text.startswith("#") and (len(text) == 1 or text[1].isspace()) else line
 
 
-def _plain(lines: Iterable[str], name: str) -> Iterator[Record]:
+def _plain(lines: Iterable[str], name: str, most: int | None) -> Iterator[Record]:
     total = 0
     for number, line in enumerate(lines, 1):
         if NOT_UTF8.search(line):
             raise InputError(f"{name}, line {number}: not UTF-8 text")
         total += len(line)
-        if len(line) > MAX_LINE or total > MAX_HELD:
+        if len(line) > MAX_LINE or (most is not None and total > most):
             raise InputError(f"{name}, line {number}: too much text for a file of prompts")
         if prompt := line.strip("\ufeff \t\r\n"):
             yield {"kind": "prompt", "prompt": prompt}
@@ -79,9 +90,15 @@ def check_prompts(records: list[Record], name: str) -> None:
             raise InputError(f"{name}, prompt {number}: longer than {MAX_PROMPT:,} characters")
 
 
+def numbered(records: Iterable[Record]) -> Iterator[Record]:
+    """The records as they come, each with an `id`: its own, or its place in the list as five digits."""
+    for place, record in enumerate(records):
+        yield record if record.get("id") is not None else {**record, "id": f"{place:05d}"}
+
+
 def number_prompts(records: list[Record]) -> list[Record]:
-    """The records, each with an `id`: its own, or its place in the list as five digits."""
-    return [r if r.get("id") is not None else {**r, "id": f"{i:05d}"} for i, r in enumerate(records)]
+    """`numbered`, as a list."""
+    return list(numbered(records))
 
 
 def load_prompts(path: Path) -> list[Record]:

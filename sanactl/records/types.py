@@ -82,6 +82,12 @@ class _OfAPrompt(TypedDict, total=False):
     tag: str
     include: list[Clause]
     exclude: list[Clause]
+    guard: str
+    guard_policy: str
+    guard_probability: float
+    guard_probabilities: dict[str, float]
+    guard_flags: list[str]
+    guard_reason: str
 
 
 class _Prompt(TypedDict):
@@ -96,6 +102,9 @@ class PromptRecord(_Prompt, _OfAPrompt, total=False):
         prompt: the text.
         id: its name.
         tag: its task, as in GenEval's metadata; with `include` and `exclude` what the image must show.
+        guard: name of the guard that checked it; `guard_policy` is the policy with the largest probability,
+            `guard_probability` that, `guard_flags` says "non-English", `guard_reason` why it was blocked, and
+            `guard_probabilities` has every policy's of a blocked one.
     """
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record, write_records
 
-__all__ = ["LISTING", "list_images", "remove_dataset_files"]
+__all__ = ["BLOCKED", "LISTING", "list_images", "remove_dataset_files"]
 
 LISTING = "images.jsonl"
+BLOCKED = "blocked.jsonl"
 
 _FILES = ("metadata.csv", "README.md")
 _COLUMNS = ("prompt_id", "index", "seed")
@@ -35,18 +36,21 @@ As a dataset: `datasets.load_dataset("THIS FOLDER")`.
 """
 
 
-def list_images(folder: Path, records: Sequence[Record]) -> Path:
+def list_images(folder: Path, records: Sequence[Record], blocked: Sequence[Record] | None = None) -> Path:
     """Writes what a folder says of all its images, when they are there: `LISTING`, and the files of a dataset.
 
     Args:
         folder: of the samples.
         records: their image records, with paths below the folder.
+        blocked: the records of the prompts that a guard blocked, for the file `BLOCKED`; None without a guard.
 
     Returns:
         the file of records.
     """
     listing = folder / LISTING
     write_records(records, listing, force=True)
+    if blocked is not None:
+        write_records(blocked, folder / BLOCKED, force=True)
     _write_dataset_files(folder, records)
     return listing
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record
-from sanactl.sampling.dataset_files import LISTING, remove_dataset_files
+from sanactl.sampling.dataset_files import BLOCKED, LISTING, remove_dataset_files
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +53,13 @@ def folder_settings(
     seed: int,
     dtype: torch.dtype,
     prompts: Sequence[Record],
+    guard: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The contents of a folder's settings.json: everything that decides its images, and the list of prompts."""
+    """The contents of a folder's settings.json: everything that decides its images, and the list of prompts.
+
+    Args:
+        guard: what decided which prompts are in the list, if a guard did.
+    """
     return {
         "digest": checkpoint.digest,
         "seed": seed,
@@ -62,6 +67,7 @@ def folder_settings(
         **asdict(settings),
         **given_components(checkpoint),
         "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
+        **({} if guard is None else {"guard": dict(guard)}),
     }
 
 
@@ -163,7 +169,8 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
         for empty in (place / "samples", place):
             with contextlib.suppress(OSError):  # it has files of other programs, which stay
                 empty.rmdir()
-    (folder / LISTING).unlink(missing_ok=True)
+    for name in (LISTING, BLOCKED):
+        (folder / name).unlink(missing_ok=True)
     remove_dataset_files(folder)
     _write_settings(folder, wanted, force=True)
 
@@ -174,8 +181,10 @@ def _write_settings(folder: Path, wanted: dict[str, Any], *, force: bool) -> Non
 
 
 def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    same = {**there, "prompts": None} == {**wanted, "prompts": None}
-    return "another list of prompts" if same else "another checkpoint, seed or settings"
+    same = {**there, "prompts": None, "guard": None} == {**wanted, "prompts": None, "guard": None}
+    if not same:
+        return "another checkpoint, seed or settings"
+    return "another list of prompts" if there.get("guard") == wanted.get("guard") else "another guard"
 
 
 def _settings_of(folder: Path) -> dict[str, Any] | None:

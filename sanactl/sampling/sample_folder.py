@@ -2,6 +2,7 @@
 
 FOLDER/settings.json            the settings that decide the images, and a digest of the list of prompts
 FOLDER/images.jsonl             the image records of the last run
+FOLDER/blocked.jsonl            with a guard: the prompts that it blocked
 FOLDER/00000/metadata.jsonl     the prompt's record
 FOLDER/00000/samples/0000.png   its text chunk `sanactl` has its prompt, index, seed and settings
 
@@ -44,6 +45,7 @@ class SampleFolder:
         checkpoint, settings, seed, dtype: these decide the images, besides prompt and index.
         prompts: prompt records, each with an `id`; their other fields are copied to the image records.
         count: number of images of each prompt.
+        guard: what decided which prompts these are, if a guard did; see `folder_settings`.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class SampleFolder:
         count: int,
         seed: int,
         dtype: torch.dtype,
+        guard: Mapping[str, Any] | None = None,
     ) -> None:
         from sanactl.model.flops import image_flops
 
+        self._guard = guard
         self.folder, self.prompts, self.count, self.seed = folder, prompts, count, seed
         self.checkpoint, self.settings, self.dtype = checkpoint, settings, dtype
         self._common = {
@@ -90,7 +94,9 @@ class SampleFolder:
     @property
     def identity(self) -> dict[str, Any]:
         """The contents of the folder's settings.json; see `folder_settings`."""
-        return folder_settings(self.checkpoint, self.settings, self.seed, self.dtype, self.prompts)
+        return folder_settings(
+            self.checkpoint, self.settings, self.seed, self.dtype, self.prompts, self._guard
+        )
 
     def record(self, number: int) -> Record:
         """The record of image `number`, counted prompt by prompt from 0."""

@@ -26,6 +26,7 @@ BASE: dict[str, list[str]] = {
     "prune": ["tiny.st", "--blocks", "0"],
     "log": ["tiny.st"],
     "importance": ["tiny.st", "-p", "p.txt", "--steps", "1"],
+    "guard": ["p.txt", "-m", "builtin:words"],
     "sample": ["tiny.st", "-p", "p.txt", "-n", "1", "--steps", "1"],
     "finetune": ["tiny.st", "--steps", "1", "-b", "1"],
     "encode": ["tiny.st", "--count", "1"],
@@ -45,7 +46,7 @@ BASE: dict[str, list[str]] = {
 }
 # Those that import torch and run a model, whatever they are given.
 HEAVY = (
-    "importance", "sample", "scale", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes", "eval speed",
+    "importance", "guard", "sample", "scale", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes", "eval speed",
 )  # fmt: skip
 SILLY = [
     "gone.st", "no/such/folder/x.jsonl", "folder", "folder/", "empty.st", "empty.jsonl", "garbage.st", "garbage.pth",

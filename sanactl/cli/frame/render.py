@@ -12,6 +12,7 @@ __all__ = [
     "show_blocks",
     "show_checkpoints",
     "show_images",
+    "show_prompts",
 ]
 
 BAR_WIDTH = 40
@@ -57,3 +58,16 @@ def show_images(records: list[Record]) -> None:
         rank = r["rank"] + 1 if type(r.get("rank")) is int else ""
         rows.append((data(r["path"]), data(r["prompt"], longest=60), verdict, data(rank)))
     show_rows(PlainConsole(), ("image", "prompt", "verdict", "rank"), rows)
+
+
+def show_prompts(records: list[Record]) -> None:
+    """Id, prompt and what a guard found."""
+    rows = []
+    for r in records:
+        guard = data(r.get("guard_policy", ""))
+        if "guard_probability" in r:
+            guard.append_text(data(f" ({figure(r['guard_probability'], '.3f')})"))
+        if flags := r.get("guard_flags"):
+            guard.append_text(data(f" {', '.join(flags)}"))
+        rows.append((data(r.get("id", "")), data(r["prompt"], longest=80), guard))
+    show_rows(PlainConsole(), ("id", "prompt", "most likely"), rows)

@@ -16,14 +16,16 @@ from typing import IO
 
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.terminal import is_first_process, note
-from sanactl.records.jsonl import is_open_already
-from sanactl.records.prompts import load_prompts, parse_prompts
+from sanactl.errors import InputError
+from sanactl.records.jsonl import is_open_already, open_lines
+from sanactl.records.prompts import load_prompts, parse_prompts, stream_prompts
 from sanactl.records.records import MAX_HELD, Record, read_records
 
 __all__ = [
     "announced",
     "first_reads_alone",
     "is_stdin",
+    "prompt_stream",
     "prompts_of",
     "stdin_is_piped",
     "stdin_prompts",
@@ -84,6 +86,28 @@ def stdin_prompts() -> list[Record]:
             return parse_prompts(stream, "stdin")
 
     return _shared(read)
+
+
+def prompt_stream(argument: str | None) -> Iterator[Record]:
+    """The prompts of a file, or of stdin for None and "-", as they come; see `sanactl.records.prompts.stream_prompts`.
+
+    A file is read once before, so that a bad line is found before the work on earlier lines.
+    """
+    if argument is None or is_stdin(argument):
+        return announced(_closing(_open_stdin(), "stdin"), "stdin")
+    if is_open_already(argument):
+        return announced(_closing(open_lines(Path(argument)), argument), argument)
+    for _ in _closing(open_lines(Path(argument), "prompt file"), argument):
+        pass
+    return _closing(open_lines(Path(argument), "prompt file"), argument)
+
+
+def _closing(stream: IO[str], name: str) -> Iterator[Record]:
+    with stream:
+        try:
+            yield from stream_prompts(stream, name)
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror})") from None
 
 
 def prompts_of(path: str) -> list[Record]:

@@ -154,6 +154,10 @@ class CausalGuard:
         if special := [token for token in self._special if token in prompt]:
             return Finding(None, f"the prompt has the control token {special[0]}")
         try:
+            if len(prompt) > self.longest:  # perhaps far too long to be read with every policy
+                length = len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+                if length > self.longest:
+                    return self._too_long(length)
             texts = [self._text(prompt, policy) for policy in self.asked.policies]
             bos = self.tokenizer.bos_token or ""
             rows = self.tokenizer(
@@ -164,12 +168,15 @@ class CausalGuard:
             )
             length = max(map(len, rows["input_ids"]))
             if length > self.longest:
-                return Finding(
-                    None, f"the prompt is too long: {length:,} tokens, and the model takes {self.longest:,}"
-                )
+                return self._too_long(length)
             return self.tokenizer.pad(rows, return_tensors="pt")
         except Exception as error:
             return Finding(None, f"the model's tokenizer failed: {_reason(error)}")
+
+    def _too_long(self, length: int) -> Finding:
+        return Finding(
+            None, f"the prompt is too long: {length:,} tokens, and the model takes {self.longest:,}"
+        )
 
     def _text(self, prompt: str, policy: Policy) -> str:
         if self.form == "text":

@@ -166,7 +166,8 @@ def _checked(record: Record, found: Finding, guard: Guard, rules: Rules, tally: 
     if found.probabilities is not None:
         named = dict(zip(guard.policies, (float(f"{p:.6g}") for p in found.probabilities), strict=True))
         policy = max(named, key=lambda name: named[name])
-        fields |= {"guard_policy": policy, "guard_probability": named[policy]}
+        fields |= {"guard_policy": policy} if named[policy] else {}
+        fields["guard_probability"] = named[policy]
         # Not `>`: a comparison with NaN is false, and has to block.
         if not max(found.probabilities) <= rules.threshold:
             reason, label = f"probability {named[policy]:.3g} above {rules.threshold:g}", policy

@@ -38,7 +38,9 @@ class WordsGuard:
                 f"no built-in guard {name!r}", hint="there is builtin:words, for trying the pipe"
             )
         if policy is not None or dtype is not None:
-            raise UsageError("builtin:words is a list of words: it has neither policies to choose nor a dtype")
+            raise UsageError(
+                "builtin:words is a list of words: it has neither policies to choose nor a dtype"
+            )
         self.name, self.policies = "builtin:words", tuple(WORDS)
         self.notice = (
             f"builtin:words is a list of {sum(map(len, WORDS.values()))} words for trying the pipe. It is no protection: "

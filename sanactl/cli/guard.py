@@ -1,0 +1,172 @@
+"""`sanactl guard`: passes on the prompts that a safety model finds safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, choices
+from sanactl.prompts.guard.registry import DEFAULT
+
+if TYPE_CHECKING:
+    from sanactl.prompts.guard.filter import Checked
+    from sanactl.records.records import Record
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command()
+def guard(
+    prompts: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="PROMPTS",
+            help="A file of prompts: plain text with one prompt a line, or JSONL; - for stdin. Default: stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="GUARD",
+            help="The guard: the folder or Hub id of a language model that answers yes or no, or builtin:words, a list of "
+            "words for trying the pipe and no protection.",
+            autocompletion=lambda: [DEFAULT, "builtin:words"],
+        ),
+    ] = DEFAULT,
+    policy: Annotated[
+        Optional[str],
+        typer.Option(
+            help="What a model is asked: the four policies of ShieldGemma's model card one by one, or the one of SANA's "
+            "apps. Default: shieldgemma.",
+            show_default=False,
+            **choices("shieldgemma", "sana"),
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(metavar="FLOAT", help="A prompt is blocked if a policy's probability is above this."),
+    ] = 0.2,
+    non_english: Annotated[
+        str,
+        typer.Option(
+            help="What happens to prompts that are not in Latin letters: they get a flag, or they are blocked, too.",
+            **choices("flag", "block"),
+        ),
+    ] = "flag",
+    blocked: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE",
+            help="File of the blocked prompts, with policy, probability and reason. Default: guard-blocked.jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: BatchSize = 8,
+    device: Device = None,
+    dtype: Dtype = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Ask again about prompts whose findings are known from earlier runs. The new ones take their place.",
+        ),
+    ] = False,
+    output: Output = None,
+    force: Force = False,
+) -> None:
+    """Pass on the prompts that a safety model finds safe, in their order.
+
+    [bold]sanactl guard prompts.txt > safe.jsonl[/bold]
+    [bold]sanactl guard prompts.txt --policy sana --blocked blocked.jsonl[/bold]
+    Try the pipe without a model:
+    [bold]sanactl guard prompts.txt -m builtin:words | sanactl sample -n 1[/bold]
+
+    The safe prompts' records go to stdout and to guard.jsonl, the blocked ones
+    only to --blocked. A prompt that cannot be checked is blocked, too. Findings
+    are kept in .sanactl/guards: a stopped run goes on where it was.
+    """
+    from sanactl.cli.frame.render import show_prompts
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.stdin import first_reads_alone, is_stdin, prompt_stream, stdin_is_piped
+    from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.errors import UsageError
+    from sanactl.prompts.guard.filter import Rules, Tally, guard_prompts, serve_guard
+    from sanactl.prompts.guard.kept import KeptFindings
+    from sanactl.prompts.guard.registry import open_guard
+    from sanactl.records.prompts import numbered
+
+    run = Invocation("guard")
+
+    def find() -> Any:
+        """The first process's inputs and outputs; the others get only a guard."""
+        if not is_first_process():
+            return None
+        target = run.records_file(output, "guard", force=force)
+        aside = run.records_file(blocked, "guard-blocked", force=force)
+        if target.absolute() == aside.absolute():
+            raise UsageError(f"{target}: the file of safe prompts and of blocked ones; name two files")
+        if prompts is None and not stdin_is_piped():
+            raise UsageError(
+                "no prompts: name a file, or pipe them in", hint="sanactl prompts geneval | sanactl guard"
+            )
+        stream = prompt_stream(prompts)
+        run.progress.start(None, f"loading the guard {model}")
+        return target, aside, stream
+
+    rules = Rules(threshold, non_english)
+    from sanactl.model.processes import one_falls_all_fall
+    from sanactl.model.sharing import leading, on_each
+
+    with first_reads_alone(), one_falls_all_fall():
+        found = on_each(find)
+        chosen = on_each(lambda: open_guard(model, device=device, dtype=dtype, policy=policy))
+        if found is None:
+            serve_guard(chosen)
+            return
+        target, aside, stream = found
+        with leading():
+            if notice := getattr(chosen, "notice", None):
+                run.progress.note(notice)
+            run.uses("stdin" if prompts is None or is_stdin(prompts) else prompts)
+            tally = Tally()
+            checked = guard_prompts(
+                numbered(run.counted(stream, "prompts to check")),
+                chosen,
+                rules,
+                batch_size=batch_size,
+                kept=KeptFindings(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note),
+                tally=tally,
+                progress=run.progress,
+            )
+            try:
+                passed = _split(checked, aside, force=force)
+                run.emit(run.tee(passed, target, force=force), show=show_prompts, take_all=True)
+            except KeyboardInterrupt:
+                run.progress.note(
+                    "stopped; the findings so far are kept, and the same command goes on from there"
+                )
+                raise
+    for line in tally.lines(chosen):
+        note(line)
+    if tally.blocked:
+        note(f"the blocked prompts are in {aside}")
+    run.finish((target, "prompt"), (aside, "blocked"), guard=chosen.name)
+
+
+def _split(checked: Iterable[Checked], aside: Path, *, force: bool) -> Iterator[Record]:
+    """The records that pass; the others are written to a file, whole or not at all."""
+    from sanactl.files.atomic import atomic_path
+    from sanactl.records.records import dumps
+
+    with atomic_path(aside, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for one in checked:
+            if one.passes:
+                yield one.record
+            else:
+                stream.write(dumps(one.record) + "\n")
