@@ -58,10 +58,10 @@ def guarded(
     from pathlib import Path
 
     from sanactl.errors import UsageError
-    from sanactl.judging.options import split_options
     from sanactl.prompts.guard.inside import safe_prompts
+    from sanactl.records.options import split_options
 
-    split = split_options(options or ())
+    split = split_options(options or (), "--guard-option")
     if name is None:
         if split:
             raise UsageError("--guard-option without --guard")

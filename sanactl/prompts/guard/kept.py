@@ -7,17 +7,19 @@ such as a lack of memory, is not kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sanactl.files.content import json_digest
 from sanactl.prompts.guard.protocol import Finding, Guard
-from sanactl.records.kept_rows import KeptRows, bound, owner_of
+from sanactl.records.kept_rows import KeptRows, bound_files
+from sanactl.version import __version__
 
 __all__ = ["FOLDER", "KeptFindings"]
 
 FOLDER = Path(".sanactl") / "guards"
+MAX_BYTES = 64 << 20  # of all guards together
 
 
 class KeptFindings:
@@ -40,15 +42,10 @@ class KeptFindings:
     ) -> None:
         place = None if folder is None or not guard.keeps else folder / FOLDER
         if place is not None:
-            bound(place)
-        self._rows = KeptRows(
-            place,
-            owner_of({"guard": guard.identity}),
-            _row,
-            ask_again=ask_again,
-            tell=tell,
-            what="findings",
-        )
+            bound_files(place, MAX_BYTES)
+        self._place, self._tell = place, tell
+        source = json_digest({"guard": guard.identity, "version": __version__})[:16]
+        self._rows = KeptRows(place, source, _row, ask_again)
 
     def get(self, prompt: str) -> Finding | None:
         values = self._rows.get(_key(prompt))
@@ -59,24 +56,28 @@ class KeptFindings:
 
     def put(self, findings: Mapping[str, Finding]) -> None:
         """Keeps those without a fault, in one write."""
-        self._rows.put(
-            {
-                _key(prompt): (list(found.probabilities), found.mass)
-                for prompt, found in findings.items()
-                if found.probabilities is not None
-            }
-        )
+        rows = {
+            _key(prompt): (list(found.probabilities), found.mass)
+            for prompt, found in findings.items()
+            if found.probabilities is not None
+        }
+        try:
+            if rows:
+                self._rows.put(rows)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            self._tell(f"findings cannot be kept for later runs ({self._place}: {reason})")
 
 
 def _key(prompt: str) -> bytes:
     return bytes.fromhex(json_digest(prompt)[:32])
 
 
-def _row(row: Any) -> tuple[bytes, tuple[Any, ...]]:
-    """Raises ValueError or TypeError unless it is a key with a finding."""
-    key, probabilities, mass = row
+def _row(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Raises ValueError or TypeError unless it is a finding."""
+    probabilities, mass = row
     if not isinstance(probabilities, list) or not probabilities:
         raise ValueError("no finding")
     if not all(type(p) in (float, int) and math.isfinite(p) and 0 <= p <= 1 for p in (*probabilities, mass)):
         raise ValueError("no finding")
-    return bytes.fromhex(key), (probabilities, mass)
+    return probabilities, mass
