@@ -142,19 +142,19 @@ def guarded(
     options: Mapping[str, Any] | None,
     device: DeviceLike | None,
     progress: Progress,
-) -> Guarded | None:
-    """The prompts that pass `guard` of another function; None without one.
+) -> Guarded:
+    """The prompts that pass `guard` of another function; all without one.
 
     Raises:
         UsageError: no such guard or option.
         InputError: the guard cannot be loaded or run, or it blocks every prompt.
     """
-    from sanactl.prompts.guard.inside import safe_prompts
+    from sanactl.prompts.guard.inside import Guarded, safe_prompts
 
     if name is None:
         if options:
             raise UsageError("guard_options without guard")
-        return None
+        return Guarded([*records])
     known = {"device": device, **(options or {})}
     chosen = {
         key: str(value).removeprefix("torch.") if key in ("device", "dtype") else value

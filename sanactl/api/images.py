@@ -104,10 +104,8 @@ def iter_sample(
     records = spread(as_prompts(prompts, default="demo"), limit) if drafts is None else drafts.prompts
     where, kind = placed(found, device, dtype)
     checked = guarded(records, guard, guard_options, device, as_progress(progress))
-    if checked is not None:
-        records = checked.passed
-    by = checked and checked.identity
-    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
+    records = checked.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
     drawn: list[Record] = []
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
@@ -117,7 +115,16 @@ def iter_sample(
         folder = broadcast(folder)
         assert folder is not None
         samples = (
-            SampleFolder(folder, found, settings, records, count=count or 4, seed=seed, dtype=kind, guard=by)
+            SampleFolder(
+                folder,
+                found,
+                settings,
+                records,
+                count=count or 4,
+                seed=seed,
+                dtype=kind,
+                guard=checked.identity,
+            )
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
@@ -128,7 +135,7 @@ def iter_sample(
             drawn.append(record)
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, drawn, checked and checked.blocked)
+            list_images(folder, drawn, checked.blocked)
             if picture is not None:
                 picture.write()
 

@@ -119,10 +119,8 @@ def iter_scale(
     sink = as_progress(progress)
     calibrations = chosen_calibrations(chosen, read, sink.note)
     checked = guarded(records, guard, guard_options, device, as_progress(progress))
-    if checked is not None:
-        records = checked.passed
-    by = checked and checked.identity
-    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
+    records = checked.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
         first = open_processes().is_main_process
@@ -131,7 +129,9 @@ def iter_scale(
         folder = broadcast(folder)
         assert folder is not None
         search = Search(
-            SampleFolder(folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=by),
+            SampleFolder(
+                folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=checked.identity
+            ),
             Judging(VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=sink.note), calibrations),
             rules,
             device=where,
@@ -142,7 +142,7 @@ def iter_scale(
         for record in best if picture is None else picture.watching(best):
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, search.drawn(), checked and checked.blocked)
+            list_images(folder, search.drawn(), checked.blocked)
             if picture is not None:
                 picture.write()
 

@@ -165,9 +165,8 @@ def sample(
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
     checked = guarded(records, guard, guard_options, run.progress, device=device)
-    if checked is not None:
-        records = checked.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=checked and checked.identity)
+    records = checked.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
     run.key(
@@ -178,7 +177,7 @@ def sample(
         settings=asdict(settings),
         seed=seed,
         dtype=str(kind),
-        **({} if checked is None else {"guard": checked.identity}),
+        **({} if checked.identity is None else {"guard": checked.identity}),
     )
     emitted: list[Record] = []
 
@@ -201,7 +200,7 @@ def sample(
                 count=count or 4,
                 seed=seed,
                 dtype=kind,
-                guard=checked and checked.identity,
+                guard=checked.identity,
             )
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
@@ -211,5 +210,5 @@ def sample(
         )
         run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
-        listing = list_images(folder, emitted, checked and checked.blocked)
+        listing = list_images(folder, emitted, checked.blocked)
         run.finish((listing, "image"), checkpoint=str(found.path), **hardware_facts(where))

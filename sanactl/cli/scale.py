@@ -191,10 +191,8 @@ def scale(
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
     checked = guarded(records, guard, guard_options, run.progress, device=device)
-    if checked is not None:
-        records = checked.passed
-    by = checked and checked.identity
-    wanted = folder_settings(found, settings, seed, kind, records, guard=by)
+    records = checked.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
     chosen = opened_judge(
@@ -208,7 +206,16 @@ def scale(
         folder = broadcast(folder)
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
         search = Search(
-            SampleFolder(folder, found, settings, records, count=rules.most, seed=seed, dtype=kind, guard=by),
+            SampleFolder(
+                folder,
+                found,
+                settings,
+                records,
+                count=rules.most,
+                seed=seed,
+                dtype=kind,
+                guard=checked.identity,
+            ),
             Judging(cache, calibrations),
             rules,
             device=where,
@@ -219,7 +226,7 @@ def scale(
         def listed() -> Iterator[Record]:
             yield from search.run(renew=force)
             if is_first_process():
-                list_images(folder, search.drawn(), checked and checked.blocked)
+                list_images(folder, search.drawn(), checked.blocked)
 
         run.emit(run.tee(listed(), target, force=force), show=show_images, take_all=True)
     run.finish((target, "image"), checkpoint=str(found.path), judge=chosen.name, **hardware_facts(where))

@@ -44,8 +44,8 @@ def guarded(
     options: Sequence[str] | None,
     progress: Progress,
     **given: Any,
-) -> Guarded | None:
-    """The prompts that pass --guard; None without one. Of several processes the first asks, and all get the answer.
+) -> Guarded:
+    """The prompts that pass --guard; all without one. Of several processes the first asks, and all get the answer.
 
     Args:
         name, options: of --guard and --guard-option.
@@ -58,14 +58,14 @@ def guarded(
     from pathlib import Path
 
     from sanactl.errors import UsageError
-    from sanactl.prompts.guard.inside import safe_prompts
+    from sanactl.prompts.guard.inside import Guarded, safe_prompts
     from sanactl.records.options import split_options
 
     split = split_options(options or (), "--guard-option")
     if name is None:
         if split:
             raise UsageError("--guard-option without --guard")
-        return None
+        return Guarded([*records])
     known = {k: v for k, v in given.items() if v is not None}
     return safe_prompts(
         records, name, {**known, **split}, place=Path.cwd(), tell=progress.note, progress=progress

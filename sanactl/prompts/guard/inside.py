@@ -25,16 +25,18 @@ _RULES = ("threshold", "non_english")
 
 @dataclass(frozen=True)
 class Guarded:
-    """Prompts that were checked.
+    """Prompts that were checked, or that no guard was asked about.
 
     Attributes:
-        passed, blocked: their records.
-        identity: what decided, as JSON: the guard's name, a digest of what its findings depend on, and the rules.
+        passed: the records of those to draw.
+        blocked: the others'; None without a guard.
+        identity: what decided, as JSON: the guard's name, a digest of what its findings depend on, and the rules; None
+            without a guard.
     """
 
     passed: list[Record]
-    blocked: list[Record]
-    identity: dict[str, Any]
+    blocked: list[Record] | None = None
+    identity: dict[str, Any] | None = None
 
 
 def safe_prompts(

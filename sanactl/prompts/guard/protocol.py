@@ -37,8 +37,10 @@ class Guard(Protocol):
     """
 
     name: str
-    policies: Sequence[str]
     keeps: bool
+
+    @property
+    def policies(self) -> Sequence[str]: ...
 
     @property
     def identity(self) -> Mapping[str, Any]:
