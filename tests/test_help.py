@@ -29,6 +29,7 @@ NAMED = {
     ("sample", "--device"): {"cpu", "cuda", "mps"},
     ("judge", "--model"): {"builtin:shapes", "oracle", "vlm", "nvila"},
     ("eval geneval", "--detector"): {"shapes", "mask2former"},
+    ("prompts geneval", "--split"): {"official", "train"},
     ("prompts shapes", "--split"): {"train", "eval", "calib"},
     ("bench optim", "--model"): {"tiny", "0.6b", "1.6b", "4.8b"},
 }

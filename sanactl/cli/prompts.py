@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Seed, choices
+from sanactl.cli.frame.options import SEED, Seed, choices
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -24,21 +24,86 @@ def sources() -> None:
 
 
 @app.command()
-def geneval() -> None:
-    """Write GenEval's 553 prompts: the official evaluation_metadata.jsonl, byte for byte.
+def geneval(
+    split: Annotated[
+        str,
+        typer.Option(
+            help="official for the benchmark's prompts, train for new ones.", **choices("official", "train")
+        ),
+    ] = "official",
+    count: Annotated[
+        Optional[int],
+        typer.Option(
+            "-n",
+            "--count",
+            min=1,
+            metavar="INT",
+            help="Number of prompts to draw. Default: 18240, as in the paper.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[Optional[int], SEED] = None,
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="TASK:W,...",
+            help="Weights of the tasks to draw from. A task that is not named gives no prompts. Default: equal weights, "
+            "without single_object, which has no prompt that the benchmark lacks.",
+            show_default=False,
+        ),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="FILE",
+            help="Prompts whose meaning is left out, beside the benchmark's: a file as --prompts takes it. none leaves "
+            "out nothing, not even the benchmark's. The option can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write GenEval's 553 prompts, byte for byte, or new ones of its grammar.
 
     [bold]sanactl prompts geneval > geneval.jsonl[/bold]
     [bold]sanactl sample MODEL --prompts geneval.jsonl -n 4 | sanactl eval geneval[/bold]
+    [bold]sanactl prompts geneval --split train -n 5000 --seed 1 > train.jsonl[/bold]
+    [bold]sanactl prompts geneval --split train -n 99 --weights position:2,counting:1[/bold]
 
-    They are drawn from the official seed, nothing is downloaded. Each line is a
-    prompt record as it stands; like the official ones they have no kind.
+    The official ones are drawn from the official seed, nothing is downloaded. Like
+    the official file's they have no kind. New ones mean nothing that an official
+    one means, and their words are correct English.
     """
+    from sanactl.cli.frame.excluded import read_excluded
+    from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.stdout import write_line
+    from sanactl.cli.frame.terminal import note
+    from sanactl.errors import UsageError
+    from sanactl.prompts.draw import parse_weights
     from sanactl.prompts.geneval.benchmark import geneval_prompts
+    from sanactl.prompts.geneval.train import PAPER_COUNT, train_prompts
+    from sanactl.prompts.geneval.vocabulary import TASKS
     from sanactl.records.records import dumps
 
-    for record in geneval_prompts():
-        write_line(dumps(record))
+    given = {"-n": count, "--seed": seed, "--weights": weights, "--exclude": exclude or None}
+    if split == "official":
+        if named := [name for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{named[0]} is for --split train: the official prompts are what they are",
+                hint="add --split train",
+            )
+        for record in geneval_prompts():
+            write_line(dumps(record))
+        return
+    if split != "train":
+        raise UsageError(f"--split {split}: choose one of official, train")
+    records = train_prompts(
+        count or PAPER_COUNT,
+        seed=seed or 0,
+        excluded=read_excluded(exclude, geneval_prompts(), "the benchmark's prompts"),
+        weights=None if weights is None else parse_weights(weights, TASKS),
+        tell=note,
+    )
+    Invocation("prompts").emit({"kind": "prompt", **r} for r in records)
 
 
 @app.command()
@@ -93,32 +158,54 @@ def shapes(
         ),
     ] = None,
     seed: Seed = 0,
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="TASK:W,...",
+            help="Weights of the tasks to draw from. A task that is not named gives no prompts. Default: equal weights.",
+            show_default=False,
+        ),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="FILE",
+            help="Prompts to leave out by meaning: a file as --prompts takes it. In tasks with few meanings "
+            "(single_object, counting, colors) the same words are left out. The option can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write prompts of the built-in world, in GenEval's six tasks, as prompt records.
 
     [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
+    [bold]sanactl prompts shapes --split train -n 90 --weights position:2,counting:1[/bold]
     """
-    import numpy as np
-
+    from sanactl.cli.frame.excluded import read_excluded
     from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
-    from sanactl.shapes.prompts import SPLITS, Record, load_eval_prompts, sample_prompt
+    from sanactl.prompts.draw import parse_weights
+    from sanactl.prompts.shapes import shapes_prompts
+    from sanactl.shapes.prompts import SPLITS, load_eval_prompts
     from sanactl.shapes.vocabulary import TASKS
 
     if split not in SPLITS:
         raise UsageError(f"--split {split}: choose one of {', '.join(SPLITS)}")
     if tag is not None and tag not in TASKS:
         raise UsageError(f"--tag {tag}: choose one of {', '.join(TASKS)}")
-    if count is None and split == "eval":
+    if tag is not None and weights is not None:
+        raise UsageError("--tag and --weights exclude each other", hint=f"--weights {tag}:1 is --tag {tag}")
+    excluded = read_excluded(exclude, [], "")
+    if count is None and split == "eval" and weights is None and not excluded:
         records = [r for r in load_eval_prompts() if tag in (None, r["tag"])]
     else:
-        rng = np.random.default_rng(seed)
-        drawn: dict[str, Record] = {}
-        # Small tasks have few prompts: after many repeats the rest is given up rather than waited for.
-        for attempt in range(200 * (count or 100)):
-            record = sample_prompt(rng, tag or TASKS[attempt % len(TASKS)], split)
-            drawn.setdefault(record["prompt"], record)
-            if len(drawn) == (count or 100):
-                break
-        records = [{"id": f"{split}-{i:05d}", **r} for i, r in enumerate(drawn.values())]
+        records = shapes_prompts(
+            split,
+            count or 100,
+            seed=seed,
+            excluded=excluded,
+            weights={tag: 1.0} if tag else None if weights is None else parse_weights(weights, TASKS),
+            tell=note,
+        )
     Invocation("prompts").emit({"kind": "prompt", **r} for r in records)

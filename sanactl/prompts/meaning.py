@@ -10,7 +10,7 @@ from sanactl.errors import InputError
 from sanactl.prompts.geneval.vocabulary import INVERSE
 from sanactl.prompts.read_text import clauses_of, normal_text, without_medium
 
-__all__ = ["evaluation_set", "meaning", "meanings", "refuse_evaluation_prompts"]
+__all__ = ["evaluation_set", "meaning", "meanings", "refuse_evaluation_prompts", "texts_of"]
 
 # The fields of a record that hold a prompt's words. `prompt_original` is what a rewritten prompt was before.
 _TEXTS = ("prompt", "prompt_original")
@@ -39,8 +39,12 @@ def meanings(record: Mapping[str, Any]) -> set[str]:
 
     They differ where a prompt was rewritten or translated, or does not say what its clauses ask for.
     """
-    texts = (value for name in _TEXTS if isinstance(value := record.get(name), str))
-    return {meaning(record), *map(_meaning_of_text, texts)}
+    return {meaning(record), *map(_meaning_of_text, texts_of(record))}
+
+
+def texts_of(record: Mapping[str, Any]) -> list[str]:
+    """The record's prompt, and the one that it was rewritten from."""
+    return [value for name in _TEXTS if isinstance(value := record.get(name), str)]
 
 
 def evaluation_set(record: Mapping[str, Any] | str) -> str | None:
@@ -55,7 +59,7 @@ def evaluation_set(record: Mapping[str, Any] | str) -> str | None:
     if keys & _geneval():
         return "GenEval's 553 prompts"
     meant, said = _shapes()
-    texts = {normal_text(value) for name in _TEXTS if isinstance(value := record.get(name), str)}
+    texts = {normal_text(text) for text in texts_of(record)}
     return "the evaluation split of the built-in world" if keys & meant or texts & said else None
 
 

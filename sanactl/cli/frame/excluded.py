@@ -1,0 +1,36 @@
+"""The option --exclude: prompts that must not be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sanactl.cli.frame.stdin import is_stdin, prompts_of, stdin_prompts
+from sanactl.cli.frame.terminal import note
+from sanactl.prompts.exclusion import Excluded
+from sanactl.records.records import Record
+
+__all__ = ["read_excluded"]
+
+
+def read_excluded(given: Sequence[str] | None, always: Sequence[Record], called: str) -> Excluded:
+    """The prompts of files, `-` for stdin, and others that are left out unless `none` is given.
+
+    Args:
+        given: the option's values.
+        always: those others.
+        called: what a note calls them.
+    """
+    names = list(given or ())
+    if always and "none" in names:
+        note(f"--exclude none: {called} are not left out; do not measure on them what is trained on these")
+        names, always = [name for name in names if name != "none"], ()
+    excluded = Excluded(always)
+    for name in names:
+        before, records = excluded.unread, stdin_prompts() if is_stdin(name) else prompts_of(name)
+        excluded.add(records)
+        if unread := excluded.unread - before:
+            note(
+                f"--exclude {name}: {unread:,} of {len(records):,} prompts are not of GenEval's grammar; of these, only"
+                " the same words are left out"
+            )
+    return excluded
