@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import SEED, Seed, choices
+from sanactl.cli.frame.options import Seed, choices
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def geneval(
     split: Annotated[
         str,
         typer.Option(
-            help="official for the benchmark's prompts, train for new ones.", **choices("official", "train")
+            help="The benchmark's prompts (official), or new ones (train).", **choices("official", "train")
         ),
     ] = "official",
     count: Annotated[
@@ -42,7 +42,12 @@ def geneval(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[Optional[int], SEED] = None,
+    seed: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0, max=2**53 - 1, metavar="INT", help="Seed of the draws. Default: 0.", show_default=False
+        ),
+    ] = None,
     weights: Annotated[
         Optional[str],
         typer.Option(
@@ -56,8 +61,8 @@ def geneval(
         Optional[list[str]],
         typer.Option(
             metavar="FILE",
-            help="Prompts whose meaning is left out, beside the benchmark's: a file as --prompts takes it. none leaves "
-            "out nothing, not even the benchmark's. The option can be repeated.",
+            help="File of prompts whose meaning is left out, too, as --prompts takes it. none leaves out nothing, not even "
+            "the benchmark's. It can be repeated. Default: the benchmark's prompts.",
             show_default=False,
         ),
     ] = None,
@@ -69,9 +74,9 @@ def geneval(
     [bold]sanactl prompts geneval --split train -n 5000 --seed 1 > train.jsonl[/bold]
     [bold]sanactl prompts geneval --split train -n 99 --weights position:2,counting:1[/bold]
 
-    The official ones are drawn from the official seed, nothing is downloaded. Like
-    the official file's they have no kind. New ones mean nothing that an official
-    one means, and their words are correct English.
+    The official ones are drawn from the official seed; nothing is downloaded.
+    They have no kind, like those of the official file. New ones mean nothing
+    that an official one means. Their words are correct English.
     """
     from sanactl.cli.frame.excluded import read_excluded
     from sanactl.cli.frame.run import Invocation
@@ -170,8 +175,8 @@ def shapes(
         Optional[list[str]],
         typer.Option(
             metavar="FILE",
-            help="Prompts to leave out by meaning: a file as --prompts takes it. In tasks with few meanings "
-            "(single_object, counting, colors) the same words are left out. The option can be repeated.",
+            help="File of prompts whose meaning is left out, as --prompts takes it. In tasks with few meanings "
+            "(single_object, counting, colors) the same words are left out. It can be repeated. Default: none.",
             show_default=False,
         ),
     ] = None,

@@ -81,10 +81,12 @@ Force = Annotated[
     typer.Option("--force", "-f", help="Replace an output that exists.", rich_help_panel=OUTPUT),
 ]
 # Records and the journal contain seeds. JSON readers such as jq round numbers beyond 2^53.
-SEED = typer.Option(
-    "--seed", min=0, max=2**53 - 1, metavar="INT", help="Seed of all random numbers, from 0 to 2^53 - 1."
-)
-Seed = Annotated[int, SEED]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=2**53 - 1, metavar="INT", help="Seed of all random numbers, from 0 to 2^53 - 1."
+    ),
+]
 Device = Annotated[
     Optional[str],
     typer.Option(
