@@ -16,6 +16,7 @@ from sanactl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sanactl.api.budget import budget
+    from sanactl.api.export import export
     from sanactl.api.guards import guard
     from sanactl.api.images import iter_sample, sample
     from sanactl.api.importance import importance
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
     "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
-    "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_sample", "iter_scale", "judge",
+    "export", "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_sample", "iter_scale", "judge",
     "open_checkpoint", "prune", "sample", "scale",
 ]  # fmt: skip
 
 _MODULES = {
     "sanactl.api.budget": ("budget",),
+    "sanactl.api.export": ("export",),
     "sanactl.api.guards": ("guard",),
     "sanactl.api.images": ("iter_sample", "sample"),
     "sanactl.api.importance": ("importance",),

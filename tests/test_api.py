@@ -105,6 +105,7 @@ def options_of(command: str) -> dict[str, Any]:
         "finetune",
         "eval",
         "budget",
+        "export",
     ],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:

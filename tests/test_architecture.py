@@ -37,6 +37,7 @@ HEIGHT = {
     "report": 10,
     "world": 10,
     "bench": 11,
+    "exporting": 11,
     "api": 12,
     "cli": 12,
 }

@@ -30,6 +30,7 @@ NAMED = {
     ("judge", "--model"): {"builtin:shapes", "oracle", "vlm", "nvila"},
     ("eval geneval", "--detector"): {"shapes", "mask2former"},
     ("prompts geneval", "--split"): {"official", "train"},
+    ("export", "--to"): {"imagefolder", "webdataset", "sana", "parquet", "hf-dataset", "nvila-json"},
     ("prompts shapes", "--split"): {"train", "eval", "calib"},
     ("bench optim", "--model"): {"tiny", "0.6b", "1.6b", "4.8b"},
 }

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "image_bytes", "image_size", "read_image", "write_png"]
+__all__ = [
+    "MAX_BYTES", "MAX_PIXELS", "SUFFIXES", "image_bytes", "image_size", "image_suffix", "read_image", "write_png",
+]  # fmt: skip
 
 # A 4096 x 4096 sample, SANA's largest, is 17 M pixels.
 MAX_PIXELS = 64_000_000
@@ -89,6 +91,16 @@ def image_size(source: Path | IO[bytes]) -> tuple[int, int]:
         # Pillow gives a rotated TIFF's size after the rotation.
         turned = image.format != "TIFF" and _orientation(image, decode=_has_late_notes(image)) in _SIDEWAYS
         return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def image_suffix(source: Path | IO[bytes]) -> str:
+    """The suffix that an image's content has (".png", ".jpg"), whatever its file is called.
+
+    Raises:
+        InputError: there is no header of an image that `read_image` reads.
+    """
+    with _opened(source) as (image, _):
+        return {"JPEG": ".jpg", "TIFF": ".tif"}.get(image.format or "", f".{(image.format or '').lower()}")
 
 
 @contextmanager

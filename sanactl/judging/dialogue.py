@@ -17,6 +17,7 @@ __all__ = [
     "BEFORE_PROMPT",
     "CHOICES",
     "DIALOGUES",
+    "IMAGE",
     "Dialogue",
     "conversation",
     "open_dialogue",
@@ -49,6 +50,11 @@ class Dialogue:
 
     name: str
     text: str
+
+    def question(self, prompt: str) -> str:
+        """The question about a prompt as one text, with `<image>` where the image stands."""
+        before, after = self.text.split(PROMPT, maxsplit=1)
+        return f"{before}{prompt}{after}"
 
     def conversation(self, prompt: str, answer: str | None = None) -> list[dict[str, Any]]:
         """The dialogue in the form that `apply_chat_template` takes.

@@ -16,7 +16,7 @@ from sanactl.files.atomic import atomic_path, check_target
 from sanactl.report.history import step_line
 from sanactl.report.images import winners
 from sanactl.report.labels import detector_words, metric_name, prompts_words
-from sanactl.report.render import render
+from sanactl.report.render import render, yaml_text
 from sanactl.report.run import STEP, RunRecords, newest, read_run
 from sanactl.report.samples import choose_prompts
 from sanactl.report.text import compact, finite, interval_of, number, plain
@@ -101,7 +101,7 @@ def write_card(
     ]
     text = render(
         "card.md.j2",
-        front=_yaml(metadata),
+        front=yaml_text(metadata),
         name=plain(name, 100),
         base=base,
         checkpoint=checkpoint,
@@ -278,13 +278,6 @@ def _metric_name(record: Record) -> str:
     name = _benchmark_name(record)
     selected = record.get("selection")
     return name if selected in (None, "single") else f"{name}, {plain(selected, 80)}"
-
-
-def _yaml(metadata: Mapping[str, Any]) -> str:
-    """Metadata as YAML; text is quoted where YAML needs it."""
-    from huggingface_hub.repocard_data import yaml_dump
-
-    return str(yaml_dump({k: v for k, v in metadata.items() if v}, sort_keys=False)).rstrip("\n")
 
 
 def _score_row(record: Record) -> tuple[str, str, str, str]:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from sanactl.report.text import number, plain
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render"]
+__all__ = ["render", "yaml_text"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_TEXT = 600  # characters of one text of a record
@@ -64,3 +65,10 @@ def render(template: str, **values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     found = _environment(True).get_template(template)
     return found.render(style=Markup(style), script=Markup(script), script_hash=digest, **values)
+
+
+def yaml_text(metadata: Mapping[str, Any]) -> str:
+    """Metadata of a card as YAML, without the empty ones; text is quoted where YAML needs it."""
+    from huggingface_hub.repocard_data import yaml_dump
+
+    return str(yaml_dump({k: v for k, v in metadata.items() if v}, sort_keys=False)).rstrip("\n")

@@ -33,6 +33,7 @@ BASE: dict[str, list[str]] = {
     "scale": ["tiny.st", "-p", "p.txt", "--max", "1", "--keep", "1", "--steps", "1"],
     "judge": ["i.jsonl", "--model", "oracle"],
     "filter": ["i.jsonl", "--top", "1"],
+    "export": ["i.jsonl"],
     "eval geneval": ["i.jsonl"],
     "eval speed": ["tiny.st", "--rounds", "1", "--steps", "1"],
     "report": ["i.jsonl"],

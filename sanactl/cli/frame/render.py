@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.text import Text
 
 from sanactl.cli.frame.console import PlainConsole, data, figure, show_rows
@@ -11,6 +13,7 @@ from sanactl.records.records import Record
 __all__ = [
     "show_blocks",
     "show_checkpoints",
+    "show_dataset",
     "show_images",
     "show_prompts",
 ]
@@ -71,3 +74,15 @@ def show_prompts(records: list[Record]) -> None:
             guard.append_text(data(f" {', '.join(flags)}"))
         rows.append((data(r.get("id", "")), data(r["prompt"], longest=80), guard))
     show_rows(PlainConsole(), ("id", "prompt", "most likely"), rows)
+
+
+def show_dataset(made: dict[str, Any]) -> None:
+    """An export's folder, format, images, shards and size."""
+    row = (
+        data(made["path"]),
+        data(made["to"]),
+        f"{made['images']:,}",
+        f"{made['shards']:,}",
+        human_bytes(made["bytes"]),
+    )
+    show_rows(PlainConsole(), ("dataset", "format", "images", "shards", "size"), [row])
