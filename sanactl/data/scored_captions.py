@@ -56,7 +56,13 @@ class ScoreRule:
     least: float = LEAST
 
     def __str__(self) -> str:
-        return f"{KIND}:{self.threshold:g}:{self.temperature:g}"
+        return f"{KIND}:{_exact(self.threshold)}:{_exact(self.temperature)}"
+
+
+def _exact(number: float) -> str:
+    """A number as short as it can be read again."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def parse_caption_choice(text: str, least: float | None = None) -> ScoreRule:
@@ -124,7 +130,7 @@ class ScoredChoice(CaptionChoice):
 
     @property
     def identity(self) -> str:
-        return f"{self} {self.rule} {self.rule.least:g} {self.scored}"
+        return f"{self} {self.rule} {self.rule.least!r} {self.scored}"
 
 
 def scores_in(cells: Mapping[str, Any]) -> Iterator[Score]:

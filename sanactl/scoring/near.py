@@ -28,6 +28,7 @@ __all__ = ["ClipLikeness", "HashLikeness", "Likeness", "number_of", "open_likene
 
 BITS, COSINE = 2, 0.97
 MODEL = "openai/clip-vit-large-patch14"
+_LONGEST = 2000
 _HINT = "give phash, phash:BITS (0 to 31), clip, clip:MODEL or clip:MODEL:COSINE (above 0, at most 1)"
 
 
@@ -110,9 +111,11 @@ def open_likeness(text: str, device: str | None = None) -> Likeness:
     kind, _, rest = text.partition(":")
     if kind == "phash":
         if rest and not (rest.isascii() and rest.isdigit() and int(rest[:9]) < 32):
-            raise UsageError(f"--dedup {text[:80]}: no number of bits", hint=_HINT)
+            raise UsageError(
+                f"--dedup {text[:80]}: {rest[:40]} is no number of bits from 0 to 31", hint=_HINT
+            )
         return HashLikeness(int(rest) if rest else BITS)
-    if kind != "clip":
+    if kind != "clip" or len(text) > _LONGEST:
         raise UsageError(f"--dedup {text[:80]!r} is no way to find images that are alike", hint=_HINT)
     model, colon, last = rest.rpartition(":")
     try:

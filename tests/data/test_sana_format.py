@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ VILAS = [f"a photo of a {color} triangle" for color in COLORS]
 LONG, VILA = "_InternVL2-26B", "_VILA1-5-13B"
 
 
-def sana(folder: str = "set", **sides: dict[str, Any]) -> None:
+def sana(sides: dict[str, Any] | None = None) -> None:
     """Two shards of three images; `sides` by suffix, {key: ...} for all shards in one."""
-    listed = []
+    folder, listed = "set", []
     for shard in range(2):
         members: dict[str, bytes | str | None] = {}
         for i in range(3 * shard, 3 * shard + 3):
@@ -38,7 +38,7 @@ def sana(folder: str = "set", **sides: dict[str, Any]) -> None:
         tar(f"{folder}/{shard:03d}.tar", members)
         listed.append({"url": f"{shard:03d}.tar", "nsamples": 3})
         keys = {f"{i:05d}" for i in range(3 * shard, 3 * shard + 3)}
-        for suffix, side in sides.items():
+        for suffix, side in (sides or {}).items():
             mine = {key: said for key, said in side.items() if key in keys}
             write(f"{folder}/{shard:03d}{suffix}.json", json.dumps(mine))
     index(folder, *listed)
@@ -51,7 +51,7 @@ def index(folder: str, *shards: Any, **more: Any) -> None:
 def scored() -> None:
     """Rows with two good captions, with good ones of both files, with none good, with none at all."""
     sana(
-        **{
+        {
             LONG: {f"{i:05d}": {"InternVL2-26B": LONGS[i]} for i in (0, 1, 2, 4, 5)},
             VILA: {f"{i:05d}": {"VILA1-5-13B": VILAS[i]} for i in (0, 1, 2)},
             f"{LONG}_clip_score": {
@@ -83,7 +83,7 @@ def probabilities(folder: str, thr: float, temperature: float) -> dict[str, dict
         path = f"{folder}/{shard['url']}"
         with tarfile.open(path) as archive:
             infos = {
-                name.removesuffix(".json"): json.load(archive.extractfile(name))  # type: ignore[arg-type]
+                name.removesuffix(".json"): json.loads(archive.extractfile(name).read())  # type: ignore[union-attr]
                 for name in archive.getnames()
                 if name.endswith(".json")
             }
@@ -103,9 +103,9 @@ def probabilities(folder: str, thr: float, temperature: float) -> dict[str, dict
                         weights.append(float(value) ** (1 / max(temperature, 0.01)))
                     if name in info and float(value) > most:
                         best, most = name, float(value)
-            chances: Counter[str] = Counter()
+            chances: dict[str, float] = defaultdict(float)
             for label, weight in zip(labels, weights, strict=True):
-                chances[info[label]] += weight / sum(weights)  # type: ignore[assignment]
+                chances[info[label]] += weight / sum(weights)
             found[key] = dict(chances) or {info[best or "prompt"]: 1.0}
     return found
 
@@ -353,6 +353,19 @@ def test_side_files_that_are_refused(place: Path, suffix: str, content: str, sai
 def test_what_is_no_choice_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--caption-choice"):
         parse_caption_choice(text)
+
+
+def test_a_rule_can_be_read_again() -> None:
+    for text in (
+        "clipscore",
+        "clipscore:25",
+        "clipscore:0:0",
+        "clipscore:25.123456789:1e-9",
+        "clipscore:1e300:3",
+    ):
+        rule = parse_caption_choice(text)
+        assert parse_caption_choice(str(rule)) == rule
+    assert str(parse_caption_choice("clipscore")) == "clipscore:25:0.1"
 
 
 def test_choices_that_make_no_sense(place: Path) -> None:

@@ -93,6 +93,28 @@ def test_scores_are_those_of_an_own_computation(
     ]
 
 
+def test_another_text_than_the_prompt(clip: Path, records: list[dict[str, Any]], sanactl: Program) -> None:
+    texts = ["red photo", None, "", "yellow"]
+    rows = [{**r, "long": text, "clip_score": 1.5} for r, text in zip(records, texts, strict=False)]
+    del rows[1]["long"]
+    Path("r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    options = ("--model", clip, "--device", "cpu", "-b", "2", "--text-field")
+    *images, score = sanactl("eval", "clip", "r.jsonl", *options, "long")
+    assert [r.pop("long_clip_score", None) for r in images] == [
+        pytest.approx(expected(clip, {**r, "prompt": r["long"]}), abs=2e-3) if r.get("long") else None
+        for r in rows
+    ]
+    assert images == rows  # the prompt's score is as it was
+    assert (score["metric"], score["images"]) == ("clip_long", 2)
+    assert "2 images without a text in 'long' have no score" in sanactl.said
+    assert sanactl("eval", "clip", "r.jsonl", *options, "other", "-o", "o.jsonl", code=1) == rows
+    assert "no record has a text in the field 'other'" in sanactl.said
+    assert not Path("o.jsonl").exists()
+    assert "its clip_score is '1.5', not text" in sanactl.fails(
+        "eval", "clip", "r.jsonl", *options, "clip_score"
+    )
+
+
 def test_a_long_text_is_cut_before_its_end_token(clip: Path) -> None:
     model = ClipModel(str(clip), torch.device("cpu"))
     text = "red photo of " * 20
