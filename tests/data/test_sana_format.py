@@ -258,6 +258,22 @@ def test_records_and_metadata_with_scores(place: Path) -> None:
     assert opened("shots", **options).batch(range(300))[1] == source.batch(range(300))[1]
 
 
+def test_what_export_writes_is_read_as_the_records_are(place: Path, sanactl: Program) -> None:
+    rows = records(long="a long one", clip_score=26.5, long_clip_score=27.25)
+    rows[0]["clip_score"], rows[1]["long"] = 21.0, None
+    del rows[2]["clip_score"], rows[2]["long_clip_score"]
+    write("images.jsonl", lines(*rows))
+    texts = ("--text-field", "prompt", "--text-field", "long")
+    sanactl("export", "images.jsonl", "--to", "sana", *texts, "--shard-size", "2", "-o", "set")
+    plain, chosen = opened("set"), opened("set", caption_choice="clipscore")
+    assert captions_of(plain) == sorted(PROMPTS[:4])
+    assert "a webdataset of 2 .tar files" in plain.about and "left out" not in plain.about
+    told = opened("images.jsonl", caption_choice="clipscore")
+    assert chosen.examples.count == told.examples.count == 3
+    assert chosen.batch(range(90))[1] == told.batch(range(90))[1]
+    assert set(chosen.batch(range(90))[1]) == {*PROMPTS[1:4], "a long one"}
+
+
 def fault(reference: str | None = "set", **options: Any) -> str:
     with pytest.raises(SanactlError) as caught:
         opened(reference, **options)  # type: ignore[arg-type]
