@@ -76,6 +76,37 @@ def text(
     run.finish((world / "text_encoder", "text_encoder"))
 
 
+@app.command()
+def languages(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of components to write.")
+    ] = Path("languages"),
+    components: Annotated[
+        str,
+        typer.Option(
+            "--components", metavar="FOLDER", help="Folder of the text encoder and other parts to start from."
+        ),
+    ] = "builtin:shapes",
+    steps: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of training steps.")] = 200,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Teach the text encoder Chinese, mixed and emoji prompts, and write it with the other components into a folder.
+
+    English prompts keep their features. The scores say which share of the
+    evaluation prompts is nearest to an English one with the same meaning.
+    """
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.world.languages import learn_languages
+
+    run = Invocation("make-shapes languages", seed=seed)
+    figures = learn_languages(
+        output, components=components, steps=steps, seed=seed, force=force, progress=run.progress
+    )
+    _emit(run, {f"language_{form}": value for form, value in figures.items()})
+    run.finish((output, "components"))
+
+
 Rendered = Annotated[
     bool,
     typer.Option("--rendered", help="Train only on rendered pictures with faults, without image records."),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sanactl.data.caption_columns import CaptionColumns
-from sanactl.data.captions import CaptionChoice
+from sanactl.data.captions import CaptionChoice, find_columns
 from sanactl.data.listing import identity_of_files
 from sanactl.data.scored_captions import ScoreRule
 from sanactl.errors import InputError
@@ -128,15 +128,28 @@ class RecordTable:
 
 
 class ShapesTable:
-    """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's."""
+    """The built-in world's training stream: rendered when asked for, its prompts disjoint from evaluation's.
+
+    Args:
+        seed: of the stream.
+        size: the pictures' side in pixels.
+        captions: what `--captions` says: `prompt`, or language forms (`sanactl.shapes.languages.FORMS`); None: `prompt`.
+
+    Raises:
+        InputError: there is no such column.
+    """
 
     name = identity = "builtin:shapes"
     about = "the built-in world's endless stream"
-    captions = CaptionChoice(("prompt",), (1.0,))
     count = None
 
-    def __init__(self, seed: int, size: int = 64) -> None:
+    def __init__(self, seed: int, size: int = 64, captions: str | None = None) -> None:
+        from sanactl.shapes.languages import FORMS
+
         self.seed, self.side = seed, size
+        self.captions = find_columns(("prompt", *FORMS), captions, self.name)
+        if captions is not None:
+            self.identity = f"{self.name} {self.captions}"
 
     def image(self, row: int) -> NDArray[np.uint8]:
         from sanactl.shapes.dataset import batch
@@ -146,8 +159,10 @@ class ShapesTable:
 
     def texts(self, row: int) -> list[str]:
         from sanactl.shapes.dataset import scene_and_prompt
+        from sanactl.shapes.languages import translate
 
-        return [scene_and_prompt(row, self.seed)[1]["prompt"]]
+        prompt = scene_and_prompt(row, self.seed)[1]["prompt"]
+        return [prompt if c == "prompt" else translate(prompt, c) for c in self.captions.columns]
 
 
 class NumberedExamples:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from sanactl.errors import InputError, UsageError
 from sanactl.shapes.vocabulary import COLORS, MEDIA, NUMBERS, PLURALS, RELATIONS, SHAPES, with_article
 
-__all__ = ["FORMS", "Caption", "Thing", "detail", "parse", "translate"]
+__all__ = ["FORMS", "Caption", "Thing", "detail", "foreign_words", "parse", "translate"]
 
 FORMS: tuple[str, ...] = ("en", "zh", "en-zh", "emoji")
 
@@ -209,6 +209,26 @@ def detail(prompt: str) -> str:
             free = [color for color in COLORS if color not in {other.color for other in things}]
             things[place] = replace(thing, color=free[_draw(caption, f"color {place}", len(free))])
     return replace(caption, things=tuple(things)).english
+
+
+def foreign_words() -> dict[str, str]:
+    """Every word and sign of the forms that English prompts do not have, with the English words that it stands for.
+
+    Sorted: it is what a tokenizer has to learn. Chinese is written without spaces; to cut it at the longest of these
+    words gives its words.
+    """
+    found = {word: shape for words in (_SHAPES_ZH, _SHAPES_EMOJI) for shape, word in words.items()}
+    found.update({f"{word}的": color for color, word in _COLORS_ZH.items()})
+    found.update({word: NUMBERS.get(count, "a") for count, word in _COUNTS_ZH.items()})
+    found.update({sign: NUMBERS[count] for count, sign in _COUNTS_EMOJI.items()})
+    found.update({f"的{word}": relation for relation, word in _RELATIONS_ZH.items()})
+    found.update({sign.split()[0]: relation for relation, sign in _RELATIONS_EMOJI.items()})
+    found.update({word: medium for medium, (_, word) in _MEDIA_ZH.items()})
+    found.update({sign: medium for medium, sign in _MEDIA_EMOJI.items()})
+    found.update({"一张": "a", "一幅": "a", "，上面有": "of", "：": "of", "和": "and", "在": "of"})
+    for shape, signs in _PAIRS_EMOJI.items():
+        found.update({sign: f"{color} {shape}" for color, sign in signs.items() if sign})
+    return dict(sorted(found.items()))
 
 
 def _draw(caption: Caption, what: str, among: int) -> int:

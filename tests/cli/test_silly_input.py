@@ -42,6 +42,7 @@ BASE: dict[str, list[str]] = {
     "bench optim": ["--blocks", "1", "--rounds", "1", "--steps", "1"],
     "make-shapes vae": ["--steps", "1"],
     "make-shapes text": ["--steps", "1"],
+    "make-shapes languages": ["--steps", "1"],
     "make-shapes detector": ["i.jsonl", "--steps", "1"],
     "make-shapes clip": ["i.jsonl", "--steps", "1"],
 }

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from sanactl.errors import InputError, UsageError
-from sanactl.shapes.languages import FORMS, detail, parse, translate
+from sanactl.shapes.languages import FORMS, detail, foreign_words, parse, translate
 from sanactl.shapes.prompts import all_prompts, contents, record_of, words
 from sanactl.shapes.vocabulary import PHRASES, TASKS
 
@@ -72,6 +72,19 @@ def test_no_two_prompts_have_one_text(form: str) -> None:
         for p in PHRASES
     }
     assert len({translate(prompt, form) for prompt in prompts}) == len(prompts)
+
+
+def test_the_list_of_foreign_words_is_complete() -> None:
+    """Cut at the longest word first, nothing is left of a text but those words and the world's own."""
+    foreign = foreign_words()
+    pattern = re.compile("|".join(map(re.escape, sorted(foreign, key=len, reverse=True))))
+    used: set[str] = set()
+    for prompt in EVAL:
+        for form in FORMS:
+            text = translate(prompt, form)
+            used.update(pattern.findall(text))
+            assert set(pattern.sub(" ", text).split()) <= set(words()), text
+    assert used == set(foreign)
 
 
 def test_details_are_added_and_nothing_is_changed() -> None:

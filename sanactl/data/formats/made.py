@@ -28,11 +28,7 @@ class BuiltinShapes(DataFormat):
         return BUILTIN if reference.name == BUILTIN else None
 
     def open(self, reference: Reference, settings: DataSettings) -> Examples:
-        if settings.captions is not None:
-            raise InputError(
-                f"the built-in world has one caption a picture: --captions {settings.captions} is for data"
-            )
-        return ShapesTable(settings.seed, max(settings.height, settings.width))
+        return ShapesTable(settings.seed, max(settings.height, settings.width), settings.captions)
 
 
 class EncodedShards(DataFormat):

@@ -1,0 +1,70 @@
+"""Prompts and the table of recipes/languages.sh: GenEval in four language forms, before and after."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sanactl.sampling.inputs import builtin_prompts, spread
+from sanactl.shapes.languages import FORMS, translate
+
+MODELS = {
+    "base": "base, its English text encoder",
+    "taught": "base, text encoder that knows all forms",
+    "english": "  fine-tuned on English captions",
+    "four": "  fine-tuned on all four forms",
+}
+
+
+def write_prompts(count: int, forms: list[str]) -> None:
+    """prompts-FORM.jsonl: evaluation prompts, evenly spread over the tasks; what an image must show stays."""
+    for form in forms:
+        file = Path(f"prompts-{form}.jsonl")
+        lines = []
+        for record in spread(builtin_prompts("shapes"), count):
+            translated = {**record, "prompt": translate(record["prompt"], form)}
+            if form != "en":
+                translated["prompt_original"] = record["prompt"]
+            lines.append(json.dumps(translated, ensure_ascii=False) + "\n")
+        if not file.exists() or file.read_text(encoding="utf-8") != "".join(lines):
+            file.write_text("".join(lines), encoding="utf-8")
+
+
+def score(file: Path) -> dict[str, Any]:
+    """The score record of GenEval in a file."""
+    with file.open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    found: dict[str, Any] = next(r for r in records if r["kind"] == "score" and r["metric"] == "geneval")
+    return found
+
+
+def shown(found: dict[str, Any]) -> str:
+    """A score with its interval, which there is from five prompts on."""
+    interval = found["ci"]
+    return f"{found['value']:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def write_table(folder: Path) -> None:
+    found = {
+        model: {form: score(folder / f"{model}-{form}.geneval.jsonl") for form in FORMS} for model in MODELS
+    }
+    table = Table("GenEval [95 %]", *FORMS, title="four language forms on the built-in world")
+    for model, label in MODELS.items():
+        table.add_row(label, *(shown(found[model][form]) for form in FORMS))
+    Console(width=118).print(table)
+    lines = ["| GenEval [95 %] | " + " | ".join(FORMS) + " |", "|---" * (len(FORMS) + 1) + "|"]
+    for model, label in MODELS.items():
+        lines.append(f"| {label.strip()} | " + " | ".join(shown(found[model][form]) for form in FORMS) + " |")
+    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "prompts":
+        write_prompts(int(sys.argv[2]), sys.argv[3:])
+    else:
+        write_table(Path(sys.argv[2]))
