@@ -27,7 +27,9 @@ def test_four_languages_as_one_script(tmp_path: Path) -> None:
             assert record["include"] == before["include"] and record["prompt_original"] == before["prompt"]
     # The text encoder that learnt the other forms gives English prompts the images that they had.
     for image in sorted((folder / "base-en").rglob("*.png")):
-        assert image.read_bytes() == (folder / "taught-en" / image.relative_to(folder / "base-en")).read_bytes()
+        assert (
+            image.read_bytes() == (folder / "taught-en" / image.relative_to(folder / "base-en")).read_bytes()
+        )
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir() if p.suffix in (".st", ".jsonl")}
     run("languages.sh", folder, {"DRY": "1"})
     assert {p: p.stat().st_mtime_ns for p in before} == before
