@@ -11,7 +11,8 @@ from sanactl.optim.table import OPTIMIZERS
 from sanactl.training.settings import SCALINGS, SCHEDULES
 
 
-def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """An option in a panel of the command's help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
@@ -25,7 +26,7 @@ _DATA, _STEPS, _WHAT, _MEMORY, _STATE = (
 
 Data = Annotated[
     Optional[str],
-    _option(
+    option(
         _DATA,
         "--data",
         "-d",
@@ -38,7 +39,7 @@ Data = Annotated[
 ]
 Captions = Annotated[
     Optional[str],
-    _option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
+    option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
 ]  # fmt: skip
 CaptionChoice = Annotated[
     Optional[str],
@@ -50,18 +51,18 @@ MinClipScore = Annotated[
 ]  # fmt: skip
 Buckets = Annotated[
     bool,
-    _option(
+    option(
         _DATA,
         "--buckets",
         help="Keep each image's aspect ratio approximately; the images of one step have one size.",
     ),
 ]
 Streaming = Annotated[
-    bool, _option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
+    bool, option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
 ]
 MaxBad = Annotated[
     int,
-    _option(
+    option(
         _DATA,
         "--max-bad",
         metavar="INT",
@@ -71,7 +72,7 @@ MaxBad = Annotated[
 ]
 Workers = Annotated[
     Optional[int],
-    _option(
+    option(
         _DATA,
         "--workers",
         metavar="INT",
@@ -82,7 +83,7 @@ Workers = Annotated[
 ]
 TextDropout = Annotated[
     float,
-    _option(
+    option(
         _DATA,
         "--text-dropout",
         metavar="FLOAT",
@@ -93,7 +94,7 @@ TextDropout = Annotated[
 ]
 FlowShift = Annotated[
     float,
-    _option(
+    option(
         _DATA,
         "--flow-shift",
         metavar="FLOAT",
@@ -104,7 +105,7 @@ FlowShift = Annotated[
 
 Steps = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--steps",
         metavar="INT",
@@ -114,7 +115,7 @@ Steps = Annotated[
 ]
 Batch = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--batch-size",
         "-b",
@@ -125,7 +126,7 @@ Batch = Annotated[
 ]
 LearningRate = Annotated[
     Optional[float],
-    _option(
+    option(
         _STEPS,
         "--lr",
         metavar="FLOAT",
@@ -136,7 +137,7 @@ LearningRate = Annotated[
 ]
 ScaleLr = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--scale-lr",
         **choices(*SCALINGS),
@@ -145,7 +146,7 @@ ScaleLr = Annotated[
 ]
 OptimizerName = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--optimizer",
         **choices(*OPTIMIZERS),
@@ -154,7 +155,7 @@ OptimizerName = Annotated[
 ]
 Scheme = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--scheme",
         **choices("linear", "zero", "dynamic"),
@@ -165,7 +166,7 @@ Scheme = Annotated[
 OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former name of --scheme.")]
 Schedule = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--schedule",
         **choices(*SCHEDULES),
@@ -174,7 +175,7 @@ Schedule = Annotated[
 ]
 Warmup = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--warmup",
         metavar="INT",
@@ -184,7 +185,7 @@ Warmup = Annotated[
 ]
 Clip = Annotated[
     Optional[float],
-    _option(
+    option(
         _STEPS,
         "--clip",
         metavar="FLOAT",
@@ -195,11 +196,11 @@ Clip = Annotated[
 ]
 WeightDecay = Annotated[
     float,
-    _option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
+    option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
 ]
 Ema = Annotated[
     float,
-    _option(
+    option(
         _STEPS,
         "--ema",
         metavar="FLOAT",
@@ -211,7 +212,7 @@ Ema = Annotated[
 
 NewBlocksOnly = Annotated[
     bool,
-    _option(
+    option(
         _WHAT,
         "--train-new-blocks-only",
         help="Train only the blocks that grow added; all other weights stay as they are.",
@@ -219,7 +220,7 @@ NewBlocksOnly = Annotated[
 ]
 Lora = Annotated[
     int,
-    _option(
+    option(
         _WHAT,
         "--lora",
         metavar="INT",
@@ -229,7 +230,7 @@ Lora = Annotated[
 ]
 TeacherRef = Annotated[
     Optional[str],
-    _option(
+    option(
         _WHAT,
         "--teacher",
         metavar="CHECKPOINT",
@@ -239,7 +240,7 @@ TeacherRef = Annotated[
 ]
 TeacherWeight = Annotated[
     float,
-    _option(
+    option(
         _WHAT,
         "--teacher-weight",
         metavar="FLOAT",
@@ -250,7 +251,7 @@ TeacherWeight = Annotated[
 ]
 FeatureWeight = Annotated[
     float,
-    _option(
+    option(
         _WHAT,
         "--feature-weight",
         metavar="FLOAT",
@@ -261,7 +262,7 @@ FeatureWeight = Annotated[
 
 Accumulate = Annotated[
     int,
-    _option(
+    option(
         _MEMORY,
         "--accumulate",
         metavar="INT",
@@ -271,7 +272,7 @@ Accumulate = Annotated[
 ]
 Checkpointing = Annotated[
     bool,
-    _option(
+    option(
         _MEMORY,
         "--gradient-checkpointing",
         help="Compute each block a second time in the backward pass, which takes less memory and more time.",
@@ -279,7 +280,7 @@ Checkpointing = Annotated[
 ]
 Precision = Annotated[
     Optional[str],
-    _option(
+    option(
         _MEMORY,
         "--precision",
         **choices("fp32", "bf16"),
@@ -289,7 +290,7 @@ Precision = Annotated[
 ]
 TrainDevice = Annotated[
     Optional[str],
-    _option(
+    option(
         _MEMORY,
         "--device",
         metavar="NAME",
@@ -300,7 +301,7 @@ TrainDevice = Annotated[
 ]
 Cache = Annotated[
     int,
-    _option(
+    option(
         _MEMORY,
         "--cache",
         metavar="INT",
@@ -311,7 +312,7 @@ Cache = Annotated[
 
 SaveEvery = Annotated[
     int,
-    _option(
+    option(
         _STATE,
         "--save-every",
         metavar="INT",
@@ -320,11 +321,11 @@ SaveEvery = Annotated[
     ),
 ]
 KeepLast = Annotated[
-    int, _option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
+    int, option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
 ]
 Resume = Annotated[
     bool,
-    _option(
+    option(
         _STATE,
         "--resume/--restart",
         help="Continue an interrupted run with the same settings, or start it again.",
@@ -332,7 +333,7 @@ Resume = Annotated[
 ]
 Tracker = Annotated[
     Optional[str],
-    _option(
+    option(
         _STATE,
         "--tracker",
         **choices("tensorboard", "wandb", "trackio"),

@@ -1,104 +1,179 @@
-"""`sanactl train-judge`: a judge of the built-in world (appendix B)."""
+"""`sanactl train-judge`: a judge from labelled images (paper, appendix B)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sanactl.cli.frame.options import BatchSize, Force, Output, RecordsArgument, Seed
+from sanactl.cli import finetune_options as tuning
+from sanactl.cli import train_judge_options as option
+from sanactl.cli.frame.options import Force, Output, RecordsArgument, Seed
+from sanactl.training.judge.settings import TuningSettings
+
+if TYPE_CHECKING:
+    from sanactl.cli.frame.run import Invocation
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+DEFAULTS = TuningSettings()
+_LABELLED = "sanactl sample | sanactl eval geneval | sanactl train-judge"
 
 
 @app.command()
 def train_judge(
     records: RecordsArgument = None,
-    rendered: Annotated[
-        bool,
-        typer.Option(
-            "--rendered", help="Train only on rendered pictures with faults, without image records."
-        ),
-    ] = False,
-    start: Annotated[
-        Optional[Path],
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of a judge to start from. Default: random weights.",
-            exists=True,
-            show_default=False,
-        ),
-    ] = None,
-    warmup_steps: Annotated[
-        int, typer.Option(min=0, metavar="INT", help="Number of steps that train the vision tower alone.")
-    ] = 2000,
-    steps: Annotated[
-        int,
-        typer.Option(min=0, metavar="INT", help="Number of steps that train the whole judge on questions."),
-    ] = 4000,
-    batch_size: BatchSize = 32,
-    lr: Annotated[
-        float, typer.Option(min=0, metavar="FLOAT", help="Largest learning rate, after the warm-up.")
-    ] = 2e-3,
-    pool_size: Annotated[
-        int, typer.Option(min=1, metavar="INT", help="Number of rendered pictures to train on.")
-    ] = 24_000,
-    save_every: Annotated[
-        int, typer.Option(min=1, metavar="INT", help="Number of steps from one saved state to the next.")
-    ] = 200,
-    resume: Annotated[
-        bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start it again.")
-    ] = True,
+    model: option.Model = None,
+    label: option.Label = DEFAULTS.label,
+    held_out: option.HeldOut = None,
+    held_out_share: option.HeldOutShare = DEFAULTS.held_out_share,
+    balance: option.Balance = DEFAULTS.balance,
+    dialogue: option.Dialogue = DEFAULTS.dialogue,
+    max_pixels: option.MaxPixels = DEFAULTS.max_pixels,
+    max_bad: tuning.MaxBad = DEFAULTS.max_bad,
+    epochs: option.Epochs = DEFAULTS.epochs,
+    steps: option.Steps = None,
+    batch_size: option.Batch = None,
+    lr: option.LearningRate = None,
+    optimizer: tuning.OptimizerName = DEFAULTS.optimizer,
+    schedule: tuning.Schedule = DEFAULTS.schedule,
+    warmup_ratio: option.WarmupRatio = DEFAULTS.warmup_ratio,
+    clip: option.Clip = DEFAULTS.clip,
+    weight_decay: tuning.WeightDecay = DEFAULTS.weight_decay,
+    train: option.Train = DEFAULTS.train,
+    lora: option.Lora = DEFAULTS.lora,
+    quantize: option.Quantize = DEFAULTS.quantize,
+    merge: option.Merge = DEFAULTS.merge,
+    accumulate: tuning.Accumulate = DEFAULTS.accumulate,
+    gradient_checkpointing: tuning.Checkpointing = DEFAULTS.gradient_checkpointing,
+    precision: tuning.Precision = None,
+    device: tuning.TrainDevice = DEFAULTS.device,
+    save_every: option.SaveEvery = None,
+    keep_last: tuning.KeepLast = DEFAULTS.keep_last,
+    tracker: tuning.Tracker = DEFAULTS.tracker,
+    resume: tuning.Resume = DEFAULTS.resume,
+    rendered: option.Rendered = False,
+    start: option.Start = None,
+    warmup_steps: option.WarmupSteps = 2000,
+    pool_size: option.PoolSize = 24_000,
     seed: Seed = 0,
     output: Output = None,
     force: Force = False,
 ) -> None:
-    """Train a judge on sampled images (paper, appendix B). The detector labels them.
+    """Train a judge on sampled images (paper, appendix B). A detector labels them.
 
+    Any vision-language model of transformers, whole or by adapters:
+    [bold]sanactl train-judge labelled.jsonl --model Qwen/Qwen3-VL-2B-Instruct[/bold]
+    [bold]sanactl train-judge labelled.jsonl --model VLM --lora 64 --quantize 4bit[/bold]
+    The built-in world's judge, from random weights:
     [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
     [bold]sanactl sample --prompts train.jsonl -n 8 -o judge-samples[/bold]
     [bold]sanactl train-judge judge-samples/images.jsonl -o judge[/bold]
 
-    Evaluation prompts are refused. Balanced accuracy, AUC and best of n on
-    held-out prompts go to stdout as score records.
+    Evaluation prompts are refused. Balanced accuracy, AUC and more on held-out
+    prompts go to stdout as score records; with --model before and after.
     """
+    options = {name: value for name, value in locals().items() if name not in ("model", "records", "force")}
     from sanactl.cli.frame.outputs import check_folder
-    from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.run import Invocation
+    from sanactl.training.judge.choices import check_kind
+
+    check_kind(model, options)
+    run = Invocation("train-judge", seed=seed)
+    target = output or Path("judge")
+    check_folder(target)
+    if model is None:
+        _train_builtin(run, records, target, options, force=force)
+    else:
+        _tune(run, records, model, target, options, force=force)
+
+
+def _train_builtin(
+    run: Invocation, records: str | None, target: Path, options: dict[str, Any], *, force: bool
+) -> None:
+    """The built-in world's judge, from random weights."""
+    from sanactl.cli.frame.render_scores import show_scores
     from sanactl.cli.frame.streams import find_records
     from sanactl.errors import UsageError
     from sanactl.files.atomic import check_target
     from sanactl.world.judge_measure import score_records
-    from sanactl.world.judge_settings import JudgeTraining
+    from sanactl.world.judge_settings import builtin_training
     from sanactl.world.train_judge import train_judge as train
 
+    rendered = options["rendered"]
     if rendered and records is not None:
         raise UsageError("--rendered takes no records")
-    settings = JudgeTraining(
-        start=start,
-        warmup_steps=warmup_steps,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=lr,
-        pool_size=pool_size,
-        save_every=save_every,
-        seed=seed,
-    )
-    run = Invocation("train-judge", seed=seed)
-    target = output or Path("judge")
-    check_folder(target)
+    settings = builtin_training(options)
     check_target(target, force)
     labelled = None
     if not rendered:
-        stream, source = find_records(
-            records,
-            ("image",),
-            what="labelled images",
-            hint="sanactl sample | sanactl eval geneval | sanactl train-judge",
-        )
+        stream, source = find_records(records, ("image",), what="labelled images", hint=_LABELLED)
         run.uses(source)
         labelled = list(run.counted(stream, "labelled images"))
-    figures = train(labelled, target, settings, restart=not resume, force=force, progress=run.progress)
+    figures = train(
+        labelled, target, settings, restart=not options["resume"], force=force, progress=run.progress
+    )
     run.emit(score_records(figures), show=show_scores, take_all=True)
     run.finish((target, "judge"))
+
+
+def _tune(
+    run: Invocation, records: str | None, model: str, target: Path, options: dict[str, Any], *, force: bool
+) -> None:
+    """A vision-language model, fine-tuned."""
+    from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.stdin import first_reads_alone
+    from sanactl.cli.frame.streams import find_records
+    from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.model.processes import agree
+    from sanactl.training.figures import FiguresFile, figures_path
+    from sanactl.training.judge.choices import tuning_settings
+    from sanactl.training.judge.data import JudgeData, split_records
+    from sanactl.training.judge.result import check_judge_target
+    from sanactl.training.judge.tune import model_to_train, tune_judge
+
+    def find() -> tuple[TuningSettings, JudgeData]:
+        settings = tuning_settings(options)
+        model_to_train(model)
+        check_judge_target(target, force=force, tracker=settings.tracker)
+        stream, source = find_records(records, ("image",), what="labelled images", hint=_LABELLED)
+        run.uses(source)
+        labelled = list(run.counted(stream, "labelled images"))
+        kept = None
+        if options["held_out"] is not None:
+            stream, source = find_records(options["held_out"], ("image",), what="held-out images")
+            run.uses(source)
+            kept = list(stream)
+        share = settings.held_out_share
+        return settings, split_records(
+            labelled, kept, label=settings.label, share=share, progress=run.progress
+        )
+
+    with first_reads_alone():
+        settings, data = agree(find)
+    note(
+        f"training {model} on {len(data.train):,} images; {len(data.held_out):,} images of other prompts are held out"
+    )
+    figures = FiguresFile(figures_path(target), target, note)
+    with figures:
+        done = tune_judge(
+            model,
+            data,
+            settings,
+            target=target,
+            memory=Path.cwd(),
+            force=force,
+            progress=run.progress,
+            on_step=figures.add if is_first_process() else None,
+        )
+    if not done.pop("finished"):
+        state = {"kind": "score", "metric": "train_state", "judge": str(target), **done}
+        run.emit([{**state, "resume": "the same command goes on from there"}])
+        raise typer.Exit(130)
+    if not is_first_process():
+        return
+    figures.finish()
+    run.emit(done["scores"], show=show_scores, take_all=True)
+    outputs = [(figures.path, "score")] if figures.path.exists() else []
+    run.finish(*outputs, (target, "judge"))

@@ -12,7 +12,7 @@ from sanactl.training.settings import SCALINGS, SCHEDULES, FinetuneSettings
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
 
-__all__ = ["check_choices", "finetune_settings", "reading_settings", "trained_name"]
+__all__ = ["check_choices", "finetune_settings", "precision_name", "reading_settings", "trained_name"]
 
 
 def check_choices(*, optimizer: str, schedule: str, scale_lr: str, scheme: str = "") -> None:
@@ -61,7 +61,7 @@ def finetune_settings(
         width=sampling.width,
         max_sequence_length=sampling.max_sequence_length,
         complex_human_instruction=sampling.complex_human_instruction,
-        precision=_precision(precision, chosen.get("device")),
+        precision=precision_name(precision, chosen.get("device")),
     )
 
 
@@ -92,7 +92,7 @@ def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"{option} {value}: choose one of {', '.join(allowed)}")
 
 
-def _precision(asked: str | None, device: str | None) -> str:
+def precision_name(asked: str | None, device: str | None) -> str:
     """accelerate's name of the precision that was asked for."""
     if asked == "fp16":
         raise UsageError(

@@ -13,20 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import SanactlError, TrainingError
-from sanactl.files.atomic import check_target
+from sanactl.errors import SanactlError
 from sanactl.files.progress import SILENT, Progress
-from sanactl.model.processes import agree, one_falls_all_fall, open_accelerator
+from sanactl.model.processes import one_falls_all_fall, open_accelerator
 from sanactl.training.checks import check_run
-from sanactl.training.lock import TargetLock
 from sanactl.training.loop import TrainingLoop
 from sanactl.training.outputs import check_outputs
+from sanactl.training.running import claim_target, load_state, state_bytes, tail_loss, take_steps
 from sanactl.training.settings import FinetuneSettings, average_decay
 from sanactl.training.state import identity_key
-from sanactl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
     from sanactl.checkpoint.open import Checkpoint
@@ -81,22 +78,11 @@ def finetune(
     key = run_key(checkpoint, settings, data, teacher)
     with contextlib.ExitStack() as held, one_falls_all_fall():
 
-        def is_there() -> bool:
-            if not force and is_result(target, key):
-                return True
-            check_target(target, force)
-            return False
-
-        def begin() -> bool:
-            """Whether the result is there already; else the target is this run's until `held` is closed."""
+        def check() -> None:
             check_run(checkpoint, settings, teacher, accelerator.num_processes)
             check_outputs(target, force=force, tracker=settings.tracker)
-            if is_there():  # stopped after its last write, before the caller's journal had its line
-                return True
-            held.enter_context(TargetLock(target))
-            return is_there()  # an equal run was faster
 
-        if agree(begin):
+        if claim_target(target, held, check=check, is_result=lambda: is_result(target, key), force=force):
             return {"finished": True, "steps": settings.steps}
         run = _Run(checkpoint, data, settings, target, teacher, accelerator, key, progress)
         return run.train(force, on_step)
@@ -134,7 +120,6 @@ class _Run:
         from sanactl.training.models import open_models
         from sanactl.training.state import TrainingState
         from sanactl.training.teacher import open_teacher
-        from sanactl.training.tracking import watching
 
         settings, accelerator, progress = self.settings, self.accelerator, self.progress
         blocks = new_blocks(self.checkpoint) if settings.new_blocks_only else None
@@ -151,17 +136,7 @@ class _Run:
             )
         header = header_of(self.checkpoint, self.target.parent, **self.about)
         state = TrainingState(self.target, self.key, header, keep_last=settings.keep_last)
-        first = 0
-        if settings.resume:
-            first = state.load(trained, optimizer, average, agree(state.find))
-        for line in state.damaged:
-            progress.note(f"{line}; that after step {first} is used")
-        if first:
-            progress.note(f"resuming at step {first} of {settings.steps}")
-        # No process goes on, and removes or replaces a state, before all have read it.
-        accelerator.wait_for_everyone()
-        if not settings.resume and accelerator.is_main_process:
-            state.clear()
+        first = load_state(state, trained, optimizer, average, settings, accelerator, progress)
         with self._workers() as workers:
             conditions = Conditions(self.checkpoint, self.data, settings, accelerator.device, workers)
             self.data.announce(progress.note)
@@ -174,45 +149,21 @@ class _Run:
                 taught = open_teacher(self.teacher, self.checkpoint, trained, settings, progress.note)
             gradient = BatchGradient(accelerator, trained, conditions, settings, taught)
             loop = TrainingLoop(accelerator, trained, optimizer, average, gradient, settings, state)
-            finished = True
-            watcher = settings.tracker if accelerator.is_main_process else None
-            with StopRequest() as stop, watching(watcher, on_step, self.target, self.key, first) as watched:
-                try:
-                    finished = loop.run(first, stop, progress, watched)
-                    if accelerator.is_main_process and finished:
-                        with _averaged(trained, average):
-                            save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
-                except BaseException as error:
-                    # A second Ctrl-C ends at once, and weights in the middle of an update are not saved.
-                    if (
-                        accelerator.is_main_process
-                        and loop.done
-                        and loop.whole
-                        and loop.sound
-                        and not stop.insisted
-                    ):
-                        _keep(loop, error, progress)
-                    raise
+
+            def write() -> None:
+                with _averaged(trained, average):
+                    save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
+
+            finished = take_steps(loop, first, self.target, write=write, progress=progress, on_step=on_step)
         if not finished:
-            if accelerator.is_main_process:
-                loop.save()
-                progress.note(
-                    f"terminated; the state after step {loop.done} is saved, and the same command goes on from there"
-                )
-            accelerator.wait_for_everyone()
             return {"finished": False, "step": loop.done, "of": settings.steps, "state": str(state.folder)}
-        if accelerator.is_main_process:
-            state.clear()
-        accelerator.wait_for_everyone()
         skipped = len(set(gather_object(list(self.data.skipped))))
-        losses = [point["loss"] for point in state.history]
-        tail = losses[-max(1, len(losses) // 10) :]
         return {
             "finished": True,
             "steps": settings.steps,
-            "loss": sum(tail) / len(tail) if tail else None,
+            "loss": tail_loss(loop),
             "images_per_second": loop.speed,
-            "optimizer_bytes": _state_bytes(optimizer),
+            "optimizer_bytes": state_bytes(optimizer),
             **({"skipped": skipped} if skipped else {}),
         }
 
@@ -258,17 +209,6 @@ def is_result(target: Path, key: str) -> bool:
     return False
 
 
-def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
-    """Saves the state after an error. A failure to save is a note, since the first error matters more."""
-    try:
-        loop.save()
-    except (OSError, SanactlError) as trouble:
-        progress.note(f"the state after step {loop.done} could not be saved: {trouble}")
-        return
-    if not isinstance(error, TrainingError):
-        progress.note(f"the state after step {loop.done} is saved; the same command goes on from there")
-
-
 @contextlib.contextmanager
 def _averaged(model: Any, average: Any) -> Iterator[None]:
     """The model with its averaged weights, if there are any, in place of the last step's."""
@@ -281,15 +221,3 @@ def _averaged(model: Any, average: Any) -> Iterator[None]:
         yield
     finally:
         average.restore(model.parameters())
-
-
-def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of optimizer state, all tensors counted."""
-    import torch
-
-    return sum(
-        value.numel() * value.element_size()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
-    )

@@ -17,21 +17,26 @@ class Divergence:
     A run has diverged when its loss was more than `FACTOR` times its running median for `PATIENCE` steps in a row.
     Single steps reach that now and then, for instance a batch of one or two images with little noise.
 
+    Args:
+        earlier: the losses of the steps before.
+        harmless: a loss up to which no step counts: one that fell to almost 0 may well rise tenfold.
+
     Attributes:
         suspicious: steps in a row whose loss was too high. Their weights are not saved.
     """
 
     FACTOR, PATIENCE, WINDOW, FIRST = 10.0, 5, 50, 20
 
-    def __init__(self, earlier: Iterable[float] = ()) -> None:
+    def __init__(self, earlier: Iterable[float] = (), harmless: float = 0.0) -> None:
         self._good: list[float] = []
+        self._harmless = harmless
         self.suspicious = 0
         for loss in earlier:
             self.diverged(loss)
 
     def diverged(self, loss: float) -> bool:
         """Adds a step's loss; whether the run has diverged."""
-        if len(self._good) >= self.FIRST and loss > self.FACTOR * self.median:
+        if len(self._good) >= self.FIRST and loss > max(self.FACTOR * self.median, self._harmless):
             self.suspicious += 1
         else:
             self.suspicious = 0

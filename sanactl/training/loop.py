@@ -1,4 +1,4 @@
-"""The steps of `finetune`: gradients from the whole batch, shared by all processes; updates that are whole or none."""
+"""The steps of a training: gradients from the whole batch, shared by all processes; updates that are whole or none."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from sanactl.training.gradient import BatchGradient
-    from sanactl.training.settings import FinetuneSettings
-    from sanactl.training.state import TrainingState
-    from sanactl.training.trainable import Trainable
+    from sanactl.training.settings import LoopSettings
+    from sanactl.training.state import Trained, TrainingState
+    from sanactl.training.summed import SummedGradient
 
 __all__ = ["TrainingLoop"]
 
@@ -41,11 +40,11 @@ class TrainingLoop:
     def __init__(
         self,
         accelerator: Accelerator,
-        trained: Trainable,
+        trained: Trained,
         optimizer: torch.optim.Optimizer,
         average: Any,
-        gradient: BatchGradient,
-        settings: FinetuneSettings,
+        gradient: SummedGradient[Any, Any],
+        settings: LoopSettings,
         state: TrainingState,
     ) -> None:
         self.accelerator, self.trained, self.optimizer, self.average = (
@@ -55,7 +54,7 @@ class TrainingLoop:
             average,
         )
         self.gradient, self.settings, self.state = gradient, settings, state
-        self.divergence = Divergence(point["loss"] for point in state.history)
+        self.divergence = Divergence((point["loss"] for point in state.history), settings.harmless_loss)
         self.done, self.whole, self.sound, self.speed = 0, True, True, 0.0
 
     def run(
@@ -82,7 +81,7 @@ class TrainingLoop:
         started = saved = time.monotonic()
         progress.start(settings.steps, "training", done=first)
         try:
-            self.gradient.conditions.read_ahead(first, self.accelerator)
+            self.gradient.begin(first)
             while self.done < settings.steps:
                 rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
                 found, norm, stopping = self._gradient(self.done, stop)
@@ -109,7 +108,7 @@ class TrainingLoop:
                     self.save()
                     saved = time.monotonic()
         finally:
-            self.gradient.conditions.close()
+            self.gradient.end()
             progress.close()
         return True
 
@@ -127,19 +126,17 @@ class TrainingLoop:
         """Leaves the gradient of the batch's mean loss in the parameters, clipped.
 
         Returns:
-            the losses by name ("loss" is always the data's, so that runs with and without a teacher compare), the
-            gradient's norm before clipping, and what any process was asked to do; the same on all.
+            the gradient's mean losses by name, its norm before clipping, and what any process was asked to do; the same
+            on all.
         """
         import torch
 
-        total = torch.zeros(5, device=self.accelerator.device)
+        total = torch.zeros(len(self.gradient.losses) + 2, device=self.accelerator.device)
         self.gradient.leave(step, total)
-        total[3], total[4] = stop.interrupted, stop.terminated
+        total[-2], total[-1] = stop.interrupted, stop.terminated
         # Asked of all at once, so that all stop after the same step.
-        loss, velocity, features, interrupted, terminated = self.accelerator.reduce(total, "sum").tolist()
-        found = {"loss": loss}
-        if self.gradient.teacher is not None:
-            found |= {"teacher_loss": velocity, "feature_loss": features}
+        *losses, interrupted, terminated = self.accelerator.reduce(total, "sum").tolist()
+        found = dict(zip(self.gradient.losses, losses, strict=True))
         asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
         parameters = [p for p in self.trained.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -12,7 +12,7 @@ from sanactl.training.figures import figures_path, is_figures
 from sanactl.training.state import state_folder
 from sanactl.training.tracking import check_tracker, tracker_path
 
-__all__ = ["check_outputs"]
+__all__ = ["check_beside", "check_outputs"]
 
 
 def check_outputs(target: Path, *, force: bool = False, tracker: str | None = None) -> None:
@@ -33,6 +33,19 @@ def check_outputs(target: Path, *, force: bool = False, tracker: str | None = No
             f"finetune writes {what} ({target})",
             hint="name a .st file; sanactl convert makes other formats of it",
         )
+    check_beside(target, force=force, tracker=tracker)
+
+
+def check_beside(target: Path, *, force: bool = False, tracker: str | None = None) -> None:
+    """Refuses what a training could not write at its end: its target, its figures, its state, its tracker's files.
+
+    Whether the target is there already is not asked.
+
+    Raises:
+        UsageError: a tracker that is not there.
+        OutputExistsError: a file of another kind lies where the figures go, and `force` is false.
+        SanactlError: no such folder, no permission, a read-only disk.
+    """
     check_target(target, force=True)
     figures = figures_path(target)
     _check_own_file(figures)

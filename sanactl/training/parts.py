@@ -21,6 +21,8 @@ __all__ = ["add_gradients", "at_once", "cut", "process_parts", "share_gradients"
 # image) takes 67 ms of processor time whatever its batch, and 22 ms an image.
 PART_TOKENS = 512
 
+# Gradients that are sent together: a copy of so many bytes is held.
+SHARED_BYTES = 256 << 20
 
 # One image of the built-in base (1.6 M parameters) takes 0.09 s on one thread and 0.11 on two, of a model of 35 M
 # 1.2 s and 0.9.
@@ -85,7 +87,21 @@ def add_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor | Non
 
 def share_gradients(parameters: Sequence[Tensor]) -> None:
     """Adds up the gradients of all processes, on each; every process has to have them for the same parameters."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    waiting: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        if parameter.grad is not None:
+            waiting.append(parameter.grad)
+            size += parameter.grad.nbytes
+        if size >= SHARED_BYTES:
+            _share(waiting)
+            waiting, size = [], 0
+    _share(waiting)
+
+
+def _share(gradients: Sequence[Tensor]) -> None:
+    if not gradients:
+        return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["SCALINGS", "SCHEDULES", "FinetuneSettings", "average_decay", "learning_rate_factor"]
+__all__ = [
+    "SCALINGS",
+    "SCHEDULES",
+    "FinetuneSettings",
+    "LoopSettings",
+    "Schedule",
+    "average_decay",
+    "learning_rate_factor",
+]
 
 SCHEDULES = ("constant", "cosine", "linear")
 SCALINGS = ("none", "sqrt", "linear")
@@ -19,6 +27,48 @@ _LOCAL = ("device", "tracker", "resume")
 
 # Raised whenever the same settings give other steps than before, so that older states and results are not taken for new.
 _ARITHMETIC = 2
+
+
+class Schedule(Protocol):
+    """What the learning rate of a step depends on."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def schedule(self) -> str: ...
+
+    @property
+    def warmup(self) -> int: ...
+
+
+class LoopSettings(Schedule, Protocol):
+    """What the steps of any training read of its settings (`sanactl.training.loop`); see `FinetuneSettings`.
+
+    Attributes:
+        harmless_loss: a loss up to which no step counts as divergence.
+    """
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def effective_learning_rate(self) -> float: ...
+
+    @property
+    def harmless_loss(self) -> float: ...
+
+    @property
+    def clip(self) -> float: ...
+
+    @property
+    def save_every(self) -> int: ...
+
+    @property
+    def tracker(self) -> str | None: ...
+
+    @property
+    def resume(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -95,6 +145,8 @@ class FinetuneSettings:
     tracker: str | None = None
     resume: bool = True
 
+    harmless_loss = 0.0  # of flow matching: any loss tells
+
     @property
     def effective_learning_rate(self) -> float:
         """The learning rate with its scaling by the batch, before the schedule."""
@@ -114,7 +166,7 @@ class FinetuneSettings:
         return {**chosen, "arithmetic": _ARITHMETIC}
 
 
-def learning_rate_factor(settings: FinetuneSettings, step: int) -> float:
+def learning_rate_factor(settings: Schedule, step: int) -> float:
     """The share of the learning rate that step `step` (from 0) takes.
 
     Linear warm-up to 1, which the last of `warmup` steps reaches; after it constant, or cosine or linear down to 0 at

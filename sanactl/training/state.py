@@ -21,7 +21,7 @@ from sanactl.training.saved import Saved, checksum, list_saved, set_aside
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TrainingState", "identity_key", "state_folder"]
+__all__ = ["Trained", "TrainingState", "identity_key", "state_folder"]
 
 
 def identity_key(identity: dict[str, Any]) -> str:
@@ -37,6 +37,18 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Trained(Stateful, Protocol):
+    """A model, and which of its parameters are trained.
+
+    Attributes:
+        model: the whole model.
+        named: the parameters that are trained, with their names; `parameters` gives them alone.
+    """
+
+    model: Any
+    named: list[tuple[str, torch.nn.Parameter]]
 
 
 @runtime_checkable

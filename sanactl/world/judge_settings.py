@@ -11,7 +11,7 @@ from typing import Any
 from sanactl.errors import UsageError
 from sanactl.files.content import files_digest
 
-__all__ = ["JudgeTraining"]
+__all__ = ["JudgeTraining", "builtin_training"]
 
 WARMUP_RATIO = 0.03  # the paper's, appendix B
 # Raised whenever the same settings give other steps than before: saved states of the old ones are not these.
@@ -65,6 +65,17 @@ class JudgeTraining:
         warm = step < self.warmup_steps
         at, length = (step, self.warmup_steps) if warm else (step - self.warmup_steps, self.steps)
         return self.learning_rate * _schedule(at, length)
+
+
+def builtin_training(options: Mapping[str, Any]) -> JudgeTraining:
+    """The settings from options of `train-judge`, by their names there; None counts as not given.
+
+    Raises:
+        UsageError: a number makes no sense.
+    """
+    names = ("start", "warmup_steps", "steps", "batch_size", "lr", "pool_size", "save_every", "seed")
+    given = {name: options[name] for name in names if options[name] is not None}
+    return JudgeTraining(**{"learning_rate" if name == "lr" else name: v for name, v in given.items()})
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -91,7 +91,7 @@ def train_judge(
     check_target(target, force)
     import torch
 
-    from sanactl.judging.backends.vlm import LABELS
+    from sanactl.judging.backends.labels import LABELS
     from sanactl.model.saving import rewrite_weights
     from sanactl.shapes.detector import DETECTOR_VERSION
     from sanactl.training.lock import TargetLock

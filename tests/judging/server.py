@@ -59,7 +59,7 @@ def top_tokens(judge: Any) -> Callable[..., list[tuple[str, float]]]:
     def answer(image: np.ndarray, text: str, ids: list[int] | None = None) -> list[tuple[str, float]]:
         prompt = text.split("The given prompt is: ")[1].split(". Please consider")[0]
         with lock, torch.inference_mode():
-            inputs = judge._inputs([image], [prompt])
+            inputs = judge.inputs([image], [prompt])
             output = judge.model.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
             )

@@ -53,7 +53,7 @@ def test_the_text_before_the_image_is_computed_once(folders: dict[str, Path], fa
     """Where a model's positions and attention allow it; its logits are those of the plain way."""
     judge: Any = open_judge(str(folders[family]), device="cpu", dtype="fp32")
     assert (judge._prefix is not None) == (family in ("idefics3", "smolvlm", "internvl"))
-    inputs = judge._inputs(*pairs(7))
+    inputs = judge.inputs(*pairs(7))
     with torch.inference_mode():
         plain = judge._plain_logits(inputs)
         assert float((judge._next_logits(inputs) - plain).abs().max()) < 1e-4
@@ -73,10 +73,10 @@ def test_the_text_before_the_image_is_computed_once(folders: dict[str, Path], fa
 def test_thinking_is_off(folders: dict[str, Path]) -> None:
     judge: Any = open_judge(str(folders["qwen25_vl"]), device="cpu")
     images, prompts = pairs(1)
-    text = judge.processor.tokenizer.decode(judge._inputs(images, prompts)["input_ids"][0])
+    text = judge.processor.tokenizer.decode(judge.inputs(images, prompts)["input_ids"][0])
     assert text.endswith("assistant :")
     judge._chat.pop("enable_thinking")
-    text = judge.processor.tokenizer.decode(judge._inputs(images, prompts)["input_ids"][0])
+    text = judge.processor.tokenizer.decode(judge.inputs(images, prompts)["input_ids"][0])
     assert "think" in text[-10:]
 
 
@@ -95,7 +95,7 @@ def test_dialogues(folders: dict[str, Path], dialogue: str, tmp_path: Path) -> N
     paper: Any = open_judge(str(folders["gemma3"]), device="cpu")
     judge: Any = open_judge(str(folders["gemma3"]), device="cpu", dialogue=name)
     images, prompts = pairs(2)
-    text = judge._text(judge.dialogue.conversation("heart"))
+    text = judge.text(judge.dialogue.conversation("heart"))
     wanted = {
         "reference": "user : <start_of_image> You are an AI assistant specializing in image analysis and ranking. Your task is "
         "to analyze and compare image based on how well they match the given prompt.\nThe given prompt is:heart. Please "
@@ -126,7 +126,7 @@ def test_large_images_are_made_smaller(folders: dict[str, Path]) -> None:
     judge: Any = open_judge(str(folders["qwen25_vl"]), device="cpu", max_pixels="1024")
     whole: Any = open_judge(str(folders["qwen25_vl"]), device="cpu")
     image = np.random.default_rng(0).integers(0, 256, (96, 48, 3), dtype=np.uint8)
-    small, large = (j._inputs([image], ["heart"])["pixel_values"] for j in (judge, whole))
+    small, large = (j.inputs([image], ["heart"])["pixel_values"] for j in (judge, whole))
     assert len(small) < len(large)
     tiny = np.full((16, 16, 3), 9, np.uint8)
     assert judge.score([tiny], ["heart"]) == whole.score([tiny], ["heart"])

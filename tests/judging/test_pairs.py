@@ -129,7 +129,7 @@ def test_a_model_sees_both_images_and_their_order(judge_folder: Path) -> None:
         same.yes_logprob, abs=1e-5
     )
     # Its tokenizer has no words for first and second: it answers whether the first is better.
-    text = judge._text(pair_conversation("a photo of a heart", ("yes", "no")))
+    text = judge.text(pair_conversation("a photo of a heart", ("yes", "no")))
     inputs = judge.processor(text=[text], images=[[a, b]], add_special_tokens=False, return_tensors="pt")
     logits = judge.model(**inputs).logits[0, -1].double().log_softmax(-1)
     ids = judge.processor.tokenizer.convert_tokens_to_ids(["yes", "no"])

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["figure_fields", "judge_scores"]
+__all__ = ["PROTOCOLS", "figure_fields", "judge_scores"]
 
 _BOOTSTRAP = "95 % by drawing prompts anew"
 _CROSS = "calibrated by Platt's two parameters, fitted on other prompts"
-_PROTOCOLS = {
+PROTOCOLS = {
     "auc": "a right image above a wrong one, over all prompts",
     "pair_accuracy": "a right image above a wrong one of the same prompt, mean over prompts with both",
     "balanced_accuracy": "mean of the shares of right and wrong images that are judged as such",
@@ -53,7 +53,7 @@ def judge_scores(gathered: Gathered, judged: Judged) -> Iterator[Record]:
         if name.startswith("mass "):
             continue
         kind = next((kind for kind in _KINDS if name.endswith(kind)), "")
-        said = _PROTOCOLS[name.removesuffix(kind)] + (f", {_KINDS[kind]}" if kind else "")
+        said = PROTOCOLS[name.removesuffix(kind)] + (f", {_KINDS[kind]}" if kind else "")
         tasks = {
             tag: {**figure_fields(of_tag[name]), "images": part.images}
             for tag, (part, of_tag) in by_tag.items()

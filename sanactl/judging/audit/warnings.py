@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sanactl.judging.audit.gather import Gathered, Judged
+from sanactl.judging.backends.labels import split_labels
 
 __all__ = ["warnings_of"]
 
@@ -30,4 +31,5 @@ def warnings_of(gathered: Gathered, judged: Sequence[Judged]) -> Iterator[str]:
 def _sources(judged: Judged) -> set[str]:
     """The detectors that a judge, or one of several, has its labels from."""
     every = [each for s in judged.settings for each in (s, *(s.get("judges") or ()))]
-    return {str(each["labels"]) for each in every if each.get("labels") is not None}
+    named = [str(each["labels"]) for each in every if each.get("labels") is not None]
+    return set().union(*map(split_labels, named))

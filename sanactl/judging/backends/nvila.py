@@ -76,7 +76,7 @@ class NvilaJudge(VlmJudge):
         )
         return judge
 
-    def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
+    def inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
         import torch
 
         tiles = [self.processor.tiles(picture(image, self.max_pixels)) for image in images]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sanactl.errors import InputError
 from sanactl.files.paths import user_path
+from sanactl.judging.backends.adapters import ADAPTER
 
 __all__ = ["nvila_folder", "place_of"]
 
@@ -19,7 +20,7 @@ def place_of(source: str) -> str:
     if path.is_dir():
         if (path / "mm_projector").is_dir() and (path / "llm").is_dir():
             raise InputError(f"{source}: a folder of NVILA", hint=f"name it as nvila:{source}")
-        if not (path / "config.json").is_file():
+        if not (path / "config.json").is_file() and not (path / ADAPTER).is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
         return str(path)
     if path.exists():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import InputError
 from sanactl.files.paths import utf8_name
 from sanactl.judging.backends.answers import answer_tokens
+from sanactl.judging.backends.labels import LABELS
 from sanactl.judging.backends.memory import Fitting, free_memory, out_of_memory
 from sanactl.judging.backends.places import place_of
 from sanactl.judging.backends.processors import thinking_off
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 
     from sanactl.judging.backends.prefix import TextPrefix
 
-__all__ = ["LABELS", "VlmJudge"]
+__all__ = ["VlmJudge"]
 
-# The entry of a model's config that names the detector whose labels it was trained on.
-LABELS = "judge_labels"
 # Pairs that a thread of a CPU computes together where the judge is small.
 PART = 8
 
@@ -170,7 +169,7 @@ class VlmJudge:
         if not self._one_thread_each:
             return self._in_memory(images, prompts)
         parts = (
-            self._inputs(images[first : first + PART], prompts[first : first + PART])
+            self.inputs(images[first : first + PART], prompts[first : first + PART])
             for first in range(0, len(images), PART)
         )
         with Workers() as workers:
@@ -179,7 +178,7 @@ class VlmJudge:
     def _in_memory(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[Verdict]:
         return self._fitting.run(
             len(images),
-            lambda part: self._verdicts(self._inputs(images[part], prompts[part])),
+            lambda part: self._verdicts(self.inputs(images[part], prompts[part])),
             lambda reason: InputError(
                 f"judge {self.name} has not enough memory for one image: {reason}",
                 hint="try --judge-option max_pixels=500000, --judge-option quantize=4bit or --dtype bf16",
@@ -192,7 +191,7 @@ class VlmJudge:
 
         return choose(self, pairs, [r["prompt"] for r in records])
 
-    def _inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
+    def inputs(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> dict[str, Any]:
         """What the model is given for these pairs."""
         # A prompt that spells the image's token would claim an image of its own.
         asked = [self.dialogue.conversation(p.replace(self.image_token, " ")) for p in prompts]
@@ -206,7 +205,7 @@ class VlmJudge:
 
         from sanactl.model.tensors import aligned
 
-        texts = [self._text(conversation) for conversation in asked]
+        texts = [self.text(conversation) for conversation in asked]
         inputs = self.processor(
             text=texts,
             images=[[picture(image, self.max_pixels) for image in some] for some in images],
@@ -218,16 +217,18 @@ class VlmJudge:
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)
         return {k: aligned(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
-    def _text(self, conversation: list[dict[str, Any]]) -> str:
+    def text(self, conversation: list[dict[str, Any]], **options: Any) -> str:
+        """A dialogue as the model reads it, by its chat template; `options` are the template's."""
         from transformers import ProcessorMixin
 
+        chosen = {**self._chat, **options}
         if getattr(self.processor, "video_processor", self) is None:
             # SmolVLM's own method asks the processor of videos, which is not there (`load_processor`).
-            return str(ProcessorMixin.apply_chat_template(self.processor, conversation, **self._chat))
-        return str(self.processor.apply_chat_template(conversation, **self._chat))
+            return str(ProcessorMixin.apply_chat_template(self.processor, conversation, **chosen))
+        return str(self.processor.apply_chat_template(conversation, **chosen))
 
     def _verdicts(self, inputs: dict[str, Any]) -> list[Verdict]:
-        """The verdicts on the pairs of `_inputs`, by the answer's first token."""
+        """The verdicts on the pairs of `inputs`, by the answer's first token."""
         return self.answers(inputs, self.yes, self.no)
 
     def answers(self, inputs: dict[str, Any], yes_tokens: list[int], no_tokens: list[int]) -> list[Verdict]:
@@ -265,7 +266,7 @@ class VlmJudge:
         from sanactl.model.flops import count_flops
 
         try:
-            inputs = self._inputs([np.zeros((height, width, 3), dtype=np.uint8)], PROMPTS[:1])
+            inputs = self.inputs([np.zeros((height, width, 3), dtype=np.uint8)], PROMPTS[:1])
             return count_flops(lambda: self._next_logits(inputs))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
@@ -283,11 +284,11 @@ class VlmJudge:
             token = self.processor.tokenizer.convert_tokens_to_ids(self.image_token)
         if type(token) is not int:
             return False
-        self._prefix = open_prefix(self.model, token, self._inputs(IMAGES, PROMPTS), self._plain_logits)
+        self._prefix = open_prefix(self.model, token, self.inputs(IMAGES, PROMPTS), self._plain_logits)
         return self._prefix is not None
 
     def _next_logits(self, inputs: dict[str, Any]) -> Any:
-        """The logits [pairs, vocabulary] of the token that follows `_inputs`."""
+        """The logits [pairs, vocabulary] of the token that follows `inputs`."""
         shared = None if self._prefix is None else self._prefix.next_logits(inputs)
         return self._plain_logits(inputs) if shared is None else shared
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from sanactl.errors import UsageError
+from sanactl.errors import InputError, UsageError
 from sanactl.files.lfs import refuse_pointers
 from sanactl.files.regular import open_regular
+from sanactl.judging.backends.adapters import add_adapter, base_of, labels_of
+from sanactl.judging.backends.labels import LABELS
 from sanactl.judging.backends.processors import load_processor
 from sanactl.judging.backends.quantize import quantized_loading
 from sanactl.judging.shipped import CALIBRATION
@@ -34,7 +36,7 @@ def load_vlm(
     """Loads a model and its processor.
 
     Args:
-        place: a folder with a config.json, or a Hub id.
+        place: a folder with a config.json or of an adapter, or a Hub id.
         device, dtype: where and in what the model runs.
         trust_remote_code: run the repository's own code, which is not restricted in any way.
         quantize: see `sanactl.judging.backends.quantize.quantized_loading`.
@@ -54,6 +56,11 @@ def load_vlm(
         refuse_pointers(folder)
     logging.set_verbosity_error()
     what = f"{place} as a judge"
+    base = None if folder is None else base_of(folder)
+    if folder is not None and base is not None:
+        if trust_remote_code:
+            raise UsageError("an adapter and trust_remote_code exclude each other")
+        return _adapted(folder, base, device=device, dtype=dtype, quantize=quantize)
     if trust_remote_code:
         if quantize:
             raise UsageError("quantize and trust_remote_code exclude each other")
@@ -68,6 +75,19 @@ def load_vlm(
         processor = load_processor(place)
         # bitsandbytes' tensors are on their device already.
         return model if loading else place_on(model, device), processor
+
+
+def _adapted(
+    folder: Path, base: str, *, device: torch.device, dtype: torch.dtype, quantize: str
+) -> tuple[Any, Any]:
+    """A base with the adapter of a folder, and the base's processor."""
+    if Path(base).is_dir() and base_of(Path(base)) is not None:
+        raise InputError(f"{folder} is an adapter of {base}, which is an adapter itself")
+    model, processor = load_vlm(base, device=device, dtype=dtype, quantize=quantize)
+    add_adapter(model, folder, str(folder))
+    if labels := labels_of(folder):
+        model.config.update({LABELS: labels})
+    return model, processor
 
 
 def _model(place: str, folder: Path | None, dtype: torch.dtype, loading: dict[str, Any]) -> Any:
@@ -85,11 +105,13 @@ def files_of(folder: Path) -> list[list[Any]]:
     """Which files a folder and its parts hold, with sizes and digests; nothing for a Hub id, whose commit is known.
 
     Of a large file, parts spread over it are read: those of other weights differ everywhere. The judge's calibration is
-    left out, since no verdict depends on it.
+    left out, since no verdict depends on it. Those of an adapter's base are behind its own.
     """
     found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     found = [p for p in found if p != folder / CALIBRATION]
-    return [[str(p.relative_to(folder)), p.stat().st_size, _digest(p)] for p in found]
+    files = [[str(p.relative_to(folder)), p.stat().st_size, _digest(p)] for p in found]
+    base = base_of(folder)
+    return files if base is None or not Path(base).is_dir() else [*files, *files_of(Path(base))]
 
 
 def _digest(path: Path) -> str:

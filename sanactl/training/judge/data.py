@@ -1,0 +1,153 @@
+"""Labelled images for a judge: which it learns from, and which are kept for the measurement."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sanactl.errors import InputError
+from sanactl.files.images import image_bytes, image_size
+from sanactl.files.progress import SILENT, Progress
+from sanactl.judging.audit.gather import Gathered, label_of
+from sanactl.judging.audit.held_out import evaluation_set
+from sanactl.records.records import Record
+
+__all__ = ["JudgeData", "split_records"]
+
+_MADE = "sanactl sample | sanactl eval geneval | sanactl train-judge --model VLM"
+
+
+@dataclass(frozen=True)
+class JudgeData:
+    """Labelled images, each a record with `path` and `prompt`.
+
+    Attributes:
+        train, held_out: the records; no prompt is in both.
+        label: the field with the truth.
+        sources: the detectors that found it, where records name them.
+        identity: a digest of the images to learn from, their prompts and labels, wherever the files lie.
+    """
+
+    train: list[Record]
+    held_out: list[Record]
+    label: str
+    sources: tuple[str, ...]
+    identity: str
+
+    def truth(self, record: Record) -> bool:
+        """Whether an image is right."""
+        return bool(label_of(record, self.label))
+
+
+def split_records(
+    records: Sequence[Record],
+    held_out: Sequence[Record] | None,
+    *,
+    label: str,
+    share: float,
+    progress: Progress = SILENT,
+) -> JudgeData:
+    """Labelled images to learn from, and others of other prompts.
+
+    Args:
+        records: image records.
+        held_out: image records to measure on; None keeps some prompts of `records`, chosen by their text alone.
+        label: the field with the truth: true or false, 0 or 1, yes or no. Records without it are left out.
+        share: of the prompts that is kept, without `held_out`.
+
+    Raises:
+        InputError: no record has a label, all have the same one, a label is none, a prompt is of an evaluation set, or an
+            image is missing or no image.
+    """
+    gathered = Gathered(label)
+    mine = _labelled(records, gathered, progress.note)
+    if held_out is None:
+        prompts = _held_out_prompts([str(r["prompt"]) for r in mine], share)
+        kept = [r for r in mine if str(r["prompt"]) in prompts]
+    else:
+        kept = _labelled(held_out, Gathered(label), progress.note)
+        prompts = {str(r["prompt"]) for r in kept}
+    learned = [r for r in mine if str(r["prompt"]) not in prompts]
+    if held_out is not None and len(learned) < len(mine):
+        progress.note(f"{len(mine) - len(learned):,} images of held-out prompts are not trained on")
+    for record in learned:
+        _check_prompt(str(record["prompt"]))
+    _check_classes(learned, label, "to learn from", hint="draw more images, or of other prompts")
+    _check_classes(
+        kept, label, "to measure on", hint="draw more images, raise --held-out-share, or name --held-out FILE"
+    )
+    digest = _digest([*learned, *kept], len(learned), label, progress)
+    return JudgeData(learned, kept, label, tuple(gathered.sources), digest)
+
+
+def _labelled(records: Sequence[Record], gathered: Gathered, tell: Callable[[str], None]) -> list[Record]:
+    """The records with a label, each image with its prompt once."""
+    label = gathered.label
+    found: dict[tuple[str, str], Record] = {}
+    without = 0
+    for record in records:
+        gathered.add(record)
+        if label_of(record, label) is None:
+            without += 1
+        else:
+            found.setdefault((str(record["prompt"]), str(record["path"])), record)
+    if not found:
+        raise InputError(
+            f"no record has a label in {label!r}" if records else "no image records to train a judge on",
+            hint=f"{_MADE}; --label names another field",
+        )
+    if without:
+        tell(f"{without:,} of {len(records):,} records have no {label!r}, and are left out")
+    return list(found.values())
+
+
+def _held_out_prompts(prompts: Sequence[str], share: float) -> set[str]:
+    """Those with the lowest hashes: whether a prompt is among them hardly depends on the others."""
+    ranked = sorted(set(prompts), key=lambda p: hashlib.sha256(f"judge held out|{p}".encode()).digest())
+    return set(ranked[: math.ceil(share * len(ranked))])
+
+
+def _check_prompt(prompt: str) -> None:
+    owner = evaluation_set(prompt)
+    if owner is not None:
+        raise InputError(
+            f"prompt {prompt[:60]!r} means one of {owner}, and a judge must not be trained on it",
+            hint="draw images of other prompts: sanactl prompts shapes --split train",
+        )
+
+
+def _check_classes(records: Sequence[Record], label: str, what: str, *, hint: str) -> None:
+    right = sum(bool(label_of(record, label)) for record in records)
+    if not 0 < right < len(records):
+        some = "right" if right else "wrong"
+        raise InputError(
+            f"the {len(records):,} images {what} are all {some}; a judge needs right and wrong ones"
+            if records
+            else f"no image is left {what}",
+            hint=hint,
+        )
+
+
+def _digest(records: Sequence[Record], learned: int, label: str, progress: Progress) -> str:
+    """Reads every image's file once: it is there, and has the header of an image. The digest is of the first `learned`."""
+    import io
+
+    whole = hashlib.sha256()
+    progress.start(len(records), "reading images")
+    for number, record in enumerate(records):
+        path = Path(record["path"])
+        data = image_bytes(path)
+        try:
+            image_size(io.BytesIO(data))
+        except InputError as error:
+            raise InputError(f"{path}: {error.message.partition(': ')[2]}", hint=error.hint) from error
+        if number < learned:
+            for part in (str(record["prompt"]).encode(), data):
+                whole.update(hashlib.sha256(part).digest())
+            whole.update(b"1" if label_of(record, label) else b"0")
+        progress.advance(1)
+    progress.close()
+    return whole.hexdigest()

@@ -1,0 +1,156 @@
+"""The gradient of a whole batch as a sum over parts and processes, for any model that is trained."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from sanactl.training.health import first_bad_layer
+from sanactl.training.parts import add_gradients, at_once, share_gradients
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from sanactl.model.cpu import Workers
+    from sanactl.training.state import Trained
+
+__all__ = ["Batch", "SummedGradient"]
+
+
+class Batch(Protocol):
+    """A step's batch, as a process draws it.
+
+    Attributes:
+        parts: the places in the batch that are this process's, in the parts that go through the model together.
+    """
+
+    @property
+    def parts(self) -> list[list[int]]: ...
+
+
+Drawn = TypeVar("Drawn", bound=Batch)
+Inputs = TypeVar("Inputs")
+
+
+class SummedGradient(ABC, Generic[Drawn, Inputs]):
+    """Computes gradients of whole batches, each process its share.
+
+    A subclass draws a step's batch (`draw`), reads a part of it (`read`) and gives the errors of its examples (`errors`).
+
+    Args:
+        accelerator: the processes, and the precision.
+        trained: what the gradients are of.
+        count: examples of a batch, over all processes.
+        accumulate: parts in which a process's share goes through the model.
+        workers: threads that compute the parts side by side; None: one part after the other, on all threads.
+        wrapped: use torch's DDP to share gradients. It does not allow parts side by side, nor parameters without a gradient.
+
+    Attributes:
+        losses: the names of the mean losses that `leave` adds up; the first is "loss".
+    """
+
+    losses: tuple[str, ...] = ("loss",)
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        trained: Trained,
+        *,
+        count: int,
+        accumulate: int,
+        workers: Workers | None,
+        wrapped: bool,
+    ) -> None:
+        self.accelerator, self.trained, self.workers = accelerator, trained, workers
+        self.count, self.accumulate = count, accumulate
+        self.is_wrapped = wrapped and workers is None
+        self.model: Any = accelerator.prepare_model(trained.model) if self.is_wrapped else trained.model
+
+    @abstractmethod
+    def draw(self, step: int) -> Drawn:
+        """A step's batch. What is random in it depends on seed and step alone."""
+
+    @abstractmethod
+    def read(self, drawn: Drawn, part: list[int]) -> Callable[[], Inputs]:
+        """Reads a part's examples; what is returned computes the model's inputs, in any thread."""
+
+    @abstractmethod
+    def errors(self, inputs: Inputs, model: Any) -> tuple[Tensor, Sequence[Tensor]]:
+        """Of each example [B]: the loss to descend, and a value for each name of `losses`."""
+
+    def begin(self, first: int) -> None:
+        """Called before the first step that is taken, `first`."""
+
+    def end(self) -> None:
+        """Called after the last step, or an error."""
+
+    def leave(self, step: int, total: Tensor) -> None:
+        """Leaves the gradient of the batch's mean loss, over all processes, in the parameters.
+
+        Args:
+            step: whose batch.
+            total: this process's share of the mean of each of `losses` is added to its first numbers.
+        """
+        drawn = self.draw(step)
+        if self.workers is None:
+            self._one_by_one(drawn, total)
+        else:
+            self._side_by_side(self.workers, drawn, total)
+        if not self.is_wrapped and self.accelerator.num_processes > 1:
+            share_gradients(list(self.trained.parameters()))
+
+    def first_bad_layer(self, step: int) -> str | None:
+        """The first layer that is not finite for this process's share of a step's batch."""
+        drawn, model = self.draw(step), self.trained.model
+        for part in drawn.parts:
+            inputs = self.read(drawn, part)()
+            found = first_bad_layer(model, partial(self.errors, inputs, model))
+            if found:
+                return found
+        return None
+
+    def autocast(self) -> Any:
+        """The precision of the run, for the thread that it is called in."""
+        from accelerate.utils import AutocastKwargs
+
+        # torch keeps cast weights for all threads together, and drops them when one thread is done.
+        return self.accelerator.autocast(AutocastKwargs(cache_enabled=self.workers is None))
+
+    def _one_by_one(self, drawn: Drawn, total: Tensor) -> None:
+        accelerator, parts = self.accelerator, drawn.parts
+        # DDP averages over processes; what is wanted is the sum of their shares of the mean.
+        shares = accelerator.num_processes if self.is_wrapped else 1
+        for part in parts:
+            inputs = self.read(drawn, part)()
+            waits = self.is_wrapped and part is not parts[-1]
+            with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
+                objective, values = self.errors(inputs, self.model)
+                accelerator.backward(objective.sum() / self.count * shares)
+            self._add(total, values)
+
+    def _side_by_side(self, workers: Workers, drawn: Drawn, total: Tensor) -> None:
+        parameters = list(self.trained.parameters())
+
+        def descend(inputs: Callable[[], Inputs]) -> tuple[Sequence[Tensor | None], Tensor]:
+            objective, values = self.errors(inputs(), self.model)
+            losses = torch.zeros_like(total)
+            self._add(losses, values)
+            # Not backward(), which would add to what other threads add to.
+            return torch.autograd.grad(objective.sum() / self.count, parameters, allow_unused=True), losses
+
+        read = (self.read(drawn, part) for part in drawn.parts)
+        together = at_once(len(drawn.parts), self.accumulate)
+        for gradients, losses in workers.map(descend, read, at_once=together):
+            add_gradients(parameters, gradients)
+            total += losses
+
+    def _add(self, total: Tensor, values: Sequence[Tensor]) -> None:
+        """Adds a part's share of the batch's mean losses."""
+        for place, value in enumerate(values):
+            total[place] += value.detach().sum() / self.count
