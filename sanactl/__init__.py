@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sanactl.api.images import iter_sample, sample
     from sanactl.api.importance import importance
     from sanactl.api.inputs import open_checkpoint
+    from sanactl.api.judge_training import train_judge
     from sanactl.api.scale import iter_scale, scale
     from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
     from sanactl.api.surgery import convert, grow, prune
@@ -41,7 +42,7 @@ __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
     "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
     "export", "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_sample", "iter_scale", "judge",
-    "open_checkpoint", "prune", "sample", "scale",
+    "open_checkpoint", "prune", "sample", "scale", "train_judge",
 ]  # fmt: skip
 
 _MODULES = {
@@ -51,6 +52,7 @@ _MODULES = {
     "sanactl.api.images": ("iter_sample", "sample"),
     "sanactl.api.importance": ("importance",),
     "sanactl.api.inputs": ("open_checkpoint",),
+    "sanactl.api.judge_training": ("train_judge",),
     "sanactl.api.scale": ("iter_scale", "scale"),
     "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),
     "sanactl.api.surgery": ("convert", "grow", "prune"),

@@ -106,6 +106,7 @@ def options_of(command: str) -> dict[str, Any]:
         "eval",
         "budget",
         "export",
+        "train_judge",
     ],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:

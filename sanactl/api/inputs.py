@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointLike", "DeviceLike", "DtypeLike", "PathLike", "Prompts", "Records", "as_progress", "as_prompts",
-    "as_records", "as_target", "check_seed", "device_name", "dtype_name", "open_checkpoint", "opened", "warn",
+    "as_records", "as_target", "check_seed", "device_name", "dtype_name", "open_checkpoint", "opened",
+    "precision_name", "warn",
 ]  # fmt: skip
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -174,6 +175,15 @@ def device_name(device: DeviceLike | None) -> str | None:
 def dtype_name(dtype: DtypeLike | None) -> str | None:
     """A dtype's name: "bfloat16" for `torch.bfloat16`; names pass as they are."""
     return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def precision_name(precision: DtypeLike | None) -> str | None:
+    """A precision's short name: "bf16" for `torch.bfloat16`."""
+    from sanactl.files.dtypes import find_dtype
+
+    name = dtype_name(precision)
+    known = find_dtype(name) if name is not None else None
+    return known.short if known is not None else name
 
 
 def warn(line: str) -> None:

@@ -18,9 +18,9 @@ from sanactl.api.inputs import (
     as_target,
     check_seed,
     device_name,
-    dtype_name,
     open_checkpoint,
     opened,
+    precision_name,
 )
 from sanactl.checkpoint.open import Checkpoint
 from sanactl.data.settings import DataSettings
@@ -140,7 +140,7 @@ def finetune(
         found,
         lr=lr,
         clip=clip,
-        precision=_precision(precision),
+        precision=precision_name(precision),
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
@@ -215,12 +215,3 @@ def finetune(
     if first:
         figures.finish()
     return open_checkpoint(target)
-
-
-def _precision(precision: DtypeLike | None) -> str | None:
-    """The precision's short name."""
-    from sanactl.files.dtypes import find_dtype
-
-    name = dtype_name(precision)
-    known = find_dtype(name) if name is not None else None
-    return known.short if known is not None else name

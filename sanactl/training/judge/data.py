@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sanactl.errors import InputError
 from sanactl.files.images import image_bytes, image_size
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.audit.gather import Gathered, label_of
-from sanactl.judging.audit.held_out import evaluation_set
+from sanactl.prompts.meaning import meaning, refuse_evaluation_prompts
 from sanactl.records.records import Record
 
 __all__ = ["JudgeData", "split_records"]
@@ -25,7 +25,7 @@ class JudgeData:
     """Labelled images, each a record with `path` and `prompt`.
 
     Attributes:
-        train, held_out: the records; no prompt is in both.
+        train, held_out: the records; no prompt of one means the same as one of the other.
         label: the field with the truth.
         sources: the detectors that found it, where records name them.
         identity: a digest of the images to learn from, their prompts and labels, wherever the files lie.
@@ -54,27 +54,28 @@ def split_records(
 
     Args:
         records: image records.
-        held_out: image records to measure on; None keeps some prompts of `records`, chosen by their text alone.
+        held_out: image records to measure on; None keeps some prompts of `records`, chosen by their meaning alone
+            (`sanactl.prompts.meaning`).
         label: the field with the truth: true or false, 0 or 1, yes or no. Records without it are left out.
         share: of the prompts that is kept, without `held_out`.
 
     Raises:
-        InputError: no record has a label, all have the same one, a label is none, a prompt is of an evaluation set, or an
-            image is missing or no image.
+        InputError: no record has a label, all have the same one, a label is none, a prompt means one of an evaluation set
+            (of those that are in `held_out` nothing is asked), or an image is missing or no image.
     """
     gathered = Gathered(label)
     mine = _labelled(records, gathered, progress.note)
+    meant = {id(record): meaning(record) for record in mine}
     if held_out is None:
-        prompts = _held_out_prompts([str(r["prompt"]) for r in mine], share)
-        kept = [r for r in mine if str(r["prompt"]) in prompts]
+        chosen = _held_out_meanings(meant.values(), share)
+        kept = [r for r in mine if meant[id(r)] in chosen]
     else:
         kept = _labelled(held_out, Gathered(label), progress.note)
-        prompts = {str(r["prompt"]) for r in kept}
-    learned = [r for r in mine if str(r["prompt"]) not in prompts]
+        chosen = {meaning(record) for record in kept}
+    learned = [r for r in mine if meant[id(r)] not in chosen]
     if held_out is not None and len(learned) < len(mine):
         progress.note(f"{len(mine) - len(learned):,} images of held-out prompts are not trained on")
-    for record in learned:
-        _check_prompt(str(record["prompt"]))
+    refuse_evaluation_prompts(mine if held_out is None else learned, "a judge")
     _check_classes(learned, label, "to learn from", hint="draw more images, or of other prompts")
     _check_classes(
         kept, label, "to measure on", hint="draw more images, raise --held-out-share, or name --held-out FILE"
@@ -104,19 +105,10 @@ def _labelled(records: Sequence[Record], gathered: Gathered, tell: Callable[[str
     return list(found.values())
 
 
-def _held_out_prompts(prompts: Sequence[str], share: float) -> set[str]:
-    """Those with the lowest hashes: whether a prompt is among them hardly depends on the others."""
-    ranked = sorted(set(prompts), key=lambda p: hashlib.sha256(f"judge held out|{p}".encode()).digest())
+def _held_out_meanings(meanings: Iterable[str], share: float) -> set[str]:
+    """Those with the lowest hashes: whether one is among them hardly depends on the others."""
+    ranked = sorted(set(meanings), key=lambda m: hashlib.sha256(f"judge held out|{m}".encode()).digest())
     return set(ranked[: math.ceil(share * len(ranked))])
-
-
-def _check_prompt(prompt: str) -> None:
-    owner = evaluation_set(prompt)
-    if owner is not None:
-        raise InputError(
-            f"prompt {prompt[:60]!r} means one of {owner}, and a judge must not be trained on it",
-            hint="draw images of other prompts: sanactl prompts shapes --split train",
-        )
 
 
 def _check_classes(records: Sequence[Record], label: str, what: str, *, hint: str) -> None:

@@ -41,7 +41,7 @@ class TrainedModel:
     def __init__(self, model: Any, settings: TuningSettings, name: str) -> None:
         self.model, self.lora = model, bool(settings.lora)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _recompute_activations(model)
         if settings.quantize:
             from peft import prepare_model_for_kbit_training
 
@@ -82,6 +82,15 @@ class TrainedModel:
                     weight = weights[f"{name}.weight"]
                     delta = module.get_delta_weight("default").to("cpu", torch.float32)
                     weight.copy_(weight.float() + delta)
+
+
+def _recompute_activations(model: Any) -> None:
+    """Gradient checkpointing of every layer; not the reentrant kind, which has no gradients of chosen tensors."""
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name from transformers 5.20 on
+        model.activation_checkpointing_enable(options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 
 def _chosen(model: Any, train: str, name: str) -> Iterator[torch.nn.Parameter]:

@@ -254,8 +254,10 @@ class _Run:
         from sanactl.judging.backends.vlm_load import load_vlm
         from sanactl.judging.dialogue import open_dialogue
         from sanactl.model.guard import reading
+        from sanactl.model.loading import quiet_libraries
 
         settings = self.settings
+        quiet_libraries()
         with utf8_name(self.place) as folder:
             model, processor = load_vlm(
                 folder,
