@@ -11,8 +11,7 @@ from sanactl.optim.table import OPTIMIZERS
 from sanactl.training.settings import SCALINGS, SCHEDULES
 
 
-def option(panel: str, *names: str, help: str, **more: Any) -> Any:
-    """An option in a panel of the command's help."""
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
@@ -26,7 +25,7 @@ _DATA, _STEPS, _WHAT, _MEMORY, _STATE = (
 
 Data = Annotated[
     Optional[str],
-    option(
+    _option(
         _DATA,
         "--data",
         "-d",
@@ -39,7 +38,7 @@ Data = Annotated[
 ]
 Captions = Annotated[
     Optional[str],
-    option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
+    _option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
 ]  # fmt: skip
 CaptionChoice = Annotated[
     Optional[str],
@@ -51,18 +50,18 @@ MinClipScore = Annotated[
 ]  # fmt: skip
 Buckets = Annotated[
     bool,
-    option(
+    _option(
         _DATA,
         "--buckets",
         help="Keep each image's aspect ratio approximately; the images of one step have one size.",
     ),
 ]
 Streaming = Annotated[
-    bool, option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
+    bool, _option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
 ]
 MaxBad = Annotated[
     int,
-    option(
+    _option(
         _DATA,
         "--max-bad",
         metavar="INT",
@@ -72,7 +71,7 @@ MaxBad = Annotated[
 ]
 Workers = Annotated[
     Optional[int],
-    option(
+    _option(
         _DATA,
         "--workers",
         metavar="INT",
@@ -83,7 +82,7 @@ Workers = Annotated[
 ]
 TextDropout = Annotated[
     float,
-    option(
+    _option(
         _DATA,
         "--text-dropout",
         metavar="FLOAT",
@@ -94,7 +93,7 @@ TextDropout = Annotated[
 ]
 FlowShift = Annotated[
     float,
-    option(
+    _option(
         _DATA,
         "--flow-shift",
         metavar="FLOAT",
@@ -105,7 +104,7 @@ FlowShift = Annotated[
 
 Steps = Annotated[
     int,
-    option(
+    _option(
         _STEPS,
         "--steps",
         metavar="INT",
@@ -115,7 +114,7 @@ Steps = Annotated[
 ]
 Batch = Annotated[
     int,
-    option(
+    _option(
         _STEPS,
         "--batch-size",
         "-b",
@@ -126,7 +125,7 @@ Batch = Annotated[
 ]
 LearningRate = Annotated[
     Optional[float],
-    option(
+    _option(
         _STEPS,
         "--lr",
         metavar="FLOAT",
@@ -137,7 +136,7 @@ LearningRate = Annotated[
 ]
 ScaleLr = Annotated[
     str,
-    option(
+    _option(
         _STEPS,
         "--scale-lr",
         **choices(*SCALINGS),
@@ -146,7 +145,7 @@ ScaleLr = Annotated[
 ]
 OptimizerName = Annotated[
     str,
-    option(
+    _option(
         _STEPS,
         "--optimizer",
         **choices(*OPTIMIZERS),
@@ -155,7 +154,7 @@ OptimizerName = Annotated[
 ]
 Scheme = Annotated[
     str,
-    option(
+    _option(
         _STEPS,
         "--scheme",
         **choices("linear", "zero", "dynamic"),
@@ -166,7 +165,7 @@ Scheme = Annotated[
 OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former name of --scheme.")]
 Schedule = Annotated[
     str,
-    option(
+    _option(
         _STEPS,
         "--schedule",
         **choices(*SCHEDULES),
@@ -175,7 +174,7 @@ Schedule = Annotated[
 ]
 Warmup = Annotated[
     int,
-    option(
+    _option(
         _STEPS,
         "--warmup",
         metavar="INT",
@@ -185,7 +184,7 @@ Warmup = Annotated[
 ]
 Clip = Annotated[
     Optional[float],
-    option(
+    _option(
         _STEPS,
         "--clip",
         metavar="FLOAT",
@@ -196,11 +195,11 @@ Clip = Annotated[
 ]
 WeightDecay = Annotated[
     float,
-    option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
+    _option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
 ]
 Ema = Annotated[
     float,
-    option(
+    _option(
         _STEPS,
         "--ema",
         metavar="FLOAT",
@@ -212,7 +211,7 @@ Ema = Annotated[
 
 NewBlocksOnly = Annotated[
     bool,
-    option(
+    _option(
         _WHAT,
         "--train-new-blocks-only",
         help="Train only the blocks that grow added; all other weights stay as they are.",
@@ -220,7 +219,7 @@ NewBlocksOnly = Annotated[
 ]
 Lora = Annotated[
     int,
-    option(
+    _option(
         _WHAT,
         "--lora",
         metavar="INT",
@@ -230,7 +229,7 @@ Lora = Annotated[
 ]
 TeacherRef = Annotated[
     Optional[str],
-    option(
+    _option(
         _WHAT,
         "--teacher",
         metavar="CHECKPOINT",
@@ -240,7 +239,7 @@ TeacherRef = Annotated[
 ]
 TeacherWeight = Annotated[
     float,
-    option(
+    _option(
         _WHAT,
         "--teacher-weight",
         metavar="FLOAT",
@@ -251,7 +250,7 @@ TeacherWeight = Annotated[
 ]
 FeatureWeight = Annotated[
     float,
-    option(
+    _option(
         _WHAT,
         "--feature-weight",
         metavar="FLOAT",
@@ -262,7 +261,7 @@ FeatureWeight = Annotated[
 
 Accumulate = Annotated[
     int,
-    option(
+    _option(
         _MEMORY,
         "--accumulate",
         metavar="INT",
@@ -272,7 +271,7 @@ Accumulate = Annotated[
 ]
 Checkpointing = Annotated[
     bool,
-    option(
+    _option(
         _MEMORY,
         "--gradient-checkpointing",
         help="Compute each block a second time in the backward pass, which takes less memory and more time.",
@@ -280,7 +279,7 @@ Checkpointing = Annotated[
 ]
 Precision = Annotated[
     Optional[str],
-    option(
+    _option(
         _MEMORY,
         "--precision",
         **choices("fp32", "bf16"),
@@ -290,7 +289,7 @@ Precision = Annotated[
 ]
 TrainDevice = Annotated[
     Optional[str],
-    option(
+    _option(
         _MEMORY,
         "--device",
         metavar="NAME",
@@ -301,7 +300,7 @@ TrainDevice = Annotated[
 ]
 Cache = Annotated[
     int,
-    option(
+    _option(
         _MEMORY,
         "--cache",
         metavar="INT",
@@ -312,7 +311,7 @@ Cache = Annotated[
 
 SaveEvery = Annotated[
     int,
-    option(
+    _option(
         _STATE,
         "--save-every",
         metavar="INT",
@@ -321,11 +320,11 @@ SaveEvery = Annotated[
     ),
 ]
 KeepLast = Annotated[
-    int, option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
+    int, _option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
 ]
 Resume = Annotated[
     bool,
-    option(
+    _option(
         _STATE,
         "--resume/--restart",
         help="Continue an interrupted run with the same settings, or start it again.",
@@ -333,7 +332,7 @@ Resume = Annotated[
 ]
 Tracker = Annotated[
     Optional[str],
-    option(
+    _option(
         _STATE,
         "--tracker",
         **choices("tensorboard", "wandb", "trackio"),

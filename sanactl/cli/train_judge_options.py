@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.finetune_options import option
 from sanactl.cli.frame.options import choices
 from sanactl.training.judge.settings import TRAINED
 
@@ -18,6 +17,11 @@ _BUILTIN, _DATA, _STEPS, _WHAT, _STATE = (
     "What is trained",
     "Watching and restarting",
 )
+
+
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """An option in a panel of the command's help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
 Model = Annotated[
@@ -75,7 +79,7 @@ Dialogue = Annotated[
         _DATA,
         "--dialogue",
         metavar="NAME|FILE",
-        help="The question: paper, reference, vqascore, or a text file with <image> and <prompt>.",
+        help="The question: paper, reference, vqascore, or a text file, as for judge --judge-option dialogue=NAME.",
     ),
 ]
 MaxPixels = Annotated[

@@ -63,7 +63,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("family", ["smolvlm", "qwen3_vl"])
 def test_a_judge_learns_a_rule(models: Path, here: Path, sanactl: Program, family: str) -> None:
     write_records(labelled(here), here / "labelled.jsonl")
-    run = ["train-judge", "labelled.jsonl", "--model", models / family, "--steps", "10", "--lr", "3e-3"]
+    run = ["train-judge", "labelled.jsonl", "--model", str(models / family), "--steps", "10", "--lr", "3e-3"]
     run += ["--device", "cpu", "-o", "mine"]
     scores = sanactl(*run, "--held-out-share", "0.5")
     found = {(r["metric"], r["training"]): r for r in scores}

@@ -71,7 +71,7 @@ def add_adapter(model: Any, folder: Path, name: str) -> None:
             for key, tensor in read_tensors(folder / "adapter_model.safetensors").items()
         }
         inject_adapter_in_model(config, model)
-        found = set_peft_model_state_dict(model, state)
+        found: Any = set_peft_model_state_dict(model, state)
     missing = [key for key in found.missing_keys if "lora_" in key]
     if missing or found.unexpected_keys:
         wrong = [*missing, *found.unexpected_keys][0]
