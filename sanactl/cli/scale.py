@@ -136,12 +136,13 @@ def scale(
     given again.
     """
     from contextlib import ExitStack
+    from dataclasses import asdict
 
     from sanactl.cli.frame.guarding import guarded
     from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.render import show_images
-    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint
     from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.files.paths import user_path
@@ -199,6 +200,24 @@ def scale(
         named, judge_options, run.progress, device=device, trust_remote_code=trust_remote_code or None
     )
     calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
+    run.key(
+        digest=found.digest,
+        **given_key(found),
+        prompts=records,
+        settings=asdict(settings),
+        rules=asdict(rules),
+        judge=[dict(one.identity) for one in getattr(chosen, "judges", None) or [chosen]],
+        calibrations=repr(calibrations),
+        seed=seed,
+        dtype=str(kind),
+        folder=str(output),
+        **({} if checked.identity is None else {"guard": checked.identity}),
+    )
+    made = None if force or no_cache else run.made_under("scale")
+    if made is not None:
+        run.emit(run.again(made), show=show_images, take_all=True)
+        run.finish((made, "image"), checkpoint=str(found.path), judge=chosen.name)
+        return
     with ExitStack() as stack:
         folder = output or Path(f"{found.name}-samples")
         if is_first_process():

@@ -1,4 +1,4 @@
-"""`eval` in several processes: the records, scores and files of one process."""
+"""`eval` and `guard` in several processes: the records, scores and files of one process."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 from tests.cli.test_processes import ENVIRONMENT, ROOT, TORCHRUN
 from tests.program import Program
+from tests.prompts.tiny_guards import save_gemma2
+from tests.scoring.dpg_tables import row, write_table
 from tests.scoring.tiny_models import save_clip
 
 # Several commands in one start of the processes, each into a file of its own.
@@ -47,7 +49,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """46 pictures of the built-in world in r.jsonl, the first ones in reference/ as well, and a tiny CLIP."""
+    """46 pictures of the built-in world in r.jsonl, the first ones in reference/ as well, with questions, and tiny models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.parent))  # a check that has passed is not made again
     rng = np.random.default_rng(5)
@@ -62,6 +64,18 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i in range(9):
         shutil.copy(f"{i}.png", "reference")
     save_clip(tmp_path / "clip")
+    save_gemma2(tmp_path / "gemma")
+    asked = ["Is there a red circle?", "Are there two stars?", "Is there a blue square?"]
+    write_table(
+        Path("table.csv"),
+        [row(str(i), n, "0", "entity - whole", q) for i in range(23) for n, q in enumerate(asked, 1)],
+    )
+    prompts = {json.loads(line)["prompt"] for line in lines}
+    atoms = [{"question": q, "answer": "Yes", "skill": "object"} for q in asked]
+    Path("q.jsonl").write_text(
+        "".join(json.dumps({"prompt": p, "atoms": atoms}) + "\n" for p in sorted(prompts))
+    )
+    Path("p.txt").write_text("\n".join(sorted(prompts)))
     return tmp_path
 
 
@@ -73,7 +87,10 @@ def commands(folder: str) -> list[list[str]]:
         ["eval", "clip", *few, "-m", "clip"],
         ["eval", "cmmd", *few, "-m", "clip", "-r", "reference", "--small"],
         ["eval", "judge", f"{folder}/judged.jsonl"],
-    ]
+        ["eval", "dpg", *few, "--questions", "table.csv", "-m", "shapes", "--answers", f"{folder}/dpg"],
+        ["eval", "vqa", "r.jsonl", "-b", "2", "--questions", "q.jsonl", "-m", "shapes"],
+        ["guard", "p.txt", "-m", "gemma", "-b", "3", "--threshold", "0.65", "--no-cache", "--blocked", f"{folder}/blocked"],
+    ]  # fmt: skip
     return [[*command, "-o", f"{folder}/{number}.jsonl"] for number, command in enumerate(found)]
 
 
@@ -118,12 +135,13 @@ def test_several_processes_score_as_one(
     out, said = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert out == alone
-    for number in range(4):
-        assert (several / f"{number}.jsonl").read_bytes() == (one / f"{number}.jsonl").read_bytes()
-    assert (several / "kept.jsonl").read_bytes() == (one / "kept.jsonl").read_bytes()
+    files = [*(f"{number}.jsonl" for number in range(7)), "kept.jsonl", "dpg", "blocked"]
+    for name in files:
+        assert (several / name).read_bytes() == (one / name).read_bytes(), name
+    assert 0 < len((one / "blocked").read_bytes().splitlines()) < 23
     assert said.count("eval judge needs one process") == 1
     assert not list(pictures.rglob("*.partial"))
-    assert len((pictures / ".sanactl/journal.jsonl").read_text().splitlines()) == 8
+    assert len((pictures / ".sanactl/journal.jsonl").read_text().splitlines()) == 14
 
 
 @pytest.mark.slow

@@ -299,6 +299,7 @@ def test_a_run_that_is_killed_goes_on(prompts: Path, sanactl: Program) -> None:
     there = {p: p.stat().st_mtime_ns for p in prompts.glob("cut/*/samples/*.png")}
     assert there
     again = sanactl(*run, "cut")
+    assert "images were there already" in sanactl.said
     assert [{**r, "path": 0} for r in again] == [{**r, "path": 0} for r in whole]
     assert {p: p.stat().st_mtime_ns for p in there} == there
     same = {name: data for name, data in snapshot(Path("cut")).items() if name.endswith(".png")}
@@ -313,6 +314,11 @@ def test_trouble_is_one_line_and_nothing_is_lost(prompts: Path, ran: list[Any], 
     assert str(first) in said
     first.write_bytes(kept)
     assert sanactl(*FEW, "--model", "oracle", "-o", "out") == ran
+    assert "scale.jsonl is there already, from the same inputs" in sanactl.said
+    first.unlink()  # its file of records names it: it is drawn again
+    assert sanactl(*FEW, "--model", "oracle", "-o", "out") == ran and first.read_bytes() == kept
+    assert "going on: images that are there are not drawn again" in sanactl.said
+    assert f"{sum(r['drawn'] for r in ran) - 1} of" in sanactl.said and Path("scale-2.jsonl").exists()
     assert "another checkpoint, seed or settings" in sanactl.fails(*FEW, "-o", "out", "--seed", "5", code=2)
 
 

@@ -51,6 +51,11 @@ def given_key(checkpoint: Checkpoint) -> dict[str, str]:
     return {} if checkpoint.given is None else {"components": checkpoint.given}
 
 
+def _images_are_there(path: Path) -> bool:
+    """Whether the images of a file of records exist."""
+    return all(Path(str(record.get("path"))).exists() for record in load_records(path))
+
+
 class Invocation(RecordsOut):
     """Everything that a command does around its call into the library.
 
@@ -107,6 +112,30 @@ class Invocation(RecordsOut):
             return True
         check_target(path, force)
         return False
+
+    def made_under(self, stem: str) -> Path | None:
+        """The file of records STEM.jsonl, STEM-2.jsonl... from an identical run, if its images are still there.
+
+        With several processes, the first one decides.
+        """
+
+        def find() -> Path | None:
+            number, path = 1, Path(f"{stem}.jsonl")
+            while path.exists():
+                made = self.journal.made_as(path, self.run.key) if self.run.key else None
+                if made is not None and is_as_made(path, made) and _images_are_there(path):
+                    return path
+                number += 1
+                path = Path(f"{stem}-{number}.jsonl")
+            return None
+
+        from sanactl.model.processes import agree
+
+        path = agree(find)
+        if path is not None:
+            note(f"{path} is there already, from the same inputs and settings; --force makes it again")
+            self._there.add(path)
+        return path
 
     @contextlib.contextmanager
     def keeping(self, target: Path, **identity: Any) -> Iterator[Partial]:

@@ -64,15 +64,15 @@ class Rules:
     def __post_init__(self) -> None:
         for name, value in (("max", self.most), ("round", self.round), ("keep", self.keep)):
             if value < 1:
-                raise UsageError(f"{name} is {value}", hint="it has to be at least 1")
+                raise UsageError(f"--{name} is {value}", hint="it has to be at least 1")
         if self.budget is not None and self.budget < 1:
-            raise UsageError(f"the budget is {self.budget}", hint="it has to be at least 1")
+            raise UsageError(f"--budget is {self.budget}", hint="it has to be at least 1")
         if self.keep > self.most:
             raise UsageError(f"{self.keep} images of a prompt cannot be kept of at most {self.most}")
         if not 0 < self.stop <= 1:
-            raise UsageError(f"stop is {self.stop:g}", hint="it is a probability, above 0 and at most 1")
+            raise UsageError(f"--stop is {self.stop:g}", hint="it is a probability, above 0 and at most 1")
         if not 0 <= self.futile <= 1:
-            raise UsageError(f"futile is {self.futile:g}", hint="it is an expected share, 0 to 1")
+            raise UsageError(f"--futile is {self.futile:g}", hint="it is an expected share, 0 to 1")
 
 
 @dataclass(frozen=True)

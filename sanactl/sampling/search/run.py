@@ -100,7 +100,7 @@ class Search:
             OutputExistsError: another image has the path of an image to be drawn.
             InputError: an image cannot be read, or the judge cannot take it.
         """
-        rounds, prompts = self._rounds, len(self._images.prompts)
+        rounds, prompts, told = self._rounds, len(self._images.prompts), False
         self._progress.start(rounds.rules.budget, "scaling")
         try:
             if renew:
@@ -109,6 +109,9 @@ class Search:
                 numbers = [place * self._images.count + i for place, indexes in chosen for i in indexes]
                 for _ in self._painter.draw(numbers):
                     pass
+                if self._painter.kept and not told:
+                    self._progress.note("going on: images that are there are not drawn again")
+                    told = True
                 self._state.wait_for_everyone()
                 verdicts = self._judge(numbers)
                 self._answers.count(verdicts)
@@ -121,6 +124,9 @@ class Search:
                     if self._state.is_main_process:
                         yield from best
             self._answers.warn(self._progress)
+            if kept := self._painter.kept:
+                of_this = " for this process" * (self._state.num_processes > 1)
+                self._progress.note(f"{kept:,} of {rounds.drawn:,} images were there already{of_this}")
             self._progress.note(self._summary())
         except KeyboardInterrupt:
             self._progress.note(

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from sanactl.records.journal import Journal
 from sanactl.records.records import Record
-from sanactl.scoring.budget.choose import choose, offers_of
+from sanactl.scoring.budget.choose import FOLDS, choose, offers_of
 from sanactl.scoring.budget.rates import with_seconds
 from sanactl.scoring.budget.setups import depth_of, on_the_same_prompts, read_setups
+from sanactl.scoring.intervals import FEWEST
 
 __all__ = ["buy"]
 
@@ -34,7 +35,7 @@ def buy(
         top: how many images of a prompt are kept; the score is their mean.
         round: also consider drawing so many images at a time until the judge says yes.
         journal, speed: where seconds come from; see `with_seconds`.
-        tell: called with a line about what is left out.
+        tell: called with a line about what is left out, or not known.
 
     Raises:
         InputError: there is nothing to choose from, different prompts do not compare, costs are not known, or nothing
@@ -44,4 +45,10 @@ def buy(
     setups = [replace(s, blocks=depth_of(s.about.get("checkpoint"))) for s in setups]
     setups = with_seconds(setups, journal, speed) if axis == "seconds" or speed is not None else setups
     offers = [offer for setup in setups for offer in offers_of(setup, top=top, round=round)]
-    return choose(offers, axis, amount)
+    front = choose(offers, axis, amount)
+    if any(record.get("chosen") and "held_out" not in record for record in front):
+        tell(
+            "no score of a choice on prompts that it has not seen: that needs the images' records of at least"
+            f" {max(FEWEST, FOLDS)} prompts, some of each task for each fifth"
+        )
+    return front

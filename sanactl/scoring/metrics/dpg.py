@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,10 +24,7 @@ from sanactl.scoring.metrics.question_options import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from sanactl.scoring.questions.asking import Asking
+    from sanactl.scoring.questions.asking import Loaded, Questions
     from sanactl.scoring.questions.dpg_rules import ItemScore
     from sanactl.scoring.questions.kept_answers import Box
 
@@ -106,7 +102,11 @@ class Dpg:
         from sanactl.scoring.questions.registry import open_answerer
 
         if questions is None:
-            raise UsageError("--questions is needed: DPG-Bench's table", hint="--questions dpg_bench.csv")
+            both = " and --vqa are" if vqa is None else " is"
+            raise UsageError(
+                f"--questions{both} needed: DPG-Bench's table{', and what answers its questions' if vqa is None else ''}",
+                hint="--questions dpg_bench.csv" + " --vqa VLM" * (vqa is None),
+            )
         if protocol not in PROTOCOLS:
             raise UsageError(f"no protocol {protocol!r}", hint=f"there are: {', '.join(PROTOCOLS)}")
         self.protocol = protocol
@@ -153,23 +153,27 @@ class Dpg:
         asked = 0
         progress.start(None, "asking about images")
         try:
-            for record in distinct(records):
-                item = item_of(record)
+            for one, given in asking.answers(map(self._questions, distinct(records))):
+                record, item = one.record, item_of(one.record)
                 if item not in self.names:
-                    self._unknown(record, item)
                     yield record
                     continue
                 seen.setdefault(item, []).append(held(record))
-                found = self._images(asking, record, item)
-                if found is None:
+                if one.refused:
+                    self._refuse(record, one.refused)
+                if one.asked is None or one.refused:
                     failed.add(item)
                     yield {**record, "dpg_score": None}
                     continue
+                found = [
+                    {n: yes > no for n, (yes, no) in zip(self.items[item], each, strict=True)}
+                    for each in given
+                ]
                 asked += sum(map(len, found))
                 answers.setdefault(item, []).append((_place(record), found))
                 progress.advance(1)
                 score = self._score(item, found)
-                shown = [{str(n): "yes" if y else "no" for n, y in one.items()} for one in found]
+                shown = [{str(n): "yes" if y else "no" for n, y in each.items()} for each in found]
                 value = None if score is None else round(100 * score.value, 4)
                 yield {**record, "dpg_score": value, "dpg_answers": shown}
         finally:
@@ -208,47 +212,56 @@ class Dpg:
             selection=selection(known),
         )
 
-    def _unknown(self, record: Record, item: str) -> None:
-        if not self.allow_missing:
-            raise InputError(
-                f"{record['path']}: the table has no item {item[:80]!r}",
+    def compute(self, one: Questions) -> Any:
+        """See `Metric` and `sanactl.scoring.questions.asking.ask`."""
+        from sanactl.scoring.questions.asking import ask
+
+        return ask(self.answerer, self.batch_size, one)
+
+    def _questions(self, record: Record) -> Questions:
+        """What is asked about a record's image; no questions where it is left out."""
+        from sanactl.scoring.questions.asking import Loaded, Questions
+        from sanactl.scoring.questions.collected import item_of
+        from sanactl.scoring.questions.protocol import Asked
+
+        item = item_of(record)
+        one = Questions(record, image=Loaded(Path(record["path"])))
+        if item not in self.names:
+            return self._unknown(one, item)
+        questions = self.items.get(item)
+        if questions is None:
+            return one  # its only row is the first
+        assert one.image is not None
+        try:
+            one.parts = self._parts(one.image)
+        except InputError as error:
+            if self.protocol == "official":
+                self._tell(f"{error}; the official script leaves it out")
+            else:
+                one.fault = error
+            return one
+        one.asked = [Asked(q.text, ("yes", "no"), INSTRUCTION) for q in questions.values()]
+        return one
+
+    def _unknown(self, one: Questions, item: str) -> Questions:
+        path = one.record["path"]
+        if self.allow_missing:
+            self._tell(f"{path}: the table has no item {item[:80]!r}; it is not scored")
+        else:
+            one.fault = InputError(
+                f"{path}: the table has no item {item[:80]!r}",
                 hint="records need the item_id of their prompt (sanactl prompts dpg), files its name; "
                 "--allow-missing passes others on",
             )
-        self._tell(f"{record['path']}: the table has no item {item[:80]!r}; it is not scored")
+        return one
 
-    def _images(self, asking: Asking, record: Record, item: str) -> list[dict[int, bool]] | None:
-        """The answers to an item's questions for each image of a record; None where they are left out."""
-        from sanactl.scoring.questions.protocol import Asked
+    def _refuse(self, record: Record, why: str) -> None:
+        message = f"{record['path']}: {why}"
+        if not self.allow_missing:
+            raise InputError(message, hint="--allow-missing leaves its prompt out")
+        self._tell(f"{message}; its prompt is left out")
 
-        questions = self.items.get(item)
-        if questions is None:
-            return None  # its only row is the first
-        asked = [Asked(q.text, ("yes", "no"), INSTRUCTION) for q in questions.values()]
-        image = _Loaded(Path(record["path"]))
-        try:
-            parts = self._parts(image)
-        except InputError as error:
-            if self.protocol != "official":
-                raise
-            self._tell(f"{error}; the official script leaves it out")
-            return None
-        found = []
-        for place, part in enumerate(parts):
-            try:
-                given = asking.answers(record, part, asked, partial(image.part, part), place)
-            except KeyError as error:
-                message = (
-                    f"{record['path']}: mPLUG was not asked all questions about it, as {error.args[0][-1]!r}"
-                )
-                if not self.allow_missing:
-                    raise InputError(message, hint="--allow-missing leaves its prompt out") from None
-                self._tell(f"{message}; its prompt is left out")
-                return None
-            found.append({n: yes > no for n, (yes, no) in zip(questions, given, strict=True)})
-        return found
-
-    def _parts(self, image: _Loaded) -> list[Box | None]:
+    def _parts(self, image: Loaded) -> list[Box | None]:
         from sanactl.scoring.questions.parts import grid_parts
 
         if self.resolution is None:
@@ -276,25 +289,3 @@ class Dpg:
 def _place(record: Record) -> float:
     index = record.get("index")
     return math.inf if index is None else float(index)
-
-
-class _Loaded:
-    """An image's pixels, read once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._pixels: NDArray[np.uint8] | None = None
-
-    def pixels(self) -> NDArray[np.uint8]:
-        """uint8 [height, width, 3]."""
-        if self._pixels is None:
-            from sanactl.files.images import read_image
-
-            self._pixels = read_image(self.path)
-        return self._pixels
-
-    def part(self, part: Box | None) -> NDArray[np.uint8]:
-        """The pixels of a part."""
-        from sanactl.scoring.questions.parts import crop
-
-        return crop(self.pixels(), part)

@@ -5,8 +5,7 @@ Source: GenEval 2 (Kamath et al. 2025), `evaluation.py` and `soft_tifa_analysis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,6 +24,7 @@ from sanactl.scoring.metrics.question_options import (
 )
 
 if TYPE_CHECKING:
+    from sanactl.scoring.questions.asking import Questions
     from sanactl.scoring.questions.atoms import Atoms
     from sanactl.scoring.questions.dpg_scores import Part
 
@@ -95,34 +95,30 @@ class Vqa:
             "label": self.answerer.label,
             "digest": self.answerer.digest,
         }
+        self._tell: Callable[[str], None] = lambda line: None
 
     def evaluate(
         self, records: Iterable[Record], *, kept: Partial | None = None, progress: Progress = SILENT
     ) -> Iterator[Record]:
         """See `Metric.evaluate`; each record gets `vqa_score` and `vqa_gm` (0 to 100) and `vqa_answers`."""
-        from sanactl.files.images import read_image
         from sanactl.scoring.questions.asking import Asking
         from sanactl.scoring.questions.atoms import arithmetic, geometric
         from sanactl.scoring.questions.collected import check_complete, distinct, held
         from sanactl.scoring.questions.kept_answers import KeptAnswers
-        from sanactl.scoring.questions.protocol import Asked
 
         file = None if self.file is None else KeptAnswers(self.file, self.answerer)
         asking = Asking(self.answerer, self.batch_size, file, kept)
+        self._tell = progress.note
         seen: dict[str, list[Record]] = {}
         found: dict[str, tuple[Atoms, list[Image]]] = {}
         progress.start(None, "asking about images")
         try:
-            for record in distinct(records):
-                atoms = self.questions.of(record)
+            for one, given in asking.answers(map(self._questions, distinct(records))):
+                record, atoms = one.record, one.about
                 if atoms is None:
-                    self._unknown(record, progress)
                     yield record
                     continue
-                asked = [Asked(a.question, (a.answer,), INSTRUCTION) for a in atoms.questions]
-                path = Path(record["path"])
-                given = asking.answers(record, None, asked, partial(read_image, path))
-                image = [probability for (probability,) in given]
+                image = [probability for (probability,) in given[0]]
                 seen.setdefault(atoms.name, []).append(held(record))
                 found.setdefault(atoms.name, (atoms, []))[1].append(image)
                 progress.advance(1)
@@ -139,7 +135,30 @@ class Vqa:
             check_complete(self.questions.names, seen)
         yield from self._scores(list(found.values()), [r for images in seen.values() for r in images])
 
-    def _unknown(self, record: Record, progress: Progress) -> None:
+    def compute(self, one: Questions) -> Any:
+        """See `Metric` and `sanactl.scoring.questions.asking.ask`."""
+        from sanactl.scoring.questions.asking import ask
+
+        return ask(self.answerer, self.batch_size, one)
+
+    def _questions(self, record: Record) -> Questions:
+        """What is asked about a record's image; no questions where it has none."""
+        from sanactl.scoring.questions.asking import Loaded, Questions
+        from sanactl.scoring.questions.protocol import Asked
+
+        one = Questions(record, image=Loaded(Path(record["path"])))
+        try:
+            atoms = one.about = self.questions.of(record)
+            if atoms is None:
+                self._unknown(record)
+        except InputError as error:
+            one.fault = error
+            return one
+        if atoms is not None:
+            one.asked = [Asked(a.question, (a.answer,), INSTRUCTION) for a in atoms.questions]
+        return one
+
+    def _unknown(self, record: Record) -> None:
         if self.questions.path is None:
             raise InputError(
                 f"{record['path']}: its record has no vqa_list and no atoms",
@@ -148,7 +167,7 @@ class Vqa:
         message = f"{record['path']}: no questions for its prompt {record['prompt'][:60]!r}"
         if not self.allow_missing:
             raise InputError(message, hint="--allow-missing passes such images on")
-        progress.note(f"{message}; it is not scored")
+        self._tell(f"{message}; it is not scored")
 
     def _scores(
         self, prompts: list[tuple[Atoms, list[Image]]], records: Sequence[Record]
