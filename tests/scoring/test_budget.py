@@ -116,6 +116,9 @@ def test_scores_alone_give_the_same_choice() -> None:
                 k: whole[k] for k in ("value", "ci", "cost", "selection")
             }
         assert "held_out" not in alone
+    told: list[str] = []
+    buy(scores, "flops", 1e9, tell=told.append)
+    assert "no score of a choice on prompts that it has not seen" in told[-1]
     # Images count where both are there.
     assert buy([*scores, *SMALL, *LARGE], "flops", 1e9) == buy([*SMALL, *LARGE], "flops", 1e9)
 
