@@ -14,6 +14,7 @@ from sanactl.checkpoint.open import Checkpoint
 from sanactl.checkpoint.open import open_checkpoint as open_any
 from sanactl.errors import InputError, UsageError
 from sanactl.files.progress import SILENT, Progress
+from sanactl.records.prompt_tables import split_column
 from sanactl.records.prompts import load_prompts
 from sanactl.records.records import Record, check_record, stream_records
 from sanactl.sampling.inputs import builtin_prompts, given_prompts, is_prompt
@@ -89,7 +90,7 @@ def opened(checkpoint: CheckpointLike, revision: str | None, components: PathLik
 
 
 def as_prompts(prompts: Prompts | None, *, default: str) -> list[Record]:
-    """Prompt records from a list of texts or records, a file, one text, or the name "shapes".
+    """Prompt records from a list of texts or records, a file, a table's column, one text, or the name "shapes".
 
     Args:
         default: the built-in prompts that are taken for None.
@@ -102,7 +103,7 @@ def as_prompts(prompts: Prompts | None, *, default: str) -> list[Record]:
     if isinstance(prompts, str):
         if prompts == "shapes":
             return builtin_prompts("shapes")
-        if is_prompt(prompts):
+        if is_prompt(prompts) and not os.path.lexists(split_column(prompts)[0]):
             return given_prompts([prompts], "prompts")
     if isinstance(prompts, str | os.PathLike):
         return load_prompts(Path(prompts))

@@ -1,4 +1,4 @@
-"""Reading prompt files: plain text with one prompt a line, JSONL prompt records, or GenEval's metadata lines.
+"""Reading prompt files: plain text with one prompt a line, JSONL prompt records, GenEval's metadata lines, or tables.
 
 A line that begins with `#` and a space is a comment, in text and in JSONL."""
 
@@ -11,9 +11,19 @@ from typing import IO
 
 from sanactl.errors import InputError
 from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
+from sanactl.records.prompt_columns import find_column
+from sanactl.records.prompt_tables import is_table, parse_table, read_table, split_column
 from sanactl.records.records import MAX_HELD, Record, read_records
 
-__all__ = ["check_prompts", "load_prompts", "number_prompts", "numbered", "parse_prompts", "stream_prompts"]
+__all__ = [
+    "check_prompts",
+    "load_prompts",
+    "number_prompts",
+    "numbered",
+    "parse_column",
+    "parse_prompts",
+    "stream_prompts",
+]
 
 MAX_PROMPT = 20_000  # characters
 MAX_PROMPTS = 1_000_000
@@ -28,7 +38,16 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
     Raises:
         InputError: a JSONL line is bad, a prompt is too long, or there are too many prompts or none.
     """
-    records = list(itertools.islice(stream_prompts(lines, name, most=MAX_HELD), MAX_PROMPTS + 1))
+    return _held(stream_prompts(lines, name, most=MAX_HELD), name)
+
+
+def parse_column(lines: Iterable[str] | IO[str], name: str, column: str) -> list[Record]:
+    """Prompt records from the lines of a CSV, TSV or JSON table; see `sanactl.records.prompt_tables.read_table`."""
+    return _held(parse_table(lines, name, column), name)
+
+
+def _held(found: Iterator[Record], name: str) -> list[Record]:
+    records = list(itertools.islice(found, MAX_PROMPTS + 1))
     if not records:
         raise InputError(f"{name}: no prompts in it")
     check_prompts(records, name)
@@ -74,6 +93,11 @@ def _plain(lines: Iterable[str], name: str, most: int | None) -> Iterator[Record
         if len(line) > MAX_LINE or (most is not None and total > most):
             raise InputError(f"{name}, line {number}: too much text for a file of prompts")
         if prompt := line.strip("\ufeff \t\r\n"):
+            if number == 1 and "\t" in prompt and find_column(prompt.split("\t")):
+                raise InputError(
+                    f"{name} looks like a table, with a column {find_column(prompt.split(chr(9)))!r}",
+                    hint="name the column: FILE#COLUMN, or -#COLUMN on stdin",
+                )
             yield {"kind": "prompt", "prompt": prompt}
 
 
@@ -102,11 +126,14 @@ def number_prompts(records: list[Record]) -> list[Record]:
 
 
 def load_prompts(path: Path) -> list[Record]:
-    """Prompt records from a file.
+    """Prompt records from a file, or from the column of a table (`FILE#COLUMN`, or a file that ends as tables do).
 
     Raises:
-        InputError: see `parse_prompts`; also if the file cannot be read.
+        InputError: see `parse_prompts` and `sanactl.records.prompt_tables.read_table`; also if it cannot be read.
     """
+    if is_table(str(path)):
+        file, column = split_column(str(path))
+        return _held(read_table(Path(file), column), file)
     with open_lines(path, "prompt file") as stream:
         try:
             return parse_prompts(stream, str(path))

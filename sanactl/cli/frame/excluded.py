@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sanactl.cli.frame.stdin import is_stdin, prompts_of, stdin_prompts
 from sanactl.cli.frame.terminal import note
 from sanactl.prompts.exclusion import Excluded
+from sanactl.records.prompt_tables import split_column
 from sanactl.records.records import Record
 
 __all__ = ["read_excluded"]
@@ -26,7 +27,8 @@ def read_excluded(given: Sequence[str] | None, always: Sequence[Record], called:
         names, always = [name for name in names if name != "none"], ()
     excluded = Excluded(always)
     for name in names:
-        before, records = excluded.unread, stdin_prompts() if is_stdin(name) else prompts_of(name)
+        before, (file, column) = excluded.unread, split_column(name)
+        records = stdin_prompts(column) if is_stdin(file) else prompts_of(name)
         excluded.add(records)
         if unread := excluded.unread - before:
             note(

@@ -9,6 +9,7 @@ from sanactl.cli.frame.streams import find_records
 from sanactl.cli.frame.terminal import note
 from sanactl.errors import InputError, UsageError
 from sanactl.records.jsonl import is_open_already
+from sanactl.records.prompt_tables import split_column
 from sanactl.records.prompts import check_prompts, number_prompts
 from sanactl.records.records import Record
 from sanactl.sampling.inputs import builtin_prompts, given_prompts, is_prompt
@@ -26,6 +27,10 @@ def prompts_wanted(prompts: str | None, checkpoint: str | None, *, images: bool 
     """
     if images:
         return ("image", "prompt") if prompts is None or is_stdin(prompts) else ()
+    if is_stdin(prompts and split_column(prompts)[0]) and not is_stdin(prompts):
+        if checkpoint is None or is_stdin(checkpoint):
+            raise UsageError(f"--prompts {prompts} reads all of stdin, so the checkpoint must be named")
+        return ()
     only_prompts = is_stdin(prompts) and checkpoint is not None and not is_stdin(checkpoint)
     return ("prompt",) if (prompts is None or is_stdin(prompts)) and not only_prompts else ()
 
@@ -89,6 +94,8 @@ def choose_prompts(argument: str | None, piped: list[Record], *, default: str) -
     """
     if is_stdin(argument):
         return (_of_pipe(piped) if piped else stdin_prompts()), "stdin"
+    if argument is not None and is_stdin((named := split_column(argument))[0]):
+        return stdin_prompts(named[1]), "stdin"
     if argument == "shapes":
         return builtin_prompts("shapes"), "builtin:shapes"
     if argument is not None:

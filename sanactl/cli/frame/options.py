@@ -125,8 +125,8 @@ PromptsFile = Annotated[
         "--prompts",
         "-p",
         metavar="FILE",
-        help="A file of prompts: plain text with one prompt a line, or JSONL such as GenEval's; - for stdin. "
-        "shapes names the 360 built-in evaluation prompts. Default: the pipe's prompts, else built-in ones.",
+        help="A file of prompts: plain text with one prompt a line, JSONL such as GenEval's, or FILE#COLUMN for a column "
+        "of a CSV, TSV, JSON or Parquet table; - for stdin. shapes names the 360 built-in evaluation prompts. Default: the pipe's prompts, else built-in ones.",
         show_default=False,
     ),
 ]

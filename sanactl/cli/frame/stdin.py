@@ -18,7 +18,8 @@ from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.terminal import is_first_process, note
 from sanactl.errors import InputError
 from sanactl.records.jsonl import is_open_already, open_lines
-from sanactl.records.prompts import load_prompts, parse_prompts, stream_prompts
+from sanactl.records.prompt_tables import is_table, split_column
+from sanactl.records.prompts import load_prompts, parse_column, parse_prompts, stream_prompts
 from sanactl.records.records import MAX_HELD, Record, read_records
 
 __all__ = [
@@ -78,12 +79,12 @@ def stdin_records(
     return _own_records(kinds, default_kind, most)
 
 
-def stdin_prompts() -> list[Record]:
-    """All of stdin as a prompt file: plain text or JSONL."""
+def stdin_prompts(column: str | None = None) -> list[Record]:
+    """All of stdin as a prompt file: plain text or JSONL, or with a column a table."""
 
     def read() -> list[Record]:
         with _patience("stdin"), _open_stdin() as stream:
-            return parse_prompts(stream, "stdin")
+            return parse_prompts(stream, "stdin") if column is None else parse_column(stream, "stdin", column)
 
     return _shared(read)
 
@@ -93,6 +94,11 @@ def prompt_stream(argument: str | None) -> Iterator[Record]:
 
     A file is read once before, so that a bad line is found before the work on earlier lines.
     """
+    name, column = split_column(argument or "-")
+    if is_stdin(name) and column is not None:
+        return iter(stdin_prompts(column))
+    if argument is not None and is_table(argument):
+        return iter(prompts_of(argument))
     if argument is None or is_stdin(argument):
         return announced(_closing(_open_stdin(), "stdin"), "stdin")
     if is_open_already(argument):
