@@ -196,7 +196,7 @@ def test_commands_and_functions_read_tables(sanactl: Program) -> None:
         assert choose_prompts("-#Caption", [], default="demo") == (read, "stdin")
     with pytest.raises(UsageError, match="the checkpoint must be named"):
         prompts_wanted("-#Caption", None)
-    passed = sanactl("guard", "-#Caption", "-m", "builtin:words", stdin=stars)
+    passed = sanactl("guard", "/dev/stdin#Caption", "-m", "builtin:words", stdin=stars)
     assert [r["prompt"] for r in passed] == [r["prompt"] for r in read]
     left = sanactl("prompts", "shapes", "--split", "train", "-n", "9", "--exclude", "-#Title", stdin=stars)
     assert len(left) == 9 and "2 of 2 prompts" in sanactl.said
