@@ -380,3 +380,9 @@ def test_a_gated_model_names_its_licence(monkeypatch: pytest.MonkeyPatch) -> Non
         open_guard(device="cpu")
     assert "https://huggingface.co/google/shieldgemma-2b" in str(caught.value.hint)
     assert "hf auth login" in str(caught.value.hint)
+    monkeypatch.undo()  # without a network, or its answer, the licence may be what is missing, too
+    with pytest.raises(InputError, match="cannot be used") as caught:
+        open_guard(device="cpu")
+    assert "huggingface.co/google/shieldgemma-2b, then hf auth login; where there is" in str(
+        caught.value.hint
+    )

@@ -162,7 +162,7 @@ def _patience(name: str) -> Iterator[threading.Timer]:
 
 def _shared(read: Callable[[], list[Record]]) -> list[Record]:
     """The first process's result of `read`, on every process; they share stdin, and each would read only a part."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _alone:
         return read()
     from sanactl.model.processes import broadcast
 

@@ -14,11 +14,14 @@ from sanactl.prompts.guard.protocol import Finding
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sanactl.model.files import ModelFiles
+
 __all__ = ["CausalGuard"]
 
 # A tokenizer may be a SentencePiece model, and a chat template a file of its own.
 _PATTERNS = ("*.json", "*.txt", "*.safetensors", "*.model", "*.jinja")
 _PROBE = "a red circle"
+_GATED = "google/shieldgemma"  # where their Hub ids begin
 _MOST_REASON = 200  # characters
 # What configs call the most tokens.
 _LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length")
@@ -101,13 +104,13 @@ class CausalGuard:
         from transformers import AutoTokenizer
 
         from sanactl.model.conditioning import pick_device
-        from sanactl.model.files import load_model, model_files
+        from sanactl.model.files import load_model
         from sanactl.model.guard import offline, reading
         from sanactl.model.loading import resolve_dtype
 
         where = pick_device(device)
         kind = resolve_dtype(dtype, where)
-        files = model_files(source, (), "a guard", patterns=_PATTERNS)
+        files = _found_files(source)
         model = load_model(files, "AutoModelForCausalLM", where, kind)
         with offline(files.folder), reading(f"{source} as a guard"):
             tokenizer = AutoTokenizer.from_pretrained(str(files.folder), trust_remote_code=False)
@@ -255,6 +258,21 @@ class CausalGuard:
         # A tokenizer without a limit has a huge one.
         known = [n for n in limits if type(n) is int and 0 < n < 10**9]
         return min(known, default=10**9)
+
+
+def _found_files(source: str) -> ModelFiles:
+    """The model's files. Where a gated one cannot be downloaded, the error also names its licence."""
+    from sanactl.model.files import model_files
+
+    try:
+        return model_files(source, (), "a guard", patterns=_PATTERNS)
+    except InputError as error:
+        if not source.startswith(_GATED) or "is gated" in error.message:
+            raise
+        licence = (
+            f"{source} is gated: accept its licence at https://huggingface.co/{source}, then hf auth login"
+        )
+        raise InputError(error.message, hint=f"{licence}{f'; {error.hint}' if error.hint else ''}") from None
 
 
 def _reason(error: BaseException) -> str:
