@@ -18,8 +18,10 @@ import pytest
 
 from sanactl.cli.app import main
 
-# What a command says before it begins.
-NOTES = ("sanactl: using", "sanactl: training", "sanactl: encoding", "sanactl: checking")
+# What a command says before it fails.
+NOTES = tuple(
+    f"sanactl: {word}" for word in ("using", "training", "encoding", "checking", "looking at", "writing")
+)
 
 
 @contextlib.contextmanager

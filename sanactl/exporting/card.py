@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sanactl.exporting.columns import Column
 from sanactl.exporting.formats.base import ExportFormat
-from sanactl.exporting.history import commands_before
+from sanactl.exporting.history import commands_before, without_folders
 from sanactl.exporting.plan import ExportPlan
 from sanactl.files.atomic import atomic_path
 from sanactl.files.human import human_bytes
@@ -62,6 +63,7 @@ def write_card(
         amount=f"{counted(plan.images, 'image')} ({human_bytes(plan.nbytes)}) in {counted(len(plan.shards), 'shard')}",
         loading=to.loading(folder),
         trains=not to.needs_label,
+        quoted=shlex.quote(folder),
         caption=plan.settings.texts[0],
         columns=_columns(plan),
         tasks=plan.tasks.most_common(_MOST),
@@ -118,5 +120,9 @@ def _checkpoints(counts: Iterable[tuple[tuple[str, str], int]]) -> list[tuple[st
     for (name, digest), images in found:
         same = digest and known.digests.get(name) == digest
         lineage: Iterable[Mapping[str, Any]] = known.entries.get(name, []) if same else []
-        rows.append((Path(name).name, digest, images, [plain(step_line(entry), 400) for entry in lineage]))
+        rows.append((without_folders(name), digest, images, [_step(entry) for entry in lineage]))
     return rows
+
+
+def _step(entry: Mapping[str, Any]) -> str:
+    return without_folders(plain(step_line(entry), 400))

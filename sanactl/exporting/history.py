@@ -15,7 +15,7 @@ from sanactl.records.records import stream_records
 from sanactl.report.history import command_line
 from sanactl.report.text import plain
 
-__all__ = ["commands_before"]
+__all__ = ["commands_before", "without_folders"]
 
 _MOST = 40  # commands
 _SEARCHED = 50  # runs in which the records of a pipe are looked for
@@ -42,8 +42,13 @@ def commands_before(source: str | None, first: Mapping[str, Any], journal: Journ
         if place_of is not None and place_of not in found:
             found.add(place_of)
             waiting += [str(entry["path"]) for entry in runs[place_of]["inputs"]]
-    lines = dict.fromkeys(_FULL_PATH.sub("", plain(command_line(runs[n]), 400)) for n in sorted(found))
+    lines = dict.fromkeys(without_folders(plain(command_line(runs[n]), 400)) for n in sorted(found))
     return list(lines)[-_MOST:]
+
+
+def without_folders(text: str) -> str:
+    """A text in which full paths are shortened to their last part."""
+    return _FULL_PATH.sub("", text)
 
 
 def _written(first: Mapping[str, Any], journal: Journal) -> str | None:

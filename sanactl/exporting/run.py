@@ -49,6 +49,7 @@ class Export:
 
     def __init__(self, target: Path, settings: ExportSettings, *, force: bool = False) -> None:
         self.to = open_format(settings.to)
+        self.to.check(settings)
         self.target, self.settings, self.force = target, settings, force
         self.folder = ExportFolder(target, self.to)
         self.folder.check()

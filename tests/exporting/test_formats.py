@@ -124,6 +124,7 @@ def test_the_files_of_sana(sanactl: Program, records: list[dict[str, Any]]) -> N
     scores = json.loads(Path("set/00001_prompt_clip_score.json").read_text())
     assert captions == {f"{n:08d}": {"long": records[n]["long"]} for n in (3, 4, 5) if "long" in records[n]}
     assert captions
+    assert not Path("set/00001_long_clip_score.json").exists()
     assert scores == {f"{n:08d}": {"prompt": f"{records[n]['clip_score']:.4f}"} for n in (3, 4, 5)}
 
 

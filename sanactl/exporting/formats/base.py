@@ -10,6 +10,7 @@ from typing import Any
 
 from sanactl.exporting.plan import ExportPlan, Shard
 from sanactl.exporting.rows import Picture, Row, changed
+from sanactl.exporting.settings import ExportSettings
 from sanactl.files.atomic import atomic_dir, atomic_path
 from sanactl.files.copying import copy_file
 from sanactl.records.jsonl import dump_json
@@ -38,6 +39,13 @@ class ExportFormat(ABC):
     most_images: int = 1_000_000
     needs_label: bool = False
     tasks: tuple[str, ...] = ("text-to-image",)
+
+    def check(self, settings: ExportSettings) -> None:  # noqa: B027  most formats take all
+        """Refuses settings that this format cannot have.
+
+        Raises:
+            UsageError: says which.
+        """
 
     def fault(self, text: str, picture: Picture) -> str | None:
         """Why a row cannot be in this format; None if it can."""
@@ -74,7 +82,7 @@ class ExportFormat(ABC):
 
     def loading(self, folder: str) -> str:
         """The line of Python that opens the dataset with `datasets`."""
-        return f'dataset = datasets.load_dataset("{folder}", split="train")'
+        return f'dataset = datasets.load_dataset({json.dumps(folder)}, split="train")'
 
 
 class ImageFolders(ExportFormat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from sanactl.exporting.arrow import image_features, schema_of, tables
@@ -59,4 +60,4 @@ class HfDataset(ExportFormat):
         return ["data-*.arrow"]
 
     def loading(self, folder: str) -> str:
-        return f'dataset = datasets.load_from_disk("{folder}")'
+        return f"dataset = datasets.load_from_disk({json.dumps(folder)})"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sanactl.errors import UsageError
 from sanactl.exporting.arrow import listed_features
 from sanactl.exporting.formats.base import ExportFormat, write_json
 from sanactl.exporting.formats.tars import image_members, write_tar
 from sanactl.exporting.plan import ExportPlan, Shard
 from sanactl.exporting.rows import Picture, Row
+from sanactl.exporting.settings import ExportSettings
 from sanactl.records.jsonl import dump_json
 from sanactl.report.text import finite
 
@@ -24,7 +27,7 @@ class Sana(ExportFormat):
     """`.tar` files with `.json` {prompt, width, height} of each image, `wids-meta.json`, and side files of each shard.
 
     Further captions are in `SHARD_FIELD.json` as {key: {FIELD: text}}. Scores are in `SHARD_prompt_clip_score.json` (of
-    the prompt, from the field `clip_score`) and `SHARD_FIELD_clip_score.json` (of a further caption, from the field
+    the text, from the field `clip_score`) and `SHARD_FIELD_clip_score.json` (of a further caption, from the field
     `FIELD_clip_score`) as {key: {caption: "27.1234"}}.
 
     Source: NVlabs/Sana, diffusion/data/datasets/sana_data_multi_scale.py, and the wids format of webdataset.
@@ -32,6 +35,13 @@ class Sana(ExportFormat):
 
     name = "sana"
     about = "The data of SANA's training code: `.tar` files, `wids-meta.json`, and side files with captions and CLIP scores."
+
+    def check(self, settings: ExportSettings) -> None:
+        if "prompt" in settings.texts[1:]:
+            raise UsageError(
+                "SANA's data call the first text `prompt`, so no further one can have this name",
+                hint="give --text-field prompt first, or leave it out",
+            )
 
     def fault(self, text: str, picture: Picture) -> str | None:
         if picture.suffix in _READ:
@@ -43,13 +53,13 @@ class Sana(ExportFormat):
 
     def write_shard(self, folder: Path, shard: Shard, plan: ExportPlan) -> None:
         (name,) = self.shard_files(shard.number, len(plan.shards))
-        for suffix in _side_suffixes(plan):
-            side = {row.key: found for row in plan.rows(shard) if (found := _side(row, suffix))}
+        for suffix, said in _side_files(plan).items():
+            side = {row.key: found for row in plan.rows(shard) if (found := said(row))}
             write_json(folder / f"{shard.number:05d}{suffix}.json", side)
         write_tar(folder / name, _members(plan.rows(shard)))
 
     def index_files(self, plan: ExportPlan) -> tuple[str, ...]:
-        sides = [f"{s.number:05d}{suffix}.json" for s in plan.shards for suffix in _side_suffixes(plan)]
+        sides = [f"{s.number:05d}{suffix}.json" for s in plan.shards for suffix in _side_files(plan)]
         return (*sides, INDEX)
 
     def write_index(self, folder: Path, plan: ExportPlan) -> None:
@@ -77,20 +87,26 @@ def _members(rows: Iterator[Row]) -> Iterator[tuple[str, bytes]]:
         yield f"{row.key}.json", dump_json(about).encode()
 
 
-def _side_suffixes(plan: ExportPlan) -> list[str]:
-    """The endings of the side files that a shard has: those for which any record has something."""
-    captions = list(plan.settings.texts[1:])
-    scored = ["prompt"] if "clip_score" in plan.columns.by_name else []
-    scored += [name for name in captions if f"{name}_clip_score" in plan.columns.by_name]
-    return [f"_{name}" for name in captions] + [f"_{name}_clip_score" for name in scored]
+def _score_fields(plan: ExportPlan) -> dict[str, str]:
+    """The records' fields with CLIP scores, by caption as SANA's data call it, as far as any record has them."""
+    first, *further = plan.settings.texts
+    fields = {"prompt": "clip_score" if first == "prompt" else f"{first}_clip_score"}
+    fields |= {name: f"{name}_clip_score" for name in further}
+    return {caption: field for caption, field in fields.items() if field in plan.columns.by_name}
 
 
-def _side(row: Row, suffix: str) -> dict[str, str] | None:
-    """What a side file says of a row; None for nothing."""
-    name = suffix[1:]
-    if name in row.texts:
-        text = row.texts[name]
-        return {name: text} if text else None
-    caption = name.removesuffix("_clip_score")
-    score = finite(row.cells.get("clip_score" if caption == "prompt" else name))
+def _side_files(plan: ExportPlan) -> dict[str, Callable[[Row], dict[str, str] | None]]:
+    """The side files that each shard has, by their endings; what a file says of a row, None for nothing."""
+    captions = {f"_{name}": partial(_caption, name) for name in plan.settings.texts[1:]}
+    scores = {f"_{c}_clip_score": partial(_score, c, field) for c, field in _score_fields(plan).items()}
+    return {**captions, **scores}
+
+
+def _caption(name: str, row: Row) -> dict[str, str] | None:
+    text = row.texts[name]
+    return {name: text} if text else None
+
+
+def _score(caption: str, field: str, row: Row) -> dict[str, str] | None:
+    score = finite(row.cells.get(field))
     return None if score is None else {caption: f"{score:.4f}"}
