@@ -149,7 +149,8 @@ def shapes(
             "--count",
             min=1,
             metavar="INT",
-            help="Number of prompts to draw. Default: the 360 evaluation prompts; 100 of the other splits.",
+            help="Number of prompts to draw. Default: 360 of the evaluation split, without other options those that are "
+            "checked in; 100 of the other splits.",
             show_default=False,
         ),
     ] = None,
@@ -207,7 +208,7 @@ def shapes(
     else:
         records = shapes_prompts(
             split,
-            count or 100,
+            count or (360 if split == "eval" else 100),
             seed=seed,
             excluded=excluded,
             weights={tag: 1.0} if tag else None if weights is None else parse_weights(weights, TASKS),

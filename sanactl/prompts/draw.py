@@ -109,14 +109,21 @@ def draw_prompts(
         open_tags = [tag for tag in open_tags if tag not in used_up]
     there = sum(map(len, drawn.values()))
     if there < count:
-        how_many = f"{there:,} not excluded" if used_up else f"{sum(s.size for s in wanted):,} in all"
+        names = _and([*streams])
+        fault = (
+            f"all prompts of {names} are excluded"
+            if used_up and not there
+            else f"{names} {'has' if len(streams) == 1 else 'have'}"
+            f" {f'{there:,} not excluded' if used_up else f'{sum(s.size for s in wanted):,} in all'}"
+        )
         raise UsageError(
-            f"{count:,} prompts are wanted, but {_and([*streams])} {'has' if len(streams) == 1 else 'have'} {how_many}",
+            f"{count:,} prompts are wanted, but {fault}",
             hint="ask for fewer (-n)"
             + (", or give other tasks a weight" if len(wanted) < len(spaces) else ""),
         )
     for tag in used_up:
-        tell(f"{tag} has {_none_or_only(len(drawn[tag]))} not excluded; other tasks give the rest")
+        some = f"{tag} has only {len(drawn[tag]):,} that are not excluded"
+        tell(f"{some if drawn[tag] else f'all prompts of {tag} are excluded'}; other tasks give the rest")
     records = [record for tag in drawn for record in drawn[tag]]
     order = np.random.default_rng([seed, len(spaces)]).permutation(len(records))
     return [records[i] for i in order]
@@ -140,14 +147,6 @@ def _shares(count: int, weights: Sequence[float]) -> list[int]:
     for i in by_rest[: count - sum(shares)]:
         shares[i] += 1
     return shares
-
-
-def _none_or_only(count: int) -> str:
-    return (
-        "no prompt that is"
-        if count == 0
-        else f"only {count:,} prompt{'s that are' if count > 1 else ' that is'}"
-    )
 
 
 def _and(names: Sequence[str]) -> str:
