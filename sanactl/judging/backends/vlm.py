@@ -10,13 +10,13 @@ from sanactl.errors import InputError
 from sanactl.files.paths import utf8_name
 from sanactl.judging.backends.answers import answer_tokens
 from sanactl.judging.backends.labels import LABELS
-from sanactl.judging.backends.memory import Fitting, free_memory, out_of_memory
 from sanactl.judging.backends.places import place_of
 from sanactl.judging.backends.processors import thinking_off
 from sanactl.judging.dialogue import ANSWERS, DIALOGUES, Dialogue, open_dialogue
 from sanactl.judging.images import check_max_pixels, picture
 from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
+from sanactl.model.memory import Fitting, free_memory, out_of_memory
 
 if TYPE_CHECKING:
     import numpy as np

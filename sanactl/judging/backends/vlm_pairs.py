@@ -7,10 +7,10 @@ from typing import Any
 
 from sanactl.errors import InputError
 from sanactl.judging.backends.answers import answer_tokens
-from sanactl.judging.backends.memory import Fitting, out_of_memory
 from sanactl.judging.dialogue import CHOICES, pair_conversation
 from sanactl.judging.protocol import Pair
 from sanactl.judging.tournament import Verdict
+from sanactl.model.memory import Fitting, out_of_memory
 
 __all__ = ["choose"]
 
