@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sanactl.api.importance import importance
     from sanactl.api.inputs import open_checkpoint
     from sanactl.api.judge_training import train_judge
+    from sanactl.api.rewriting import iter_relabel, iter_rewrite, relabel, rewrite
     from sanactl.api.scale import iter_scale, scale
     from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
     from sanactl.api.surgery import convert, grow, prune
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
     "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
-    "export", "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_sample", "iter_scale", "judge",
-    "open_checkpoint", "prune", "sample", "scale", "train_judge",
+    "export", "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_relabel", "iter_rewrite",
+    "iter_sample", "iter_scale", "judge", "open_checkpoint", "prune", "relabel", "rewrite", "sample", "scale", "train_judge",
 ]  # fmt: skip
 
 _MODULES = {
@@ -53,6 +54,7 @@ _MODULES = {
     "sanactl.api.importance": ("importance",),
     "sanactl.api.inputs": ("open_checkpoint",),
     "sanactl.api.judge_training": ("train_judge",),
+    "sanactl.api.rewriting": ("iter_relabel", "iter_rewrite", "relabel", "rewrite"),
     "sanactl.api.scale": ("iter_scale", "scale"),
     "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),
     "sanactl.api.surgery": ("convert", "grow", "prune"),

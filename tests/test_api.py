@@ -31,7 +31,12 @@ FUNCTIONS = [name for name in api.__all__ if name.islower() and name[0] != "_"]
 TWO = ["a photo of a red circle", "a photo of two squares"]
 # Options of commands that a function has no use for: its `prompts` takes texts, and a plan is not a checkpoint.
 FOR_TERMINALS = {"prompt", "dry_run", "help", "code"}
-OTHER_NAMES = {"judge": "judges", "judge_option": "judge_options", "guard_option": "guard_options"}
+OTHER_NAMES = {
+    "judge": "judges",
+    "judge_option": "judge_options",
+    "guard_option": "guard_options",
+    "llm_option": "llm_options",
+}
 FOR_PROGRAMS = {"progress", "on_step"}
 
 
@@ -107,6 +112,8 @@ def options_of(command: str) -> dict[str, Any]:
         "budget",
         "export",
         "train_judge",
+        "relabel",
+        "rewrite",
     ],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
@@ -127,7 +134,7 @@ def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
             assert parameters[name].default == default, name
 
 
-@pytest.mark.parametrize("name", ["sample", "scale", "judge", "evaluate"])
+@pytest.mark.parametrize("name", ["sample", "scale", "judge", "evaluate", "relabel", "rewrite"])
 def test_lists_and_iterators_take_the_same(name: str) -> None:
     listed, stream = (inspect.signature(getattr(api, n)) for n in (name, f"iter_{name}"))
     assert listed.parameters == stream.parameters

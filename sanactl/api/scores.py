@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sanactl.records.records import Record
     from sanactl.records.types import ImageRecord, ScoreRecord
 
-__all__ = ["evaluate", "iter_evaluate", "iter_judge", "judge"]
+__all__ = ["evaluate", "iter_evaluate", "iter_judge", "judge", "writing_to"]
 
 
 def iter_judge(
@@ -77,7 +78,7 @@ def iter_judge(
     )
     sink = as_progress(progress)
     calibrations = chosen_calibrations(chosen, found, sink.note)
-    writing = _writing(output, force)
+    writing = writing_to(output, force)
     cache = VerdictCache(None if output is None else Path.cwd(), chosen, ask_again=no_cache, tell=sink.note)
     winners = judge_stream(
         stream,
@@ -147,6 +148,7 @@ def iter_evaluate(
     Same arguments and errors as `sanactl.evaluate`.
     """
     from sanactl.scoring.metrics.registry import open_metric
+    from sanactl.scoring.rewritten import telling_rewrites
 
     names = {"device": device_name, "dtype": dtype_name}
     read = {name: names[name](value) if name in names else value for name, value in options.items()}
@@ -156,7 +158,8 @@ def iter_evaluate(
     stream = as_records(records, "image", plain=getattr(opened, "plain_folders", False))
     sink = as_progress(progress)
     with _keeping(output, force, f"eval-{metric}", opened.identity, sink) as (kept, writing):
-        for record in writing(opened.evaluate(stream, kept=kept, progress=sink)):
+        evaluate = partial(opened.evaluate, kept=kept, progress=sink)
+        for record in writing(telling_rewrites(evaluate, stream)):
             yield cast("ImageRecord | ScoreRecord", record)
 
 
@@ -194,7 +197,7 @@ def _keeping(
     """A place for the results of a call that may be stopped, and what writes records to `output` as they pass."""
     from sanactl.records.partial import Partial
 
-    writing = _writing(output, force)
+    writing = writing_to(output, force)
     if output is None:
         yield None, writing
         return
@@ -207,7 +210,7 @@ def _keeping(
         kept.close()
 
 
-def _writing(output: PathLike | None, force: bool) -> Callable[[Iterable[Record]], Iterator[Record]]:
+def writing_to(output: PathLike | None, force: bool) -> Callable[[Iterable[Record]], Iterator[Record]]:
     """What writes records to `output` as they pass; its name is checked now."""
     from sanactl.files.atomic import atomic_path, check_target
     from sanactl.records.records import dumps

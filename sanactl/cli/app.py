@@ -48,6 +48,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "prompts": ("prompts", "Images", "Write prompt files: the built-in world's, GenEval's, DPG-Bench's."),
     "guard": ("guard", "Images", "Pass on the prompts that a safety model finds safe."),
+    "relabel": ("relabel", "Images", "Translate prompts: Chinese, a mixture, emoji (paper, appendix C)."),
+    "rewrite": ("rewrite", "Images", "Add detail to prompts with a language model (paper, figure 19)."),
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "scale": ("scale", "Images", "Draw and judge images in rounds, until more would not help."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -165,10 +166,12 @@ def _inputs(
 def _score(run: Invocation, metric: Any, stream: Iterator[Record], target: Path, force: bool) -> None:
     """Scores the images, and writes records and the journal's line."""
     from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.scoring.rewritten import telling_rewrites
 
     if hasattr(metric, "force"):
         metric.force = force
     with run.keeping(target, **metric.identity) as kept:
-        scored = metric.evaluate(run.counted(stream, "images to score"), kept=kept, progress=run.progress)
+        evaluate = partial(metric.evaluate, kept=kept, progress=run.progress)
+        scored = telling_rewrites(evaluate, run.counted(stream, "images to score"))
         run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
     run.finish((target, "score"))

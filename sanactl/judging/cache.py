@@ -23,6 +23,7 @@ from sanactl.judging.check import check_verdicts
 from sanactl.judging.kept import FOLDER, KeptVerdicts, bound
 from sanactl.judging.protocol import Judge
 from sanactl.judging.tournament import Verdict
+from sanactl.records.prompts import as_meant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,8 @@ class VerdictCache:
 
     def _question(self, record: dict[str, Any], data: bytes, hold: bool) -> Question:
         content = hashlib.sha256(data).hexdigest()
+        # The judge reads the prompt before it was translated or rewritten: that is what the image must show.
+        record = as_meant(record)
         return Question(
             record, tuple(kept.key(content, record) for kept in self._kept), data if hold else None
         )

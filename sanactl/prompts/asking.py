@@ -110,7 +110,7 @@ class Asker:
         run = _Run(self, jobs)
         try:
             for job in run.settled():
-                self._progress.advance(1, **self.spending.fields())
+                self._progress.advance(1, **(self.spending.fields() if self.model.keeps else {}))
                 yield job
         finally:
             run.end()
@@ -136,7 +136,9 @@ class Asker:
                 if found[1]:
                     self.spending.reuse()
                 job.take(found[0])
-            allowed = 0 if stop.is_set() else self.spending.take(len(unknown))
+            allowed = 0 if stop.is_set() else len(unknown)
+            if self.model.keeps:  # else it costs nothing
+                allowed = self.spending.take(allowed)
             self._ask(unknown[:allowed], stop)
             left_out = [job for job, _ in unknown[allowed:]]
             open_jobs = [job for job in open_jobs if not job.settled and job not in left_out]
@@ -226,8 +228,6 @@ class _Run:
             self._running -= 1
             self._error = self._error or event.error
             self._limited |= event.error is None and not job.settled and not self._stop.is_set()
-            if self._error is not None:
-                self._stop.set()
             alike = self._alike.pop(job.message)
             if alike:
                 self._begin(alike.popleft(), alike)
@@ -259,6 +259,7 @@ class _Run:
                 self._asker.settle(batch, self._stop)
             except BaseException as found:
                 error = found
+                self._stop.set()  # at once: no other thread is to ask for more
             for job in batch:
                 self._events.put(_Event("done", job, error))
 

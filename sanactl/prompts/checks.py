@@ -7,6 +7,7 @@ text, a class or a colour that is lost. A wrong translation with all the right w
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +111,10 @@ def _comment(text: str, wanted: Wanted) -> str | None:
         return f"the model refused: {text[:60]!r}"
     if "\n" in text or "\r" in text:
         return "the answer has several lines"
-    if not text.isprintable() and not all(c.isprintable() or c == "\u200d" for c in text):
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
         return "the answer has control characters"
+    if "\ufffd" in text and "\ufffd" not in prompt:
+        return "the answer has broken characters"
     if "</think>" in text or "<think>" in text:
         return "the answer holds the model's thoughts"
     if (found := _MARKDOWN.search(text)) and not _MARKDOWN.search(prompt):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["HAN", "Scripts", "count_scripts", "has_emoji"]
+__all__ = ["HAN", "Scripts", "count_scripts"]
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]+(?:['’-][A-Za-z\u00c0-\u024f]+)*")
@@ -44,8 +44,3 @@ class Scripts:
 def count_scripts(text: str) -> Scripts:
     """Counts a text's characters and words."""
     return Scripts(*(len(pattern.findall(text)) for pattern in (HAN, _LATIN, _EMOJI, _OTHER)))
-
-
-def has_emoji(text: str) -> bool:
-    """Whether a picture is in a text."""
-    return _EMOJI.search(text) is not None

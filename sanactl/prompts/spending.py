@@ -94,7 +94,7 @@ class Spending:
     def said(self) -> str:
         """In words, for the end of a run."""
         parts = []
-        if self.requests:
+        if self.tokens_in + self.tokens_out:
             about = "about " if self._estimated else ""
             cost = f", {self._cost()}" if self.limits.price else ""
             parts.append(

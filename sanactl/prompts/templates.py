@@ -79,6 +79,21 @@ sunlight filters through the canopy overhead, casting a warm glow.
 
 Prompt: {PLACE}
 Rewritten:"""
+# `sanactl.model.text.human_instruction` has it of diffusers, whose import takes seconds; a test compares them.
+CHI = f"""\
+Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image \
+generation. Evaluate the level of detail in the user prompt:
+- If the prompt is simple, focus on adding specifics about colors, shapes, sizes, textures, and spatial relationships to \
+create vivid and concrete scenes.
+- If the prompt is already detailed, refine and enhance the existing details slightly without overcomplicating.
+Here are examples of how to transform or refine prompts:
+- User Prompt: A cat sleeping -> Enhanced: A small, fluffy white cat curled up in a round shape, sleeping peacefully on a \
+warm sunny windowsill, surrounded by pots of blooming red flowers.
+- User Prompt: A busy city street -> Enhanced: A bustling city street scene at dusk, featuring glowing street lamps, a \
+diverse crowd of people in colorful clothing, and a double-decker bus passing by towering glass skyscrapers.
+Please generate only the enhanced description for the prompt below and avoid including any additional commentary or \
+evaluations:
+User Prompt: {PLACE}"""
 STYLES = ("detail", "chi")
 
 
@@ -106,9 +121,7 @@ def style_template(style: str) -> tuple[str, str]:
     if style == "detail":
         return style, DETAIL
     if style == "chi":
-        from sanactl.model.text import human_instruction
-
-        return style, "\n".join(human_instruction()) + PLACE
+        return style, CHI
     with open_regular(Path(style), most=_MOST, what=f"file, and no style ({', '.join(STYLES)})") as stream:
         data = stream.read()
     try:

@@ -132,6 +132,12 @@ _OF_A_PROMPT = {
     "guard_probabilities": OBJECT,
     "guard_flags": list_of(TEXT, "texts"),
     "guard_reason": TEXT,
+    "prompt_original": TEXT,
+    "prompt_form": TEXT,
+    "prompt_style": TEXT,
+    "prompt_llm": TEXT,
+    "rewrite_error": TEXT,
+    "rewrite_answer": TEXT,
 }
 _MEASURED = {"checkpoint": PATH, "digest": TEXT}
 
@@ -215,6 +221,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "model_digest": TEXT,
         "detector_digest": TEXT,
         "benchmark": TEXT,
+        "prompts_rewritten": TEXT,
         # Fields of earlier versions; see `sanactl.records.scores.normal_score`.
         "overall": number(),
         "score": number(),

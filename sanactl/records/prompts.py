@@ -5,23 +5,27 @@ A line that begins with `#` and a space is a comment, in text and in JSONL."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from sanactl.errors import InputError
 from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
+from sanactl.records.nearby import near_file
 from sanactl.records.prompt_columns import find_column
 from sanactl.records.prompt_tables import is_table, parse_table, read_table, split_column
 from sanactl.records.records import MAX_HELD, Record, read_records
 
 __all__ = [
+    "as_meant",
     "check_prompts",
     "load_prompts",
+    "meant_prompt",
     "number_prompts",
     "numbered",
     "parse_column",
     "parse_prompts",
+    "stream_prompt_file",
     "stream_prompts",
 ]
 
@@ -54,10 +58,17 @@ def _held(found: Iterator[Record], name: str) -> list[Record]:
     return number_prompts(records)
 
 
-def stream_prompts(lines: Iterable[str] | IO[str], name: str, *, most: int | None = None) -> Iterator[Record]:
+def stream_prompts(
+    lines: Iterable[str] | IO[str],
+    name: str,
+    *,
+    kinds: tuple[str, ...] = ("prompt",),
+    most: int | None = None,
+) -> Iterator[Record]:
     """Prompt records as their lines come, of any length and number, without a new `id`; see `parse_prompts`.
 
     Args:
+        kinds: of JSONL records, those to yield; an object without a kind is a prompt.
         most: the most characters allowed, for a caller that holds all records in memory; None for no limit.
 
     Raises:
@@ -73,7 +84,7 @@ def stream_prompts(lines: Iterable[str] | IO[str], name: str, *, most: int | Non
             raise InputError(f"{name}: no prompts in its first {MAX_PROMPTS:,} lines")
     every = itertools.chain(itertools.repeat("\n", blank), (first,), source)
     if first.lstrip("\ufeff \t").startswith("{"):
-        yield from read_records(every, name, kinds=("prompt",), default_kind="prompt", most=most)
+        yield from read_records(every, name, kinds=kinds, default_kind="prompt", most=most)
     else:
         yield from _plain(every, name, most)
 
@@ -115,9 +126,10 @@ def check_prompts(records: list[Record], name: str) -> None:
 
 
 def numbered(records: Iterable[Record]) -> Iterator[Record]:
-    """The records as they come, each with an `id`: its own, or its place in the list as five digits."""
+    """The records as they come, each prompt with an `id`: its own, or its place in the list as five digits."""
     for place, record in enumerate(records):
-        yield record if record.get("id") is not None else {**record, "id": f"{place:05d}"}
+        named = record.get("id") is not None or record["kind"] != "prompt"
+        yield record if named else {**record, "id": f"{place:05d}"}
 
 
 def number_prompts(records: list[Record]) -> list[Record]:
@@ -139,3 +151,34 @@ def load_prompts(path: Path) -> list[Record]:
             return parse_prompts(stream, str(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def stream_prompt_file(path: Path, kinds: tuple[str, ...] = ("prompt",)) -> Iterator[Record]:
+    """The records of a file, as `stream_prompts` gives them. The file is opened immediately.
+
+    A relative image path that names nothing here is taken from the file's place (see `near_file`).
+
+    Raises:
+        InputError: the file cannot be read (raised immediately), or a line is bad (raised when it is reached).
+    """
+    stream = open_lines(path, "prompt file")
+
+    def read() -> Iterator[Record]:
+        with stream:
+            try:
+                yield from near_file(stream_prompts(stream, str(path), kinds=kinds), path)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+    return read()
+
+
+def as_meant(record: Record) -> Record:
+    """The record with `meant_prompt` as its prompt: what a judge is asked about."""
+    meant = meant_prompt(record)
+    return record if meant == record["prompt"] else {**record, "prompt": meant}
+
+
+def meant_prompt(record: Mapping[str, Any]) -> str:
+    """What an image of this record must show, in words: the prompt before it was translated or rewritten."""
+    return str(record.get("prompt_original") or record["prompt"])

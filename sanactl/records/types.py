@@ -88,6 +88,12 @@ class _OfAPrompt(TypedDict, total=False):
     guard_probabilities: dict[str, float]
     guard_flags: list[str]
     guard_reason: str
+    prompt_original: str
+    prompt_form: str
+    prompt_style: str
+    prompt_llm: str
+    rewrite_error: str
+    rewrite_answer: str
 
 
 class _Prompt(TypedDict):
@@ -105,6 +111,9 @@ class PromptRecord(_Prompt, _OfAPrompt, total=False):
         guard: name of the guard that checked it; `guard_policy` is the policy with the largest probability,
             `guard_probability` that, `guard_flags` says "non-English", `guard_reason` why it was blocked, and
             `guard_probabilities` has every policy's of a blocked one.
+        prompt_original: what `prompt` was before it was rewritten; judges and scores go by it. `prompt_form` is the
+            language form that it is in now ("zh"), `prompt_style` how it was rewritten ("detail"), `prompt_llm` by what.
+        rewrite_error: why a prompt could not be rewritten; `rewrite_answer` is the last answer that was refused.
     """
 
 
@@ -228,6 +237,7 @@ class ScoreRecord(_Score, total=False):
         detector, detector_digest, model, model_digest: what measured, with version and weights.
         images, prompts: how many were measured.
         benchmark: which prompts these are, such as "120 of GenEval's 553 prompts".
+        prompts_rewritten: where images were drawn for rewritten prompts: forms, styles and by what, with their numbers.
         checkpoint, digest: what drew the images.
         prompts_digest: a fingerprint of the prompts.
         judge, selection: who picked the images, and from how many.
@@ -250,6 +260,8 @@ class ScoreRecord(_Score, total=False):
     images: int
     prompts: int
     benchmark: str
+    prompts_rewritten: str
+    prompts_rewritten: str
     checkpoint: str
     digest: str
     prompts_digest: str

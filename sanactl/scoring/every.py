@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sanactl.files.progress import SILENT, Progress
 from sanactl.records.partial import Partial
 from sanactl.records.records import Record
 from sanactl.scoring.metrics.registry import open_metric
+from sanactl.scoring.rewritten import telling_rewrites
 
 __all__ = ["TABLE", "Wanted", "evaluate_all"]
 
@@ -100,7 +102,8 @@ def _run(
         with offline(Path()):
             metric = open_metric(name, **wanted.options.get(name, {}))
             kept = wanted.kept(name, metric.identity)
-            for record in metric.evaluate((r for r, _ in images), kept=kept, progress=progress):
+            evaluate = partial(metric.evaluate, kept=kept, progress=progress)
+            for record in telling_rewrites(evaluate, (r for r, _ in images)):
                 if record["kind"] == "score":
                     scores.append(record)
                 else:

@@ -34,6 +34,8 @@ BASE: dict[str, list[str]] = {
     "judge": ["i.jsonl", "--model", "oracle"],
     "filter": ["i.jsonl", "--top", "1"],
     "export": ["i.jsonl"],
+    "relabel": ["p.txt"],
+    "rewrite": ["p.txt"],
     "eval geneval": ["i.jsonl"],
     "eval speed": ["tiny.st", "--rounds", "1", "--steps", "1"],
     "report": ["i.jsonl"],

@@ -83,3 +83,9 @@ def test_a_long_list_is_looked_through_quickly(tools: tuple) -> None:
     start = time.monotonic()
     assert cut_prompts(tools[0], [*prompts, "star " * 400]) == [100_000]
     assert time.monotonic() - start < 5
+
+
+def test_the_instruction_is_also_a_style_of_rewrite() -> None:
+    from sanactl.prompts.templates import CHI
+
+    assert "\n".join(human_instruction()) + "{prompt}" == CHI

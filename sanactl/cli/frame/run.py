@@ -167,6 +167,11 @@ class Invocation(RecordsOut):
         if self._example is None:
             raise InputError(f"no {what} came in", hint="the command before may have failed")
 
+    @property
+    def kind_of_input(self) -> str | None:
+        """The kind of the first record that `counted` has passed on."""
+        return None if self._example is None else str(self._example["kind"])
+
     def again(self, path: Path) -> Iterator[Record]:
         """The records of an earlier, identical run."""
         return iter(load_records(path))

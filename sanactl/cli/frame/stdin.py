@@ -17,9 +17,15 @@ from typing import IO
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.terminal import is_first_process, note
 from sanactl.errors import InputError
-from sanactl.records.jsonl import is_open_already, open_lines
+from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompt_tables import is_table, split_column
-from sanactl.records.prompts import load_prompts, parse_column, parse_prompts, stream_prompts
+from sanactl.records.prompts import (
+    load_prompts,
+    parse_column,
+    parse_prompts,
+    stream_prompt_file,
+    stream_prompts,
+)
 from sanactl.records.records import MAX_HELD, Record, read_records
 
 __all__ = [
@@ -89,10 +95,13 @@ def stdin_prompts(column: str | None = None) -> list[Record]:
     return _shared(read)
 
 
-def prompt_stream(argument: str | None) -> Iterator[Record]:
+def prompt_stream(argument: str | None, kinds: tuple[str, ...] = ("prompt",)) -> Iterator[Record]:
     """The prompts of a file, or of stdin for None and "-", as they come; see `sanactl.records.prompts.stream_prompts`.
 
     A file is read once before, so that a bad line is found before the work on earlier lines.
+
+    Args:
+        kinds: of JSONL records, those to yield.
     """
     name, column = split_column(argument or "-")
     if is_stdin(name) and column is not None:
@@ -100,20 +109,21 @@ def prompt_stream(argument: str | None) -> Iterator[Record]:
     if argument is not None and is_table(argument):
         return iter(prompts_of(argument))
     if argument is None or is_stdin(argument):
-        return announced(_closing(_open_stdin(), "stdin"), "stdin")
+        return announced(_stdin_prompts(kinds), "stdin")
+    path = Path(argument)
     if is_open_already(argument):
-        return announced(_closing(open_lines(Path(argument)), argument), argument)
-    for _ in _closing(open_lines(Path(argument), "prompt file"), argument):
+        return announced(stream_prompt_file(path, kinds), argument)
+    for _ in stream_prompt_file(path, kinds):
         pass
-    return _closing(open_lines(Path(argument), "prompt file"), argument)
+    return stream_prompt_file(path, kinds)
 
 
-def _closing(stream: IO[str], name: str) -> Iterator[Record]:
-    with stream:
+def _stdin_prompts(kinds: tuple[str, ...]) -> Iterator[Record]:
+    with _open_stdin() as stream:
         try:
-            yield from stream_prompts(stream, name)
+            yield from stream_prompts(stream, "stdin", kinds=kinds)
         except OSError as error:
-            raise InputError(f"{name}: cannot be read ({error.strerror})") from None
+            raise InputError(f"stdin: cannot be read ({error.strerror})") from None
 
 
 def prompts_of(path: str) -> list[Record]:

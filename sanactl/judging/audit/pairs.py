@@ -23,6 +23,7 @@ from sanactl.judging.check import check_verdicts
 from sanactl.judging.protocol import Judge
 from sanactl.judging.settings import settings_of
 from sanactl.judging.tournament import Verdict
+from sanactl.records.prompts import as_meant
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score
 
@@ -107,7 +108,7 @@ def pair_scores(
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         images = [(read_image(Path(p.one["path"])), read_image(Path(p.other["path"]))) for p in batch]
-        asked = [p.one for p in batch]
+        asked = [as_meant(p.one) for p in batch]
         orders = [choose(images, asked), choose([(b, a) for a, b in images], asked)]
         for found in orders:
             check_verdicts(judge.name, found, asked)

@@ -32,7 +32,7 @@ class ChatModel:
         answer_tokens: the most tokens of an answer.
 
     Raises:
-        InputError: there is no chat template, or no token that ends an answer.
+        InputError: there is no chat template.
     """
 
     concurrency = 1
@@ -58,11 +58,6 @@ class ChatModel:
                 f"{name}: its tokenizer has no chat template", hint="take an instruction-tuned model"
             )
         self._model, self._tokenizer, self.name = model.eval(), tokenizer, name
-        tokenizer.padding_side = "left"  # the answer follows the last column
-        if tokenizer.pad_token is None:
-            if tokenizer.eos_token is None:
-                raise InputError(f"{name}: its tokenizer has no token that ends a text")
-            tokenizer.pad_token = tokenizer.eos_token
         self.batch_size = 1 if temperature > 0 else batch_size
         self._temperature, self._most = temperature, answer_tokens
         template = str(tokenizer.chat_template)
@@ -146,6 +141,8 @@ class ChatModel:
         """It takes any message."""
 
     def reply(self, asks: Sequence[Ask], stop: threading.Event) -> list[Reply]:
+        from sanactl.model.guard import reading
+
         found: list[Reply | None] = [None] * len(asks)
         tokens = [self._tokens(ask) for ask in asks]
         for place, ids in enumerate(tokens):
@@ -164,7 +161,9 @@ class ChatModel:
                 f"{self.name}: too little memory for one message ({reason})", hint="--device cpu"
             )
 
-        for place, reply in zip(places, self._fitting.run(len(places), compute, refusal), strict=True):
+        with reading(self.name):
+            replies = self._fitting.run(len(places), compute, refusal)
+        for place, reply in zip(places, replies, strict=True):
             found[place] = reply
         return [reply for reply in found if reply is not None]
 
@@ -175,13 +174,19 @@ class ChatModel:
         )  # fmt: skip
         # The template has written the special tokens.
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        known = self._model.get_input_embeddings().num_embeddings
+        if ids and max(ids) >= known:
+            raise InputError(
+                f"{self.name}: the tokenizer gives the token {max(ids):,}, and the model knows {known:,}",
+                hint="they are not of one model",
+            )
         return ids
 
     def _generate(self, messages: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Reply]:
         import torch
 
         longest, device = max(map(len, messages)), self._model.device
-        pad = self._tokenizer.pad_token_id
+        pad = 0  # any token: it is masked
         ids = torch.tensor([[pad] * (longest - len(m)) + [*m] for m in messages], device=device)
         mask = torch.tensor([[0] * (longest - len(m)) + [1] * len(m) for m in messages], device=device)
         how: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -213,11 +218,11 @@ class ChatModel:
 def _place(source: str) -> tuple[str, Path | None]:
     """The folder or Hub id to load, and the folder if it is one."""
     path = user_path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{source}: no model in this folder (no config.json)")
         return str(path), path
-    if path.exists():
+    if source and path.exists():
         raise InputError(f"{source}: a file; a chat model is a folder with config.json and a tokenizer")
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith("/"):
         raise InputError(

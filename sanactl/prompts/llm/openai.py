@@ -133,7 +133,8 @@ def read_completion(reply: Any, name: str) -> Reply:
     finish = choice.get("finish_reason")
     if isinstance(refusal, str) and refusal.strip() and not text.strip():
         text, finish = refusal, "content_filter"
-    text = text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
+    # Half of a surrogate pair is no character.
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return Reply(text, finish if isinstance(finish, str) else "stop", *tokens)
 
 

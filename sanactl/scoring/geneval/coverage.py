@@ -55,4 +55,5 @@ def _prompts_of(name: str) -> frozenset[str]:
 def _key(record: Mapping[str, Any]) -> str:
     """What a prompt is told apart by: its text, and what it asks for."""
     exclude = record.get("exclude") or []
-    return json.dumps([record["tag"], record["include"], exclude, record.get("prompt")], sort_keys=True)
+    prompt = record.get("prompt_original") or record.get("prompt")
+    return json.dumps([record["tag"], record["include"], exclude, prompt], sort_keys=True)

@@ -11,6 +11,7 @@ from sanactl.files.images import read_image
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.batches import KeptBatches, batches
 from sanactl.records.partial import Partial
+from sanactl.records.prompts import meant_prompt
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score, same_checkpoint
 from sanactl.scoring.detectors.check import ensure_checked
@@ -149,7 +150,8 @@ class ClipScore:
 
     def _text(self, record: Record) -> str | None:
         """The text that an image is compared with; None where there is none. An empty prompt is one."""
-        text = record.get(self.text_field)
+        # CLIP reads English: of a prompt that was translated or rewritten, the original.
+        text = meant_prompt(record) if self.text_field == "prompt" else record.get(self.text_field)
         if text is None or (text == "" and self.text_field != "prompt"):
             return None
         if not isinstance(text, str):

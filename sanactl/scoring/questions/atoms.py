@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.records.prompts import meant_prompt
 from sanactl.records.records import MAX_HELD, Record, stream_records
 
 __all__ = ["Atom", "Atoms", "QuestionList", "arithmetic", "geometric"]
@@ -86,7 +87,7 @@ class QuestionList:
         if self.path is None:
             return _atoms(record, str(record["path"]))
         found = self._by_id.get(str(record.get("prompt_id")))
-        return found if found is not None else self._by_prompt.get(record["prompt"])
+        return found if found is not None else self._by_prompt.get(meant_prompt(record))
 
 
 def _atoms(record: Mapping[str, Any], where: str) -> Atoms | None:

@@ -18,8 +18,8 @@ from sanactl.files.human import human_bytes
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.backends.adapters import base_of
 from sanactl.judging.backends.labels import joined_labels
-from sanactl.judging.backends.memory import free_memory, out_of_memory
 from sanactl.judging.backends.places import place_of
+from sanactl.model.memory import free_memory, out_of_memory
 from sanactl.model.processes import one_falls_all_fall, open_accelerator
 from sanactl.training.judge.data import JudgeData
 from sanactl.training.judge.result import base_identity, is_judge_result, write_judge

@@ -1,0 +1,249 @@
+"""What `relabel` and `rewrite` share: the options that name a language model, and the run itself."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from sanactl.cli.frame.options import OUTPUT
+from sanactl.prompts.llm.registry import DEFAULT
+
+if TYPE_CHECKING:
+    from sanactl.prompts.rewrite import Task
+    from sanactl.records.records import Record
+
+__all__ = [
+    "AllowFailed", "Asking", "Failed", "Llm", "LlmOptions", "MaxRequests", "MaxTokens", "NoCache", "Price", "PromptsArgument",
+    "Tries", "run_tasks",
+]  # fmt: skip
+
+_LIMITS = "Limits"
+PromptsArgument = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="PROMPTS",
+        help="Prompts or images: a file of prompts (text or JSONL), JSONL of image records, - for stdin, shapes for "
+        "the built-in evaluation prompts, or one prompt. Default: the pipe's, else built-in ones.",
+        show_default=False,
+    ),
+]
+Llm = Annotated[
+    Optional[str],
+    typer.Option(
+        "--llm",
+        metavar="MODEL",
+        help="The language model: shapes (rules for prompts of the built-in world), hf:FOLDER or hf:OWNER/NAME "
+        "(a chat model of transformers), or the address of a server with OpenAI's protocol and the name of its "
+        f"model (http://localhost:8000/v1#MODEL). Default: {DEFAULT}.",
+        show_default=False,
+        autocompletion=lambda: [DEFAULT, "hf:"],
+    ),
+]
+LlmOptions = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--llm-option",
+        metavar="KEY=VALUE",
+        help="An option of the language model's backend: temperature, answer_tokens, batch_size, concurrency, "
+        "timeout, retries, key_env, extra. Give the option again for each further one. Default: none.",
+        show_default=False,
+    ),
+]
+Tries = Annotated[
+    int,
+    typer.Option(
+        "--tries",
+        min=1,
+        max=100,
+        metavar="INT",
+        help="Number of answers that are asked for until one passes the checks.",
+    ),
+]
+MaxRequests = Annotated[
+    Optional[int],
+    typer.Option(
+        "--max-requests",
+        min=0,
+        metavar="INT",
+        help="Number of answers that this run asks for at most. Default: no limit.",
+        show_default=False,
+        rich_help_panel=_LIMITS,
+    ),
+]
+MaxTokens = Annotated[
+    Optional[int],
+    typer.Option(
+        "--max-tokens",
+        min=0,
+        metavar="INT",
+        help="Number of tokens, of messages and answers together, after which this run asks for nothing more. "
+        "Default: no limit.",
+        show_default=False,
+        rich_help_panel=_LIMITS,
+    ),
+]
+Price = Annotated[
+    Optional[str],
+    typer.Option(
+        "--price",
+        metavar="IN,OUT",
+        help="Dollars for a million tokens of messages and of answers: the run says what it has cost. "
+        "Default: no cost is shown.",
+        show_default=False,
+        rich_help_panel=_LIMITS,
+    ),
+]
+Failed = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--failed",
+        metavar="FILE",
+        help="File for the records that have no good answer, with the reason in rewrite_error. "
+        "Default: the output's name with .failed.jsonl; no file if all went well.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+AllowFailed = Annotated[
+    bool, typer.Option("--allow-failed", help="End with exit code 0 even if some records failed.")
+]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        help="Ask again where the answer is known from earlier runs. The new answers take their place.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The options of `relabel` and `rewrite` besides input, output and what is made of a prompt."""
+
+    llm: str | None
+    llm_options: Sequence[str] | None
+    given: dict[str, Any]
+    tries: int
+    limits: tuple[int | None, int | None, str | None]
+    no_cache: bool
+
+
+def run_tasks(
+    command: str,
+    prompts: str | None,
+    tasks: Sequence[Task],
+    asking: Asking,
+    *,
+    output: Path | None,
+    failed: Path | None,
+    force: bool,
+    allow_failed: bool,
+) -> None:
+    """Runs a command that makes something of each prompt.
+
+    Raises:
+        InputError: some records failed and `allow_failed` was not given; all outputs are written.
+    """
+    from sanactl.cli.frame.outputs import check_file, free_names
+    from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.terminal import note
+    from sanactl.errors import InputError, UsageError
+    from sanactl.prompts.asking import Asker
+    from sanactl.prompts.failures import FailedRecords
+    from sanactl.prompts.kept_answers import KeptAnswers
+    from sanactl.prompts.llm.registry import open_llm
+    from sanactl.prompts.rewrite import new_prompts
+    from sanactl.prompts.spending import Limits, Spending, read_price
+    from sanactl.records.options import split_options
+
+    run = Invocation(command)
+    options = split_options(asking.llm_options or (), "--llm-option")
+    for name, value in asking.given.items():
+        if value is not None and name in options:
+            raise UsageError(f"the language model's {name} is given twice", hint="leave out the --llm-option")
+        options[name] = value
+    requests, tokens, price = asking.limits
+    spending = Spending(Limits(requests, tokens, read_price(price)))
+    target = run.records_file(output, command, force=force)
+    if failed is None:
+        beside = target.with_name(f"{target.name.removesuffix('.jsonl')}.failed.jsonl")
+        failed = next(free_names(beside)) if os.path.lexists(beside) and not force else beside
+    else:
+        check_file(failed, "records", force=force)
+        if failed == target:
+            raise UsageError("--failed and --output name the same file")
+    stream, source = _find(prompts)
+    run.progress.start(None, f"opening {asking.llm or DEFAULT}")
+    model = open_llm(asking.llm, **options)
+    model.check([task.name for task in tasks])
+    kept = KeptAnswers(Path.cwd(), model, ask_again=asking.no_cache)
+    asker = Asker(model, kept, spending, tries=asking.tries, progress=run.progress)
+    run.uses(source)
+    run.progress.start(None, f"{'translating' if command == 'relabel' else 'rewriting'} with {model.name}")
+    try:
+        with FailedRecords(failed, force=force) as failures:
+            made = new_prompts(run.counted(stream, "prompts"), tasks, asker, failed=failures.add)
+            first = next(made, None)
+            if first is not None:  # else there is nothing to write
+                passed = run.tee(itertools.chain((first,), made), target, force=force)
+                run.emit(passed, show=_show, take_all=output is not None)
+    except KeyboardInterrupt:
+        run.progress.note("stopped; the answers so far are kept, and the same command goes on from there")
+        raise
+    finally:
+        run.progress.close()
+        if said := spending.said() if model.keeps else "":
+            note(said)
+    outputs = [(target, run.kind_of_input or "prompt")] if first is not None else []
+    run.finish(*outputs, llm=model.name)
+    if failures.count:
+        many = f"{failures.count:,} records" if failures.count > 1 else "1 record"
+        line = f"{many} failed ({'; '.join(failures.reasons)}); see {failed}"
+        if not allow_failed:
+            raise InputError(line, hint="--allow-failed makes this no error")
+        note(line)
+
+
+def _find(argument: str | None) -> tuple[Iterator[Record], str]:
+    """The prompt and image records, and where they come from."""
+    from sanactl.cli.frame.stdin import is_stdin, prompt_stream, stdin_is_piped
+    from sanactl.cli.frame.terminal import note
+    from sanactl.files.paths import user_path
+    from sanactl.records.jsonl import is_open_already
+    from sanactl.records.prompt_tables import is_table
+    from sanactl.records.prompts import numbered
+    from sanactl.sampling.inputs import builtin_prompts, given_prompts, is_prompt
+
+    kinds = ("prompt", "image")
+    if argument is None or is_stdin(argument):
+        if argument is not None or stdin_is_piped():
+            return numbered(prompt_stream(None, kinds)), "stdin"
+        note("using one prompt of each of the built-in world's tasks")
+        return iter(builtin_prompts("demo")), "builtin:shapes"
+    if argument == "shapes" and not os.path.exists(argument):
+        return iter(builtin_prompts("shapes")), "builtin:shapes"
+    if is_prompt(argument) and not is_table(argument):
+        return iter(given_prompts([argument], "PROMPTS")), "the command line"
+    found = numbered(prompt_stream(str(user_path(argument)), kinds))
+    return found, "stdin" if is_open_already(argument) else argument
+
+
+def _show(records: list[Record]) -> None:
+    """On a terminal: the prompts before and after."""
+    from sanactl.cli.frame.console import PlainConsole, data, show_rows
+
+    rows = [
+        (
+            data(r.get("prompt_form") or r.get("prompt_style") or ""),
+            data(r["prompt_original"], longest=60),
+            data(r["prompt"], longest=200),
+        )
+        for r in records
+    ]
+    show_rows(PlainConsole(), ("form", "prompt", "new prompt"), rows)
