@@ -261,7 +261,6 @@ class ScoreRecord(_Score, total=False):
     prompts: int
     benchmark: str
     prompts_rewritten: str
-    prompts_rewritten: str
     checkpoint: str
     digest: str
     prompts_digest: str

@@ -115,7 +115,7 @@ def test_scores_and_judges_go_by_the_original(sanactl: Program, monkeypatch: pyt
     plain = [
         {k: v for k, v in r.items() if not k.startswith("prompt_") or k == "prompt_id"} for r in records[:2]
     ]
-    mixed = api.evaluate([*plain, *records[2:]], "geneval")
+    mixed: list[Any] = api.evaluate([*plain, *records[2:]], "geneval")
     assert mixed[-1]["prompts_rewritten"] == "emoji by shapes: 4 images"
     assert "prompts_rewritten" not in api.evaluate(plain, "geneval")[-1]
 

@@ -52,7 +52,11 @@ ZH = [translate(p, "zh") for p in PROMPTS]
 
 
 def test_in_order_several_at_once_and_never_twice(server: LlmServer, sanactl: Program) -> None:
-    server.trouble = lambda handler, number: bool(time.sleep(0.002 * ((number * 7) % 5)))
+    def late(handler: Handler, number: int) -> bool:
+        time.sleep(0.002 * ((number * 7) % 5))
+        return False
+
+    server.trouble = late
     found = sanactl(*relabel(server, "--llm-option", "concurrency=4", "--price", "1,10"))
     assert prompts(found) == ZH
     assert [r["prompt_original"] for r in found] == PROMPTS

@@ -121,7 +121,7 @@ def read_completion(reply: Any, name: str) -> Reply:
             f"{name}: its reply is no chat completion", hint="the address ends in /v1 on most servers"
         )
     usage = reply.get("usage")
-    tokens = [_count(usage, field) for field in ("prompt_tokens", "completion_tokens")]
+    tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     choice = reply["choices"][0] if reply["choices"] else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
