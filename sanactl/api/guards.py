@@ -115,12 +115,15 @@ def _records(prompts: Prompts) -> list[Record]:
     import os
 
     from sanactl.records.jsonl import open_lines
-    from sanactl.records.prompts import number_prompts, stream_prompts
+    from sanactl.records.prompt_tables import is_table
+    from sanactl.records.prompts import load_prompts, number_prompts, stream_prompts
     from sanactl.records.records import check_record
     from sanactl.sampling.inputs import is_prompt
 
     if isinstance(prompts, str) and is_prompt(prompts):
         prompts = [prompts]
+    if isinstance(prompts, str | os.PathLike) and is_table(os.fspath(prompts)):
+        return load_prompts(Path(prompts))
     if isinstance(prompts, str | os.PathLike):
         with open_lines(Path(prompts), "prompt file") as stream:
             return number_prompts(list(stream_prompts(stream, str(prompts))))

@@ -342,6 +342,9 @@ def test_the_function(here: Path) -> None:
         passed, blocked = api.guard(["a star", "", "a nude"], model="builtin:words", blocked="b.jsonl")
     assert [r["prompt"] for r in passed] == ["a star"] and [r["id"] for r in blocked] == ["00001", "00002"]
     assert records("b.jsonl") == blocked
+    Path("t.csv").write_text("id,caption\n1,a star\n2,a nude\n")
+    with pytest.warns(UserWarning, match="no protection"):
+        assert [r["id"] for r in api.guard("t.csv#caption", model="builtin:words").blocked] == ["2"]
     with pytest.raises(InputError, match="no prompts"):
         api.guard([], model="builtin:words")
 
