@@ -329,6 +329,8 @@ def test_a_guard_inside_that_blocks_all_or_is_not_one(place: Path, sanactl: Prog
     sanactl(*command, code=1)
     assert "blocked all 1 prompts; there is nothing to draw" in sanactl.said
     assert not Path("tiny-samples").exists()
+    sanactl("scale", *command[1:], "--max", "1", "--keep", "1", code=1)
+    assert "blocked all 1 prompts" in sanactl.said and not Path("scale.jsonl").exists()
     assert "no option 'size'" in sanactl.fails(*command, "--guard-option", "size=1", code=2)
     assert "threshold is 'much'" in sanactl.fails(*command, "--guard-option", "threshold=much", code=2)
     assert "--guard-option without --guard" in sanactl.fails(
