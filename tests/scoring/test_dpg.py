@@ -249,6 +249,8 @@ def test_what_is_missing_or_not_in_the_table_is_one_line(coins: Coins, sanactl: 
     # Item0's first row is skipped, too, on which its other questions depend.
     assert (score["prompts"], score["left_out"], len(images)) == (2, 1, 12)
     assert "0-2.png: not a readable image" in sanactl.said
+    said = sanactl.fails("eval", "dpg", "images.jsonl", "-o", "h.jsonl", code=2)
+    assert "--questions and --vqa are needed: DPG-Bench's table, and what answers its questions" in said
     Path("empty.jsonl").write_text("")
     sanactl("eval", "dpg", "empty.jsonl", *command[3:], "-o", "h.jsonl", code=1)
     assert "no images to score came in" in sanactl.said
