@@ -83,6 +83,7 @@ def export(
     from sanactl.exporting.run import Export, target_name
     from sanactl.exporting.settings import export_settings
     from sanactl.files.human import human_bytes
+    from sanactl.report.text import counted
 
     if not is_first_process():
         return
@@ -121,8 +122,8 @@ def export(
             raise
         run.key(dataset=made["key"])
         run.emit(dataset.records(), show=lambda _: show_dataset(made), take_all=True)
-    left_out = f"; {made['skipped']:,} records left out" if made["skipped"] else ""
-    size = f"{made['images']:,} images, {human_bytes(made['bytes'])}, {made['shards']:,} shards"
+    left_out = f"; {counted(made['skipped'], 'record')} left out" if made["skipped"] else ""
+    size = f"{counted(made['images'], 'image')}, {human_bytes(made['bytes'])}, {counted(made['shards'], 'shard')}"
     note(
         f"wrote {target} ({size}){left_out}"
         if made["made"]

@@ -86,7 +86,7 @@ def _metadata(plan: ExportPlan, to: ExportFormat) -> dict[str, Any]:
     return {
         "task_categories": list(to.tasks),
         "size_categories": [size],
-        "tags": ["sana", "sanactl", "synthetic"],
+        "tags": ["sana", "sanactl", *(["synthetic"] if plan.checkpoints else [])],
         "configs": [{"config_name": "default", "data_files": files}],
         "dataset_info": {"features": features} if features else None,
     }

@@ -21,6 +21,8 @@ __all__ = ["Column", "Columns", "public"]
 MOST_COLUMNS = 1_000
 # `kind` is a record's, paths are of this machine, and the others are columns that an export makes itself.
 _LEFT_OUT = {"kind", "draft_path", *FILE_NAMES, *IMAGE_PATHS, "text", "label", "width", "height"}
+# `datasets` takes columns of such names for files of a dataset.
+_FILES = ("file_name", "file_names")
 _FULL_PATH = re.compile(r"(?:~?/|file:|[A-Za-z]:\\)[^\s/\\]*[/\\]")
 
 
@@ -32,7 +34,9 @@ def public(record: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
     """
     out = _LEFT_OUT.union(texts)
     return {
-        name: _shortened(value) for name, value in record.items() if name not in out and value is not None
+        name: _shortened(value)
+        for name, value in record.items()
+        if value is not None and name not in out and not name.endswith(_FILES)
     }
 
 
@@ -63,11 +67,13 @@ class Column:
     Attributes:
         type: bool, int64, float64, string, or json (a text of JSON, for nested and mixed values).
         filled: how many rows have a value.
+        begins: the place of the first value, in bytes of records before it.
         low, high: of numbers.
         only: the value that all filled rows have, as JSON; None where they differ.
     """
 
     type: str
+    begins: int = 0
     filled: int = 0
     low: float | None = None
     high: float | None = None
@@ -100,8 +106,8 @@ class Columns:
 
     by_name: dict[str, Column] = field(default_factory=dict)
 
-    def add(self, fields: Mapping[str, Any]) -> None:
-        """Looks at a further record's fields.
+    def add(self, fields: Mapping[str, Any], at: int) -> None:
+        """Looks at the fields of a further record, which begins at byte `at`.
 
         Raises:
             InputError: more than a thousand names.
@@ -114,7 +120,7 @@ class Columns:
                         f"the records have more than {MOST_COLUMNS:,} different fields",
                         hint="a dataset has a column for each; take fields away, for instance with jq",
                     )
-                column = self.by_name[name] = Column(_type_of(value))
+                column = self.by_name[name] = Column(_type_of(value), at)
             column.add(value)
 
     def cells(self, fields: Mapping[str, Any]) -> dict[str, Any]:

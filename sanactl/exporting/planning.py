@@ -102,7 +102,7 @@ class _Planner:
             progress.note(f"left out: {error.message}")
             return
         plan = self.plan
-        plan.columns.add(fields)
+        plan.columns.add(fields, self._offset)
         most = min(plan.settings.shard_images, self.to.most_images)
         if self._rows and (self._rows >= most or self._bytes + found.size > plan.settings.shard_bytes):
             self._close()

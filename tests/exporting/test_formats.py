@@ -145,3 +145,16 @@ def test_hard_links_are_the_same_files(sanactl: Program, records: list[dict[str,
     assert Path("linked/images/00000/00000000.png").samefile(source)
     copied = Path("copied/images/00000/00000000.png")
     assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
+
+
+def test_a_column_that_begins_late_is_text(
+    sanactl: Program, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` takes the types of an imagefolder from its first 10 MB, where such a column has no value."""
+    monkeypatch.setattr("sanactl.exporting.formats.imagefolder.LATE", 600)
+    lines = [{**r, "x_file_name": "b.png", **({"number": n} if n > 4 else {})} for n, r in enumerate(records)]
+    sanactl("export", "-", "-o", "set", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    rows = [json.loads(line) for line in Path("set/metadata.jsonl").read_text().splitlines()]
+    assert [r["number"] for r in rows] == ["", "", "", "", "", "5", "6"]
+    assert [r["late"] for r in rows] == [""] * 6 + ["only here"]
+    assert rows[0]["seed"] == records[0]["seed"] and "x_file_name" not in rows[0]

@@ -166,6 +166,25 @@ def test_an_image_that_changes_meanwhile_stops_the_run(
     assert "other records" in sanactl.said
 
 
+def test_ctrl_c_says_that_the_shards_are_kept(
+    sanactl: Program, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Row.read
+
+    def interrupted(self: Row) -> bytes:
+        if self.number == 4:
+            raise KeyboardInterrupt
+        return read(self)
+
+    monkeypatch.setattr(Row, "read", interrupted)
+    command = ("export", "records.jsonl", "--to", "parquet", "-o", "set", "--shard-size", "2")
+    sanactl(*command, code=130)
+    assert "the shards so far are kept" in sanactl.said
+    monkeypatch.setattr(Row, "read", read)
+    assert [p.name[6:11] for p in sorted(Path("set/data").iterdir())] == ["00000", "00001"]
+    assert sanactl(*command) == records
+
+
 def test_a_full_disk_is_one_line(sanactl: Program, records: list[dict[str, Any]]) -> None:
     import resource
     import signal
