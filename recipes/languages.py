@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sanactl.sampling.inputs import builtin_prompts, spread
+from sanactl.scoring.geneval.scores import geneval_record
 from sanactl.shapes.languages import FORMS, translate
 
 MODELS = {
@@ -21,26 +22,25 @@ MODELS = {
 }
 
 
-def write_prompts(count: int, forms: list[str]) -> None:
-    """prompts-FORM.jsonl: evaluation prompts, evenly spread over the tasks; what an image must show stays."""
-    for form in forms:
-        file = Path(f"prompts-{form}.jsonl")
-        lines = []
-        for record in spread(builtin_prompts("shapes"), count):
-            translated = {**record, "prompt": translate(record["prompt"], form)}
-            if form != "en":
-                translated["prompt_original"] = record["prompt"]
+def write_prompts(count: int, file: Path) -> None:
+    """Evaluation prompts in every form, evenly spread over the tasks; what an image must show stays."""
+    lines = []
+    for record in spread(builtin_prompts("shapes"), count):
+        for form in FORMS:
+            prompt = translate(record["prompt"], form)
+            translated = {**record, "id": f"{record['id']}-{form}", "prompt": prompt, "prompt_form": form}
+            translated["prompt_original"] = record["prompt"]
             lines.append(json.dumps(translated, ensure_ascii=False) + "\n")
-        if not file.exists() or file.read_text(encoding="utf-8") != "".join(lines):
-            file.write_text("".join(lines), encoding="utf-8")
+    if not file.exists() or file.read_text(encoding="utf-8") != "".join(lines):
+        file.write_text("".join(lines), encoding="utf-8")
 
 
-def score(file: Path) -> dict[str, Any]:
-    """The score record of GenEval in a file."""
+def scores(file: Path) -> dict[str, dict[str, Any]]:
+    """GenEval's score record for each form, of image records with verdicts."""
     with file.open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
-    found: dict[str, Any] = next(r for r in records if r["kind"] == "score" and r["metric"] == "geneval")
-    return found
+    images = [record for record in records if record["kind"] == "image"]
+    return {form: geneval_record([r for r in images if r["prompt_form"] == form]) for form in FORMS}
 
 
 def shown(found: dict[str, Any]) -> str:
@@ -50,9 +50,7 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def write_table(folder: Path) -> None:
-    found = {
-        model: {form: score(folder / f"{model}-{form}.geneval.jsonl") for form in FORMS} for model in MODELS
-    }
+    found = {model: scores(folder / f"{model}.geneval.jsonl") for model in MODELS}
     table = Table("GenEval [95 %]", *FORMS, title="four language forms on the built-in world")
     for model, label in MODELS.items():
         table.add_row(label, *(shown(found[model][form]) for form in FORMS))
@@ -65,6 +63,6 @@ def write_table(folder: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "prompts":
-        write_prompts(int(sys.argv[2]), sys.argv[3:])
+        write_prompts(int(sys.argv[2]), Path(sys.argv[3]))
     else:
         write_table(Path(sys.argv[2]))

@@ -14,28 +14,25 @@ exec </dev/null                          # commands that read a pipe must not re
 . "$(dirname "$0")/setup.sh"
 
 [ -z "${DRY:-}" ] || : "${PROMPTS:=6}" "${SAMPLING:=2}" "${LESSONS:=2}" "${PICTURES:=32}" "${STEPS:=2}"
-prompts=${PROMPTS:-120}                  # of the 360 that ship, the same in every form and for every model
+prompts=${PROMPTS:-60}                   # of the 360 that ship, the same in every form and for every model
 sampling=${SAMPLING:-10}                 # sampling steps of an image
 lessons=${LESSONS:-200}                  # steps in which the text encoder learns
-pictures=${PICTURES:-4000}               # pictures to fine-tune on, each with a caption in every form
-steps=${STEPS:-400}                      # of fine-tuning
-forms="en zh en-zh emoji"
+pictures=${PICTURES:-2000}               # pictures to fine-tune on, each with a caption in every form
+steps=${STEPS:-200}                      # of fine-tuning
 run=${1:-$root/runs/languages-p$prompts-s$steps}
 mkdir -p "$run" && cd "$run"
 began=$SECONDS
 say() { printf '\n== %s\n' "$*" >&2; }
 once() { [ -e "$1" ] || "${@:2}" >/dev/null; }    # once FILE COMMAND...: not again where FILE is there
 
-score() {       # score CHECKPOINT NAME [OPTION...]: sample the prompts of each form, and judge by GenEval's rules
-  for form in $forms; do
-    [ -e "$2-$form.geneval.jsonl" ] && continue
-    sanactl sample "$1" "${@:3}" --prompts prompts-$form.jsonl -n 1 --steps $sampling -o "$2-$form" >/dev/null
-    sanactl eval geneval "$2-$form/images.jsonl" -o "$2-$form.geneval.jsonl" >/dev/null
-  done
+score() {       # score CHECKPOINT NAME [OPTION...]: sample the prompts of all forms, and judge by GenEval's rules
+  [ -e "$2.geneval.jsonl" ] && return
+  sanactl sample "$1" "${@:3}" --prompts prompts.jsonl -n 1 --steps $sampling -o "$2" >/dev/null
+  sanactl eval geneval "$2/images.jsonl" -o "$2.geneval.jsonl" >/dev/null
 }
 
 say "prompts: $prompts evaluation prompts in four forms; their translations follow from the world's grammar"
-python "$root/recipes/languages.py" prompts $prompts $forms
+python "$root/recipes/languages.py" prompts $prompts prompts.jsonl
 
 say "the base, with its own text encoder of 43 English words"
 once base.st sanactl init shapes -o base.st
@@ -51,10 +48,10 @@ tune() {        # tune COLUMNS NAME
   once $2.st sanactl finetune base.st --components languages --data latents --captions $1 --steps $steps \
     --optimizer adamw --lr 3e-4 --warmup $((steps / 10)) --schedule cosine --clip 1.0 --ema 0.98 -o $2.st
 }
-tune en,zh,en-zh,emoji four
-score four.st four
-tune en english
-score english.st english
+for tuned in four:en,zh,en-zh,emoji english:en; do
+  tune ${tuned#*:} ${tuned%%:*}
+  score ${tuned%%:*}.st ${tuned%%:*}
+done
 
 python "$root/recipes/languages.py" table .
 printf '\n%s   (%d s)\n' "$run" $((SECONDS - began)) >&2

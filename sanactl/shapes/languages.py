@@ -129,15 +129,15 @@ def parse(prompt: str) -> Caption:
     rest = words[article:]
     if len(rest) < 2 or rest[0] not in MEDIA or rest[1] != "of":
         raise _fault(prompt, f"it does not begin with a word for the image and of ({', '.join(MEDIA)})")
-    first, rest2 = _thing(prompt, rest[2:])
-    if not rest2:
+    first, left = _thing(prompt, rest[2:])
+    if not left:
         return Caption(rest[0], article, (first,))
-    joint = next((j for j in (*RELATIONS, "and") if rest2[: len(j.split())] == j.split()), None)
+    joint = next((j for j in (*RELATIONS, "and") if left[: len(j.split())] == j.split()), None)
     if joint is None:
-        raise _fault(prompt, f"after {first.english!r} there is {rest2[0][:_LONGEST_SHOWN]!r}")
-    second, rest3 = _thing(prompt, rest2[len(joint.split()) :])
-    if rest3:
-        raise _fault(prompt, f"after {second.english!r} there is {rest3[0][:_LONGEST_SHOWN]!r}")
+        raise _fault(prompt, f"after {first.english!r} there is {left[0][:_LONGEST_SHOWN]!r}")
+    second, left = _thing(prompt, left[len(joint.split()) :])
+    if left:
+        raise _fault(prompt, f"after {second.english!r} there is {left[0][:_LONGEST_SHOWN]!r}")
     return Caption(rest[0], article, (first, second), None if joint == "and" else joint)
 
 
