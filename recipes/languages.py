@@ -1,4 +1,4 @@
-"""Prompts and the table of recipes/languages.sh: GenEval in four language forms, before and after."""
+"""The table of recipes/languages.sh: GenEval in four language forms, before and after."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sanactl.sampling.inputs import builtin_prompts, spread
 from sanactl.scoring.geneval.scores import geneval_record
-from sanactl.shapes.languages import FORMS, translate
+from sanactl.shapes.languages import FORMS
 
 MODELS = {
     "base": "base, its English text encoder",
@@ -20,19 +19,6 @@ MODELS = {
     "english": "  fine-tuned on English captions",
     "four": "  fine-tuned on all four forms",
 }
-
-
-def write_prompts(count: int, file: Path) -> None:
-    """Evaluation prompts in every form, evenly spread over the tasks; what an image must show stays."""
-    lines = []
-    for record in spread(builtin_prompts("shapes"), count):
-        for form in FORMS:
-            prompt = translate(record["prompt"], form)
-            translated = {**record, "id": f"{record['id']}-{form}", "prompt": prompt, "prompt_form": form}
-            translated["prompt_original"] = record["prompt"]
-            lines.append(json.dumps(translated, ensure_ascii=False) + "\n")
-    if not file.exists() or file.read_text(encoding="utf-8") != "".join(lines):
-        file.write_text("".join(lines), encoding="utf-8")
 
 
 def scores(file: Path) -> dict[str, dict[str, Any]]:
@@ -62,7 +48,4 @@ def write_table(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "prompts":
-        write_prompts(int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        write_table(Path(sys.argv[2]))
+    write_table(Path(sys.argv[-1]))

@@ -6,9 +6,9 @@
 #   DRY=1 ./recipes/languages.sh /tmp/dry
 #
 # The text encoder learns the other languages first, as SANA's Gemma 2 has before it meets SANA. Then the base is
-# fine-tuned on captions in all four forms, and, for comparison, equally long on English ones. A stopped run goes on
-# where it was. PROMPTS, SAMPLING, LESSONS, PICTURES and STEPS set the size; the default takes about a quarter of an hour on
-# 2 cores. DRY=1 takes a minute, and its scores mean nothing.
+# fine-tuned on captions in all four forms, and, for comparison, equally long on English ones. A stopped run goes on where
+# it was. PROMPTS (a divisor of 360), SAMPLING, LESSONS, PICTURES and STEPS set the size; the default takes about ten minutes
+# of one core. DRY=1 is the smallest size, and its scores mean nothing.
 set -euo pipefail
 exec </dev/null                          # commands that read a pipe must not read this script's
 . "$(dirname "$0")/setup.sh"
@@ -32,7 +32,9 @@ score() {       # score CHECKPOINT NAME [OPTION...]: sample the prompts of all f
 }
 
 say "prompts: $prompts evaluation prompts in four forms; their translations follow from the world's grammar"
-python "$root/recipes/languages.py" prompts $prompts prompts.jsonl
+prompts() { sanactl prompts shapes | awk -v every=$((360 / prompts)) 'NR % every == 1 || every == 1' |
+  sanactl relabel --to en,zh,en-zh,emoji -o prompts.jsonl; }
+once prompts.jsonl prompts
 
 say "the base, with its own text encoder of 43 English words"
 once base.st sanactl init shapes -o base.st
@@ -53,5 +55,5 @@ for tuned in four:en,zh,en-zh,emoji english:en; do
   score ${tuned%%:*}.st ${tuned%%:*}
 done
 
-python "$root/recipes/languages.py" table .
+python "$root/recipes/languages.py" .
 printf '\n%s   (%d s)\n' "$run" $((SECONDS - began)) >&2
