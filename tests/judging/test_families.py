@@ -70,6 +70,23 @@ def test_the_text_before_the_image_is_computed_once(folders: dict[str, Path], fa
     assert of_image_first._prefix is None
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_asks_what_the_judge_is_asked(folders: dict[str, Path], family: str) -> None:
+    """`train-judge` pads on the right and does without `generate`; the logits are those of the judge."""
+    from sanactl.training.judge.gradient import answer_logits, answer_token, padded_right
+
+    judge: Any = open_judge(str(folders[family]), device="cpu", dtype="fp32")
+    images, prompts = pairs(5)
+    with torch.inference_mode():
+        wanted = judge._plain_logits(judge.inputs(images, prompts))
+        inputs = padded_right(judge.inputs(images, prompts))
+        assert (inputs["attention_mask"][:, -1] == 0).any(), "no row is padded"
+        found = answer_logits(judge.model, inputs)
+    assert float((found - wanted).abs().max()) < 1e-4
+    encode = judge.processor.tokenizer.encode
+    assert [answer_token(judge, truth) for truth in (True, False)] == [*encode("yes"), *encode("no")]
+
+
 def test_thinking_is_off(folders: dict[str, Path]) -> None:
     judge: Any = open_judge(str(folders["qwen25_vl"]), device="cpu")
     images, prompts = pairs(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from sanactl.files.images import image_bytes, image_size
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.audit.gather import Gathered, label_of
 from sanactl.prompts.meaning import meaning, refuse_evaluation_prompts
+from sanactl.records.batches import batches
 from sanactl.records.records import Record
 
 __all__ = ["JudgeData", "split_records"]
 
+_READERS, _READ_TOGETHER = 8, 1024
 _MADE = "sanactl sample | sanactl eval geneval | sanactl train-judge --model VLM"
 
 
@@ -125,21 +128,29 @@ def _check_classes(records: Sequence[Record], label: str, what: str, *, hint: st
 
 def _digest(records: Sequence[Record], learned: int, label: str, progress: Progress) -> str:
     """Reads every image's file once: it is there, and has the header of an image. The digest is of the first `learned`."""
-    import io
+    from concurrent.futures import ThreadPoolExecutor
 
     whole = hashlib.sha256()
     progress.start(len(records), "reading images")
-    for number, record in enumerate(records):
-        path = Path(record["path"])
-        data = image_bytes(path)
-        try:
-            image_size(io.BytesIO(data))
-        except InputError as error:
-            raise InputError(f"{path}: {error.message.partition(': ')[2]}", hint=error.hint) from error
-        if number < learned:
-            for part in (str(record["prompt"]).encode(), data):
-                whole.update(hashlib.sha256(part).digest())
-            whole.update(b"1" if label_of(record, label) else b"0")
-        progress.advance(1)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for some in batches(enumerate(records), _READ_TOGETHER):  # not all at once: there may be millions
+            for (number, record), content in zip(
+                some, pool.map(_content, [r["path"] for _, r in some]), strict=True
+            ):
+                if number < learned:
+                    whole.update(hashlib.sha256(str(record["prompt"]).encode()).digest() + content)
+                    whole.update(b"1" if label_of(record, label) else b"0")
+                progress.advance(1)
     progress.close()
     return whole.hexdigest()
+
+
+def _content(name: str) -> bytes:
+    """The sha256 of an image's file."""
+    path = Path(name)
+    data = image_bytes(path)
+    try:
+        image_size(io.BytesIO(data))
+    except InputError as error:
+        raise InputError(f"{path}: {error.message.partition(': ')[2]}", hint=error.hint) from error
+    return hashlib.sha256(data).digest()

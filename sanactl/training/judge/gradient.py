@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sanactl.training.judge.settings import TuningSettings
     from sanactl.training.judge.trained import TrainedModel
 
-__all__ = ["AnswerGradient", "answer_logits", "answer_token"]
+__all__ = ["AnswerGradient", "answer_logits", "answer_token", "padded_right"]
 
 # What a question counts as in `sanactl.training.parts`: four make a part of a small model's batch.
 _TOKENS = 128
@@ -59,12 +59,13 @@ class AnswerGradient(SummedGradient[_Drawn, Asked]):
     """Asks the judge's dialogue about each image, and teaches the token that the answer begins with.
 
     Args:
-        judge: it words the questions; its tokenizer is made to pad on the right, as plain causal models need it.
+        judge: it words the questions.
         data, order: the images, and which of them a step has.
         more: what `SummedGradient` takes: accelerator, trained, workers.
 
     Attributes:
         skipped: damaged images so far, by path.
+        reads_ahead: whether images of the next parts are read in threads.
     """
 
     losses = ("loss", "accuracy")
@@ -89,7 +90,7 @@ class AnswerGradient(SummedGradient[_Drawn, Asked]):
         )
         self.judge, self.data, self.order, self.settings = judge, data, order, settings
         self.skipped: set[str] = set()
-        judge.processor.tokenizer.padding_side = "right"
+        self.reads_ahead = accelerator.device.type != "cpu"
         self.tokens = {truth: answer_token(judge, truth) for truth in (True, False)}
         self._ahead: deque[tuple[tuple[int, tuple[int, ...]], Future[Asked]]] = deque()
         self._plan: Iterator[tuple[_Drawn, list[int]]] = iter(())
@@ -98,7 +99,7 @@ class AnswerGradient(SummedGradient[_Drawn, Asked]):
 
     def begin(self, first: int) -> None:
         """On a GPU, images are read and questions worded while it computes."""
-        if self.accelerator.device.type == "cpu":
+        if not self.reads_ahead:
             return
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="questions")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="images")
@@ -156,7 +157,7 @@ class AnswerGradient(SummedGradient[_Drawn, Asked]):
             found = [np.zeros((64, 64, 3), dtype=np.uint8)]
         # A damaged image keeps its place, as another one with weight 0.
         shown = [found[0] if image is None else image for image in images]
-        inputs = self.judge.inputs(shown, [str(record["prompt"]) for record in records])
+        inputs = padded_right(self.judge.inputs(shown, [str(record["prompt"]) for record in records]))
         device = inputs["input_ids"].device
         truth = [self.data.truth(record) for record in records]
         return Asked(
@@ -182,6 +183,24 @@ class AnswerGradient(SummedGradient[_Drawn, Asked]):
         yes, no = (logits[:, ids].logsumexp(-1) for ids in (self.judge.yes, self.judge.no))
         right = ((yes > no) == inputs.truth) * inputs.weights
         return loss, [loss, right]
+
+
+def padded_right(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs with the padding of each row behind its tokens.
+
+    A judge's are padded on the left, which `generate` has position ids for. A plain forward pass counts positions from the
+    first column. (To tell the tokenizer is not enough: some processors have a side of their own.)
+    """
+    mask = inputs["attention_mask"]
+    length = mask.shape[1]
+    first = mask.argmax(-1, keepdim=True)
+    places = (torch.arange(length, device=mask.device) + first) % length
+    return {
+        name: value.gather(1, places)
+        if isinstance(value, torch.Tensor) and value.shape == mask.shape
+        else value
+        for name, value in inputs.items()
+    }
 
 
 def answer_logits(model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -52,6 +52,9 @@ class TrainedModel:
         else:
             for parameter in _chosen(model, settings.train, name):
                 parameter.requires_grad_(True)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # peft gives adapters the dtype of the weights under them
+                parameter.data = parameter.data.float()
         model.train()
         _without_dropout(model)
         self.named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
