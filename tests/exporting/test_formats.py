@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from sanactl.data import open_examples
+from sanactl.exporting.formats.base import ExportFormat
 from sanactl.exporting.formats.registry import EXPORTS
+from sanactl.exporting.plan import ExportPlan, Shard
 from sanactl.files.images import read_image
 from sanactl.judging.dialogue import DIALOGUES
 from tests.exporting.records import COUNT, write_records
@@ -158,3 +160,34 @@ def test_a_column_that_begins_late_is_text(
     assert [r["number"] for r in rows] == ["", "", "", "", "", "5", "6"]
     assert [r["late"] for r in rows] == [""] * 6 + ["only here"]
     assert rows[0]["seed"] == records[0]["seed"] and "x_file_name" not in rows[0]
+
+
+class Listing(ExportFormat):
+    """A format of one's own: a class and a line in the registry."""
+
+    name = "listing"
+    about = "A text file for each shard."
+
+    def shard_files(self, number: int, shards: int) -> tuple[str, ...]:
+        return (f"{number}.txt",)
+
+    def write_shard(self, folder: Path, shard: Shard, plan: ExportPlan) -> None:
+        (folder / f"{shard.number}.txt").write_text("\n".join(row.text for row in plan.rows(shard)))
+
+    def index_files(self, plan: ExportPlan) -> tuple[str, ...]:
+        return ()
+
+    def write_index(self, folder: Path, plan: ExportPlan) -> None:
+        pass
+
+    def data_files(self) -> list[str]:
+        return ["*.txt"]
+
+
+def test_a_format_of_ones_own(
+    sanactl: Program, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXPORTS, "listing", Listing())
+    sanactl("export", "records.jsonl", "--to", "listing", "-o", "set", "--shard-size", "4")
+    assert Path("set/1.txt").read_text().splitlines() == [r["prompt"] for r in records[4:]]
+    assert loaded("listing", "set")["text"] == [r["prompt"] for r in records]
