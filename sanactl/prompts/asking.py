@@ -126,35 +126,45 @@ class Asker:
         """
         open_jobs = list(jobs)
         for attempt in range(self._tries):
-            unknown = []
-            for job in open_jobs:
-                ask = job.ask(attempt)
-                found = self._kept.get(ask)
-                if found is None:
-                    unknown.append((job, ask))
-                    continue
-                if found[1]:
-                    self.spending.reuse()
-                job.take(found[0])
+            asked = [(job, job.ask(attempt)) for job in open_jobs]
+            unknown = [(job, ask) for job, ask in asked if not self._known(job, ask)]
             allowed = 0 if stop.is_set() else len(unknown)
             if self.model.keeps:  # else it costs nothing
                 allowed = self.spending.take(allowed)
-            self._ask(unknown[:allowed], stop)
-            left_out = [job for job, _ in unknown[allowed:]]
+            asked_for = self._ask(unknown[:allowed], stop)
+            left_out = [job for job, _ in unknown[allowed if asked_for else 0 :]]
             open_jobs = [job for job in open_jobs if not job.settled and job not in left_out]
         for job in open_jobs:
             times = f", {self._tries} times" if self._tries > 1 else ""
             job.fault = f"{job.reason}{times}"
 
-    def _ask(self, unknown: Sequence[tuple[Job, Ask]], stop: threading.Event) -> None:
+    def _ask(self, unknown: Sequence[tuple[Job, Ask]], stop: threading.Event) -> bool:
+        """Gets replies; returns whether there was the time to."""
         if not unknown:
-            return
-        asks = [ask for _, ask in unknown]
-        replies = self.model.reply(asks, stop)
-        self.spending.add(asks, replies)
-        self._kept.put(list(zip(asks, replies, strict=True)))
-        for (job, _), reply in zip(unknown, replies, strict=True):
+            return True
+        with self._kept.claimed([ask for _, ask in unknown], stop):
+            left = [(job, ask) for job, ask in unknown if not self._known(job, ask)]
+            if self.model.keeps:
+                self.spending.give_back(len(unknown) - len(left))
+            if not left or stop.is_set():
+                return not left
+            asks = [ask for _, ask in left]
+            replies = self.model.reply(asks, stop)
+            self.spending.add(asks, replies)
+            self._kept.put(list(zip(asks, replies, strict=True)))
+        for (job, _), reply in zip(left, replies, strict=True):
             job.take(reply)
+        return True
+
+    def _known(self, job: Job, ask: Ask) -> bool:
+        """Whether the answer is known; the job has taken it then."""
+        found = self._kept.get(ask)
+        if found is None:
+            return False
+        if found[1]:
+            self.spending.reuse()
+        job.take(found[0])
+        return True
 
 
 @dataclass(frozen=True)

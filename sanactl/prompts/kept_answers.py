@@ -9,12 +9,14 @@ Unlike verdicts, answers are never removed to save space.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sanactl.errors import InputError
+from sanactl.files.claims import Claims
 from sanactl.files.content import json_digest
 from sanactl.prompts.llm.protocol import Ask, LanguageModel, Reply
 from sanactl.records.kept_rows import KeptRows
@@ -44,7 +46,9 @@ class KeptAnswers:
                 self._place.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise self._fault(error) from None
-        self._rows = KeptRows(self._place, json_digest({"llm": model.identity})[:16], _row, ask_again)
+        source = json_digest({"llm": model.identity})[:16]
+        self._rows = KeptRows(self._place, source, _row, ask_again)
+        self._claims = None if self._place is None or ask_again else Claims(self._place / f"{source}.lock")
 
     def get(self, ask: Ask) -> tuple[Reply, bool] | None:
         """An answer that is known, and whether it is an earlier run's."""
@@ -52,6 +56,17 @@ class KeptAnswers:
         with self._lock:
             row = self._rows.get(key)
             return None if row is None else (Reply(*row), self._rows.is_earlier(key))
+
+    @contextlib.contextmanager
+    def claimed(self, asks: Sequence[Ask], stop: threading.Event) -> Iterator[None]:
+        """In the body, no other run in this folder asks for these; what others have asked for meanwhile is known."""
+        if self._claims is None:
+            yield
+            return
+        with self._claims.held([_key(ask) for ask in asks], stop):
+            with self._lock:
+                self._rows.refresh()
+            yield
 
     def put(self, answers: Sequence[tuple[Ask, Reply]]) -> None:
         """Keeps answers; refusals that are no answers are not kept.

@@ -69,6 +69,11 @@ class Spending:
             self.requests += count
             return count
 
+    def give_back(self, count: int) -> None:
+        """So many requests were not made: another run has made them meanwhile."""
+        with self._lock:
+            self.requests -= count
+
     def add(self, asks: Sequence[Ask], replies: Sequence[Reply]) -> None:
         """Counts the tokens of replies; four bytes are a token where the model does not say."""
         with self._lock:

@@ -47,11 +47,22 @@ class KeptRows:
         self._place, self._source, self._check = place, source, check
         self._earlier: dict[bytes, Row] = {}
         self._new: dict[bytes, Row] = {}
+        self._sizes: dict[Path, int] = {}  # bytes that have been read
+        self._reads_others = not ask_again
         if place is not None and not ask_again:
             for path in self._files():
                 with contextlib.suppress(OSError, InputError):
                     self._earlier.update(self._read(path))
                     os.utime(path)
+
+    def refresh(self) -> None:
+        """Reads what other runs have added meanwhile."""
+        if self._place is None or not self._reads_others:
+            return
+        for path in self._files():
+            with contextlib.suppress(OSError, InputError):
+                if path.stat().st_size > self._sizes.get(path, 0):
+                    self._earlier.update(self._read(path))
 
     def get(self, key: bytes) -> Row | None:
         """The row of a key, or None."""
@@ -92,16 +103,20 @@ class KeptRows:
         return self._place / f"{self._source}.{min(number, 9999):04d}.jsonl"
 
     def _read(self, path: Path) -> Iterator[tuple[bytes, Row]]:
-        """The rows of a file, by key. Lines that are no rows are passed over.
+        """The rows of a file that have not been read, by key. Lines that are no rows are passed over.
 
         Raises:
             InputError, OSError: it cannot be read.
         """
         # A line may begin below the limit; anything much larger is no file of rows.
         with open_regular(path, most=4 * MAX_FILE) as stream:
+            stream.seek(self._sizes.get(path, 0))
             for line in stream:
+                if not line.endswith(b"\n"):
+                    return  # another run may be writing it
+                self._sizes[path] = self._sizes.get(path, 0) + len(line)
                 text = line[_SUM + 1 : -1]
-                if not line.endswith(b"\n") or line[:_SUM] != _checksum(text):
+                if line[:_SUM] != _checksum(text):
                     continue
                 with contextlib.suppress(ValueError, TypeError):
                     rows = [(bytes.fromhex(key), self._check(row)) for key, *row in parse_json(text.decode())]

@@ -285,6 +285,26 @@ def test_a_kill_pays_for_nothing_twice(server: LlmServer, sanactl: Program) -> N
     assert len(questions) - len(set(questions)) <= 2 * kills
 
 
+def test_two_runs_at_once_share_their_answers(server: LlmServer, sanactl: Program) -> None:
+    """Prompt by prompt at the same time: each is asked for once, and both have all answers."""
+    begun = threading.Event()
+
+    def slowly(handler: Handler, number: int) -> bool:
+        begun.set()
+        time.sleep(0.1)
+        return False
+
+    server.trouble = slowly
+    command = relabel(server, "--llm-option", "concurrency=2")
+    other = subprocess.Popen([sys.executable, "-m", "sanactl", *command], stdout=subprocess.PIPE, text=True)
+    assert begun.wait(30)
+    mine = sanactl(*command, "-o", "mine.jsonl")
+    theirs = [json.loads(line) for line in other.communicate(timeout=30)[0].splitlines()]
+    assert prompts(mine) == prompts(theirs) == ZH
+    assert len(server.requests) == 12
+    assert "answers of earlier runs" in sanactl.said
+
+
 def test_a_full_disk_stops_the_paying(server: LlmServer, sanactl: Program) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
