@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from sanactl.optim.blockwise import SCHEMES, Scheme, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import part_of
 
-__all__ = ["measure_kernels"]
+__all__ = ["SMALL_SHAPES", "kernel_differences", "measure_kernels"]
 
 # Matrices of a block of SANA 1.6B: attention, and the two 1x1 convolutions of the feed-forward.
 SHAPES = ((2240, 2240), (11200, 2240), (2240, 5600))
@@ -54,10 +55,7 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
     for shape in SMALL_SHAPES if small else SHAPES:
         for scheme in (None, *SCHEMES):
             for case in _cases(shape, scheme):
-                found = [
-                    case.run(passes, _inputs(shape, scheme, device)) for passes in (triton_kernels, tiled)
-                ]
-                difference = max(_difference(a, b) for a, b in zip(*found, strict=True))
+                difference = _case_difference(case, shape, scheme, device)
                 inputs, count = _inputs(shape, scheme, device), 1 if small else 10
                 ours, twin = (
                     time_calls(lambda p=p, i=inputs, c=case: c.run(p, i), device, count=count, warm=2)
@@ -73,6 +71,24 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
                     twin_ms=twin,
                     copy_share=case.moved / (ours / 1000) / bandwidth,
                 )
+
+
+def kernel_differences(
+    device: torch.device, shapes: Sequence[tuple[int, int]]
+) -> Iterator[tuple[str, float]]:
+    """The name and the difference (see `measure_kernels`) of each kernel, matrix and quantization scheme."""
+    for shape in shapes:
+        for scheme in (None, *SCHEMES):
+            for case in _cases(shape, scheme):
+                yield case.name, _case_difference(case, shape, scheme, device)
+
+
+def _case_difference(
+    case: _Case, shape: tuple[int, int], scheme: Scheme | None, device: torch.device
+) -> float:
+    found = [case.run(passes, _inputs(shape, scheme, device)) for passes in (triton_kernels, tiled)]
+    # max() would lose a NaN that is not the first
+    return max(d if d == d else math.inf for d in (_difference(a, b) for a, b in zip(*found, strict=True)))
 
 
 def _cases(shape: tuple[int, int], scheme: Scheme | None) -> Iterator[_Case]:

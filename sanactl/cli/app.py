@@ -72,6 +72,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "report": ("report", "Scores", "Write one HTML page about a run."),
     "bench": ("bench", "Scores", "Measure speed and memory on this machine."),
+    "doctor": (
+        "doctor",
+        "Machine",
+        "Check this machine: versions, devices, disk, and known results.",
+    ),
     "log": ("log", "History", "Show what was made from what in this folder."),
 }
 

@@ -1,0 +1,1 @@
+"""What this machine can do, and whether its results can be trusted: the checks of `sanactl doctor`."""
