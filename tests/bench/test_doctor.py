@@ -109,7 +109,9 @@ def test_pages_that_are_not_shared_and_writes_that_are_lost(monkeypatch: pytest.
     assert only_wrong("folder")["of"] == "direct writes"
 
 
-def test_a_folder_that_cannot_be_written_and_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_and_a_full_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (row,) = found("folder", Place("cpu", tmp_path / "gone"))
     assert (row["state"], "cannot be written" in row["says"]) == ("warning", True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
@@ -134,7 +136,9 @@ def test_products_that_are_less_exact(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kernels_that_differ_from_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's own functions in the place of the kernels, so that neither a GPU nor the interpreter is needed."""
     kernels = pytest.importorskip("sanactl.bench.kernels")
-    fake = SimpleNamespace(square_sums=tiled.square_sums, residual_sums=tiled.residual_sums, apply=tiled.apply)
+    fake = SimpleNamespace(
+        square_sums=tiled.square_sums, residual_sums=tiled.residual_sums, apply=tiled.apply
+    )
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(kernels, "triton_kernels", fake)
     assert {(r["of"], r["state"], r["value"]) for r in found("kernels")} == {

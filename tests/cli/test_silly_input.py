@@ -40,6 +40,7 @@ BASE: dict[str, list[str]] = {
     "eval speed": ["tiny.st", "--rounds", "1", "--steps", "1"],
     "report": ["i.jsonl"],
     "train-judge": ["i.jsonl", "--steps", "0", "--warmup-steps", "0"],
+    "doctor": ["--only", "disk"],
     "bench surgery": ["--tiny", "--rounds", "1"],
     "bench optim": ["--blocks", "1", "--rounds", "1", "--steps", "1"],
     "make-shapes vae": ["--steps", "1"],
@@ -50,7 +51,7 @@ BASE: dict[str, list[str]] = {
 }
 # Those that import torch and run a model, whatever they are given.
 HEAVY = (
-    "importance", "guard", "sample", "scale", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes", "eval speed",
+    "importance", "guard", "sample", "scale", "finetune", "encode", "judge", "train-judge", "bench", "make-shapes", "eval speed", "doctor",
 )  # fmt: skip
 SILLY = [
     "gone.st", "no/such/folder/x.jsonl", "folder", "folder/", "empty.st", "empty.jsonl", "garbage.st", "garbage.pth",

@@ -24,8 +24,14 @@ def check_devices(place: Place) -> Iterator[Finding]:
     for device in place.devices:
         yield _finding(device)
     if place.named is None and NVIDIA.exists() and not torch.cuda.is_available():
-        build = "is a build without CUDA" if torch.version.cuda is None else f"needs a driver for CUDA {torch.version.cuda}"
-        yield warning("cuda", f"there is an NVIDIA GPU, but torch {torch.__version__} {build}: models run on the CPU")
+        build = (
+            "is a build without CUDA"
+            if torch.version.cuda is None
+            else f"needs a driver for CUDA {torch.version.cuda}"
+        )
+        yield warning(
+            "cuda", f"there is an NVIDIA GPU, but torch {torch.__version__} {build}: models run on the CPU"
+        )
 
 
 def _finding(device: torch.device) -> Finding:

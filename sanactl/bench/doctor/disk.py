@@ -25,7 +25,10 @@ LITTLE_CACHE = 10e9  # bytes; the published pipeline of the 1.6B takes 8.5 GB
 def check_folder(place: Place) -> Iterator[Finding]:
     """Sharing pages between files, direct writes and locks. The files of this trial have no name, so that none is left."""
     try:
-        with tempfile.TemporaryFile(dir=place.folder) as source, tempfile.TemporaryFile(dir=place.folder) as target:
+        with (
+            tempfile.TemporaryFile(dir=place.folder) as source,
+            tempfile.TemporaryFile(dir=place.folder) as target,
+        ):
             data = os.urandom(_SIZE)
             source.write(data)
             source.flush()
@@ -36,7 +39,10 @@ def check_folder(place: Place) -> Iterator[Finding]:
             target.truncate(0)
             direct = _write_directly(target, data)
             if direct and _content(target) != data:
-                yield wrong("direct writes", "a direct write (O_DIRECT) here does not give the bytes that were written")
+                yield wrong(
+                    "direct writes",
+                    "a direct write (O_DIRECT) here does not give the bytes that were written",
+                )
             locks = try_lock(source.fileno()) is not None
     except OSError as error:
         yield warning(

@@ -35,7 +35,9 @@ def check_kernels(place: Place) -> Iterator[Finding]:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "triton":
             raise
-        yield warning("kernels", "triton is not installed: the optimizer uses torch, which is slower on a GPU")
+        yield warning(
+            "kernels", "triton is not installed: the optimizer uses torch, which is slower on a GPU"
+        )
         return
     worst: dict[str, float] = {}
     for name, difference in kernel_differences(device, SMALL_SHAPES):
@@ -87,7 +89,9 @@ def reference_steps(start: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
     assert size is not None
     h = Hyper(group["lr"], group["betas"], group["eps"], group["clip_threshold"], group["weight_decay"])
     rows, cols = torch.zeros(start.shape[0]), torch.zeros(start.shape[1])
-    state = {f"exp_avg_{name}_{side}": t for name in ("sq", "res") for side, t in (("row", rows), ("col", cols))}
+    state = {
+        f"exp_avg_{name}_{side}": t for name in ("sq", "res") for side, t in (("row", rows), ("col", cols))
+    }
     p, m = start, quantize(torch.zeros_like(start), size, scheme)
     for gradient in gradients:
         p, state, m = came8bit_step(p, gradient, state, m, h, block_size=size, scheme=scheme)

@@ -40,7 +40,9 @@ def check_versions(place: Place) -> Iterator[Finding]:
     needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     for requirement in needed:
         if (fault := _fault(requirement)) is not None:
-            yield wrong(requirement.name, f"{fault}; pip install -U '{requirement.name}{requirement.specifier}'")
+            yield wrong(
+                requirement.name, f"{fault}; pip install -U '{requirement.name}{requirement.specifier}'"
+            )
     found = {name: _version(name) for name in dict.fromkeys((*NAMED, *(one.name for one in needed)))}
     named = ", ".join(f"{name} {found[name]}" for name in NAMED if found[name] is not None)
     python = platform.python_version()
@@ -66,7 +68,11 @@ def _fault(requirement: Requirement) -> str | None:
         fits = requirement.specifier.contains(Version(there), prereleases=True)
     except InvalidVersion:
         return None
-    return None if fits else f"{requirement.name} {there} is installed, and sanactl needs {requirement.specifier}"
+    return (
+        None
+        if fits
+        else f"{requirement.name} {there} is installed, and sanactl needs {requirement.specifier}"
+    )
 
 
 def _version(package: str) -> str | None:

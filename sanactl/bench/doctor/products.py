@@ -53,7 +53,9 @@ def _finding(device: torch.device, name: str, dtype: torch.dtype) -> Finding:
             f"differs from float64 by {difference:.1e}, as TF32 does: fp32 results are less exact than fp32",
             difference,
         )
-    return wrong(of, f"differs from float64 by {difference:.1e}, at most {MOST[name]:g} is allowed", difference)
+    return wrong(
+        of, f"differs from float64 by {difference:.1e}, at most {MOST[name]:g} is allowed", difference
+    )
 
 
 def _fp8(device: torch.device) -> Finding:
