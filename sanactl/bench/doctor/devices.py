@@ -35,7 +35,8 @@ def check_devices(place: Place) -> Iterator[Finding]:
 
 
 def _finding(device: torch.device) -> Finding:
-    says, total = hardware_facts(device)["hardware"], None
+    says = hardware_facts(device)["hardware"]
+    total: int | None = None
     free = None if device.type == "mps" else free_memory(device)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
