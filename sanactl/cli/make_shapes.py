@@ -148,7 +148,7 @@ def detector(
     target = world / "detector"
     images = _images(run, records, rendered, target, force)
     figures = train_detector(images, target, settings, restart=not resume, force=force, progress=run.progress)
-    _emit(run, {f"detector_{name}_loss": value for name, value in figures.items()})
+    _emit(run, {f"detector_{name}": value for name, value in figures.items()})
     run.finish((target, "detector"))
 
 

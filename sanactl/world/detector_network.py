@@ -1,9 +1,11 @@
 """The built-in world's detector in training: its losses, with heads that are thrown away afterwards.
 
-Three things differ from Mask2Former's own loss, since the training is short and the scores are to be those of another
+Four things differ from Mask2Former's own loss, since the training is short and the scores are to be those of another
 detector. Targets of the class are soft: the probability is to be the programmatic detector's score. One assignment of
 objects to queries, from the last layer, holds for all layers. Linear heads on the pixels' features learn which shape
-covers a pixel and where its middle is, which teaches the backbone earlier than the queries can.
+covers a pixel, where its middle is and how good a shape it is (the log-odds of the programmatic detector's score), which
+teaches the backbone earlier than the queries can. The queries' features learn those log-odds, too: they tell more than
+the side of a confidence.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DetectorNetwork", "Targets", "soft_score"]
 
-CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT, DENSE_WEIGHT = 2.0, 2.0, 1.0, 0.5
+CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT, DENSE_WEIGHT, ODDS_WEIGHT = 2.0, 2.0, 1.0, 0.5, 0.5
+# Log-odds past it are taken as this: no confidence is near.
+MOST_ODDS = 5.0
 # In the assignment: of an object's distance to a query's place on the grid, in sides of the picture.
 NEAR_WEIGHT = 2.0
 
@@ -42,6 +46,7 @@ class Targets:
         picture: int64 [K], the picture of each object.
         shape: int64 [K].
         score: float32 [K], see `soft_score`.
+        odds: float32 [K], the log-odds of the programmatic score.
         mask: float32 [K, 64, 64].
         near: float32 [K, 64, 64], 1 within 4 px of the mask.
         middle: float32 [K, 2], x and y in sides of the picture.
@@ -59,7 +64,9 @@ class Targets:
         self.picture = torch.from_numpy(picture)
         self.place = torch.from_numpy(place)
         self.shape = torch.from_numpy(scenes.objects[picture, place, SHAPE]).long()
+        score = torch.from_numpy(scenes.objects[picture, place, SCORE])
         self.score = torch.from_numpy(soft_score(scenes.objects[picture, place, SCORE]))
+        self.odds = score.clamp(1e-6, 1 - 1e-6).logit().clamp(-MOST_ODDS, MOST_ODDS)
         self.mask = (self.owners[self.picture] == self.place[:, None, None] + 1).float()
         # Max pooling of 9 px, one axis after the other.
         rows = F.max_pool2d(self.mask[:, None], (9, 1), 1, (4, 0))
@@ -93,7 +100,8 @@ class DetectorNetwork(nn.Module):
     def __init__(self, model: Mask2FormerForUniversalSegmentation) -> None:
         super().__init__()
         self.model = model
-        self.dense = nn.Conv2d(model.config.mask_feature_size, len(SHAPES) + 1 + 2, 1)
+        self.dense = nn.Conv2d(model.config.mask_feature_size, len(SHAPES) + 1 + 3, 1)
+        self.odds = nn.Linear(model.config.hidden_dim, 1)
         side = (torch.arange(QUERY_GRID) + 0.5) / QUERY_GRID
         self.register_buffer("grid", torch.cartesian_prod(side, side).flip(1), persistent=False)
 
@@ -114,6 +122,7 @@ class DetectorNetwork(nn.Module):
             out = self.model.model(targets.pixels, output_hidden_states=True, return_dict=True)
             states = torch.stack([s.transpose(0, 1) for s in out.transformer_decoder_intermediate_states])
             logits = self.model.class_predictor(states).float()
+            odds = self.odds(states).float()[..., 0]
             dense = self.dense(dense_features[0]).float()
         handle.remove()
         masks = [m.float() for m in out.masks_queries_logits]
@@ -123,8 +132,11 @@ class DetectorNetwork(nn.Module):
         for layer in range(len(masks)):
             classes = class_loss(logits[layer], query, targets, none_weight)
             covered, dice = mask_losses(masks[layer][targets.picture, query], targets)
+            off = F.smooth_l1_loss(odds[layer][targets.picture, query], targets.odds, reduction="sum")
+            off = off / max(len(query), 1)
             total = total + CLASS_WEIGHT * classes + MASK_WEIGHT * covered + DICE_WEIGHT * dice
-            parts = {"class": classes.item(), "mask": covered.item(), "dice": dice.item()}
+            total = total + ODDS_WEIGHT * off
+            parts = {"class": classes.item(), "mask": covered.item(), "dice": dice.item(), "odds": off.item()}
         found = dense_loss(dense, targets)
         return total / len(masks) + DENSE_WEIGHT * found, parts | {"dense": found.item()}
 
@@ -181,24 +193,26 @@ def mask_losses(masks: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, to
 
 
 def dense_loss(dense: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Of each pixel of the feature map: the shape that covers it, and the way to that object's middle."""
+    """Of each pixel of the feature map: the shape that covers it, the way to that object's middle, and its odds."""
     step = IMAGE_SIZE // dense.shape[-1]
     owners = targets.owners[:, ::step, ::step]
     covered = torch.full_like(owners, len(SHAPES))
     way = torch.zeros(*owners.shape, 2)
-    table = torch.zeros(len(owners), OBJECTS + 1, 3)
+    table = torch.zeros(len(owners), OBJECTS + 1, 4)
     table[..., 0] = len(SHAPES)
     table[targets.picture, targets.place + 1, 0] = targets.shape.float()
-    table[targets.picture, targets.place + 1, 1:] = targets.middle
+    table[targets.picture, targets.place + 1, 1:3] = targets.middle
+    table[targets.picture, targets.place + 1, 3] = targets.odds
     row = torch.arange(len(owners))[:, None, None]
     known = table[row, owners]
     covered = known[..., 0].long()
     axis = (torch.arange(owners.shape[-1]) * step + 0.5) / IMAGE_SIZE
-    way = known[..., 1:] - torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
+    way = known[..., 1:3] - torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
     inside = (owners > 0).float()
-    shapes = F.cross_entropy(dense[:, :-2], covered, reduction="none")
+    shapes = F.cross_entropy(dense[:, :-3], covered, reduction="none")
     # Half of the weight on objects, half on the background.
     share = inside.mean().clamp(0.02, 0.98)
     weight = 0.5 * inside / share + 0.5 * (1 - inside) / (1 - share)
-    off = (dense[:, -2:].permute(0, 2, 3, 1) - 4 * way).abs().sum(-1)
+    off = (dense[:, -3:-1].permute(0, 2, 3, 1) - 4 * way).abs().sum(-1)
+    off = off + F.smooth_l1_loss(dense[:, -1], known[..., 3], reduction="none")
     return (shapes * weight).mean() + (off * inside).sum() / inside.sum().clamp(min=1)

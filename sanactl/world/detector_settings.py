@@ -13,7 +13,7 @@ from sanactl.errors import UsageError
 __all__ = ["DetectorTraining"]
 
 # Raised whenever the same settings give other steps than before: saved states of the old ones are not these.
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Trains the built-in world's Mask2Former to find what the programmatic detector finds, at its scores.
 
-First on renderings with faults, then on samples of training prompts and renderings together. No evaluation prompt occurs.
+First on renderings with faults, then on samples of training prompts, the same samples warped, and renderings. No evaluation prompt occurs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["train_detector"]
 
-# The share of samples in a batch, where there are any; the rest are renderings with faults.
-SAMPLED_SHARE = 0.7
+# Shares of a batch, where there are samples: they as they are, they warped; the rest are renderings with faults.
+SAMPLED_SHARE, WARPED_SHARE = 0.4, 0.4
+# The share of the samples' prompts that the confidences are fitted to; the training does not use them.
+KEPT_SHARE = 0.05
+# Warped pictures for each sample.
+WARPED_EACH = 2
 # Masks' logits are multiplied by this at the end. No mask and no attention changes, for these see the sign alone; the
 # mean probability inside a mask becomes nearly 1, so that an object's score is its class's probability, which is what
 # was trained.
@@ -54,7 +58,8 @@ def train_detector(
         force: replace a target that is there.
 
     Returns:
-        The losses of the last steps, each a mean over at most 100 steps.
+        The losses of the last steps, each a mean over at most 100 steps; and with records what
+        `sanactl.world.detector_confidence` fitted on those that the training did not use.
 
     Raises:
         InputError: a record is not usable, or another run makes the same target.
@@ -64,26 +69,31 @@ def train_detector(
     from sanactl.files.atomic import atomic_dir, check_target
     from sanactl.training.lock import TargetLock
     from sanactl.training.state import TrainingState, identity_key
-    from sanactl.world.detector_data import flawed_scenes, record_scenes
+    from sanactl.world.detector_confidence import set_confidences
+    from sanactl.world.detector_data import flawed_scenes, warped_scenes
     from sanactl.world.detector_model import new_detector
     from sanactl.world.detector_network import DetectorNetwork
 
     check_target(target, force)
     with TargetLock(target):
         check_target(target, force)
-        sampled = None if records is None else record_scenes(records, progress)
+        sampled, kept = (None, None) if records is None else _split(records, progress)
         model, start = new_detector(settings.seed, **settings.sizes), None
         if settings.start is not None:
             model, start = _load(settings.start)
-        rendered = flawed_scenes(settings.pool_size, settings.seed, progress)
-        pictures = rendered.digest() + ("" if sampled is None else sampled.digest())
+        pools = [flawed_scenes(settings.pool_size, settings.seed, progress)]
+        if sampled is not None:
+            pools += [sampled, warped_scenes(sampled, WARPED_EACH * len(sampled), settings.seed, progress)]
+        pictures = "".join(pool.digest() for pool in pools)
         state = TrainingState(target, identity_key(settings.identity(start, pictures)))
         if restart:
             state.clear()
         network = DetectorNetwork(model)
-        figures = _train(
-            network, [rendered, *([] if sampled is None else [sampled])], settings, state, progress
-        )
+        losses = _train(network, pools, settings, state, progress)
+        figures = {f"{name}_loss": value for name, value in losses.items()}
+        if kept is not None:
+            factor, summand = set_confidences(network.model, kept)
+            figures |= {"confidence_factor": factor, "confidence_summand": summand}
         with atomic_dir(target, force=force) as folder:
             write_detector(network.model.eval(), folder)
         state.clear()
@@ -163,11 +173,25 @@ def _step_loss(
     from sanactl.world.detector_network import Targets
 
     rng = np.random.default_rng([settings.seed, step, 0xDE7])
-    sampled = round(SAMPLED_SHARE * settings.batch_size) if len(pools) > 1 else 0
-    counts = (settings.batch_size - sampled, sampled)
-    scenes = joined([p.part(rng.integers(len(p), size=n)) for p, n in zip(pools, counts, strict=False)])
+    shares = (SAMPLED_SHARE, WARPED_SHARE) if len(pools) > 1 else ()
+    others = [round(share * settings.batch_size) for share in shares]
+    counts = (settings.batch_size - sum(others), *others)
+    scenes = joined([p.part(rng.integers(len(p), size=n)) for p, n in zip(pools, counts, strict=True)])
     targets = Targets(scenes, rng.random(settings.batch_size) < 0.5)
     return network.loss(targets, settings.none_weight(step), settings.near_weight(step))
+
+
+def _split(records: Sequence[Record], progress: Progress) -> tuple[Scenes, Scenes]:
+    """The pictures to train on, and those of the last prompts, which the confidences are fitted to."""
+    import numpy as np
+
+    from sanactl.world.detector_data import record_scenes
+
+    scenes = record_scenes(records, progress)
+    prompts = list(dict.fromkeys(record["prompt"] for record in records))
+    last = set(prompts[len(prompts) - round(KEPT_SHARE * len(prompts)) :])
+    kept = np.array([record["prompt"] in last for record in records])
+    return scenes.part(np.flatnonzero(~kept)), scenes.part(np.flatnonzero(kept))
 
 
 def _load(folder: Path) -> tuple[Any, str]:

@@ -16,7 +16,14 @@ from sanactl.scoring.geneval.rules import CONFIDENCE, CONFIDENCE_COUNTING
 from sanactl.shapes.prompts import all_prompts, load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 from sanactl.shapes.vocabulary import SHAPES
-from sanactl.world.detector_data import OBJECTS, Scenes, flawed_scenes, scenes_of
+from sanactl.world.detector_confidence import (
+    agreement,
+    class_logits,
+    fit_confidences,
+    object_counts,
+    set_confidences,
+)
+from sanactl.world.detector_data import OBJECTS, Scenes, flawed_scenes, scenes_of, warped_scenes
 from sanactl.world.detector_model import new_detector
 from sanactl.world.detector_network import DetectorNetwork, Targets, soft_score
 from sanactl.world.train_detector import write_detector
@@ -42,7 +49,9 @@ def test_they_are_trained_and_score_images(images: list[dict], sanactl: Program)
     right = sanactl("make-shapes", "clip", "--rendered", "--pool-size", "80", "--steps", "60")
     assert right[0]["metric"] == "clip_colors_right"
     losses = sanactl("make-shapes", "detector", "--rendered", "--pool-size", "16", "--steps", "2")
-    assert [r["metric"] for r in losses] == [f"detector_{n}_loss" for n in ("class", "mask", "dice", "dense")]
+    assert [r["metric"] for r in losses] == [
+        f"detector_{n}_loss" for n in ("class", "mask", "dice", "odds", "dense")
+    ]
     config = json.loads(Path("world/detector/config.json").read_text())
     assert [config["id2label"][str(n)] for n in range(len(SHAPES))] == list(SHAPES)
 
@@ -93,10 +102,25 @@ def test_targets_are_the_programmatic_detectors() -> None:
     count = int((scenes.objects[..., 0] > 0).sum())
     assert len(targets.mask) == count == len(targets.score) > 6
     assert targets.mask.sum() == (scenes.owners > 0).sum()
+    sure = scenes.objects[scenes.objects[..., 0] > 0][:, 0]
+    assert np.allclose(1 / (1 + np.exp(-targets.odds.numpy())), sure.clip(0.0067, 0.9933), atol=1e-3)
     for picture, place, mask in zip(targets.picture, targets.place, targets.mask, strict=True):
         own = scenes.owners[picture] == int(place) + 1
         assert torch.equal(mask.bool(), torch.from_numpy((own[:, ::-1] if picture % 2 else own).copy()))
     assert scenes.objects.shape == (6, OBJECTS, 3)
+
+
+def test_warped_pictures_are_others_with_what_is_found_in_them() -> None:
+    scenes = flawed_scenes(3, seed=1)
+    warped = warped_scenes(scenes, 6, seed=0)
+    assert len(warped) == 6
+    assert len({image.tobytes() for image in (*scenes.images, *warped.images)}) == 9
+    again = scenes_of(warped.images, 6)
+    assert again.digest() == warped.digest()
+    assert warped_scenes(scenes, 3, seed=0).digest() == warped.part(np.arange(3)).digest()
+    # Moved by a few pixels, not thrown about: most of a picture stays background or object as it was.
+    moved = [(a > 0) == (b > 0) for a, b in zip(scenes.owners, warped.owners, strict=False)]
+    assert min(same.mean() for same in moved) > 0.6
 
 
 def test_objects_have_queries_of_their_own_and_the_nearest_at_the_start() -> None:
@@ -106,11 +130,39 @@ def test_objects_have_queries_of_their_own_and_the_nearest_at_the_start() -> Non
     targets = Targets(scenes, np.array([False]))
     network = DetectorNetwork(new_detector(0))
     queries = network.model.config.num_queries
-    logits, masks = torch.zeros(1, queries, 7), torch.zeros(1, queries, 16, 16)
+    logits, masks = torch.zeros(1, queries, 7), torch.zeros(1, queries, 32, 32)
     chosen = network.assign(logits, masks, targets, near_weight=2.0)
     assert len(set(chosen.tolist())) == 4
     far = (targets.middle[:, None] - network.grid).norm(dim=-1)
     assert (far.gather(1, chosen[:, None])[:, 0] <= far.min(1).values + 0.15).all()
+
+
+def test_confidences_are_fitted_to_the_programmatic_detectors() -> None:
+    scenes = flawed_scenes(40, seed=3)
+    counts = object_counts(scenes)
+    # A detector that is right but for its scale: its logits are those of the scores, flattened and moved.
+    logits = np.zeros((len(scenes), OBJECTS, len(SHAPES) + 1))
+    logits[..., :-1] = -20.0
+    score = scenes.objects[..., 0].astype(np.float64).clip(1e-3, 1 - 1e-3)
+    picture, place = np.nonzero(score > 1e-3)
+    logits[picture, place, scenes.objects[picture, place, 1].astype(int)] = np.log(score / (1 - score))[
+        picture, place
+    ]
+    assert agreement(logits, counts, 1, 0) == 1
+    assert fit_confidences(logits, counts) == (1, 0)
+    flat = logits / 1.5
+    flat[..., -1] -= 0.5
+    factor, summand = fit_confidences(flat, counts)
+    assert agreement(flat, counts, factor, summand) > agreement(flat, counts, 1, 0)
+    assert factor > 1 and summand > 0
+    assert fit_confidences(logits[:0], counts[:0]) == (1, 0)
+
+    model = new_detector(2)
+    before = class_logits(model, scenes)
+    factor, summand = set_confidences(model, scenes)
+    before *= factor
+    before[..., -1] += summand
+    assert np.allclose(class_logits(model, scenes), before, atol=1e-3)
 
 
 def test_what_is_written_has_the_same_masks_with_a_sure_inside(tmp_path: Path) -> None:
