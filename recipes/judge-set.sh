@@ -4,9 +4,9 @@
 #
 #   ./recipes/judge-set.sh [FOLDER]
 #
-# On the built-in world as it stands; about 30 minutes on 2 idle CPU cores. There the model to fine-tune is the built-in
-# judge, which has seen guided samples alone, and the images are drawn without guidance. With real models (the paper has
-# 15,654 prompts and 160 images each; DETECTOR is a folder of `sanactl convert-detector`):
+# On the built-in world as it stands; about 35 minutes on 2 idle CPU cores. There the model to fine-tune is one that was
+# trained for some minutes on renderings with faults, and has seen no sample. With real models (the paper has 15,654 prompts
+# and 160 images each; DETECTOR is a folder of `sanactl convert-detector`):
 #   MODEL=Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers WRITE="prompts geneval --split train" PROMPTS=15654 \
 #     IMAGES=160 GUIDANCE=4.5 SCORE="--detector mask2former:DETECTOR" VLM=Qwen/Qwen3-VL-2B-Instruct TUNE="--lora 64" \
 #     ./recipes/judge-set.sh runs/judge
@@ -19,7 +19,7 @@ folder=${1:-$root/runs/judge-set}
 mkdir -p "$folder" && cd "$folder"
 say() { printf '\n== %s\n' "$*" >&2; }
 MODEL=${MODEL:-base.st} WRITE=${WRITE:-prompts shapes --split train} SCORE=${SCORE:-}
-VLM=${VLM:-$root/sanactl/shapes/assets/judge} TUNE=${TUNE:---lr 2e-4 -b 32 --epochs 2}
+VLM=${VLM:-renderings} TUNE=${TUNE:---lr 5e-4 -b 32 --epochs 2} WARMUP=${WARMUP:-800} STEPS=${STEPS:-300} POOL=${POOL:-8000}
 PROMPTS=${PROMPTS:-300} IMAGES=${IMAGES:-16} GUIDANCE=${GUIDANCE:-1}
 kept() { # kept FILE COMMAND...: runs a command whose records become FILE, once
   [ -e "$1" ] && return
@@ -44,6 +44,10 @@ done
 cat right-kept.jsonl wrong-kept.jsonl > balanced.jsonl
 [ -e nvila ] || sanactl export balanced.jsonl --to nvila-json -o nvila >/dev/null
 
+if [ "$VLM" = renderings ] && [ ! -e renderings ]; then
+  say "a vision-language model that has seen renderings alone"
+  kept renderings.jsonl sanactl train-judge --rendered --warmup-steps "$WARMUP" --steps "$STEPS" --pool-size "$POOL" -o renderings
+fi
 say "fine-tuning on the set; measured before and after on held-out prompts"
 # shellcheck disable=SC2086
 kept judge-scores.jsonl sanactl train-judge balanced.jsonl --model "$VLM" $TUNE -o judge
