@@ -10,6 +10,8 @@ import torch
 from sanactl.prompts.guard.policies import POLICIES
 
 LONGEST = 512  # tokens
+# What the tests of guards ask about.
+PROMPTS = ["a red circle", "two blue stars", "a dog and a cat in a very large room", "x", "a green square"]
 
 
 def tokenizer(chat: str | None = None) -> Any:

@@ -13,7 +13,14 @@ import pytest
 from tests.recipes.running import run_both
 
 SFT = {"PROMPTS": "12", "IMAGES": "3", "STEPS": "2", "SEEDS": "1", "EACH": "1", "LIMIT": "6"}
-JUDGE = {"PROMPTS": "12", "IMAGES": "3", "WARMUP": "1", "STEPS": "1", "POOL": "40", "TUNE": "--steps 2 -b 4 --held-out-share 0.4"}
+JUDGE = {
+    "PROMPTS": "12",
+    "IMAGES": "3",
+    "WARMUP": "1",
+    "STEPS": "1",
+    "POOL": "40",
+    "TUNE": "--steps 2 -b 4 --held-out-share 0.4",
+}
 
 
 def records(path: Path) -> list[dict[str, Any]]:
