@@ -19,7 +19,7 @@ def export(
     to: str = "imagefolder",
     shard_size: str = "1GB",
     text_field: Sequence[str] | None = None,
-    label_field: str = "correct",
+    label_field: str | None = None,
     max_bad: int = 0,
     link: bool = False,
     output: PathLike | None = None,
@@ -35,7 +35,7 @@ def export(
         to: the format: "imagefolder", "webdataset", "sana", "parquet", "hf-dataset" or "nvila-json".
         shard_size: the largest size of a shard ("1GB"), or its number of images ("1000").
         text_field: the field that becomes the text, and fields with further captions; None is `prompt` alone.
-        label_field: the field with yes or no, for "nvila-json".
+        label_field: the field with yes or no, for "nvila-json"; None is `correct`.
         max_bad: how many records may be left out because an image cannot be read or a field is missing.
         link: make hard links to the images in place of copies, for "imagefolder" and "nvila-json".
         output: the folder; None for one in the current folder, named after the records and the format.
@@ -47,7 +47,7 @@ def export(
         to types), "key" (a digest of records and settings), "made" (False if it was there already)}.
 
     Raises:
-        UsageError: no such format, or no size.
+        UsageError: no such format, a setting that it does not have, or no size.
         InputError: no images; one too many cannot be used; or another run writes this folder.
         OutputExistsError: `output` holds something else, or another export and `force` was not given.
 

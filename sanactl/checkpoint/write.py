@@ -67,8 +67,13 @@ _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _OURS = re.compile(r"config\.json|diffusion_pytorch_model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
-def parse_size(text: str | int) -> int:
+def parse_size(
+    text: str | int, option: str = "--shard-size", hint: str = "write it like 5GB or 512MiB"
+) -> int:
     """The number of bytes of "5GB", "512MiB", "100K" or a number; 1 KB is 1,000 bytes, as at Hugging Face.
+
+    Args:
+        option: that has the size, and `hint`, how it is written, for errors.
 
     Raises:
         UsageError: it is not a size, or it is zero.
@@ -76,7 +81,7 @@ def parse_size(text: str | int) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(I?)B?\s*", str(text).upper())
     size = float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]] if match else 0.0
     if not 1 <= size < _MAX_SIZE:
-        raise UsageError(f"{brief(text)} is not a size", hint="write it like 5GB or 512MiB")
+        raise UsageError(f"{option} {brief(text)} is not a size", hint=hint)
     return int(size)
 
 

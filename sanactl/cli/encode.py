@@ -13,6 +13,7 @@ from sanactl.cli.frame.options import (
     ComponentsFrom,
     Device,
     Force,
+    MaxBad,
     Output,
     Revision,
     Seed,
@@ -80,12 +81,7 @@ def encode(
             min=0, metavar="INT", help="Number of examples to encode, from the first on; 0 encodes all."
         ),
     ] = 0,
-    max_bad: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="INT", help="Number of damaged images to skip before the run stops; each is named."
-        ),
-    ] = 0,
+    max_bad: MaxBad = 0,
     batch_size: BatchSize = 16,
     dtype: Annotated[
         Optional[str],

@@ -38,9 +38,13 @@ def export(
         ),
     ] = None,
     label_field: Annotated[
-        str,
-        typer.Option(metavar="FIELD", help="Field with yes or no, true or false, for nvila-json."),
-    ] = "correct",
+        Optional[str],
+        typer.Option(
+            metavar="FIELD",
+            help="Field with yes or no, true or false, for nvila-json. Default: correct.",
+            show_default=False,
+        ),
+    ] = None,
     max_bad: Annotated[
         int,
         typer.Option(
@@ -54,7 +58,7 @@ def export(
         bool,
         typer.Option(
             "--link/--copy",
-            help="With imagefolder and nvila-json, make hard links to the images instead of copies.",
+            help="With imagefolder or nvila-json, make hard links to the images instead of copies.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -80,6 +84,7 @@ def export(
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.streams import find_records
     from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.exporting.formats.registry import open_format
     from sanactl.exporting.run import Export, target_name
     from sanactl.exporting.settings import export_settings
     from sanactl.files.human import human_bytes
@@ -95,6 +100,7 @@ def export(
         max_bad=max_bad,
         link=link,
     )
+    open_format(to).check(settings)  # before it waits for records
     run = Invocation("export")
     if output is not None:
         check_folder(output)

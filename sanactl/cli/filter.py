@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Device, Force, Output, RecordsArgument, Seed, Sheet
+from sanactl.cli.frame.options import Device, Force, MaxBad, Output, RecordsArgument, Seed, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -66,6 +66,7 @@ def filter_(
             show_default=False,
         ),
     ] = None,
+    max_bad: MaxBad = 0,
     sample: Annotated[
         Optional[int],
         typer.Option(
@@ -96,16 +97,19 @@ def filter_(
     from sanactl.cli.frame.streams import find_records
     from sanactl.cli.frame.terminal import note
     from sanactl.errors import UsageError
+    from sanactl.report.text import counted
     from sanactl.scoring.filter import Condition, Filter, filter_records
     from sanactl.scoring.near import open_likeness
 
+    if by is not None and not (top or dedup is not None):
+        raise UsageError("--by is for --top and --dedup", hint="give one of them")
+    if max_bad and dedup is None:
+        raise UsageError("--max-bad is for --dedup, which alone reads the images", hint="leave it out")
     if not (correct or where or per_prompt or top or dedup is not None or sample):
         raise UsageError(
             "no condition is given",
             hint="give --correct, --where, --per-prompt, --top, --dedup or --sample",
         )
-    if by is not None and not (top or dedup is not None):
-        raise UsageError("--by is for --top and --dedup", hint="give one of them")
     conditions = [Condition(text) for text in where or ()]
     likeness = None if dedup is None else open_likeness(dedup, device)
     run = Invocation("filter", seed=seed if sample else None)
@@ -120,9 +124,12 @@ def filter_(
     )
     run.uses(source)
     counts: Counter[str] = Counter()
-    wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed)
+    wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed, max_bad)
     passed = filter_records(
-        run.counted(stream, "images to filter"), wanted, count=lambda what: counts.update([what])
+        run.counted(stream, "images to filter"),
+        wanted,
+        count=lambda what: counts.update([what]),
+        tell=note,
     )
     # Without -o, the command ends when the reader of stdout has seen enough.
     run.emit(run.tee(passed, target, force=force), show=show_images, take_all=output is not None)
@@ -134,5 +141,6 @@ def filter_(
     note(
         f"{counts['passed']:,} of {counts['read']:,} images passed"
         + (f"; dropped: {dropped}" if dropped else "")
+        + (f"; {counted(counts['damaged'], 'record')} left out" if counts["damaged"] else "")
     )
     run.finish((target, "image"))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import choices
+from sanactl.cli.frame.options import MAX_BAD, choices
 from sanactl.optim.table import OPTIMIZERS
 from sanactl.training.settings import SCALINGS, SCHEDULES
 
@@ -66,7 +66,7 @@ MaxBad = Annotated[
         "--max-bad",
         metavar="INT",
         min=0,
-        help="Number of damaged images to skip before the run stops; each is named.",
+        help=MAX_BAD,
     ),
 ]
 Workers = Annotated[

@@ -35,21 +35,27 @@ class ExportFolder:
     def __init__(self, path: Path, to: ExportFormat) -> None:
         self.path, self.to = path, to
 
-    def check(self) -> None:
-        """Refuses early what `begin` would refuse later.
+    def check_place(self) -> None:
+        """Refuses a place where no folder can be. What the folder holds is for `check_content`.
 
         Raises:
-            OutputExistsError: the folder holds something that no export wrote.
-            SanactlError: it cannot be made.
+            OutputExistsError: it is a file.
+            SanactlError: the folder cannot be made.
+            UsageError: it has no name of its own, such as `.`.
         """
-        if not os.path.lexists(self.path):
-            check_target(self.path)
+        if self.path.name in ("", "..") or not os.path.lexists(self.path):
+            check_target(self.path, force=True)  # another run may make it at this moment
         elif not self.path.is_dir():
             raise OutputExistsError(f"{self.path} is a file", hint="name a folder with -o")
-        else:
-            self._check_content()
 
-    def _check_content(self) -> None:
+    def check_content(self) -> None:
+        """Refuses a folder of others. Only under the lock: a run that begins has a folder without an index for a moment.
+
+        Raises:
+            OutputExistsError: it holds something that no export wrote.
+        """
+        if not self.path.is_dir():
+            return
         reclaim(self.path)
         if self._index() is None and any(self.path.iterdir()):
             raise OutputExistsError(
@@ -65,7 +71,8 @@ class ExportFolder:
         Raises:
             OutputExistsError: it holds another export, and `force` is false.
         """
-        self.check()
+        self.check_place()
+        self.check_content()
         index = self._index()
         if index is not None and index.get("key") == plan.key:
             return index.get("complete") is True

@@ -83,7 +83,7 @@ class ExportPlan:
                 Path(record["path"]),
                 picture,
                 texts_of(record, self.settings.texts),
-                label_of(record, self.settings.label) if self.labelled else None,
+                label_of(record, self.settings.answer) if self.labelled else None,
                 self.columns.cells(public(record, self.settings.texts)),
             )
 

@@ -121,7 +121,7 @@ class _Planner:
         """A record's line in the file, and its fields for the columns."""
         settings = self.plan.settings
         texts = texts_of(record, settings.texts)
-        label = label_of(record, settings.label) if self.to.needs_label else None
+        label = label_of(record, settings.answer) if self.to.needs_label else None
         if fault := self.to.fault(next(iter(texts.values())) or "", found):
             raise InputError(f"{record['path']}: {fault}")
         try:
@@ -144,6 +144,7 @@ class _Planner:
         """Ends the last shard and sets the key."""
         self._close()
         settings = {k: v for k, v in asdict(self.plan.settings).items() if k not in ("max_bad", "link")}
+        settings["label"] = self.plan.settings.answer
         self.plan.key = json_digest([FORMAT, settings, self._digest.hexdigest()])
 
 

@@ -44,7 +44,7 @@ class Export:
         InputError: another run writes this folder.
         OutputExistsError: the folder holds something that no export wrote.
         SanactlError: it cannot be written.
-        UsageError: no such format.
+        UsageError: no such format, or a setting that it does not have.
     """
 
     def __init__(self, target: Path, settings: ExportSettings, *, force: bool = False) -> None:
@@ -52,7 +52,7 @@ class Export:
         self.to.check(settings)
         self.target, self.settings, self.force = target, settings, force
         self.folder = ExportFolder(target, self.to)
-        self.folder.check()
+        self.folder.check_place()
         # The state cannot be inside the folder, which is what people upload.
         self._state = target.with_name(f".{target.name}.export")
         self._lock = FolderLock(target, self._state)
@@ -60,7 +60,10 @@ class Export:
         self._begun = self._done = False
 
     def __enter__(self) -> Export:
-        self._lock.__enter__()
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._lock)
+            self.folder.check_content()
+            held.pop_all()  # __exit__ releases the lock
         return self
 
     def __exit__(

@@ -26,7 +26,7 @@ class ExportSettings:
         shard_bytes: a shard ends before the image that would make it larger.
         shard_images: the most images of a shard.
         texts: fields of the records: the first is the caption, the others are further captions.
-        label: the field with the answer yes or no, for formats that have one.
+        label: the field with the answer yes or no, for formats that have one; None is `correct`.
         max_bad: how many records may be left out because their image or a field cannot be used.
         link: make hard links to image files in place of copies.
     """
@@ -35,9 +35,14 @@ class ExportSettings:
     shard_bytes: int = 10**9
     shard_images: int = MOST_IMAGES
     texts: tuple[str, ...] = ("prompt",)
-    label: str = "correct"
+    label: str | None = None
     max_bad: int = 0
     link: bool = False
+
+    @property
+    def answer(self) -> str:
+        """The field with the answer yes or no."""
+        return "correct" if self.label is None else self.label
 
 
 def export_settings(
@@ -45,7 +50,7 @@ def export_settings(
     *,
     shard_size: str | int = SHARD_SIZE,
     text_field: Sequence[str] | None = None,
-    label_field: str = "correct",
+    label_field: str | None = None,
     max_bad: int = 0,
     link: bool = False,
 ) -> ExportSettings:
@@ -55,7 +60,7 @@ def export_settings(
         shard_size: a size such as "1GB" or "500MiB", or a number of images such as "1000".
 
     Raises:
-        UsageError: no size, or a field name that cannot be a part of a file name.
+        UsageError: neither a size nor a number of images, or a field name that cannot be a part of a file name.
     """
     texts = tuple(text_field or ("prompt",))
     for name in texts:
@@ -73,4 +78,5 @@ def export_settings(
         if not 1 <= int(count[:20]) <= MOST_IMAGES:
             raise UsageError(f"--shard-size {brief(count)}: a shard has 1 to {MOST_IMAGES:,} images")
         return ExportSettings(to, 2**62, int(count), texts, label_field, max_bad, link)
-    return ExportSettings(to, parse_size(count), MOST_IMAGES, texts, label_field, max_bad, link)
+    size = parse_size(count, hint="write a size like 1GB or 500MiB, or a number of images like 1000")
+    return ExportSettings(to, size, MOST_IMAGES, texts, label_field, max_bad, link)

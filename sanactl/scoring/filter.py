@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import heapq
 import random
 from collections import Counter
@@ -9,7 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sanactl.data.bad import check_bad
 from sanactl.errors import InputError
+from sanactl.files.json_values import brief
 from sanactl.records.records import Record
 from sanactl.scoring.condition import Condition
 from sanactl.scoring.near import number_of, without_near
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Condition", "Filter", "filter_records"]
 
 Count = Callable[[str], None]
+_NAMED = 20  # fields of the records in an error
+_MOST_FIELDS = 1000  # that are remembered for it
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Filter:
         sample: how many records pass in all, drawn at random, every record with the same probability. The stream is
             read to its end first, and no more than these are held.
         seed: of the sample. With one seed a smaller sample of the same records is a part of a larger one.
+        max_bad: how many images `likeness` may find unreadable; their records do not pass.
     """
 
     conditions: Sequence[Condition] = ()
@@ -47,6 +53,7 @@ class Filter:
     by: str | None = None
     sample: int | None = None
     seed: int = 0
+    max_bad: int = 0
 
     @property
     def fields(self) -> set[str]:
@@ -57,25 +64,31 @@ class Filter:
 
 
 def filter_records(
-    records: Iterable[Record], wanted: Filter, *, count: Count = lambda what: None
+    records: Iterable[Record],
+    wanted: Filter,
+    *,
+    count: Count = lambda what: None,
+    tell: Count = lambda line: None,
 ) -> Iterator[Record]:
     """Passes on the records that satisfy everything.
 
     Args:
         records: image records.
         wanted: what they have to satisfy.
-        count: called with "read" for every record, with "passed" for one that passes, and for one that is dropped with
-            the option that did so ("--where").
+        count: called with "read" for every record, with "passed" for one that passes, for one that is dropped with the
+            option that did so ("--where"), and with "damaged" for one whose image cannot be read.
+        tell: called with a line about each damaged image.
 
     Yields:
         records as they came, in their order.
 
     Raises:
-        InputError: a named field is in no record at all, or cannot be compared; an image cannot be read.
+        InputError: a named field is in no record at all, or cannot be compared; one image too many cannot be read.
     """
     stream = _that_meet(records, wanted, count)
     if wanted.likeness is not None:
-        stream = without_near(stream, wanted.likeness, wanted.by, count)
+        bad = _limit(wanted.max_bad, count, tell)
+        stream = without_near(stream, wanted.likeness, wanted.by, count, bad)
     if wanted.top is not None:
         most = min(wanted.top, wanted.per_prompt or wanted.top)
         stream = _best(stream, most, wanted.by or "judge_score", count)
@@ -88,13 +101,30 @@ def filter_records(
         yield record
 
 
+def _limit(max_bad: int, count: Count, tell: Count) -> Callable[[InputError], None]:
+    """What takes the errors of unreadable images: it counts them, and raises the one that is too many."""
+    found = 0
+
+    def bad(error: InputError) -> None:
+        nonlocal found
+        found += 1
+        check_bad(found, max_bad, error)
+        count("damaged")
+        tell(f"left out: {error.message}")
+
+    return bad
+
+
 def _that_meet(records: Iterable[Record], wanted: Filter, count: Count) -> Iterator[Record]:
     """The records that meet the conditions."""
     absent, read = wanted.fields, 0
+    known: dict[str, None] = {}
     for record in records:
         read += 1
         count("read")
         absent -= record.keys()
+        if absent and len(known) < _MOST_FIELDS:
+            known.update(dict.fromkeys(record))
         if wanted.correct and record.get("correct") is not True:
             count("--correct")
         elif not all(condition(record) for condition in wanted.conditions):
@@ -102,10 +132,19 @@ def _that_meet(records: Iterable[Record], wanted: Filter, count: Count) -> Itera
         else:
             yield record
     if read and absent:
-        raise InputError(
-            f"no record has the field {sorted(absent)[0]!r}",
-            hint="sanactl eval geneval gives correct, sanactl judge --all gives judge_score",
-        )
+        name = min(absent)
+        raise InputError(f"no record has the field {name!r}", hint=_hint(name, list(known)))
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    """What to do about a field that no record has."""
+    if name in ("correct", "judge_score"):
+        return "sanactl eval geneval gives correct, sanactl judge --all gives judge_score"
+    lower = {field.lower(): field for field in known}
+    if close := difflib.get_close_matches(name[:200].lower(), lower):
+        return f"did you mean {' or '.join(brief(lower[field])[1:-1] for field in close)}?"
+    more = f" and {len(known) - _NAMED:,} more" if len(known) > _NAMED else ""
+    return f"the records have {', '.join(brief(field)[1:-1] for field in known[:_NAMED])}{more}"
 
 
 def _first(records: Iterable[Record], most: int, count: Count) -> Iterator[Record]:

@@ -176,7 +176,11 @@ class _Kept:
 
 
 def without_near(
-    records: Iterable[Record], likeness: Likeness, by: str | None, count: Callable[[str], None]
+    records: Iterable[Record],
+    likeness: Likeness,
+    by: str | None,
+    count: Callable[[str], None],
+    bad: Callable[[InputError], None],
 ) -> Iterator[Record]:
     """The records whose image is like none that passes: no two that pass are alike, and each that is dropped is like one.
 
@@ -188,12 +192,13 @@ def without_near(
         likeness: when two images are alike.
         by: the field whose larger value decides which passes; records without it come last. None: the first passes.
         count: called with "--dedup" for each that is dropped.
+        bad: called with the error of each image that cannot be read; where it returns, the record does not pass.
 
     Raises:
-        InputError: an image cannot be read, a value is no number, or `by` would hold more than a gigabyte of records.
+        InputError: what `bad` raises; a value is no number, or `by` would hold more than a gigabyte of records.
     """
     if by is None:
-        for _, record in _new_ones(enumerate(records), likeness, count):
+        for _, record in _new_ones(_readable(enumerate(records), bad), likeness, count):
             yield record
         return
     held: list[tuple[float, int, Record]] = []
@@ -209,20 +214,34 @@ def without_near(
         held.append((float("inf") if value is None else -value, place, record))
     held.sort(key=lambda entry: entry[:2])
     best = ((place, record) for _, place, record in held)
-    for _, record in sorted(_new_ones(best, likeness, count), key=lambda entry: entry[0]):
+    passed = _new_ones(_readable(best, bad), likeness, count)
+    for _, record in sorted(passed, key=lambda entry: entry[0]):
         yield record
 
 
-def _new_ones(
-    records: Iterable[tuple[int, Record]], likeness: Likeness, count: Callable[[str], None]
-) -> Iterator[tuple[int, Record]]:
-    """The records that are like none before them, with their places."""
+def _readable(
+    records: Iterable[tuple[int, Record]], bad: Callable[[InputError], None]
+) -> Iterator[tuple[int, Record, Image.Image]]:
+    """The records whose image can be read, with their places and images."""
     from PIL import Image
 
+    for place, record in records:
+        try:
+            image = Image.fromarray(read_image(Path(record["path"])))
+        except InputError as error:
+            bad(error)
+        else:
+            yield place, record, image
+
+
+def _new_ones(
+    records: Iterable[tuple[int, Record, Image.Image]], likeness: Likeness, count: Callable[[str], None]
+) -> Iterator[tuple[int, Record]]:
+    """The records that are like none before them, with their places."""
     kept = _Kept(likeness.least)
     for batch in batches(records, likeness.batch_size):
-        images = [Image.fromarray(read_image(Path(record["path"]))) for _, record in batch]
-        for (place, record), like in zip(batch, kept.add_new(likeness.vectors(images)), strict=True):
+        images = [image for _, _, image in batch]
+        for (place, record, _), like in zip(batch, kept.add_new(likeness.vectors(images)), strict=True):
             if like is None:
                 yield place, record
             else:

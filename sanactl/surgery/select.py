@@ -102,7 +102,7 @@ def blocks_for_bytes(checkpoint: Checkpoint, size: str | int) -> int:
     Raises:
         UsageError: not even one block fits.
     """
-    limit = parse_size(size)
+    limit = parse_size(size, "--bytes")
     largest = max(
         sum(ref.nbytes for ref in checkpoint.block_tensors(index).values())
         for index in range(checkpoint.num_blocks)

@@ -144,6 +144,21 @@ def test_one_run_at_a_time(sanactl: Program, records: list[dict[str, Any]]) -> N
     sanactl("export", "records.jsonl", "-o", "set")
 
 
+def test_a_run_that_has_just_begun_is_no_folder_of_others(
+    sanactl: Program, records: list[dict[str, Any]]
+) -> None:
+    """The other run has made the folder, and its first index has not got its name."""
+    with FolderLock(Path("set"), Path(".set.export")):
+        Path("set").mkdir()
+        Path("set/half").touch()
+        said = sanactl.fails("export", "records.jsonl", "-o", "set", code=1)
+    assert "another run is making it right now" in said
+    assert "is no export" in sanactl.fails("export", "records.jsonl", "-o", "set", code=2)
+    assert not Path(".set.export").exists()
+    Path("set/half").unlink()
+    sanactl("export", "records.jsonl", "-o", "set")
+
+
 def test_an_image_that_changes_meanwhile_stops_the_run(
     sanactl: Program, records: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

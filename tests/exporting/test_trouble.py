@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 import sanactl as api
+from sanactl.exporting.formats.registry import EXPORTS, open_format
+from sanactl.exporting.settings import export_settings
 from tests.exporting.records import COUNT, write_records
 from tests.pictures import spoil
 from tests.program import Program
@@ -112,11 +114,33 @@ def test_values_that_are_not_json_come_from_python_alone(records: list[dict[str,
 
 @pytest.mark.parametrize("size", ["0", "-1", "x", "1e99", "9999999"])
 def test_sizes_that_are_none(sanactl: Program, records: list[dict[str, Any]], size: str) -> None:
-    assert "size" in sanactl.fails("export", "records.jsonl", f"--shard-size={size}", code=2)
+    said = sanactl.fails("export", "records.jsonl", f"--shard-size={size}", code=2)
+    assert "--shard-size" in said and "images" in said
+
+
+@pytest.mark.parametrize("to", EXPORTS)
+def test_settings_that_a_format_does_not_have(
+    sanactl: Program, records: list[dict[str, Any]], to: str
+) -> None:
+    for options, given, fits in (
+        (["--link"], {"link": True}, to in ("imagefolder", "nvila-json")),
+        (["--label-field", "correct"], {"label_field": "correct"}, to == "nvila-json"),
+    ):
+        if fits:
+            open_format(to).check(export_settings(to, **given))
+            continue
+        said = sanactl.fails("export", "records.jsonl", "--to", to, "-o", "set", *options, code=2)
+        assert f"{options[0]} is for" in said and to in said
+        with pytest.raises(api.UsageError, match=options[0]):
+            api.export(records, to=to, output="set", **given)
+    assert not Path("set").exists() and not Path(".set.export").exists()
 
 
 def test_places_that_cannot_be_written(sanactl: Program, records: list[dict[str, Any]]) -> None:
     Path("taken").touch()
+    for nameless in (".", "..", "00000/.."):
+        said = sanactl.fails("export", "records.jsonl", "-o", nameless, code=2)
+        assert "is not a name for an output" in said
     assert "is a file" in sanactl.fails("export", "records.jsonl", "-o", "taken", code=2)
     assert "does not exist" in sanactl.fails("export", "records.jsonl", "-o", "no/such/set")
     assert "is written, not a table" in sanactl.fails("export", "records.jsonl", "-o", "x.parquet", code=2)

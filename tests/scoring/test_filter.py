@@ -95,6 +95,20 @@ def test_fields_that_no_record_has() -> None:
         passed(conditions=[Condition("scor > 1")])
     with pytest.raises(InputError, match="'clip_score'"):
         passed(top=1, by="clip_score")
+    for name, hint in (
+        ("judge_scor", "did you mean judge_score?"),
+        ("zzz", "the records have kind, path, prompt, correct, judge_score, tag, settings, größe"),
+        ("Tags", "did you mean tag?"),
+    ):
+        with pytest.raises(InputError) as caught:
+            passed(conditions=[Condition(f"{name} > 1")])
+        assert caught.value.hint == hint
+    with pytest.raises(InputError) as caught:
+        list(filter_records([record(0)], Filter(correct=True)))
+    assert "eval geneval gives correct" in str(caught.value.hint)
+    with pytest.raises(InputError) as caught:
+        list(filter_records([record(0, **{f"a{n}\n": n for n in range(90)})], Filter([Condition("z")])))
+    assert "and 73 more" in str(caught.value.hint) and "\n" not in str(caught.value.hint)
     with pytest.raises(InputError, match="not a number"):
         passed(top=1, by="tag")
     with pytest.raises(InputError, match=r"0\.png.*--where"):

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from sanactl.cli.frame.next_steps import wrote_line
 from sanactl.errors import InputError, UsageError
 from sanactl.files.images import write_png
 from sanactl.scoring.filter import Condition, Filter, filter_records
@@ -175,7 +176,11 @@ def test_bad_input(place: Path, sanactl: Program) -> None:
         assert said in sanactl.fails("filter", "r.jsonl", "--dedup", "phash")
         assert not Path("filter.jsonl").exists()
     assert "no such folder" in sanactl.fails("filter", "r.jsonl", "--dedup", "clip:./nothing")
-    assert "--by is for" in sanactl.fails("filter", "r.jsonl", "--correct", "--by", "x", code=2)
+    for options in (["--correct", "--by", "x"], ["--by", "x"]):
+        assert "--by is for --top and --dedup" in sanactl.fails("filter", "r.jsonl", *options, code=2)
+    assert "--max-bad is for --dedup" in sanactl.fails(
+        "filter", "r.jsonl", "--correct", "--max-bad", "1", code=2
+    )
     Path("r.jsonl").write_text(json.dumps(record(0, x="5")) + "\n")
     assert "x is '5', not a number" in sanactl.fails("filter", "r.jsonl", "--dedup", "phash", "--by", "x")
     assert "no record has the field 'y'" in sanactl.fails(
@@ -183,3 +188,34 @@ def test_bad_input(place: Path, sanactl: Program) -> None:
     )
     with pytest.raises(InputError, match="no record has the field 'y'"):
         list(filter_records([record(0)], Filter(likeness=HashLikeness(), by="y")))
+
+
+@pytest.mark.parametrize("by", [(), ("--by", "score")])
+def test_damaged_images_are_left_out_up_to_a_number(
+    place: Path, sanactl: Program, by: tuple[str, ...]
+) -> None:
+    for n in (0, 2):
+        picture(n)[0].save(f"{n}.png")
+    Path("1.png").write_bytes(Path("0.png").read_bytes()[:100])
+    rows = [record(n, score=n) for n in range(4)]  # 1 is damaged, 3 is missing
+    Path("r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = ("filter", "r.jsonl", "--dedup", "phash", *by, "-o", "out.jsonl", "--max-bad")
+    sanactl(*command, "1", code=1)  # records that passed before are on stdout already
+    assert "--max-bad allows 1" in sanactl.said
+    assert not Path("out.jsonl").exists()
+    assert numbers(sanactl(*command, "2")) == [0, 2]
+    assert (
+        "left out: 1.png: not a readable image" in sanactl.said and "left out: 3.png: no such" in sanactl.said
+    )
+    assert "2 of 4 images passed; 2 records left out" in sanactl.said
+
+
+def test_an_empty_output_has_no_next_command() -> None:
+    for command, kind in (
+        ("filter", "image"),
+        ("judge", "image"),
+        ("importance", "block"),
+        ("eval clip", "score"),
+    ):
+        assert wrote_line(command, Path("x"), kind, {}) == f"wrote x (0 {kind}s)"
+        assert " - next: sanactl " in wrote_line(command, Path("x"), kind, {kind: 1})

@@ -44,8 +44,12 @@ def wrote_line(
     parts = [
         f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)
     ]
+    empty = kind in _WHAT and not any(counts.values())
+    if empty:
+        parts = [f"0 {_plural(kind, 0)}"]
     amount = ", ".join(parts) if kind in _WHAT and parts else human_bytes(_size(path))
-    step = _step(command, path, counts, scorable)
+    # The next command would find nothing in an empty file.
+    step = None if empty else _step(command, path, counts, scorable)
     return f"wrote {path} ({amount})" + (f" - next: {step}" if step else "")
 
 

@@ -10,6 +10,7 @@ import typer
 from sanactl.files.dtypes import WEIGHT_DTYPES
 
 __all__ = [
+    "MAX_BAD",
     "BatchSize",
     "CheckpointArgument",
     "ComponentsFrom",
@@ -22,6 +23,7 @@ __all__ = [
     "Height",
     "Instruction",
     "Link",
+    "MaxBad",
     "Negative",
     "Output",
     "Pipeline",
@@ -87,6 +89,8 @@ Seed = Annotated[
         "--seed", min=0, max=2**53 - 1, metavar="INT", help="Seed of all random numbers, from 0 to 2^53 - 1."
     ),
 ]
+MAX_BAD = "Number of damaged images to skip before the run stops; each is named."
+MaxBad = Annotated[int, typer.Option("--max-bad", min=0, metavar="INT", help=MAX_BAD)]
 Device = Annotated[
     Optional[str],
     typer.Option(

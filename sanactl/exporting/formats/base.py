@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sanactl.errors import UsageError
 from sanactl.exporting.plan import ExportPlan, Shard
 from sanactl.exporting.rows import Picture, Row, changed
 from sanactl.exporting.settings import ExportSettings
@@ -31,6 +32,7 @@ class ExportFormat(ABC):
         about: one sentence for the card and the docs.
         most_images: the most images of a shard, whatever was asked for.
         needs_label: whether each record must have the answer yes or no.
+        takes_links: whether its images are files of their own, which can be hard links.
         tasks: what the dataset is for, as the Hub names it.
     """
 
@@ -38,14 +40,25 @@ class ExportFormat(ABC):
     about: str
     most_images: int = 1_000_000
     needs_label: bool = False
+    takes_links: bool = False
     tasks: tuple[str, ...] = ("text-to-image",)
 
-    def check(self, settings: ExportSettings) -> None:  # noqa: B027  most formats take all
+    def check(self, settings: ExportSettings) -> None:
         """Refuses settings that this format cannot have.
 
         Raises:
             UsageError: says which.
         """
+        if settings.link and not self.takes_links:
+            raise UsageError(
+                f"--link is for formats with image files, and {self.name} has none",
+                hint="leave --link out, or give --to imagefolder or --to nvila-json",
+            )
+        if settings.label is not None and not self.needs_label:
+            raise UsageError(
+                f"--label-field is for a format with an answer, and {self.name} has none",
+                hint="leave --label-field out, or give --to nvila-json",
+            )
 
     def fault(self, text: str, picture: Picture) -> str | None:
         """Why a row cannot be in this format; None if it can."""
@@ -89,6 +102,7 @@ class ImageFolders(ExportFormat):
     """Image files in numbered folders of at most 10,000, with one index beside them."""
 
     most_images = FOLDER_IMAGES
+    takes_links = True
 
     def shard_files(self, number: int, shards: int) -> tuple[str, ...]:
         return (f"images/{number:05d}",)

@@ -37,6 +37,7 @@ class Sana(ExportFormat):
     about = "The data of SANA's training code: `.tar` files, `wids-meta.json`, and side files with captions and CLIP scores."
 
     def check(self, settings: ExportSettings) -> None:
+        super().check(settings)
         if "prompt" in settings.texts[1:]:
             raise UsageError(
                 "SANA's data call the first text `prompt`, so no further one can have this name",
