@@ -6,7 +6,12 @@ escapes is a bug and is reported as one.
 
 from __future__ import annotations
 
-__all__ = ["InputError", "OutputExistsError", "SanactlError", "TrainingError", "UsageError"]
+__all__ = ["InputError", "OutputExistsError", "SanactlError", "TrainingError", "UsageError", "without_stop"]
+
+
+def without_stop(text: str) -> str:
+    """A library's or a server's sentence without its final stop, for a line that goes on after it."""
+    return text if text.endswith("..") else text.removesuffix(".")
 
 
 class SanactlError(Exception):
@@ -25,7 +30,7 @@ class SanactlError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.hint}" if self.hint else self.message
+        return f"{without_stop(self.message)}; {self.hint}" if self.hint else self.message
 
 
 class UsageError(SanactlError, ValueError):

@@ -61,8 +61,8 @@ def geneval(
         Optional[list[str]],
         typer.Option(
             metavar="FILE",
-            help="File of prompts whose meaning is left out, too, as --prompts takes it. none leaves out nothing, not even "
-            "the benchmark's. It can be repeated. Default: the benchmark's prompts.",
+            help="File of prompts whose meaning is left out, too, as --prompts takes it. none keeps the benchmark's in the "
+            "drawing. It can be repeated: none and a FILE leave out only what the file has. Default: the benchmark's prompts.",
             show_default=False,
         ),
     ] = None,
@@ -177,7 +177,7 @@ def shapes(
         typer.Option(
             metavar="FILE",
             help="File of prompts whose meaning is left out, as --prompts takes it. In tasks with few meanings "
-            "(single_object, counting, colors) the same words are left out. It can be repeated. Default: none.",
+            "(single_object, counting, colors) the same words are left out. none leaves out nothing. It can be repeated. Default: none.",
             show_default=False,
         ),
     ] = None,

@@ -15,7 +15,8 @@ from email.message import Message
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import InputError, UsageError, without_stop
+from sanactl.files.server_address import address_hint
 
 __all__ = ["Client", "Refusal"]
 
@@ -23,14 +24,20 @@ MAX_REPLY = 32 * 2**20
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds
 # Beside 5xx: too many requests, a request that timed out, a conflict of locks.
 _PASSING = (408, 409, 425, 429)
+_SHOWN = 60  # characters of a reply that is not JSON
 
 
 class _Passing(Exception):
-    """A failure that may pass; `after` is the server's wish in seconds, or None."""
+    """A failure that may pass.
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    Attributes:
+        after: the server's wish in seconds, or None.
+        code: of HTTP, or 0 where there is none.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, code: int = 0) -> None:
         super().__init__(reason)
-        self.after = after
+        self.after, self.code = after, code
 
 
 class Refusal(InputError):
@@ -169,7 +176,7 @@ class Client:
                     times = f", {attempt + 1} times" if attempt else ""
                     raise InputError(
                         f"{self.base}: {failure}{times}",
-                        hint=f"see whether the server runs; the same command goes on from the {self.kept} that are kept",
+                        hint=f"{self._advice(failure.code)}; the same command goes on from the {self.kept} that are kept",
                     ) from None
                 pause = FIRST_WAIT * 2**attempt * random.uniform(0.75, 1.25)
                 pause = min(LONGEST_WAIT, max(pause, failure.after or 0.0))
@@ -187,7 +194,7 @@ class Client:
             request = urllib.request.Request(address, data=data, headers=self._headers, method="POST")
             with self._opener.open(request, timeout=self.timeout) as reply:
                 self.reached = True
-                text = reply.read(MAX_REPLY + 1)
+                text, kind = reply.read(MAX_REPLY + 1), reply.headers.get_content_type()
         except urllib.error.HTTPError as error:
             self.reached = True
             with error:
@@ -209,47 +216,69 @@ class Client:
             self._spoke = True
             return found
         except (ValueError, RecursionError):
-            if (
-                self._spoke
-            ):  # what stands between, such as a proxy, cut it short or has said something of its own
-                raise _Passing("its reply is not JSON") from None
-            raise InputError(
-                f"{self.base}: its reply is not JSON", hint="the address ends in /v1 on most servers"
-            ) from None
+            reason = f"its reply is not JSON ({_beginning(text, kind)})"
+            if self._spoke:
+                # What stands between, such as a proxy, cut it short or has said something of its own.
+                raise _Passing(reason) from None
+            raise InputError(f"{self.base}: {reason}", hint=address_hint(self.base)) from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> Exception:
         what = f"{error.code} {_message(error)}".strip()
         if error.code >= 500 or error.code in _PASSING:
-            return _Passing(what, _seconds(error.headers))
+            return _Passing(what, _seconds(error.headers), error.code)
         hint = "see the server's own messages"
         if error.code in (401, 403):
             hint = f"put the server's key into the environment variable {self.key_env} ({self.option} key_env=NAME)"
         elif error.code == 404:
-            hint = "the address ends in /v1 on most servers, and #model is one that GET /v1/models lists"
+            wrong = address_hint(self.base)
+            hint = f"{wrong + ', and ' if wrong else ''}#model is one that GET /v1/models lists"
         elif 300 <= error.code < 400:
             hint = "give the address that it redirects to"
         return Refusal(f"{self.base}: {what}", code=error.code, hint=hint)
 
+    def _advice(self, code: int) -> str:
+        """What to do about a failure that did not pass."""
+        if code == 429:
+            return f"try later, or with fewer requests at a time ({self.option} concurrency=N)"
+        return f"see whether the server runs{' and what it logs' if code >= 500 else ''}"
+
 
 def _message(error: urllib.error.HTTPError) -> str:
-    """The server's own words, on one line."""
+    """The server's own words on one line, else what the status means."""
     try:
         text = error.read(65_536).decode(errors="replace")
     except (OSError, http.client.HTTPException):
         text = ""
     try:
         found = json.loads(text)
-        found = found.get("error", found) if isinstance(found, dict) else found
-        text = str(found.get("message", found) if isinstance(found, dict) else found)
-    except ValueError:
+        for name in ("error", "message", "detail"):
+            found = found.get(name, found) if isinstance(found, dict) else found
+        text = str(found or "")
+    except (ValueError, RecursionError):
         pass  # its words are not JSON
-    return _words(error.reason if "<" in text else text) or _words(error.reason)  # "<": a page for browsers
+    if text.lstrip().startswith("<"):  # a page for browsers
+        text = ""
+    words = _one_line(text) or _one_line(str(error.reason or "")) or http.client.responses.get(error.code, "")
+    return without_stop(words)
+
+
+def _beginning(text: bytes, kind: str) -> str:
+    """What a reply that is not JSON is, and its first characters."""
+    shown = _one_line(text[: 8 * _SHOWN].decode(errors="replace"), _SHOWN)
+    if not shown:
+        return "it is empty"
+    begins = repr(shown) if len(text) <= _SHOWN else f"{shown!r}..."
+    return begins if kind in ("application/json", "text/plain") else f"{kind}: {begins}"
 
 
 def _words(what: object) -> str:
-    """At most 200 printable characters of one line."""
-    text = getattr(what, "strerror", None) or str(what) or type(what).__name__
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))[:200]
+    """What an error says, on one line."""
+    return _one_line(str(getattr(what, "strerror", None) or what)) or type(what).__name__
+
+
+def _one_line(text: str, longest: int = 200) -> str:
+    """At most so many printable characters of a text."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:longest]
 
 
 def _seconds(headers: Message) -> float | None:

@@ -8,7 +8,13 @@ from urllib.parse import urlsplit, urlunsplit
 from sanactl.errors import UsageError
 from sanactl.files.json_values import parse_json
 
-__all__ = ["extra_fields", "read_address"]
+__all__ = ["address_hint", "extra_fields", "read_address"]
+
+
+def address_hint(base: str) -> str | None:
+    """What may be wrong with a base address whose replies are not those of the protocol; None where it looks right."""
+    ends_well = urlsplit(base).path.endswith("/v1")
+    return None if ends_well else "the address ends in /v1 on most servers"
 
 
 def extra_fields(text: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def model_files(
     config = read_config(folder)
     if kinds and config.get("model_type") not in kinds:
         raise InputError(
-            f"{source}: a {config.get('model_type')} model, not a {' or '.join(kinds)} as {what}"
+            f"{source}: a {config.get('model_type')} model, not {what} (model_type {' or '.join(kinds)})"
         )
     return ModelFiles(name, folder, config, patterns)
 

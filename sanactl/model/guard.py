@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sanactl.checkpoint.folder import read_index, read_json
-from sanactl.errors import InputError, SanactlError
+from sanactl.errors import InputError, SanactlError, without_stop
 from sanactl.files.json_values import brief, shown
 from sanactl.files.safetensors import TensorInfo, read_header
 
@@ -91,7 +91,7 @@ def _reason(error: BaseException) -> str:
     # A KeyError's text is only the key, and some libraries give no text.
     if not text or isinstance(error, KeyError | IndexError | AttributeError | AssertionError):
         text = f"{type(error).__name__} {text}".strip()
-    return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
+    return without_stop(text) if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "..."
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def parse(prompt: str) -> Caption:
     article = words[:1] in (["a"], ["an"])
     rest = words[article:]
     if len(rest) < 2 or rest[0] not in MEDIA or rest[1] != "of":
-        raise _fault(prompt, f"it does not begin with a word for the image and of ({', '.join(MEDIA)})")
+        raise _fault(prompt, "it does not begin like 'a photo of'")
     first, left = _thing(prompt, rest[2:])
     if not left:
         return Caption(rest[0], article, (first,))

@@ -241,10 +241,10 @@ def test_a_server_that_cannot_judge_is_refused_in_one_line(
     ("code", "body", "said"),
     [
         (401, {"error": {"message": "bad\nkey"}}, "401 bad key; put the server's key into the environment variable"),
-        (404, {"error": {"message": "no model m"}}, "404 no model m; the address ends in /v1"),
+        (404, {"error": {"message": "no model m"}}, "404 no model m; #model is one that GET /v1/models lists"),
         (400, {"message": "too large"}, "400 too large"),
         (302, "", "redirects"),
-        (503, "<html>busy</html>", "503 Service Unavailable, 2 times; see whether the server runs"),
+        (503, "<html>busy</html>", "503 Service Unavailable, 2 times; see whether the server runs and what it logs"),
     ],
 )  # fmt: skip
 def test_what_a_server_refuses(

@@ -290,5 +290,10 @@ def test_what_passes_through_a_guard() -> None:
             raise ValueError("half a file")  # noqa: B904
     with pytest.raises(MemoryError), reading("x"):
         raise MemoryError
+    with pytest.raises(InputError, match="an environment variable; where there is a network"), reading("x"):
+        raise OSError(
+            "no cached snapshot folder.\nTo download, set 'HF_HUB_OFFLINE=0' as an environment variable."
+        )
+    assert str(InputError("Wait...", hint="go on")) == "Wait...; go on"
     with pytest.raises(InputError, match="x cannot be used: KeyError 'y'"), reading("x"):
         raise KeyError("y")

@@ -178,6 +178,22 @@ def test_files_are_excluded_by_meaning(sanactl: Program) -> None:
     assert "no such prompt file" in sanactl.fails(*train, "5", "--exclude", "gone.txt")
 
 
+def test_none_leaves_nothing_out_but_the_files_beside_it(sanactl: Program) -> None:
+    shapes = ("prompts", "shapes", "--split", "train", "-n", "40", "--weights", "position:1")
+    drawn = sanactl(*shapes)
+    assert sanactl(*shapes, "--exclude", "none") == drawn
+    assert sanactl("prompts", "shapes", "--exclude", "none") == sanactl("prompts", "shapes")
+    Path("held.jsonl").write_text("".join(json.dumps(r) + "\n" for r in drawn[:8]))
+    held = {meaning(r) for r in drawn[:8]}
+    assert not held & {meaning(r) for r in sanactl(*shapes, "--exclude", "none", "--exclude", "held.jsonl")}
+
+    geneval = ("prompts", "geneval", "--split", "train", "-n", "79", "--weights", "single_object:1")
+    Path("apple.txt").write_text("a photo of an apple\n")
+    found = sanactl(*geneval, "--exclude", "none", "--exclude", "apple.txt")
+    assert "a photo of an apple" not in {r["prompt"] for r in found}
+    assert "the benchmark's prompts are not left out" in sanactl.said
+
+
 def test_official_prompts_take_no_options(sanactl: Program) -> None:
     for option in (("-n", "5"), ("--seed", "0"), ("--weights", "colors:1"), ("--exclude", "none")):
         line = sanactl.fails("prompts", "geneval", *option, code=2)

@@ -83,6 +83,7 @@ def test_what_the_rules_do_not_know_fails(sanactl: Program) -> None:
     (found,) = sanactl("relabel", "-", "--to", "zh", stdin=text, code=1)
     assert found["prompt"] == "一张照片，上面有一个星形"
     assert "1 record failed ('a photo of a dog' is not a prompt of the built-in world" in sanactl.said
+    assert "; --llm MODEL also takes other prompts; --allow-failed makes this no error" in sanactl.said
     (failed,) = map(json.loads, Path("relabel.failed.jsonl").read_text().splitlines())
     assert failed["id"] == "00001" and failed["prompt"] == "a photo of a dog"
 

@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from sanactl.errors import InputError
 from sanactl.files import http
+from sanactl.files.server_address import address_hint
 from sanactl.shapes.languages import translate
 from sanactl.shapes.prompts import load_eval_prompts
 from tests.chat_server import Handler
@@ -177,9 +179,11 @@ FOREVER = {
     "500": ("500 oh, 2 times", lambda h: h.say(500, {"error": "oh"})),
     "429": ("429 slow down, 2 times", lambda h: h.say(429, {"error": {"message": "slow down"}})),
     "401": ("401 no key; put the server's key into the environment variable OPENAI_API_KEY (--llm-option", lambda h: h.say(401, {"error": "no key"})),
-    "html": ("its reply is not JSON", lambda h: h.send(200, b"<html>")),
-    "half": ("its reply is not JSON", lambda h: h.send(200, b'{"choices": [')),
-    "json": ("its reply is no chat completion", lambda h: h.say(200, {"hello": 1})),
+    "html": ("its reply is not JSON (text/html: '<html> Log in')\n", lambda h: h.send(200, b"<html>\n\x1b Log in", Content_Type="text/html; charset=utf-8")),
+    "half": ("its reply is not JSON ('{\"choices\": [')\n", lambda h: h.send(200, b'{"choices": [')),
+    "long": (f"its reply is not JSON ('{'x' * 60}'...)\n", lambda h: h.send(200, b"x" * 100_000)),
+    "nothing": ("its reply is not JSON (it is empty)\n", lambda h: h.send(200, b"", Content_Type="text/html")),
+    "json": ("""its reply is no chat completion: '{"hello": 1}'\n""", lambda h: h.say(200, {"hello": 1})),
     "left": ("the connection broke", lambda h: h.leave() or True),
     "400": ("400 no such field", lambda h: h.say(400, {"error": "no such field"})),
 }  # fmt: skip
@@ -190,8 +194,37 @@ def test_a_server_that_cannot_be_used(server: LlmServer, sanactl: Program, manne
     said, act = FOREVER[manner]
     server.trouble = lambda handler, number: act(handler)
     line = sanactl.fails(*relabel(server, "--llm-option", "retries=1", "--llm-option", "concurrency=1"))
-    assert said in line
+    assert said in f"{line}\n"
     assert "127.0.0.1" in line
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [
+        (429, b"", "429 Too Many Requests; try later, or with fewer requests at a time (--llm-option concurrency=N);"),
+        (429, b'{"error": null}', "429 Too Many Requests; try later"),
+        (429, b'{"error": {"message": ""}}', "429 Too Many Requests; try later"),
+        (429, b'{"detail": "Slow down."}', "429 Slow down; try later"),
+        (502, b"<p>nginx", "502 Bad Gateway; see whether the server runs and what it logs;"),
+        (400, b'{"error": "a must be < 3"}', "400 a must be < 3; see the server's own messages"),
+        (400, b"[" * 60_000, "400 [[[["),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_status(server: LlmServer, code: int, body: bytes, said: str) -> None:
+    server.trouble = lambda handler, number: handler.send(code, body)
+    client = http.Client(server.address, kept="answers", option="--llm-option")
+    with pytest.raises(InputError) as error:
+        client.post("chat/completions", {}, retries=0)
+    assert str(error.value).startswith(f"{server.address}: {said}")
+
+
+def test_an_address_without_v1_is_hinted_at(server: LlmServer) -> None:
+    server.trouble = lambda handler, number: handler.send(200, b"<html>")
+    for base, hinted in ((server.address, False), (f"{server.address}/chat", True)):
+        assert (address_hint(base) is not None) == hinted
+    with pytest.raises(InputError) as error:
+        http.Client(server.address.removesuffix("/v1")).post("v1/chat/completions", {})
+    assert str(error.value).endswith("('<html>'); the address ends in /v1 on most servers")
 
 
 def test_no_server(sanactl: Program) -> None:

@@ -149,7 +149,7 @@ def test_a_stopped_run_goes_on(
 def test_what_is_no_clip_is_one_line(records: list[dict[str, Any]], sanactl: Program) -> None:
     Path("bert").mkdir()
     Path("bert/config.json").write_text('{"model_type": "bert"}')
-    assert "bert: a bert model, not a clip as a CLIP" in sanactl.fails(
+    assert "bert: a bert model, not a CLIP (model_type clip)" in sanactl.fails(
         "eval", "clip", "images.jsonl", "-m", "bert"
     )
     assert "no such folder" in sanactl.fails("eval", "clip", "images.jsonl", "-m", "./nowhere")

@@ -343,7 +343,7 @@ def test_fd_dinov2_is_that_of_an_own_computation(sets: list[Path], sanactl: Prog
     )
     assert score["value"] == pytest.approx(frechet(a, b), rel=2e-3)
     line = sanactl.fails("eval", "cmmd", "drawn", "-r", "real.npz", "-m", "dino", "--small")
-    assert "a dinov2 model, not a clip" in line
+    assert "a dinov2 model, not a CLIP" in line
 
 
 def test_records_of_prompts_and_a_checkpoint(weights: Path, sets: list[Path], sanactl: Program) -> None:

@@ -260,8 +260,8 @@ def test_eval_geneval_with_it(models: Path, images: list[dict], sanactl: Program
         (["--detector", "mask2former:nowhere"], "nowhere: no such folder", 1),
         (["--detector", "shapes:x"], "the detector shapes takes nothing after its name", 2),
         (["--detector", "shapes", "--colors", "clip"], "tells colours itself; it takes no --colors", 2),
-        (["--detector", "mask2former:MODELS/clip"], "a clip model, not a mask2former as a detector", 1),
-        (["--detector", "mask2former:MODELS/detector", "--colors", "MODELS/detector"], "not a clip as a CLIP", 1),
+        (["--detector", "mask2former:MODELS/clip"], "a clip model, not a detector (model_type mask2former)", 1),
+        (["--detector", "mask2former:MODELS/detector", "--colors", "MODELS/detector"], "not a CLIP (model_type clip)", 1),
         (["--detector", "mask2former:MODELS/detector", "--colors", "off"], "a prompt asks for a colour", 2),
     ],
 )  # fmt: skip

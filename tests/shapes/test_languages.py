@@ -111,9 +111,12 @@ def test_case_and_spaces_do_not_matter() -> None:
 @pytest.mark.parametrize(
     ("prompt", "why"),
     [
-        ("", "does not begin with"),
-        ("a cat", "does not begin with"),
-        ("a photo", "does not begin with"),
+        ("", "does not begin like"),
+        (
+            "a cat",
+            "'a cat' is not a prompt of the built-in world: it does not begin like 'a photo of'; sanactl",
+        ),
+        ("a photo", "does not begin like"),
         ("a photo of", "ends where a shape is expected"),
         ("a photo of a star and", "ends where a shape is expected"),
         ("a photo of a dog", "'a dog' is not one shape"),
@@ -121,7 +124,7 @@ def test_case_and_spaces_do_not_matter() -> None:
         ("a photo of five stars", "'five stars' is not one shape"),
         ("a photo of a star on a heart", "after 'a star' there is 'on'"),
         ("a photo of a star and a heart and a cross", "after 'a heart' there is 'and'"),
-        ("一张照片，上面有一个圆形", "does not begin with"),
+        ("一张照片，上面有一个圆形", "does not begin like"),
         ("a photo of a star " + "x" * 100_000, "after 'a star' there is 'xxx"),
     ],
 )

@@ -14,16 +14,19 @@ __all__ = ["read_excluded"]
 
 
 def read_excluded(given: Sequence[str] | None, always: Sequence[Record], called: str) -> Excluded:
-    """The prompts of files, `-` for stdin, and others that are left out unless `none` is given.
+    """The prompts of files, `-` for stdin, and others that are left out unless `none` is given, too.
 
     Args:
         given: the option's values.
-        always: those others.
+        always: those others; there may be none.
         called: what a note calls them.
     """
     names = list(given or ())
-    if always and "none" in names:
-        note(f"--exclude none: {called} are not left out; do not measure on them what is trained on these")
+    if "none" in names:
+        if always:
+            note(
+                f"--exclude none: {called} are not left out; do not measure on them what is trained on these"
+            )
         names, always = [name for name in names if name != "none"], ()
     excluded = Excluded(always)
     for name in names:

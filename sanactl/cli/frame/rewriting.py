@@ -206,7 +206,8 @@ def run_tasks(
         many = f"{failures.count:,} records" if failures.count > 1 else "1 record"
         line = f"{many} failed ({'; '.join(failures.reasons)}); see {failed}"
         if not allow_failed:
-            raise InputError(line, hint="--allow-failed makes this no error")
+            other = "--llm MODEL also takes other prompts; " if model.name == DEFAULT else ""
+            raise InputError(line, hint=f"{other}--allow-failed makes this no error")
         note(line)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sanactl.errors import InputError, UsageError
 from sanactl.files.http import Client, Refusal
-from sanactl.files.server_address import extra_fields, read_address
+from sanactl.files.json_values import brief
+from sanactl.files.server_address import address_hint, extra_fields, read_address
 from sanactl.prompts.llm.protocol import Ask, Reply
 
 __all__ = ["ServerModel"]
@@ -118,7 +120,8 @@ def read_completion(reply: Any, name: str) -> Reply:
     """
     if not isinstance(reply, dict) or not isinstance(reply.get("choices"), list):
         raise InputError(
-            f"{name}: its reply is no chat completion", hint="the address ends in /v1 on most servers"
+            f"{name}: its reply is no chat completion: {brief(json.dumps(reply))}",
+            hint=address_hint(name.partition("#")[0]),
         )
     usage = reply.get("usage")
     tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
