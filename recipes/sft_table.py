@@ -22,7 +22,9 @@ def score(folder: Path, name: str) -> Scores:
     with (folder / f"{name}.geneval.jsonl").open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             if record["kind"] == "image":
-                verdicts[record["tag"], str(record.get("prompt_id") or record["id"])].append(record["correct"])
+                verdicts[record["tag"], str(record.get("prompt_id") or record["id"])].append(
+                    record["correct"]
+                )
             elif record["metric"] == "geneval":
                 found = record
     return found | {"prompts": {key: sum(v) / len(v) for key, v in verdicts.items()}}
