@@ -68,9 +68,13 @@ def reading(what: str) -> Iterator[None]:
         raise InputError(f"{what} cannot be used: {_reason(error)}") from error
 
 
+# How libraries say that a Hub id is not in the cache and cannot be downloaded.
+_NO_NETWORK = ("outgoing traffic", "cached snapshot", "snapshot folder", "couldn't connect", "ConnectError")
+
+
 def _hint(reason: str) -> str | None:
     """What to do where a Hub id is not in the cache and there is no network."""
-    if any(sign in reason for sign in ("outgoing traffic", "cached snapshot", "couldn't connect")):
+    if any(sign in reason for sign in _NO_NETWORK):
         return "where there is a network: hf download ID --local-dir FOLDER; then name FOLDER in place of the Hub id"
     return None
 
