@@ -52,7 +52,8 @@ def test_the_other_commands(task: str) -> None:
     assert row["loaded"] > 0
 
 
-def test_an_unknown_task_is_named(sanactl: Program) -> None:
+def test_an_unknown_task_is_named(sanactl: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError):
         list(measure_load(["judge", "jude"]))
     assert "'jude'" in sanactl.fails("bench", "load", "--task", "jude", code=2)
