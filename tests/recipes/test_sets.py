@@ -50,7 +50,9 @@ def test_the_judges_set(tmp_path: Path) -> None:
     assert re.search(r"balanced_accuracy +0\.\d{3} .*0\.\d{3}", out)
     verdicts = [r["correct"] for r in records(folder / "balanced.jsonl")]
     assert sum(verdicts) == len(verdicts) / 2 > 3
-    (file,) = (folder / "nvila").glob("*.json")
-    answers = [example["conversations"][1]["value"] for example in json.loads(file.read_text())]
+    answers = [
+        example["conversations"][1]["value"]
+        for example in json.loads((folder / "nvila/train.json").read_text(encoding="utf-8"))
+    ]
     assert answers.count("yes") == answers.count("no") == len(verdicts) // 2
     assert run_both("judge-set.sh", folder, JUDGE)[0] == out
