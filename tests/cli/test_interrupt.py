@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,12 +39,22 @@ def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> t
         preexec_fn=heed_interrupts,
     )
     until = time.monotonic() + 200
-    while not list(folder.glob(ready)) and process.poll() is None and time.monotonic() < until:
+    # Something has to be in the file: right after it is made there is nothing to take over.
+    while (
+        not any(map(has_content, folder.glob(ready))) and process.poll() is None and time.monotonic() < until
+    ):
         time.sleep(0.005)
     assert process.poll() is None, "it ended before it could be killed"
     process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     return process.returncode, said
+
+
+def has_content(path: Path) -> bool:
+    """Whether it is a folder, or a file with something in it; files may go while they are looked at."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.is_dir() or path.stat().st_size > 16
+    return False
 
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:
