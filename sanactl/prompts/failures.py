@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from sanactl.files.atomic import atomic_path
@@ -53,5 +54,7 @@ class FailedRecords:
     def __enter__(self) -> FailedRecords:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

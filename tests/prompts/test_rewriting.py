@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -140,8 +140,8 @@ class Parrot:
     """A model of another file: it says its message's last line."""
 
     name, batch_size, concurrency, keeps = "parrot", 3, 2, True
-    identity = {"name": "parrot"}  # noqa: RUF012
-    sizes: list[int] = []  # noqa: RUF012
+    identity: ClassVar = {"name": "parrot"}
+    sizes: ClassVar[list[int]] = []
 
     def __init__(self, rest: str = "", *, suffix: str = "!") -> None:
         self.suffix = suffix
