@@ -1,12 +1,10 @@
 """The program: `sanactl`, and `python -m sanactl` so that `accelerate launch -m sanactl ...` and `torchrun` work."""
 
-import sys
-
 
 def run() -> None:
     """Runs the command line of this process and ends it with the exit code."""
     # Before typer is imported: an interrupt during an import would come out as a traceback.
-    from sanactl.cli.frame.process import ignore_at_exit, leave_at_once, prepare
+    from sanactl.cli.frame.process import end, ignore_at_exit, leave_at_once, prepare
 
     ignore_at_exit()
     leave_at_once("sanactl: interrupted\n")
@@ -18,7 +16,7 @@ def run() -> None:
     except KeyboardInterrupt:  # in the last instructions of `main`
         code = 130
     leave_at_once()
-    sys.exit(code)
+    end(code)
 
 
 if __name__ == "__main__":

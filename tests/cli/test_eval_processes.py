@@ -27,13 +27,16 @@ from tests.scoring.tiny_models import save_clip
 SEVERAL = """
 import json, sys
 from sanactl.cli.app import main
+from sanactl.cli.frame.process import end
 for command in json.loads(sys.argv[1]):
     if code := main(command):
-        sys.exit(code)
+        end(code)
+end(0)
 """
 SLOW = """
 import sys, time
 from sanactl.cli.app import main
+from sanactl.cli.frame.process import end
 from sanactl.scoring.detectors import shapes
 
 detect = shapes.ShapesDetector.detect
@@ -43,7 +46,7 @@ def slowly(self, images, classes):
     return detect(self, images, classes)
 
 shapes.ShapesDetector.detect = slowly
-sys.exit(main(sys.argv[1:]))
+end(main(sys.argv[1:]))
 """
 
 

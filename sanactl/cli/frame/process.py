@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from sanactl.cli.frame.terminal import safe
 
-__all__ = ["Interrupts", "ignore_at_exit", "leave_at_once", "prepare"]
+__all__ = ["Interrupts", "end", "ignore_at_exit", "leave_at_once", "prepare"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds. A launcher sends a signal to the process and to its group; a second signal within this time is the same one.
@@ -237,6 +237,21 @@ class Interrupts:
             if not self._closed:
                 self._reminding = True
                 os.kill(os.getpid(), self._number)
+
+
+def end(code: int) -> NoReturn:
+    """End this process with the exit code `code`, after its exit handlers.
+
+    One of several processes then ends without Python's last steps: in these, threads of gloo sometimes abort a process
+    whose work is done ("terminate called without an active exception", exit code -6).
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def ignore_at_exit() -> None:
