@@ -59,7 +59,7 @@ class Parts:
             sana.transformer,
             c.scheduler,
             sana.settings,
-            sana.instruction,
+            sana.texts.instruction,
             sana.sprint,
             sana.settings.height // shape[1],
         )

@@ -15,10 +15,10 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sanactl.errors import InputError, UsageError
+from sanactl.model.conditions import TextConditions, filled
 from sanactl.model.sampling_settings import (
     SamplingSettings,
     fixed_batch_size,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sanactl.model.sampler import Guidance
 
 __all__ = [
-    "SamplingSettings", "Sana", "filled", "fixed_batch_size", "pick_device", "pixels_per_latent", "sampling_settings",
+    "SamplingSettings", "Sana", "fixed_batch_size", "pick_device", "pixels_per_latent", "sampling_settings",
 ]  # fmt: skip
 
 
@@ -106,57 +106,19 @@ class Sana:
                 f"{checkpoint.path}: its VAE does not make {self._factor} pixels of a latent",
                 hint="name the autoencoder that it was trained with",
             )
-        self.instruction = _instruction(settings)
-        # Images of a prompt come one after the other, so a cache of a few prompts is enough to encode each once.
-        self._encoded = lru_cache(maxsize=64)(self._encode)
+        self.texts = TextConditions(
+            self.name,
+            self.components.tokenizer,
+            self.components.text_encoder,
+            settings,
+            width=int(self.transformer.config.caption_channels),
+            sprint=self.sprint,
+        )
 
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a latent."""
         channels = int(self.transformer.config.in_channels)
         return channels, self.settings.height // self._factor, self.settings.width // self._factor
-
-    def cut_note(self, prompts: Sequence[str]) -> str | None:
-        """A line about prompts with more tokens than `max_sequence_length`, or None."""
-        from sanactl.model.text import cut_note
-
-        return cut_note(
-            self.components.tokenizer,
-            prompts,
-            max_sequence_length=self.settings.max_sequence_length,
-            instruction=self.instruction,
-        )
-
-    def guidance(self, prompts: Sequence[str]) -> Guidance:
-        """Conditions for a batch of prompts."""
-        import torch
-
-        from sanactl.model.sampler import Guidance
-
-        text, mask = zip(*(self._encoded(prompt, False) for prompt in prompts), strict=True)
-        scale = self.settings.guidance_scale
-        negative = (None, None)
-        if scale > 1 and not self.sprint:
-            negative = self._encoded(self.settings.negative_prompt, True)
-        return Guidance(torch.cat(text), torch.cat(mask), *negative, scale)
-
-    def _encode(self, prompt: str, negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embedding [1, T, D] and mask [1, T] of one prompt, encoded alone so that it does not depend on other prompts."""
-        from sanactl.model.text import encode_prompts
-
-        text, mask = encode_prompts(
-            self.components.tokenizer,
-            self.components.text_encoder,
-            [prompt],
-            max_sequence_length=self.settings.max_sequence_length,
-            instruction=None if negative else self.instruction,
-        )
-        wanted = int(self.transformer.config.caption_channels)
-        if text.shape[2] != wanted:
-            raise InputError(
-                f"{self.name}: its text encoder gives {text.shape[2]} numbers a token, and the transformer takes {wanted}",
-                hint="name the text encoder that it was trained with",
-            )
-        return text, mask
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """Draw one image for each prompt and seed, in order, in fixed batches.
@@ -169,7 +131,7 @@ class Sana:
         # Prompts are encoded in this thread, when their batch begins.
         size = self.fixed_batch
         batches = (
-            (self.guidance(filled(prompts[i : i + size], size)), seeds[i : i + size])
+            (self.texts.guidance(filled(prompts[i : i + size], size)), seeds[i : i + size])
             for i in range(0, len(seeds), size)
         )
         if not self.one_thread_each:
@@ -217,17 +179,3 @@ class Sana:
         latents = self.denoise(guidance, filled(seeds, self.fixed_batch))
         pixels: NDArray[np.uint8] = decode_latents(self.components.vae, latents).numpy()
         return pixels[: len(seeds)]
-
-
-def _instruction(settings: SamplingSettings) -> list[str] | None:
-    """The lines that are put before every prompt, or None."""
-    from sanactl.model.text import human_instruction
-
-    if not settings.complex_human_instruction:
-        return None
-    return human_instruction() if settings.instruction is None else settings.instruction.split("\n")
-
-
-def filled(things: Sequence[Any], size: int) -> list[Any]:
-    """The things, followed by copies of the last one until there are `size`."""
-    return [*things, *[things[-1]] * (size - len(things))]

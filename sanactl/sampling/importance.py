@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sanactl.files.progress import SILENT, Progress
-from sanactl.model.conditioning import SamplingSettings, Sana, filled
+from sanactl.model.conditioning import SamplingSettings, Sana
+from sanactl.model.conditions import filled
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,7 @@ def block_importance(
 
     progress.start(None, f"loading {checkpoint.name}")
     sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
-    if line := sana.cut_note(prompts):
+    if line := sana.texts.cut_note(prompts):
         progress.note(line)
     blocks = list(sana.transformer.transformer_blocks)
     watched, place = _Watched(blocks), _fp64_device(device)
@@ -117,7 +118,7 @@ def block_importance(
         for start in range(0, len(prompts), size):
             chunk = list(prompts[start : start + size])
             whole = filled(chunk, size) if sana.one_thread_each else chunk
-            yield whole, len(chunk), sana.guidance(whole)
+            yield whole, len(chunk), sana.texts.guidance(whole)
 
     def measure(batch: tuple[list[str], int, Guidance]) -> _Similarities:
         chunk, count, guidance = batch

@@ -86,7 +86,7 @@ class Painter:
             images = self.images
             self._sana = Sana(images.checkpoint, images.settings, device=self._device, dtype=images.dtype)
             prompts = [p["prompt"] for p in images.prompts]
-            if self._state.is_main_process and (line := self._sana.cut_note(prompts)):
+            if self._state.is_main_process and (line := self._sana.texts.cut_note(prompts)):
                 self._progress.note(line)
             self._progress.doing(None)
         return self._sana

@@ -258,7 +258,7 @@ def test_components_of_other_models_are_told_apart(world: Path, sanactl: Program
             sana = Sana(
                 checkpoint, sampling_settings(checkpoint), device=torch.device("cpu"), dtype=torch.float32
             )
-            sana.guidance(["a red circle"])
+            sana.texts.guidance(["a red circle"])
         return caught.value.message
 
     tiny = open_checkpoint("tiny.st")

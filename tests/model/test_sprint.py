@@ -91,7 +91,7 @@ def test_images_are_sana_sprint_pipelines(sprint: Checkpoint, sanactl: Program, 
         ).images
 
     sana = Sana(sprint, sampling_settings(sprint, steps=steps, guidance_scale=3.0), **CPU)
-    guidance = sana.guidance([r["prompt"] for r in records])
+    guidance = sana.texts.guidance([r["prompt"] for r in records])
     latents = sana.denoise(guidance, [r["seed"] for r in records])
     torch.testing.assert_close(latents, theirs("latent"), atol=1e-4, rtol=0)
     ours = np.stack([np.asarray(Image.open(r["path"])) for r in records]).astype(int)
@@ -131,7 +131,7 @@ def test_importance_of_its_blocks(sprint: Checkpoint, sanactl: Program) -> None:
 
     sana.transformer.transformer_blocks[1].register_forward_hook(hook)
     for prompt in PROMPTS:
-        sana.denoise(sana.guidance([prompt]), [image_seed(0, prompt, 0)])
+        sana.denoise(sana.texts.guidance([prompt]), [image_seed(0, prompt, 0)])
     assert records[1]["importance"] == pytest.approx(np.mean(seen), rel=1e-4)
     blocks = sanactl("importance", "sprint.st", "-p", "-", stdin="\n".join(PROMPTS))
     (pruned,) = sanactl("prune", "--keep", "1", stdin="".join(json.dumps(b) + "\n" for b in blocks))

@@ -38,7 +38,11 @@ def by_hand(checkpoint: Any, settings: Any) -> tuple[list[list[float]], list[lis
             hooks.append(block.register_forward_hook(hook))
         noise = initial_noise([image_seed(0, prompt, 0)], sana.latent_shape())
         denoise(
-            sana.transformer, sana.components.scheduler, noise, sana.guidance([prompt]), steps=settings.steps
+            sana.transformer,
+            sana.components.scheduler,
+            noise,
+            sana.texts.guidance([prompt]),
+            steps=settings.steps,
         )
         for handle in hooks:
             handle.remove()
