@@ -215,10 +215,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    try:
-        return int(app(arguments, prog_name="sanactl", standalone_mode=False) or 0)
-    except _Passed as passed:
-        raise passed.error from None
+    from sanactl.model.processes import one_falls_all_fall
+
+    with one_falls_all_fall():
+        try:
+            return int(app(arguments, prog_name="sanactl", standalone_mode=False) or 0)
+        except _Passed as passed:
+            raise passed.error from None
 
 
 def _interrupted() -> int:

@@ -100,7 +100,7 @@ def _evaluate(
     from sanactl.cli.frame.stdin import first_reads_alone
     from sanactl.cli.frame.terminal import is_first_process
     from sanactl.errors import UsageError
-    from sanactl.model.processes import is_one_of_several, one_falls_all_fall
+    from sanactl.model.processes import is_one_of_several
     from sanactl.model.sharing import leading, on_each, serve
     from sanactl.scoring.metrics.registry import METRICS, open_metric
 
@@ -123,7 +123,7 @@ def _evaluate(
             raise UsageError("--device is for one process; a launcher gives each of several its own")
         return open_metric(name, **options)
 
-    with first_reads_alone(), one_falls_all_fall():
+    with first_reads_alone():
         found = on_each(find)
         metric = on_each(opened)
         if found is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -92,11 +92,15 @@ def filter_(
 
     Records go to stdout and to filter.jsonl.
     """
+    from contextlib import ExitStack
+
     from sanactl.cli.frame.render import show_images
     from sanactl.cli.frame.run import Invocation
+    from sanactl.cli.frame.stdin import first_reads_alone
     from sanactl.cli.frame.streams import find_records
-    from sanactl.cli.frame.terminal import note
+    from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
+    from sanactl.model.sharing import leading, on_each, serve
     from sanactl.report.text import counted
     from sanactl.scoring.filter import Condition, Filter, filter_records
     from sanactl.scoring.near import open_likeness
@@ -111,28 +115,44 @@ def filter_(
             hint="give --correct, --where, --per-prompt, --top, --dedup or --sample",
         )
     conditions = [Condition(text) for text in where or ()]
-    likeness = None if dedup is None else open_likeness(dedup, device)
     run = Invocation("filter", seed=seed if sample else None)
-    run.sheet(sheet, force=force)
-    target = run.records_file(output, "filter", force=force)
-    stream, source = find_records(
-        records,
-        ("image",),
-        what="images to filter",
-        hint="sanactl eval geneval | sanactl filter --correct",
-        checked=False,
-    )
-    run.uses(source)
-    counts: Counter[str] = Counter()
-    wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed, max_bad)
-    passed = filter_records(
-        run.counted(stream, "images to filter"),
-        wanted,
-        count=lambda what: counts.update([what]),
-        tell=note,
-    )
-    # Without -o, the command ends when the reader of stdout has seen enough.
-    run.emit(run.tee(passed, target, force=force), show=show_images, take_all=output is not None)
+
+    def find() -> Any:
+        """The first process's input and output; the others get only what compares images."""
+        if not is_first_process():
+            return None
+        run.sheet(sheet, force=force)
+        target = run.records_file(output, "filter", force=force)
+        return target, *find_records(
+            records,
+            ("image",),
+            what="images to filter",
+            hint="sanactl eval geneval | sanactl filter --correct",
+            checked=False,
+        )
+
+    with first_reads_alone(), ExitStack() as stack:
+        likeness = on_each(lambda: None if dedup is None else open_likeness(dedup, device))
+        found = on_each(find)
+        shared = likeness is not None and likeness.divides
+        if found is None:
+            if likeness is not None and shared:
+                serve(likeness.read)
+            return
+        target, stream, source = found
+        if shared:
+            stack.enter_context(leading())
+        run.uses(source)
+        counts: Counter[str] = Counter()
+        wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed, max_bad)
+        passed = filter_records(
+            run.counted(stream, "images to filter"),
+            wanted,
+            count=lambda what: counts.update([what]),
+            tell=note,
+        )
+        # Without -o, the command ends when the reader of stdout has seen enough.
+        run.emit(run.tee(passed, target, force=force), show=show_images, take_all=output is not None)
     dropped = ", ".join(
         f"{counts[option]:,} by {option}" + (f" {likeness.name}" if option == "--dedup" and likeness else "")
         for option in ("--correct", "--where", "--dedup", "--per-prompt", "--top", "--sample")

@@ -120,10 +120,9 @@ def guard(
         return target, aside, stream
 
     rules = Rules(threshold, non_english)
-    from sanactl.model.processes import one_falls_all_fall
     from sanactl.model.sharing import leading, on_each
 
-    with first_reads_alone(), one_falls_all_fall():
+    with first_reads_alone():
         found = on_each(find)
         chosen = on_each(lambda: open_guard(model, device=device, dtype=dtype, policy=policy))
         if found is None:

@@ -68,6 +68,7 @@ def importance(
     from sanactl.files.atomic import check_target
     from sanactl.model.conditioning import pick_device, sampling_settings
     from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.model.processes import agree
     from sanactl.sampling.importance import block_importance
     from sanactl.sampling.inputs import instruction_settings
 
@@ -80,8 +81,7 @@ def importance(
         checkpoint, revision=revision, also=also, native=True, components=components
     )
     target = output or Path(f"{found.name}.importance.jsonl")
-    if is_first_process():
-        check_file(target, "records", force=True)  # one from the same run may be there
+    agree(lambda: check_file(target, "records", force=True))  # one from the same run may be there
     records, source = (typed, "--prompt") if typed else choose_prompts(prompts, piped, default="calib")
     settings = sampling_settings(
         found,
@@ -105,11 +105,16 @@ def importance(
         seed=seed,
         dtype=str(kind),
     )
-    there = run.made_before(target, force=force)
-    if plot is not None and there and plot.exists():
-        plot = None  # drawn by that run
-    elif plot is not None:
+
+    def outputs() -> tuple[bool, Path | None]:
+        """Whether the records are there already, and the chart that is to be drawn."""
+        there = run.made_before(target, force=force)
+        if plot is None or (there and plot.exists()):  # drawn by that run
+            return there, None
         check_target(plot, force)
+        return there, plot
+
+    there, plot = agree(outputs)
     if there:
         blocks = run.again(target)
     else:

@@ -78,7 +78,7 @@ def judge(
     from sanactl.judging.select import judge_stream
     from sanactl.judging.several import SharedCache, serve_judge
     from sanactl.judging.shipped import chosen_calibrations
-    from sanactl.model.processes import agree, is_one_of_several, one_falls_all_fall
+    from sanactl.model.processes import agree, is_one_of_several
     from sanactl.model.sharing import leading, on_each
     from sanactl.records.options import split_options
 
@@ -115,7 +115,7 @@ def judge(
         run.progress.start(None, f"loading the judge {' and '.join(named)}")
         return calibrations, target, stream, source
 
-    with first_reads_alone(), one_falls_all_fall():
+    with first_reads_alone():
         agree(check)
         found = on_each(find)
         options = {name: value for name, value in given.items() if value is not None}

@@ -177,7 +177,7 @@ def one_falls_all_fall() -> Iterator[None]:
             raise
         raise TrainingError(
             "another process of this run ended, and this one cannot go on without it",
-            hint="that process says why; the same command goes on from the last saved state",
+            hint="that process says why; the same command goes on from what is saved",
         ) from error
 
 

@@ -62,6 +62,9 @@ def leading() -> Iterator[None]:
     except SanactlError as error:
         broadcast(error.exit_code)
         raise
+    except BrokenPipeError:
+        broadcast(0)  # the reader has all it wanted, which is no failure
+        raise
     finally:
         _leads = False
     broadcast(None)

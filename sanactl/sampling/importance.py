@@ -1,4 +1,8 @@
-"""Block importance: how much each block changes its input, measured while sampling (equation 3)."""
+"""Block importance: how much each block changes its input, measured while sampling (equation 3).
+
+With n processes, each measures every n-th batch of prompts. The batches and their sums are those of one process, and they
+are added up in the order of the batches, so the result is that of one process, bit for bit, on devices of one kind.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sanactl.files.progress import SILENT, Progress
 from sanactl.model.conditioning import SamplingSettings, Sana
 from sanactl.model.conditions import filled
+from sanactl.model.processes import gather, is_one_of_several, open_processes
+from sanactl.model.sharing import on_each
 
 if TYPE_CHECKING:
     import torch
@@ -96,57 +102,31 @@ def block_importance(
         batch_size: number of prompts in a batch; small models on a CPU use several fixed batches in parallel instead.
 
     Yields:
-        a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
+        (on every process) a `block` record for each block: `importance`, `stderr` (standard error over prompts, None for one prompt),
         `timesteps` (of the sampler, 1000 = noise; of SANA-Sprint's 1.57 = noise) and `by_timestep` (importance at each).
     """
     import torch
 
-    from sanactl.model.cpu import Workers
-    from sanactl.model.sampler import Guidance, image_seed
-
+    state = open_processes() if is_one_of_several() else None
+    rank, world = (0, 1) if state is None else (state.process_index, state.num_processes)
     progress.start(None, f"loading {checkpoint.name}")
-    sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
-    if line := sana.texts.cut_note(prompts):
-        progress.note(line)
-    blocks = list(sana.transformer.transformer_blocks)
-    watched, place = _Watched(blocks), _fp64_device(device)
-    timesteps: list[float] = [0.0] * settings.steps
-    # A fixed number if each batch runs on one thread, else `batch_size`.
-    size = sana.fixed_batch if sana.one_thread_each else batch_size
 
-    def batches() -> Iterator[tuple[list[str], int, Guidance]]:
-        for start in range(0, len(prompts), size):
-            chunk = list(prompts[start : start + size])
-            whole = filled(chunk, size) if sana.one_thread_each else chunk
-            yield whole, len(chunk), sana.texts.guidance(whole)
+    def measure() -> tuple[list[_Numbered], list[float]]:
+        sana = Sana(checkpoint, settings, device=device, dtype=dtype, decode=False)
+        if line := sana.texts.cut_note(prompts):
+            progress.note(line)
+        progress.start(len(prompts), "measuring blocks")
+        try:
+            return _measure(sana, prompts, settings, (rank, world), batch_size, seed, progress)
+        finally:
+            progress.close()
 
-    def measure(batch: tuple[list[str], int, Guidance]) -> _Similarities:
-        chunk, count, guidance = batch
-        images, steps = (
-            torch.zeros(len(blocks), columns, dtype=torch.float64, device=place)
-            for columns in (count, settings.steps)
-        )
-        found = _Similarities(len(chunk), count, images, steps)
-
-        def on_step(index: int, timestep: float) -> None:
-            found.step, timesteps[index] = index, timestep
-
-        watched.begin(found)
-        sana.denoise(guidance, [image_seed(seed, p, 0) for p in chunk], on_step)
-        return found
-
-    progress.start(len(prompts), "measuring blocks")
-    measured: list[_Similarities] = []
-    try:
-        with Workers() if sana.one_thread_each else nullcontext() as workers:
-            for found in map(measure, batches()) if workers is None else workers.map(measure, batches()):
-                measured.append(found)
-                progress.advance(found.count)
-    finally:
-        watched.remove()
-        progress.close()
-    images = 1 - torch.cat([found.images.cpu() for found in measured], 1) / settings.steps
-    by_timestep = 1 - sum(found.steps.cpu() for found in measured) / len(prompts)
+    own, timesteps = on_each(measure)
+    measured = sorted((one for some in (gather(own) if world > 1 else [own]) for one in some), key=_number)
+    if world > 1:
+        timesteps = gather(timesteps)[0]  # a process that had no batch knows none
+    images = 1 - torch.cat([found for _, found, _ in measured], 1) / settings.steps
+    by_timestep = 1 - sum(steps for _, _, steps in measured) / len(prompts)
     for block in range(checkpoint.num_blocks):
         values = images[block]
         yield {
@@ -161,3 +141,71 @@ def block_importance(
             "timesteps": timesteps,
             "by_timestep": by_timestep[block].tolist(),
         }
+
+
+_Numbered = tuple[int, "torch.Tensor", "torch.Tensor"]  # of a batch: its number, `images` and `steps`
+
+
+def _number(measured: _Numbered) -> int:
+    return measured[0]
+
+
+def _measure(
+    sana: Sana,
+    prompts: Sequence[str],
+    settings: SamplingSettings,
+    share: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[list[_Numbered], list[float]]:
+    """The similarities of this process's batches, on the CPU, and the sampler's timesteps.
+
+    Args:
+        share: (number of the process, number of processes).
+    """
+    import torch
+
+    from sanactl.model.cpu import Workers
+    from sanactl.model.sampler import Guidance, image_seed
+
+    rank, world = share
+    blocks = list(sana.transformer.transformer_blocks)
+    watched, place = _Watched(blocks), _fp64_device(sana.device)
+    timesteps: list[float] = [0.0] * settings.steps
+    # A fixed number if each batch runs on one thread, else `batch_size`.
+    size = sana.fixed_batch if sana.one_thread_each else batch_size
+
+    def batches() -> Iterator[tuple[int, list[str], int, Guidance]]:
+        for number, start in enumerate(range(0, len(prompts), size)):
+            if number % world == rank:
+                chunk = list(prompts[start : start + size])
+                whole = filled(chunk, size) if sana.one_thread_each else chunk
+                yield number, whole, len(chunk), sana.texts.guidance(whole)
+
+    def measure(batch: tuple[int, list[str], int, Guidance]) -> tuple[int, _Similarities]:
+        number, chunk, count, guidance = batch
+        images, steps = (
+            torch.zeros(len(blocks), columns, dtype=torch.float64, device=place)
+            for columns in (count, settings.steps)
+        )
+        found = _Similarities(len(chunk), count, images, steps)
+
+        def on_step(index: int, timestep: float) -> None:
+            found.step, timesteps[index] = index, timestep
+
+        watched.begin(found)
+        sana.denoise(guidance, [image_seed(seed, p, 0) for p in chunk], on_step)
+        return number, found
+
+    measured: list[_Numbered] = []
+    try:
+        with Workers() if sana.one_thread_each else nullcontext() as workers:
+            for number, found in (
+                map(measure, batches()) if workers is None else workers.map(measure, batches())
+            ):
+                measured.append((number, found.images.cpu(), found.steps.cpu()))
+                progress.advance(found.count * world)
+    finally:
+        watched.remove()
+    return measured, timesteps

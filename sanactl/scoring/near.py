@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import InputError, SanactlError, UsageError
 from sanactl.files.images import read_image
+from sanactl.model.sharing import at_once, compute_all
 from sanactl.records.batches import batches
 from sanactl.records.records import MAX_HELD, SHORTEST, Record, dumps
 
@@ -38,16 +39,32 @@ class Likeness(ABC):
     Attributes:
         name: for people: "phash:2".
         least: the dot product.
-        batch_size: images that `vectors` gets at once.
+        batch_size: images that are read for `vectors` at once; it gets those of them that can be read.
     """
 
     name: str
     least: float
     batch_size: int
+    divides = False  # whether several processes share the images
 
     @abstractmethod
     def vectors(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """float32 [images, width]."""
+
+    def read(self, paths: Sequence[str]) -> list[NDArray[np.float32] | InputError]:
+        """The vector of each image file, or why it cannot be read."""
+        from PIL import Image
+
+        found: list[Any] = []
+        images: list[Image.Image] = []
+        for path in paths:
+            try:
+                images.append(Image.fromarray(read_image(Path(path))))
+                found.append(None)
+            except InputError as error:
+                found.append(error)
+        vectors = iter(self.vectors(images) if images else ())
+        return [next(vectors) if one is None else one for one in found]
 
 
 class HashLikeness(Likeness):
@@ -81,6 +98,7 @@ class ClipLikeness(Likeness):
     """CLIP's vectors with a cosine of at least so much."""
 
     batch_size = 16
+    divides = True
 
     def __init__(self, model: ClipModel, cosine: float = COSINE) -> None:
         self.model = model
@@ -198,7 +216,7 @@ def without_near(
         InputError: what `bad` raises; a value is no number, or `by` would hold more than a gigabyte of records.
     """
     if by is None:
-        for _, record in _new_ones(_readable(enumerate(records), bad), likeness, count):
+        for _, record in _new_ones(enumerate(records), likeness, count, bad):
             yield record
         return
     held: list[tuple[float, int, Record]] = []
@@ -214,38 +232,41 @@ def without_near(
         held.append((float("inf") if value is None else -value, place, record))
     held.sort(key=lambda entry: entry[:2])
     best = ((place, record) for _, place, record in held)
-    passed = _new_ones(_readable(best, bad), likeness, count)
+    passed = _new_ones(best, likeness, count, bad)
     for _, record in sorted(passed, key=lambda entry: entry[0]):
         yield record
 
 
-def _readable(
-    records: Iterable[tuple[int, Record]], bad: Callable[[InputError], None]
-) -> Iterator[tuple[int, Record, Image.Image]]:
-    """The records whose image can be read, with their places and images."""
-    from PIL import Image
-
-    for place, record in records:
-        try:
-            image = Image.fromarray(read_image(Path(record["path"])))
-        except InputError as error:
-            bad(error)
-        else:
-            yield place, record, image
-
-
 def _new_ones(
-    records: Iterable[tuple[int, Record, Image.Image]], likeness: Likeness, count: Callable[[str], None]
+    records: Iterable[tuple[int, Record]],
+    likeness: Likeness,
+    count: Callable[[str], None],
+    bad: Callable[[InputError], None],
 ) -> Iterator[tuple[int, Record]]:
     """The records that are like none before them, with their places."""
-    kept = _Kept(likeness.least)
-    for batch in batches(records, likeness.batch_size):
-        images = [image for _, _, image in batch]
-        for (place, record, _), like in zip(batch, kept.add_new(likeness.vectors(images)), strict=True):
-            if like is None:
-                yield place, record
-            else:
-                count("--dedup")
+    import numpy as np
+
+    kept, size = _Kept(likeness.least), likeness.batch_size
+    for some in batches(records, size * at_once()):
+        parts = [some[first : first + size] for first in range(0, len(some), size)]
+        answers = compute_all([[str(r["path"]) for _, r in part] for part in parts], likeness.read)
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, SanactlError):
+                raise answer
+            readable: list[tuple[int, Record]] = []
+            vectors: list[NDArray[np.float32]] = []
+            for one, found in zip(part, answer, strict=True):
+                if isinstance(found, InputError):
+                    bad(found)
+                else:
+                    readable.append(one)
+                    vectors.append(found)
+            likes = kept.add_new(np.stack(vectors)) if vectors else []
+            for one, like in zip(readable, likes, strict=True):
+                if like is None:
+                    yield one
+                else:
+                    count("--dedup")
 
 
 def number_of(record: Record, field: str) -> float | None:

@@ -15,7 +15,9 @@ from sanactl.cli.frame.options import OUTPUT
 from sanactl.prompts.llm.registry import DEFAULT
 
 if TYPE_CHECKING:
+    from sanactl.prompts.llm.protocol import LanguageModel
     from sanactl.prompts.rewrite import Task
+    from sanactl.prompts.spending import Spending
     from sanactl.records.records import Record
 
 __all__ = [
@@ -150,65 +152,115 @@ def run_tasks(
     Raises:
         InputError: some records failed and `allow_failed` was not given; all outputs are written.
     """
-    from sanactl.cli.frame.outputs import check_file, free_names
+    from contextlib import ExitStack
+
     from sanactl.cli.frame.run import Invocation
-    from sanactl.cli.frame.terminal import note
-    from sanactl.errors import InputError, UsageError
+    from sanactl.cli.frame.stdin import first_reads_alone
+    from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.errors import InputError
+    from sanactl.model.processes import is_one_of_several
+    from sanactl.model.sharing import leading, on_each
     from sanactl.prompts.asking import Asker
     from sanactl.prompts.failures import FailedRecords
     from sanactl.prompts.kept_answers import KeptAnswers
-    from sanactl.prompts.llm.registry import open_llm
+    from sanactl.prompts.llm.shared import SharedModel, divides, serve_model
     from sanactl.prompts.rewrite import new_prompts
-    from sanactl.prompts.spending import Limits, Spending, read_price
-    from sanactl.records.options import split_options
 
     run = Invocation(command)
+
+    def find() -> Any:
+        """The first process's input and outputs; the others get only the model."""
+        if not is_first_process():
+            return None
+        spending = _spending(asking)
+        target = run.records_file(output, command, force=force)
+        aside = _failed_file(failed, target, force=force)
+        stream, source = _find(prompts)
+        run.progress.start(None, f"opening {asking.llm or DEFAULT}")
+        return spending, target, aside, stream, source
+
+    with first_reads_alone(), ExitStack() as stack:
+        found = on_each(find)
+        model = on_each(lambda: _opened(asking, tasks))
+        if found is None:
+            if divides(model):
+                serve_model(model)
+            return
+        spending, target, aside, stream, source = found
+        if is_one_of_several() and divides(model):
+            stack.enter_context(leading())
+            model = stack.enter_context(SharedModel(model))
+        kept = KeptAnswers(Path.cwd(), model, ask_again=asking.no_cache)
+        asker = Asker(model, kept, spending, tries=asking.tries, progress=run.progress)
+        run.uses(source)
+        run.progress.start(
+            None, f"{'translating' if command == 'relabel' else 'rewriting'} with {model.name}"
+        )
+        try:
+            with FailedRecords(aside, force=force) as failures:
+                made = new_prompts(run.counted(stream, "prompts"), tasks, asker, failed=failures.add)
+                first = next(made, None)
+                if first is not None:  # else there is nothing to write
+                    passed = run.tee(itertools.chain((first,), made), target, force=force)
+                    run.emit(passed, show=_show, take_all=output is not None)
+        except KeyboardInterrupt:
+            run.progress.note("stopped; the answers so far are kept, and the same command goes on from there")
+            raise
+        finally:
+            run.progress.close()
+            if said := spending.said() if model.keeps else "":
+                note(said)
+    outputs = [(target, run.kind_of_input or "prompt")] if first is not None else []
+    run.finish(*outputs, llm=model.name)
+    if failures.count:
+        many = f"{failures.count:,} records" if failures.count > 1 else "1 record"
+        line = f"{many} failed ({'; '.join(failures.reasons)}); see {aside}"
+        if not allow_failed:
+            other = "--llm MODEL also takes other prompts; " if model.name == DEFAULT else ""
+            raise InputError(line, hint=f"{other}--allow-failed makes this no error")
+        note(line)
+
+
+def _spending(asking: Asking) -> Spending:
+    from sanactl.prompts.spending import Limits, Spending, read_price
+
+    requests, tokens, price = asking.limits
+    return Spending(Limits(requests, tokens, read_price(price)))
+
+
+def _opened(asking: Asking, tasks: Sequence[Task]) -> LanguageModel:
+    """The language model, which can do these tasks.
+
+    Raises:
+        UsageError: an option is given twice or is not known, or the model cannot do a task.
+        InputError: there is no such model.
+    """
+    from sanactl.errors import UsageError
+    from sanactl.prompts.llm.registry import open_llm
+    from sanactl.records.options import split_options
+
     options = split_options(asking.llm_options or (), "--llm-option")
     for name, value in asking.given.items():
         if value is not None and name in options:
             raise UsageError(f"the language model's {name} is given twice", hint="leave out the --llm-option")
         options[name] = value
-    requests, tokens, price = asking.limits
-    spending = Spending(Limits(requests, tokens, read_price(price)))
-    target = run.records_file(output, command, force=force)
-    if failed is None:
-        beside = target.with_name(f"{target.name.removesuffix('.jsonl')}.failed.jsonl")
-        failed = next(free_names(beside)) if os.path.lexists(beside) and not force else beside
-    else:
-        check_file(failed, "records", force=force)
-        if failed == target:
-            raise UsageError("--failed and --output name the same file")
-    stream, source = _find(prompts)
-    run.progress.start(None, f"opening {asking.llm or DEFAULT}")
     model = open_llm(asking.llm, **options)
     model.check([task.name for task in tasks])
-    kept = KeptAnswers(Path.cwd(), model, ask_again=asking.no_cache)
-    asker = Asker(model, kept, spending, tries=asking.tries, progress=run.progress)
-    run.uses(source)
-    run.progress.start(None, f"{'translating' if command == 'relabel' else 'rewriting'} with {model.name}")
-    try:
-        with FailedRecords(failed, force=force) as failures:
-            made = new_prompts(run.counted(stream, "prompts"), tasks, asker, failed=failures.add)
-            first = next(made, None)
-            if first is not None:  # else there is nothing to write
-                passed = run.tee(itertools.chain((first,), made), target, force=force)
-                run.emit(passed, show=_show, take_all=output is not None)
-    except KeyboardInterrupt:
-        run.progress.note("stopped; the answers so far are kept, and the same command goes on from there")
-        raise
-    finally:
-        run.progress.close()
-        if said := spending.said() if model.keeps else "":
-            note(said)
-    outputs = [(target, run.kind_of_input or "prompt")] if first is not None else []
-    run.finish(*outputs, llm=model.name)
-    if failures.count:
-        many = f"{failures.count:,} records" if failures.count > 1 else "1 record"
-        line = f"{many} failed ({'; '.join(failures.reasons)}); see {failed}"
-        if not allow_failed:
-            other = "--llm MODEL also takes other prompts; " if model.name == DEFAULT else ""
-            raise InputError(line, hint=f"{other}--allow-failed makes this no error")
-        note(line)
+    return model
+
+
+def _failed_file(named: Path | None, target: Path, *, force: bool) -> Path:
+    """The file of failed records: the one named, else one beside the output."""
+    from sanactl.cli.frame.outputs import check_file, free_names
+    from sanactl.errors import UsageError
+
+    if named is None:
+        beside = target.with_name(f"{target.name.removesuffix('.jsonl')}.failed.jsonl")
+        return next(free_names(beside)) if os.path.lexists(beside) and not force else beside
+    check_file(named, "records", force=force)
+    if named == target:
+        raise UsageError("--failed and --output name the same file")
+    return named
 
 
 def _find(argument: str | None) -> tuple[Iterator[Record], str]:

@@ -37,6 +37,7 @@ class ChatModel:
 
     concurrency = 1
     keeps = True
+    divides = True
 
     def __init__(
         self,

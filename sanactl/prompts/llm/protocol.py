@@ -54,6 +54,9 @@ class LanguageModel(Protocol):
         batch_size: messages that it is best asked at once.
         concurrency: the most calls of `reply` at a time.
         keeps: whether its answers cost enough to be kept for later runs.
+
+    A model can do without `divides`: whether each of several processes loads it and answers a share of the messages. Without
+    it the first process alone asks.
     """
 
     name: str
