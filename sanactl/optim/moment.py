@@ -5,6 +5,7 @@ The quantization is that of `blockwise`, the reference; here it works in place, 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import gcd
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ __all__ = ["Moment", "Scratch"]
 # fp32 numbers near 1.5 * 2**23 are one apart: adding it rounds to the nearest integer, and the integer's low byte is
 # the float's. That replaces round and a slow float-to-uint8 conversion (0.38 ns a value against 0.06 ns).
 ROUND = 1.5 * 2.0**23
+
+# Of `edge_places`, by device and shape: a model has few of these.
+_places: dict[tuple[torch.device, int, int, int], Tensor] = {}
 
 
 class Scratch(NamedTuple):
@@ -36,6 +40,9 @@ class Moment(NamedTuple):
         scale, offset: as in `blockwise.Quantized`; None with fp32 values.
         block: flattened values a block; 1 with fp32 values.
         scheme: the quantization scheme; None with fp32 values.
+        first: rows before these of the matrix that other processes have the rest of; blocks are that matrix's.
+        edges: smallest and largest values [2, 2] that other processes are about to write into the first and the last
+            block; infinite where they have none.
     """
 
     values: Tensor
@@ -43,18 +50,27 @@ class Moment(NamedTuple):
     offset: Tensor | None = None
     block: int = 1
     scheme: Scheme | None = None
+    first: int = 0
+    edges: Tensor | None = None
 
-    def tile_rows(self, tile: int) -> int:
-        """The number of rows of a tile of about `tile` values. It can be larger, because tiles never cut a block."""
+    @property
+    def phase(self) -> int:
+        """Values of the first block that other processes have."""
+        return self.first * self.values.shape[1] % self.block
+
+    def tiles(self, tile: int) -> list[tuple[int, int]]:
+        """The matrix in runs of rows (first, last) of about `tile` values. They can be larger, since none cuts a block."""
         rows, cols = self.values.shape
         whole = self.block // gcd(self.block, cols)
-        return max(1, min(rows, whole * max(1, tile // (whole * cols))))
+        height = whole * max(1, tile // (whole * cols))
+        cuts = range(height - self.first % height, rows, height)
+        return list(pairwise([0, *cuts, rows])) if rows else []
 
     def read(self, first: int, last: int, out: Tensor) -> Tensor:
         """Rows first:last in fp32: in `out` [last - first, C], or the fp32 state itself."""
         if self.scheme is None:
             return self.values[first:last]
-        for codes, x, scale, offset in self._pieces(first, last, out):
+        for codes, x, scale, offset, _ in self._pieces(first, last, out):
             if self.scheme == "dynamic":
                 torch.index_select(dynamic_map(out.device), 0, codes.flatten().int(), out=x.view(-1))
                 x.mul_(scale)
@@ -72,14 +88,18 @@ class Moment(NamedTuple):
         if self.scheme is None:
             return
         pieces = zip(self._pieces(first, last, rows), self._pieces(first, last, scratch), strict=True)
-        for (codes, x, scale, offset), (_, t, _, _) in pieces:
+        for (codes, x, scale, offset, blocks), (_, t, _, _, _) in pieces:
             if self.scheme == "dynamic":
                 torch.abs(x, out=t)
-                scale.copy_(t.amax(dim=1, keepdim=True))
+                high = t.amax(dim=1, keepdim=True)
+                low = -high
+                self._widen(low, high, blocks)
+                scale.copy_(torch.maximum(-low, high))
                 torch.mul(x, torch.where(scale > TINY_RANGE, scale, 1.0).reciprocal(), out=t)
                 codes.copy_(_dynamic_codes(t))
                 continue
             low, high = x.amin(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)
+            self._widen(low, high, blocks)
             if self.scheme == "zero":
                 low, high = low.clamp_(max=0), high.clamp_(min=0)
             scale.copy_((high - low) / 255)
@@ -94,19 +114,57 @@ class Moment(NamedTuple):
                 torch.mul(x, per, out=t).add_(zero + ROUND).clamp_(ROUND, ROUND + 255)
             codes.copy_(t.view(torch.int32))
 
-    def _pieces(self, first: int, last: int, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Rows first:last as (codes, x, scale, offset) in whole blocks [N, block], and the shorter last block."""
+    def _widen(self, low: Tensor, high: Tensor, blocks: slice) -> None:
+        """Take the values of other processes into the bounds [N, 1] of some blocks, in place."""
+        if self.edges is None:
+            return
+        assert self.scale is not None
+        for edge, which in ((0, 0), (1, len(self.scale) - 1)):
+            if blocks.start <= which < blocks.stop:
+                at = which - blocks.start
+                torch.minimum(low[at], self.edges[0, edge], out=low[at])
+                torch.maximum(high[at], self.edges[1, edge], out=high[at])
+
+    def edge_places(self) -> Tensor:
+        """Flat places [2, block] of the first and of the last block's values; a shorter block's last place is repeated."""
+        key = (self.values.device, self.values.numel(), self.block, self.phase)
+        if key not in _places:
+            size = self.values.numel()
+            last = (size + self.phase - 1) // self.block * self.block - self.phase
+            ends = ((0, min(self.block - self.phase, size)), (max(0, last), size))
+            rows = [torch.arange(begin, begin + self.block).clamp_(max=end - 1) for begin, end in ends]
+            _places[key] = torch.stack(rows).to(self.values.device)
+        return _places[key]
+
+    def edge_values(self, places: Tensor) -> Tensor:
+        """The values at `edge_places`, in fp32 [2, block]."""
+        assert self.scale is not None
+        codes = self.values.view(-1)[places]
+        scale = self.scale[[0, -1]].unsqueeze(1)
+        if self.scheme == "dynamic":
+            return dynamic_map(codes.device)[codes.int()] * scale
+        assert self.offset is not None
+        offset = self.offset[[0, -1]].unsqueeze(1)
+        return codes * scale + offset if self.scheme == "linear" else (codes - offset.float()) * scale
+
+    def _pieces(self, first: int, last: int, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor, slice]]:
+        """Rows first:last as (codes, x, scale, offset) in whole blocks [N, block], and the parts of blocks around them.
+
+        The last of each is which blocks these are.
+        """
         assert self.scale is not None
         cols = self.values.shape[1]
         start, stop = first * cols, last * cols
-        assert start % self.block == 0, "tiles begin at a block"
+        head = min(-(start + self.phase) % self.block, stop - start)
+        assert head == 0 or first == 0, "tiles begin at a block"
         offsets = self.scale if self.offset is None else self.offset
         flat_x, flat_codes = x.view(-1), self.values.view(-1)[start:stop]
-        whole = (stop - start) // self.block
+        whole = (stop - start - head) // self.block
+        tail = head + whole * self.block
         pieces = []
-        for begin, end, n in ((0, whole * self.block, whole), (whole * self.block, stop - start, 1)):
+        for begin, end, n in ((0, head, 1), (head, tail, whole), (tail, stop - start, 1)):
             if end > begin:
-                b = (start + begin) // self.block
+                b = (start + self.phase + begin) // self.block
                 blocks = slice(b, b + n)
                 shape = (n, (end - begin) // n)
                 pieces.append(
@@ -115,6 +173,7 @@ class Moment(NamedTuple):
                         flat_x[begin:end].view(shape),
                         self.scale[blocks].unsqueeze(1),
                         offsets[blocks].unsqueeze(1),
+                        blocks,
                     )
                 )
         return pieces

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from sanactl.errors import InputError
 from sanactl.optim.moment import Moment
-from sanactl.optim.sharded import blocks_by_process, is_sharded, local, zeros_like_rows
+from sanactl.optim.sharded import block_range, blocks_by_process, is_sharded, local, part_of, zeros_like_rows
 
 __all__ = [
     "IDENTITY",
@@ -125,11 +125,13 @@ def moment_of(p: Tensor, state: dict[str, Tensor], group: Group) -> Moment:
         return Moment(as_matrix(local(state["exp_avg"])))
     codes = as_matrix(local(state["exp_avg_codes"]))
     scale, offset = state["exp_avg_scale"], state.get(OFFSETS.get(group["scheme"], ""))
-    if is_sharded(p):
-        blocks = -(-codes.numel() // block)
-        scale = local(scale).flatten()[:blocks]
-        offset = None if offset is None else local(offset).flatten()[:blocks]
-    return Moment(codes, scale, offset, block, group["scheme"])
+    if not is_sharded(p):
+        return Moment(codes, scale, offset, block, group["scheme"])
+    part = part_of(p)
+    blocks = len(block_range(p, block, part.rank))
+    scale = local(scale).flatten()[:blocks]
+    offset = None if offset is None else local(offset).flatten()[:blocks]
+    return Moment(codes, scale, offset, block, group["scheme"], part.first)
 
 
 def keep_tensors(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sanactl.optim.moment import Moment, Scratch
 from sanactl.optim.rounding import stochastic_bf16
 from sanactl.optim.sharded import Part
 
-__all__ = ["apply", "residual_sums", "square_sums"]
+__all__ = ["apply", "new_edges", "residual_sums", "square_sums"]
 
 # Values of a tile. On a CPU a tile's buffers must stay in the cache: a step of a SANA-1.6B block takes 642, 588, 519,
 # 525, 585, 969 ms of processor time with tiles of 2^16, 2^17, ... 2^20, 2^22. Elsewhere tiles only bound the memory.
@@ -44,11 +44,10 @@ def residual_sums(
     k (a scalar tensor), and the sums of (u - m)^2 over each row [R] and each column [C]. Nothing is changed. The RMS
     is that of the whole matrix of which g is `part`, the sums are g's own.
     """
-    rows, cols = g.shape
-    height = m.tile_rows(_tile(g))
-    buffer = _scratch(height, cols, g)
+    tiles = m.tiles(_tile(g))
+    buffer = _scratch(_height(tiles), g.shape[1], g)
     col2, power = col.square(), torch.empty_like(row)
-    for first, last in _tiles(rows, height):
+    for first, last in tiles:
         s = _load(g[first:last], buffer.a[: last - first])
         torch.mul(s, s, out=buffer.a[: last - first])
         torch.mv(buffer.a[: last - first], col2, out=power[first:last])
@@ -57,7 +56,7 @@ def residual_sums(
 
     row = row * k
     row_sums, col_sums = torch.empty_like(row), torch.zeros_like(col)
-    for first, last in _tiles(rows, height):
+    for first, last in tiles:
         u = torch.mul(g[first:last], col, out=buffer.a[: last - first]).mul_(row[first:last, None])
         u.sub_(m.read(first, last, buffer.b[: last - first])).square_()
         torch.sum(u, 1, out=row_sums[first:last])
@@ -80,17 +79,26 @@ def apply(
     p = decay p - m times `step_factors`, with the fp32 m; then m is quantized again. `seed` asks for stochastic
     rounding of a bf16 p.
     """
-    rows, cols = g.shape
-    height = m.tile_rows(_tile(g))
-    buffer = _scratch(height, cols, g)
+    cols, tiles = g.shape[1], m.tiles(_tile(g))
+    buffer = _scratch(_height(tiles), cols, g)
     (u_row, u_col), (s_row, s_col) = u_factors, step_factors
-    for first, last in _tiles(rows, height):
+    for first, last in tiles:
         a, b, c = (t[: last - first] for t in buffer)
         u = torch.mul(g[first:last], u_col, out=a).mul_(u_row[first:last, None])
         new = m.read(first, last, b).lerp_(u, 1 - beta)
         step = torch.mul(new, s_col, out=a).mul_(s_row[first:last, None])
         m.write(first, last, new, c)
         change(p[first:last], step, decay, c, seed, first * cols)
+
+
+def new_edges(g: Tensor, m: Moment, u_factors: tuple[Tensor, Tensor], beta: float) -> Tensor | None:
+    """Smallest and largest [2, 2] of what `apply` will write into m's first and last block; None if m has no values."""
+    if m.values.numel() == 0:
+        return None
+    places, cols = m.edge_places(), g.shape[1]
+    u = g.view(-1)[places] * u_factors[1][places % cols] * u_factors[0][places // cols]
+    new = m.edge_values(places).lerp_(u, 1 - beta)
+    return torch.stack([new.amin(1), new.amax(1)])
 
 
 def change(p: Tensor, step: Tensor, decay: float, scratch: Tensor, seed: int | None, first: int = 0) -> None:
@@ -119,6 +127,10 @@ def _tile(g: Tensor) -> int:
 def _tiles(rows: int, height: int) -> Iterator[tuple[int, int]]:
     for first in range(0, rows, height):
         yield first, min(first + height, rows)
+
+
+def _height(tiles: list[tuple[int, int]]) -> int:
+    return max([0] + [last - first for first, last in tiles])
 
 
 def _scratch(height: int, cols: int, like: Tensor) -> Scratch:

@@ -55,7 +55,7 @@ def residual_sums(
     with torch.cuda.device_of(g):
         _residual_kernel[grid](
             g, *_pointers(m), dynamic_map(g.device), row, col, row_parts, col_parts,
-            rows, cols, m.block, KINDS[m.scheme], TILE_ROWS, TILE_COLS, **LAUNCH,
+            rows, cols, m.block, m.phase, KINDS[m.scheme], TILE_ROWS, TILE_COLS, **LAUNCH,
         )  # fmt: skip
     row_dd, row_dv, row_vv = row_parts.sum(1)
     col_dd, col_dv, col_vv = col_parts.sum(1)
@@ -79,13 +79,15 @@ def apply(
     seed: int | None,
 ) -> None:
     """As `tiled.apply`."""
-    block = 2048 if m.scheme is None else m.block
-    width = triton.next_power_of_2(min(block, p.numel()))
+    block, phase = (2048, 0) if m.scheme is None else (m.block, m.phase)
+    width = triton.next_power_of_2(min(block, phase + p.numel()))
+    edges = u_factors[0] if m.edges is None else m.edges
     with torch.cuda.device_of(p):
-        _apply_kernel[(triton.cdiv(p.numel(), block),)](
+        _apply_kernel[(triton.cdiv(phase + p.numel(), block),)](
             p, g, *_pointers(m), dynamic_map(p.device), dynamic_midpoints(p.device), *u_factors, *step_factors,
-            p.numel(), p.shape[1], block, beta, decay, 0 if seed is None else seed,
-            KINDS[m.scheme], seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width, **LAUNCH,
+            edges, p.numel(), p.shape[1], block, phase, beta, decay, 0 if seed is None else seed,
+            KINDS[m.scheme], m.edges is not None, seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width,
+            **LAUNCH,
         )  # fmt: skip
 
 
@@ -115,24 +117,25 @@ def _square_kernel(g_ptr, row_ptr, col_ptr, R, C, TR: tl.constexpr, TC: tl.const
 
 
 @triton.jit
-def _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, inside, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The first moments at the flat indices `at`, in fp32: `blockwise.dequantize`."""
+def _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The first moments at the flat indices `at`, in fp32: `blockwise.dequantize`; the first block begins `phase` before."""
     if KIND == 0:
         m = tl.load(m_ptr + at, mask=inside, other=0.0)
     else:
         code = tl.load(m_ptr + at, mask=inside, other=0)
-        scale = tl.load(scale_ptr + at // block, mask=inside, other=0.0)
+        n = (at + phase) // block
+        scale = tl.load(scale_ptr + n, mask=inside, other=0.0)
         if KIND == 3:
             m = tl.load(map_ptr + code.to(tl.int32)) * scale
         else:
-            offset = tl.load(offset_ptr + at // block, mask=inside, other=0).to(tl.float32)
+            offset = tl.load(offset_ptr + n, mask=inside, other=0).to(tl.float32)
             m = (code.to(tl.float32) - offset) * scale if KIND == 2 else code.to(tl.float32) * scale + offset
     return m
 
 
 @triton.jit
 def _residual_kernel(  # type: ignore[no-untyped-def]
-    g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, r_ptr, c_ptr, row_ptr, col_ptr, R, C, block,
+    g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, r_ptr, c_ptr, row_ptr, col_ptr, R, C, block, phase,
     KIND: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr,
 ):  # fmt: skip
     """Row sums and column sums of d^2, d v, v^2 over one tile, with v = g c r and d = v - m."""
@@ -144,7 +147,7 @@ def _residual_kernel(  # type: ignore[no-untyped-def]
     c = tl.load(c_ptr + j, mask=j < C, other=0.0)
     r = tl.load(r_ptr + i, mask=i < R, other=0.0)
     v = g * c[None, :] * r[:, None]
-    d = v - _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, inside, KIND)
+    d = v - _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND)
     d = tl.where(inside, d, 0.0)
     row_ptr += tl.program_id(1) * R + i
     col_ptr += tl.program_id(0) * C + j
@@ -164,12 +167,14 @@ def _round(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, KIND: tl.constexpr, TINY: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Keep the block n of first moments: `blockwise.quantize`."""
+def _write(  # type: ignore[no-untyped-def]
+    m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, low, high, KIND: tl.constexpr, TINY: tl.constexpr
+):  # fmt: skip
+    """Keep the block n of first moments: `blockwise.quantize`. Others write values from low to high into it."""
     if KIND == 0:
         tl.store(m_ptr + at, m, mask=inside)
     elif KIND == 3:
-        scale = tl.max(tl.where(inside, tl.abs(m), 0.0))
+        scale = tl.maximum(tl.max(tl.where(inside, tl.abs(m), 0.0)), tl.maximum(-low, high))
         unit = m / tl.where(scale > TINY, scale, 1.0)
         # Binary search: the number of midpoints below the value, 0 to 255.
         code = tl.zeros_like(unit).to(tl.int32)
@@ -178,8 +183,8 @@ def _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, KIND: tl.con
         tl.store(scale_ptr + n, scale)
         tl.store(m_ptr + at, code.to(tl.uint8), mask=inside)
     else:
-        low = tl.min(tl.where(inside, m, float("inf")))
-        high = tl.max(tl.where(inside, m, float("-inf")))
+        low = tl.minimum(tl.min(tl.where(inside, m, float("inf"))), low)
+        high = tl.maximum(tl.max(tl.where(inside, m, float("-inf"))), high)
         if KIND == 2:
             low, high = tl.minimum(low, 0.0), tl.maximum(high, 0.0)
         scale = (high - low) / 255
@@ -208,20 +213,27 @@ def _noise(at, seed):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["seed"])
 def _apply_kernel(  # type: ignore[no-untyped-def]
-    p_ptr, g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, mid_ptr, ur_ptr, uc_ptr, sr_ptr, sc_ptr,
-    size, C, block, beta, decay, seed,
-    KIND: tl.constexpr, STOCHASTIC: tl.constexpr, TINY: tl.constexpr, B: tl.constexpr,
+    p_ptr, g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, mid_ptr, ur_ptr, uc_ptr, sr_ptr, sc_ptr, edge_ptr,
+    size, C, block, phase, beta, decay, seed,
+    KIND: tl.constexpr, EDGES: tl.constexpr, STOCHASTIC: tl.constexpr, TINY: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
     """u = g uc ur; m = beta m + (1 - beta) u; p = decay p - m sc sr; keep m: one 8-bit block."""
     n = tl.program_id(0)
-    at = n * block + tl.arange(0, B)
-    inside = (tl.arange(0, B) < block) & (at < size)
+    at = n * block - phase + tl.arange(0, B)
+    inside = (tl.arange(0, B) < block) & (at >= 0) & (at < size)
+    low, high = tl.full((), float("inf"), tl.float32), tl.full((), float("-inf"), tl.float32)
+    if EDGES:
+        last = tl.num_programs(0) - 1
+        low = tl.load(edge_ptr, mask=n == 0, other=float("inf"))
+        low = tl.minimum(low, tl.load(edge_ptr + 1, mask=n == last, other=float("inf")))
+        high = tl.load(edge_ptr + 2, mask=n == 0, other=float("-inf"))
+        high = tl.maximum(high, tl.load(edge_ptr + 3, mask=n == last, other=float("-inf")))
     i, j = at // C, at % C
     g = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32)
     u = g * tl.load(uc_ptr + j, mask=inside, other=0.0) * tl.load(ur_ptr + i, mask=inside, other=0.0)
-    m = _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, inside, KIND)
+    m = _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND)
     m = m + (1 - beta) * (u - m)
-    _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, KIND, TINY)
+    _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, low, high, KIND, TINY)
     step = m * tl.load(sc_ptr + j, mask=inside, other=0.0) * tl.load(sr_ptr + i, mask=inside, other=0.0)
     p = tl.load(p_ptr + at, mask=inside, other=0.0).to(tl.float32) * decay - step
     if p_ptr.dtype.element_ty == tl.bfloat16:

@@ -19,7 +19,7 @@ from sanactl.errors import TrainingError, UsageError
 from sanactl.optim import tiled
 from sanactl.optim.moment import Moment
 from sanactl.optim.reference import Hyper
-from sanactl.optim.sharded import Part, local, part_of
+from sanactl.optim.sharded import Part, local, part_of, share_edges
 from sanactl.optim.state import Entry, as_matrix, is_matrix, moment_of
 
 __all__ = ["Sums", "check_gradients", "update"]
@@ -89,7 +89,10 @@ def _update_matrix(
     # u - (b1 m + (1 - b1) u) = b1 (u - m): the instability is known before the new moment is.
     res_sums = (b1 * b1 * row_sums, b1 * b1 * part.sum(col_sums))
     s_row, s_col = _factors(state, "exp_avg_res", res_sums, part, h.eps[1], b3)
-    passes.apply(p, g, m, (row * k, col), (s_row * h.lr, s_col), b1, 1 - h.lr * h.weight_decay, seed)
+    u_factors = (row * k, col)
+    if part.group is not None and m.scheme is not None:
+        m = m._replace(edges=share_edges(tiled.new_edges(g, m, u_factors, b1), part, m.block, g.device))
+    passes.apply(p, g, m, u_factors, (s_row * h.lr, s_col), b1, 1 - h.lr * h.weight_decay, seed)
 
 
 def _factors(

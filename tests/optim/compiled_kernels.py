@@ -29,10 +29,16 @@ def main(capability: int) -> None:
     for kind, offset in OFFSETS.items():
         values = "*fp32" if kind == kernels.FP32 else "*u8"
         moment = f"{values} *fp32 {offset} *fp32"
-        types = f"*bf16 {moment} *fp32 *fp32 *fp32 *fp32 i32 i32 i32"
+        types = f"*bf16 {moment} *fp32 *fp32 *fp32 *fp32 i32 i32 i32 i32"
         build(kernels._residual_kernel, types, {"KIND": kind, **tile}, capability)
-        types = f"*bf16 *bf16 {moment} *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32 fp32 fp32 i32"
-        constants = {"KIND": kind, "STOCHASTIC": True, "TINY": 1e-35, "B": 2048}
+        types = f"*bf16 *bf16 {moment} *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32 i32 fp32 fp32 i32"
+        constants = {
+            "KIND": kind,
+            "EDGES": kind != kernels.FP32,
+            "STOCHASTIC": True,
+            "TINY": 1e-35,
+            "B": 2048,
+        }
         build(kernels._apply_kernel, types, constants, capability)
     print("compiled")
 

@@ -116,6 +116,32 @@ def test_the_kernel_writes_what_the_reference_writes(scheme: Scheme) -> None:
         assert torch.equal(m.values[before == 0], again.codes[before == 0])
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_shard_whose_first_and_last_block_are_cut(scheme: Scheme) -> None:
+    """37 rows of 70 values after 11 others: its blocks begin 770 values before, and others write into both ends."""
+    shape, rows, cols = (37, 70), 37, 70
+    g, u, s = gradient(shape), factors(shape, 3), factors(shape, 4)
+    whole, edges = moment((11 + rows + 5, cols), scheme), torch.tensor([[-9.0, -8.0], [8.0, 9.0]]).to(DEVICE)
+    first, last = 11 * cols // BLOCK, -(-48 * cols // BLOCK)
+    assert whole.scale is not None
+    results = []
+    for passes in (triton_kernels, tiled):
+        cut = (None if t is None else t[first:last].clone() for t in (whole.scale, whole.offset))
+        m = Moment(whole.values[11:48].clone(), *cut, BLOCK, scheme, 11, edges)
+        sums = passes.residual_sums(g, m, *u, 1.0, part_of(g))
+        p = gradient(shape).clone()
+        passes.apply(p, g, m, u, s, 0.9, 0.99, None)
+        assert m.scale is not None
+        results.append((*sums, p, m.scale, m.values.float()))
+    for a, b in zip(*(r[:-1] for r in results), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-6)
+    codes, twin = (r[-1] for r in results)
+    assert (codes - twin).abs().max() <= 1
+    assert ((codes - twin) != 0).float().mean() < 0.01
+    # The edges are what makes the first and the last scale large.
+    assert results[0][-2][[0, -1]].min() > 1.5 * results[0][-2][1:-1].max()
+
+
 def test_noise_is_that_of_the_twin() -> None:
     ones = torch.ones(64, 64, device=DEVICE)
     p, row = ones.bfloat16(), ones[0].clone()
