@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,8 @@ from sanactl import __version__
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.cli.app import COMMANDS, main
+from tests.fork_server import python_command
 from tests.program import Program, snapshot
-
-SANACTL = f"{sys.executable} -m sanactl"
 
 
 def lines(records: list) -> str:
@@ -65,11 +65,12 @@ def test_four_lines_in_a_folder(empty: Path, sanactl: Program) -> None:
 
 def test_one_pipe(empty: Path) -> None:
     """The whole paper in one line: every command reads what the one before writes, at the same time."""
+    run = shlex.join([*python_command(), "-m", "sanactl"])
     shots = subprocess.run(
         [
             "bash",
             "-c",
-            f"{SANACTL} prompts shapes --split train -n 4 | {SANACTL} sample base.st --steps 2 -n 1 -o shots",
+            f"{run} prompts shapes --split train -n 4 | {run} sample base.st --steps 2 -n 1 -o shots",
         ],
         capture_output=True,
         text=True,
@@ -79,10 +80,10 @@ def test_one_pipe(empty: Path) -> None:
     shots.check_returncode()
     (empty / "shots.jsonl").write_text(shots.stdout)
     command = f"""set -o pipefail
-        {SANACTL} grow base.st --to 12 --init partial | {SANACTL} importance --prompts calib.txt --steps 2 |
-        {SANACTL} prune --keep 6 | {SANACTL} finetune --data shots.jsonl --steps 2 -b 2 |
-        {SANACTL} sample --prompts shapes --limit 6 -n 2 --steps 2 | {SANACTL} judge --model oracle --keep 1 |
-        {SANACTL} eval geneval"""
+        {run} grow base.st --to 12 --init partial | {run} importance --prompts calib.txt --steps 2 |
+        {run} prune --keep 6 | {run} finetune --data shots.jsonl --steps 2 -b 2 |
+        {run} sample --prompts shapes --limit 6 -n 2 --steps 2 | {run} judge --model oracle --keep 1 |
+        {run} eval geneval"""
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=280
     )

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from sanactl.cli.app import main
 from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
-from tests.cli.test_processes import ENVIRONMENT, ROOT, TORCHRUN
+from tests.cli.test_processes import ENVIRONMENT, ROOT, kill_second, torchrun
 from tests.program import Program
 from tests.prompts.tiny_guards import save_gemma2
 from tests.scoring.dpg_tables import row, write_table
@@ -102,9 +101,8 @@ def launched(
 ) -> subprocess.Popen[str]:
     """A Python program in several processes on this machine, by gloo."""
     Path("program.py").write_text(script)
-    launcher = [word if word != "2" else str(processes) for word in TORCHRUN[:-2]]
     process = subprocess.Popen(
-        [*launcher, "program.py", *arguments], env={**ENVIRONMENT, **environment, "PYTHONPATH": str(ROOT)},
+        [*torchrun(processes), "program.py", *arguments], env={**ENVIRONMENT, **environment, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin is not None
@@ -155,8 +153,7 @@ def test_a_process_that_is_killed(pictures: Path, sanactl: Program) -> None:
     until = time.monotonic() + 200
     while not list(pictures.glob(".*.partial")) and time.monotonic() < until:
         time.sleep(0.005)
-    (second,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
-    second.kill()
+    kill_second(pictures)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 1
     own = [line for line in said.splitlines() if line.startswith("sanactl")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.fork_server import python_command
 from tests.program import Program, on_terminal
 
 FEW = ("-n", "1", "--steps", "1")
@@ -107,7 +108,7 @@ def test_lines_that_lead_on(
 def test_a_pipe_on_a_terminal_leaves_its_result_and_messages(place: Path) -> None:
     """Three commands share one terminal: their lines never fold, and none is left behind."""
     pyte = pytest.importorskip("pyte")
-    program = f"{sys.executable} -m sanactl"
+    program = shlex.join([*python_command(), "-m", "sanactl"])
     pipe = f"{program} sample tiny.st --prompts shapes --limit 4 -n 4 --steps 2 | {program} judge --model oracle --all"
     code, shown = on_terminal(
         ["-c", f"{pipe} | {program} eval geneval"], place, program=["bash"], LINES="40", COLUMNS="100"
@@ -152,6 +153,7 @@ def test_tables_leave_out_empty_columns_and_repeat_a_head_that_has_gone(place: P
     code, shown = on_terminal(
         ["sample", "tiny.st", "--prompts", "shapes", "--limit", "12", "-n", "1", "--steps", "1"],
         place,
+        program=[*python_command(), "-m", "sanactl"],
         LINES="10",
     )
     assert code == 0

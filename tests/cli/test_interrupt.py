@@ -20,6 +20,7 @@ from sanactl.cli.app import main
 from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
+from tests.fork_server import kill, python_command
 from tests.program import Program, heed_interrupts
 
 SANACTL = [sys.executable, "-m", "sanactl"]
@@ -29,7 +30,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> tuple[int, str]:
     """Runs a command until a file that matches `ready` appears, then kills it; its exit code and stderr."""
     process = subprocess.Popen(
-        [*SANACTL, *arguments],
+        [*python_command(), "-m", "sanactl", *arguments],
         cwd=folder,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
@@ -45,7 +46,7 @@ def killed(folder: Path, sent: signal.Signals, ready: str, *arguments: str) -> t
     ):
         time.sleep(0.005)
     assert process.poll() is None, "it ended before it could be killed"
-    process.send_signal(sent)
+    kill(process) if sent == signal.SIGKILL else process.send_signal(sent)
     _, said = process.communicate(timeout=60)
     return process.returncode, said
 
@@ -133,7 +134,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stream.write(json.dumps({**prompt, "kind": "image", **record}) + "\n")
     for command in (JUDGE, EVAL):
         done = subprocess.run(
-            [*SANACTL, *command, "-o", f"{command[0]}-whole.jsonl"],
+            [*python_command(), "-m", "sanactl", *command, "-o", f"{command[0]}-whole.jsonl"],
             cwd=folder,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
@@ -174,7 +175,7 @@ def test_no_verdict_is_asked_for_twice(
 
 
 def test_a_reader_that_leaves_is_no_failure(whole: Path, place: Path) -> None:
-    command = " ".join([*SANACTL, *SAMPLE])
+    command = " ".join([*python_command(), "-m", "sanactl", *SAMPLE])
     done = subprocess.run(
         ["bash", "-c", f"{command} </dev/null | head -1; echo ${{PIPESTATUS[0]}}"],
         env=ENVIRONMENT,

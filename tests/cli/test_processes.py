@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,11 +20,8 @@ from safetensors.numpy import load_file
 from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
+from tests.fork_server import kill, python_command
 from tests.program import Program, snapshot
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-TORCHRUN += ["--rdzv-endpoint", "localhost:0", "-m", "sanactl"]
-
 
 ACCELERATE = [
     sys.executable,
@@ -35,14 +33,31 @@ ACCELERATE = [
     "-m",
     "sanactl",
 ]
-SANACTL = [sys.executable, "-m", "sanactl"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+def torchrun(processes: int = 2) -> list[str]:
+    """The beginning of a command line, in place of `python`, for several processes on this machine, by gloo."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--rdzv-backend", "c10d"]
+    launcher += ["--rdzv-endpoint", "localhost:0", "--no-python"]
+    return [*python_command(), *launcher, *python_command()]
+
+
+def kill_second(folder: Path) -> None:
+    """SIGKILL to the process of rank 1 that works in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(folder) and process.environ().get("RANK") == "1":
+                found.append(process)
+    (second,) = found
+    kill(second)
+
+
 def two(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """A command in two processes on this machine, by gloo."""
+    """A command in two processes."""
     return subprocess.run(
-        [*TORCHRUN, *arguments],
+        [*torchrun(), "-m", "sanactl", *arguments],
         input=stdin,
         env=ENVIRONMENT,
         capture_output=True,
@@ -114,14 +129,13 @@ def test_a_finished_run_asked_for_again_ends_on_every_process(place: Path, sanac
 def test_a_process_that_dies_ends_the_others_with_one_line(place: Path, sanactl: Program) -> None:
     few = ("finetune", "tiny.st", "--steps", "400", "-b", "4", "--save-every", "2", "-o", "out.st")
     process = subprocess.Popen(
-        [*TORCHRUN, *few], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [*torchrun(), "-m", "sanactl", *few], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until = time.monotonic() + 200
     while not list(place.glob(".out.st.training/step-00000002")) and time.monotonic() < until:
         time.sleep(0.01)
-    (second,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
-    second.kill()
+    kill_second(place)
     killed = time.monotonic()
     out, said = process.communicate(timeout=100)
     assert time.monotonic() - killed < 60
@@ -154,7 +168,7 @@ def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Pr
     sanactl("finetune", "tiny.st", *few, "-o", "whole.st")
     part = ("finetune", "tiny.st", *few, "-o", "parts.st")
     process = subprocess.Popen(
-        [*(TORCHRUN if first == 2 else SANACTL), *part], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+        [*(torchrun() if first == 2 else python_command()), "-m", "sanactl", *part], env=ENVIRONMENT, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     until = time.monotonic() + 200
@@ -237,7 +251,7 @@ def test_two_processes_judge_as_one(
     monkeypatch.chdir(tmp_path)
     judged_pictures(48)
     Path("slow.py").write_text(SLOW)
-    slowly = [*TORCHRUN[:-2], "slow.py", *JUDGE, "--model", "oracle"]
+    slowly = [*torchrun(), "slow.py", *JUDGE, "--model", "oracle"]
     process = subprocess.Popen(
         slowly, env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
@@ -245,8 +259,7 @@ def test_two_processes_judge_as_one(
     until = time.monotonic() + 200
     while not list(tmp_path.glob(".sanactl/verdicts/*.jsonl")) and time.monotonic() < until:
         time.sleep(0.005)
-    (second,) = [p for p in psutil.Process(process.pid).children() if p.environ().get("RANK") == "1"]
-    second.kill()
+    kill_second(tmp_path)
     _, said = process.communicate(timeout=100)
     assert process.returncode == 1
     own = [line for line in said.splitlines() if line.startswith("sanactl")]
@@ -274,7 +287,7 @@ def test_three_processes_judge_as_one(
     judged_pictures(40)
     whole = sanactl(*JUDGE, "-o", "whole.jsonl")
     shutil.rmtree(".sanactl")
-    three = [word if word != "2" else "3" for word in TORCHRUN]
+    three = [*torchrun(3), "-m", "sanactl"]
     records = Path("r.jsonl").read_text()
     few = ("judge", "-", "--all", "-b", "3")
     for number, launcher in enumerate([three, ACCELERATE]):

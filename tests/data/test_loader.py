@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ import pytest
 from sanactl.data import TableSource, open_training_data
 from sanactl.data.sources import Fetched
 from sanactl.errors import InputError, TrainingError
+from tests.fork_server import python_command
 from tests.pictures import MIXED, spoil, write_folder, write_tars
 from tests.program import Program, heed_interrupts
 from tests.training.test_finetune import SETTINGS, Stopper, train, weights
@@ -186,7 +186,7 @@ def test_signals_to_all_processes_of_a_job(place: Path) -> None:
     """SIGTERM to the whole group: training saves its state, and the same command goes on with another number."""
     write_folder(place / "shots", 6)
     command = [
-        sys.executable,
+        *python_command(),
         "-m",
         "sanactl",
         "finetune",

@@ -7,9 +7,7 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -25,6 +23,7 @@ from sanactl.errors import UsageError
 from sanactl.sampling.search.policy import Belief, Rules, gain, learn, stop_reason
 from sanactl.sampling.search.rounds import Rounds
 from sanactl.sampling.search.simulate import Pooled, simulate
+from tests.fork_server import kill, python_command
 from tests.program import Program, snapshot
 
 # Three prompts with a judge that sees what was drawn: easy, harder, and of another task.
@@ -286,14 +285,14 @@ def test_a_run_that_is_killed_goes_on(prompts: Path, sanactl: Program) -> None:
     shutil.rmtree(".sanactl")
     Path("scale.jsonl").unlink()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sanactl", *run, "cut"],
+        [*python_command(), "-m", "sanactl", *run, "cut"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until = time.monotonic() + 100
     while len(list(prompts.glob("cut/*/samples/*.png"))) < 7 and time.monotonic() < until:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    kill(process)
     process.wait()
     assert not Path("scale.jsonl").exists()
     there = {p: p.stat().st_mtime_ns for p in prompts.glob("cut/*/samples/*.png")}

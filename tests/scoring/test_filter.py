@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import subprocess
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from sanactl.errors import InputError, UsageError
 from sanactl.scoring.filter import Condition, Filter, filter_records
+from tests.fork_server import python_command
 from tests.pictures import image_records, write_folder
 from tests.program import Program
 
@@ -196,7 +197,7 @@ def test_the_loop_from_samples_to_training(place: Path, sanactl: Program) -> Non
         for i, r in enumerate(image_records(folder))
     ]
     (place / "images.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*drawn, *right]))
-    run = f"{sys.executable} -m sanactl"
+    run = shlex.join([*python_command(), "-m", "sanactl"])
     script = (
         f"set -o pipefail; cat images.jsonl | {run} eval geneval | {run} filter --correct --per-prompt 10"
         f" | {run} finetune tiny.st --data - --steps 1 -b 2 -o tuned.st"
