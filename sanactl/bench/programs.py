@@ -11,6 +11,7 @@ import torch
 
 from sanactl.model.sampler import Guidance, decode_latents, denoise, image_generators, initial_noise
 from sanactl.model.sampling_settings import SamplingSettings
+from sanactl.model.sampling_transformer import SamplingTransformer
 from sanactl.model.text import encode_prompts, human_instruction
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Parts:
     """The modules of a text-to-image model, and how images are drawn.
 
     Attributes:
-        tokenizer, text_encoder, vae, transformer, scheduler: diffusers' and transformers' objects, on one device.
+        tokenizer, text_encoder, vae, scheduler: diffusers' and transformers' objects, on one device.
+        transformer: ours around diffusers' one, with the same weights.
         settings: of sampling; the number of steps is given with each call.
         instruction: lines before each prompt, or None.
         sprint: whether it is a SANA-Sprint model.
@@ -40,7 +42,7 @@ class Parts:
     tokenizer: Any
     text_encoder: Any
     vae: Any
-    transformer: Any
+    transformer: SamplingTransformer
     scheduler: Any
     settings: SamplingSettings
     instruction: list[str] | None
@@ -75,7 +77,7 @@ def random_parts(around: Models, transformer: Any, settings: SamplingSettings) -
         around.tokenizer,
         around.text_encoder,
         around.vae,
-        transformer,
+        SamplingTransformer(transformer),
         around.scheduler,
         settings,
         human_instruction(),
@@ -135,7 +137,7 @@ def theirs(parts: Parts) -> Draw:
         tokenizer=parts.tokenizer,
         text_encoder=parts.text_encoder,
         vae=parts.vae,
-        transformer=parts.transformer,
+        transformer=parts.transformer.published,
         scheduler=copy.deepcopy(parts.scheduler),
     )
     pipeline.set_progress_bar_config(disable=True)

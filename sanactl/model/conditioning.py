@@ -82,6 +82,7 @@ class Sana:
     ) -> None:
         from sanactl.model.cpu import keep_freed_memory, one_thread_each
         from sanactl.model.loading import load_components, load_transformer
+        from sanactl.model.sampling_transformer import SamplingTransformer
         from sanactl.model.schedulers import prepared_scheduler
 
         if device.type == "cpu":
@@ -90,7 +91,7 @@ class Sana:
         self.fixed_batch = fixed_batch_size(checkpoint, settings)
         parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
         self.components = load_components(checkpoint, parts=parts, device=device, dtype=dtype)
-        self.transformer = load_transformer(checkpoint, device=device, dtype=dtype)
+        self.transformer = SamplingTransformer(load_transformer(checkpoint, device=device, dtype=dtype))
         self.sprint = is_sprint(checkpoint)
         self.components.scheduler = prepared_scheduler(
             self.components.scheduler,

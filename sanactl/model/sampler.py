@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sanactl.model.flow import transformer_timestep_scale
+from sanactl.model.sampling_transformer import text_inputs
 
 __all__ = [
     "Guidance",
@@ -86,7 +87,7 @@ def denoise(
     The transformer gets whole timesteps, as in SANA's own samplers, even if the scheduler has fractions.
 
     Args:
-        transformer: a `SanaTransformer2DModel`.
+        transformer: a `SamplingTransformer` or a `SanaTransformer2DModel`.
         scheduler: a diffusers flow scheduler; its timesteps are set here.
         noise: [B, C, H, W], standard normal.
         guidance: the prompts; with `scale` <= 1 the negative branch is not computed.
@@ -105,7 +106,7 @@ def denoise(
         batch = noise.shape[0]
         text = torch.cat([guidance.negative_text.expand(batch, -1, -1), text])
         mask = torch.cat([guidance.negative_mask.expand(batch, -1), mask])
-    text, mask = text.to(device, dtype), mask.to(device)
+    conditions = text_inputs(transformer, text.to(device, dtype), mask.to(device))
     scheduler.set_timesteps(steps, device=device)
     latents = noise.to(device, torch.float32)
     factor = transformer_timestep_scale(transformer)
@@ -116,8 +117,7 @@ def denoise(
         inputs = torch.cat([latents, latents]) if guided else latents
         velocity = transformer(
             inputs.to(dtype),
-            encoder_hidden_states=text,
-            encoder_attention_mask=mask,
+            **conditions,
             timestep=(torch.floor(timestep.float()) if factor == 1 else timestep).expand(inputs.shape[0])
             * factor,
             return_dict=False,

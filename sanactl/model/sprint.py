@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sanactl.model.sampler import Guidance, step_options
+from sanactl.model.sampling_transformer import text_inputs
 
 __all__ = [
     "INTERMEDIATE_TIMESTEP",
@@ -60,7 +61,7 @@ def denoise_sprint(
     """Run the sampler from noise to latents.
 
     Args:
-        transformer: a `SanaTransformer2DModel` with `guidance_embeds`.
+        transformer: a `SamplingTransformer` or a `SanaTransformer2DModel` with `guidance_embeds`.
         scheduler: an `SCMScheduler`; its timesteps are set here.
         noise: [B, C, H, W], standard normal.
         guidance: the prompts.
@@ -76,7 +77,7 @@ def denoise_sprint(
     set_sprint_timesteps(scheduler, steps, device)
     spread = scheduler.config.sigma_data
     scale = sprint_guidance(transformer, guidance.scale, guidance.text.to(device))
-    text, mask = guidance.text.to(device, dtype), guidance.mask.to(device)
+    conditions = text_inputs(transformer, guidance.text.to(device, dtype), guidance.mask.to(device))
     latents = noise.to(device, torch.float32) * spread
     clean = latents
     options = step_options(scheduler, generators)
@@ -90,8 +91,7 @@ def denoise_sprint(
         inputs = latents / spread * size
         velocity = transformer(
             inputs.to(dtype),
-            encoder_hidden_states=text,
-            encoder_attention_mask=mask,
+            **conditions,
             guidance=scale,
             timestep=s.view(-1),
             return_dict=False,
