@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sanactl.cli.frame.board import join_board
+from sanactl.cli.frame.deferred import defer_imports
 from sanactl.cli.frame.process import Interrupts
 from sanactl.cli.frame.startup import commands_help, lighten
 from sanactl.cli.frame.stdout import reader_left, silence_stdout
@@ -185,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = [a for a in arguments if a != "--debug"]
     # bitsandbytes says on import that an optional kernel is missing, which no command here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    defer_imports()
     with Interrupts() as interrupts:
         try:
             try:
