@@ -86,7 +86,7 @@ def detector_words(record: Record) -> str:
 def selection_words(value: object) -> str:
     """A record's `selection` in words: "single" is all images, one by one."""
     text = str(value)
-    best = re.fullmatch(r"best-of-(\d+) by (.+)", text)
+    best = re.fullmatch(r"best-of-(.+?) by (.+)", text)
     if best:
         return f"best of {best[1]} by {best[2]}"
     return "every image" if text == "single" else text

@@ -68,6 +68,8 @@ def test_scores_of_other_selections_are_not_ranked_or_judged() -> None:
         ("best-of-16 by a by b", "the judge's best of 16"),
         ("best-of-2 to 4 by x", "the judge's best of 2 to 4"),
         ("best 4 of 16 by x", "the judge's best 4 of 16"),
+        ("best-of-3 (of 16 drafts) by x", "the judge's best of 3 (of 16 drafts)"),
+        ("best 3 of 16 drafts", "the judge's best 3 of 16 drafts"),
         ("best-of-n", "the judge's best of n"),
         ("by hand", "selected: by hand"),
     ],

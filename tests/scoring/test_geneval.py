@@ -140,6 +140,19 @@ def test_selections_are_named():
     assert selection([{"prompt": "a", "rank": 0}]) == "best-of-n"
 
 
+def test_the_number_of_drafts_is_part_of_a_selection():
+    """`sample -n 16 | judge -k 2 | sample --redraw | judge`, and the same without the last judge."""
+    redrawn = [{"prompt": "a", "id": i // 2, "samples": 2, "draft_samples": 16} for i in range(4)]
+    assert selection(redrawn) == "best 2 of 16 drafts"
+    assert selection([{**r, "samples": 1} for r in redrawn[::2]]) == "best-of-16 drafts"
+    winners = [{**r, "judge": "tiny", "rank": 0} for r in redrawn[::2]]
+    assert selection(winners) == "best-of-2 (of 16 drafts) by tiny"
+    assert selection([winners[0], {**winners[1], "draft_samples": 9}]).startswith(
+        "best-of-2 (of 9 to 16 drafts)"
+    )
+    assert selection([{**r, "draft_samples": 2} for r in redrawn]) == "single"
+
+
 def judged(rng, prompts=6, images=8):
     for prompt in range(prompts):
         for index in range(images):

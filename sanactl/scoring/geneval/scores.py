@@ -81,8 +81,13 @@ def _interval(estimate: Estimate, column: int = 0) -> list[float] | None:
 
 
 def unselected(records: Iterable[Record]) -> bool:
-    """Whether these are all images that were sampled; winners of N tell nothing of the best of fewer."""
+    """Whether these are all images that were sampled; winners of N tell nothing of the best of fewer.
+
+    Images that were drawn again from some of a prompt's drafts are not all of them.
+    """
     prompts = by_prompt(records)
+    if any(_drafts(images[0]) > len(images) for images in prompts):
+        return False
     unjudged = all(r.get("judge") is None and r.get("rank") is None for images in prompts for r in images)
     return unjudged or all(len(images) == images[0].get("samples") for images in prompts)
 
@@ -91,13 +96,32 @@ def selection(records: Sequence[Record]) -> str:
     """How the images of these records came to be among them, from `judge`, `rank` and `samples`.
 
     "single" where nothing chose between images; "best-of-16 by NAME" for a judge's winners; "best 4 of 16 by
-    NAME" where it kept several a prompt; "best-of-n" where the records do not tell out of how many.
+    NAME" where it kept several a prompt; "best-of-n" where the records do not tell out of how many. Where the images
+    were drawn again from drafts, these are counted as well: "best-of-4 (of 16 drafts) by NAME", or "best 4 of 16 drafts"
+    where all redrawn images are here.
     """
     if unselected(records):
         return "single"
+    prompts = by_prompt(records)
+    drafts = {_drafts(images[0]) for images in prompts} - {0}
+    of_drafts = f"{_range(drafts)} drafts"
+    kept = max(len(images) for images in prompts)
+    if drafts and all(len(images) == images[0].get("samples") for images in prompts):
+        return f"best-of-{of_drafts}" if kept == 1 else f"best {kept} of {of_drafts}"
     names = {str(r["judge"]) for r in records if r.get("judge") is not None}
     by = f" by {', '.join(sorted(names))}" if names else ""
     sizes = {r["samples"] for r in records if isinstance(r.get("samples"), int)}
-    total = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}" if sizes else "n"
-    kept = max(len(images) for images in by_prompt(records))
+    total = _range(sizes) + (f" (of {of_drafts})" if drafts else "")
     return (f"best-of-{total}" if kept == 1 else f"best {kept} of {total}") + by
+
+
+def _drafts(record: Record) -> int:
+    """From how many drafts of its prompt an image was chosen to be drawn again; 0 where it has no draft."""
+    drafts = record.get("draft_samples")
+    return drafts if type(drafts) is int else 0
+
+
+def _range(counts: set[int]) -> str:
+    if not counts:
+        return "n"
+    return f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
