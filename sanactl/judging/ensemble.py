@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EnsembleJudge", "mean_verdict"]
 
+_NOT_A_JUDGE = (
+    "warning: {} gives the labels of eval geneval; with it among the judges, a score of the winners shows what the labels"
+    " chose, not what the other judges would have chosen"
+)
+
 
 class EnsembleJudge:
     """Asks each judge about each image.
@@ -29,7 +34,9 @@ class EnsembleJudge:
         assert len(judges) > 1
         self.judges = list(judges)
         self.name = f"mean of {' and '.join(judge.name for judge in judges)}"
-        self.notice = "; ".join(n for judge in judges if (n := getattr(judge, "notice", ""))) or None
+        notices = [n for judge in judges if (n := getattr(judge, "notice", ""))]
+        notices += [_NOT_A_JUDGE.format(j.name) for j in judges if getattr(j, "gives_labels", False)]
+        self.notice = "; ".join(notices) or None
         self.identity: Mapping[str, Any] = {"mean": [judge.identity for judge in judges]}
 
     def judge(self, images: Sequence[NDArray[np.uint8]], records: Sequence[dict[str, Any]]) -> list[Verdict]:

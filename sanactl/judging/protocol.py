@@ -26,6 +26,7 @@ class Judge(Protocol):
 
     A judge can also have
         `notice`: a line that the user sees when it has been opened, such as its licence;
+        `gives_labels`: True for a detector whose verdicts are the labels that scores are made from;
         `reads`: the names of the record's fields that its verdicts depend on. Without it they may depend on all fields
         but `path`, so that a kept verdict is used for an equal record alone (`sanactl.judging.cache`);
         `choose(pairs, records)`: one verdict for each pair of images of a prompt; a yes says that the first of the two

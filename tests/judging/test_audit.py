@@ -155,6 +155,7 @@ def test_a_calibration_is_written_and_used(sanactl: Program) -> None:
     write("r.jsonl", records())
     sanactl("eval", "judge", "r.jsonl", "-c", "c.json")
     assert "wrote c.json: judge my-judge, slope" in sanactl.said
+    assert "12 prompts are few for a calibration" in sanactl.said
     (found,) = read_calibrations(Path("c.json"))
     odds = np.array([r["yes_logprob"] - r["no_logprob"] for r in records()])
     slope, intercept = fit(odds, np.array([r["correct"] for r in records()]))
@@ -190,6 +191,12 @@ def test_no_calibration_from_evaluation_prompts(sanactl: Program, prompt: str, o
     assert "--calibration-out" in sanactl.fails("eval", "judge", "r.jsonl", "--evaluation-prompts", code=2)
     sanactl("eval", "judge", "r.jsonl", "-c", "c.json", "--evaluation-prompts")
     assert Path("c.json").exists()
+
+
+def test_no_calibration_from_labels_that_are_all_alike(sanactl: Program) -> None:
+    write("r.jsonl", [{**r, "correct": False} for r in records()])
+    line = sanactl.fails("eval", "judge", "r.jsonl", "-c", "c.json")
+    assert "all 72 labelled images of judge my-judge are wrong" in line
 
 
 def test_flips_are_told_apart_by_what_differs(sanactl: Program) -> None:

@@ -15,7 +15,7 @@ from sanactl import iter_judge
 from sanactl.files.images import write_png
 from sanactl.judging.calibration import Calibration, write_calibrations
 from sanactl.judging.ensemble import mean_verdict
-from sanactl.judging.registry import JUDGES
+from sanactl.judging.registry import JUDGES, open_judges
 from sanactl.judging.tournament import Verdict
 from tests.program import Program
 
@@ -82,6 +82,13 @@ def test_the_mean_of_probabilities_counts(sanactl: Program) -> None:
     # One judge's later verdict does not keep the verdicts of several.
     (best,) = sanactl("judge", "judge.jsonl", "--judge", "channel:0")
     assert best["path"] == "0.png" and "verdicts" not in best
+
+
+def test_the_oracle_among_the_judges_is_named() -> None:
+    """Its verdicts are the labels, so a score of the winners is no longer about the judges."""
+    mean = open_judges(["channel:0", "oracle"])
+    assert "oracle gives the labels of eval geneval" in (getattr(mean, "notice", None) or "")
+    assert getattr(open_judges(["channel:0", "channel:1"]), "notice", None) is None
 
 
 def test_a_judge_that_does_not_answer_is_named(sanactl: Program) -> None:

@@ -16,7 +16,7 @@ def fit_all(judged: Sequence[Judged]) -> list[Calibration]:
     """One calibration for each judge; the mean of several judges has none of its own.
 
     Raises:
-        InputError: a judge's verdicts are of several weights or dialogues.
+        InputError: a judge's verdicts are of several weights or dialogues; or all its images are right, or all wrong.
     """
     found = []
     for one in judged:
@@ -27,6 +27,13 @@ def fit_all(judged: Sequence[Judged]) -> list[Calibration]:
             raise InputError(
                 f"the verdicts of judge {one.name} are of several weights or dialogues, and a calibration is of one",
                 hint="give the records of one of them",
+            )
+        if one.truth.all() or not one.truth.any():
+            kind = "right" if one.truth.all() else "wrong"
+            raise InputError(
+                f"all {len(one.truth):,} labelled images of judge {one.name} are {kind}, and a calibration needs images"
+                " of both kinds",
+                hint="judge and label more images",
             )
         slope, intercept = fit(log_odds(one), one.truth)
         found.append(

@@ -148,7 +148,7 @@ class JudgeQuality:
         from sanactl.judging.audit.fitted import fit_all
         from sanactl.judging.audit.gather import Gathered
         from sanactl.judging.audit.scores import judge_scores
-        from sanactl.judging.audit.warnings import warnings_of
+        from sanactl.judging.audit.warnings import few_prompts, warnings_of
         from sanactl.judging.calibration import write_calibrations
         from sanactl.prompts.meaning import evaluation_set
 
@@ -182,10 +182,12 @@ class JudgeQuality:
                 f"no image has both a verdict and a label in {self.truth!r}",
                 hint="sanactl eval geneval adds `correct`; --truth names another field",
             )
+        calibrations = [] if target is None else fit_all(judged)
         for line in warnings_of(gathered, judged):
             progress.note(line)
         if target is not None:
-            calibrations = fit_all(judged)
+            if line := few_prompts(min(c.prompts for c in calibrations)):
+                progress.note(line)
             write_calibrations(target, calibrations, force=self.force)
             for c in calibrations:
                 progress.note(

@@ -42,6 +42,7 @@ class OracleJudge:
     """
 
     reads = ("tag", "include", "exclude")
+    gives_labels = True
 
     def __init__(
         self,
