@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sanactl.errors import InputError
-from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines
+from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, lines_of, open_lines, parse_json
 from sanactl.records.nearby import near_file
 from sanactl.records.prompt_columns import find_column
 from sanactl.records.prompt_tables import is_table, parse_table, read_table, split_column
@@ -40,7 +40,7 @@ def parse_prompts(lines: Iterable[str] | IO[str], name: str) -> list[Record]:
     its own, or its place as five digits.
 
     Raises:
-        InputError: a JSONL line is bad, a prompt is too long, or there are too many prompts or none.
+        InputError: a JSONL line is bad, plain text and JSON are mixed, a prompt is too long, or there are too many prompts or none.
     """
     return _held(stream_prompts(lines, name, most=MAX_HELD), name)
 
@@ -96,7 +96,7 @@ def _without_comment(line: str) -> str:
 
 
 def _plain(lines: Iterable[str], name: str, most: int | None) -> Iterator[Record]:
-    total = 0
+    total, begins = 0, True
     for number, line in enumerate(lines, 1):
         if NOT_UTF8.search(line):
             raise InputError(f"{name}, line {number}: not UTF-8 text")
@@ -109,7 +109,28 @@ def _plain(lines: Iterable[str], name: str, most: int | None) -> Iterator[Record
                     f"{name} looks like a table, with a column {find_column(prompt.split(chr(9)))!r}",
                     hint="name the column: FILE#COLUMN, or -#COLUMN on stdin",
                 )
+            if prompt[0] in "{[":
+                _refuse_json(prompt, f"{name}, line {number}", begins)
+            begins = False
             yield {"kind": "prompt", "prompt": prompt}
+
+
+def _refuse_json(text: str, where: str, begins: bool) -> None:
+    """Refuse JSON where plain text is read: it would be drawn as the words that it consists of."""
+    if begins and (text == "[" or text[1:].lstrip().startswith(("{", '"'))):
+        raise InputError(
+            f"{where}: a JSON array, and prompts are one a line",
+            hint="jq -c '.[]' FILE makes lines of it; FILE#COLUMN takes a field of its objects",
+        )
+    try:
+        found = parse_json(text.rstrip(","))
+    except ValueError:
+        return
+    if isinstance(found, dict):
+        raise InputError(
+            f"{where}: a JSON object, but the lines before it are plain text",
+            hint="a file of prompts has one plain prompt a line, or one JSON object a line",
+        )
 
 
 def check_prompts(records: list[Record], name: str) -> None:

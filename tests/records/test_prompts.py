@@ -19,6 +19,11 @@ def test_plain_text_is_one_prompt_a_line() -> None:
     ]
 
 
+def test_braces_and_brackets_may_be_words_of_a_prompt() -> None:
+    lines = ["[oil painting] a star", "{a|b} circle", "{'not': 'json'}", "[x]", '["']
+    assert [r["prompt"] for r in parse_prompts(["a star", *lines], "p")] == ["a star", *lines]
+
+
 def test_geneval_metadata_is_valid_as_it_stands() -> None:
     line = '{"tag": "counting", "include": [{"class": "dog", "count": 2}], "prompt": "a photo of two dogs"}\n'
     (record,) = parse_prompts([line], "p")
@@ -45,6 +50,11 @@ def test_own_ids_stay() -> None:
         (b"\n\na star\n\xff\n", "line 4"),
         (b"\0" * 5_000_000, "too much text"),
         (b"a star\n\xff\xfe\n", "line 2: not UTF-8"),
+        (b'a star\n\n{"prompt": "b"}\n', "line 3: a JSON object, but the lines before"),
+        (b'"prompt": "a"}\n{"prompt": "b"},\n', "line 2: a JSON object, but the lines before"),
+        (b'{"prompt": "a"}\na star\n', "line 2: not JSON"),
+        (b'[\n{"prompt": "b"}\n]\n', "line 1: a JSON array"),
+        (b'[{"prompt": "b"}]\n', "line 1: a JSON array"),
         (b"x" * (MAX_PROMPT + 1), "prompt 1: longer"),
     ],
 )
