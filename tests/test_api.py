@@ -237,6 +237,29 @@ def test_iterators_pass_records_on_as_they_come(place: Path) -> None:
     assert Path("s/images.jsonl").exists()
 
 
+def test_iterators_check_their_arguments_at_the_call(place: Path) -> None:
+    """Nothing is asked of what they return."""
+    Path("there.jsonl").write_text("")
+    for call in (
+        lambda: api.iter_sample("gone.st"),
+        lambda: api.iter_sample("tiny.st", "gone.txt"),
+        lambda: api.iter_sample("tiny.st", steps=0),
+        lambda: api.iter_scale("tiny.st", keep=0),
+        lambda: api.iter_judge("gone.jsonl"),
+        lambda: api.iter_judge([], keep=0),
+        lambda: api.iter_judge([], model="oracle:gone"),
+        lambda: api.iter_evaluate([], "gone"),
+        lambda: api.iter_evaluate([], "geneval", output="there.jsonl"),
+        lambda: api.iter_relabel("a star", to="latin"),
+        lambda: api.iter_rewrite("gone.txt"),
+    ):
+        with pytest.raises(api.SanactlError):
+            call()
+    assert not list(place.glob("*-samples"))
+    api.iter_evaluate([], "geneval", output="new.jsonl")
+    assert not Path("new.jsonl").exists()
+
+
 # What is taken
 
 

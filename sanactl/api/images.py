@@ -21,7 +21,7 @@ from sanactl.api.inputs import (
     check_seed,
     opened,
 )
-from sanactl.api.listed import listed
+from sanactl.api.listed import CHECKED, checked, listed
 from sanactl.api.models import placed
 from sanactl.files.progress import Progress
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["iter_sample", "sample"]
 
 
+@checked
 def iter_sample(
     checkpoint: CheckpointLike,
     prompts: Prompts | Records | None = None,
@@ -61,8 +62,8 @@ def iter_sample(
 ) -> Iterator[ImageRecord]:
     """As `sanactl.sample`, one record after the other, each as soon as its image is drawn.
 
-    The folder is opened and the models are loaded when the first record is asked for; `images.jsonl` and the sheet are
-    written after the last. Same arguments and errors as `sanactl.sample`.
+    Arguments are checked at the call. The folder is opened and the models are loaded when the first record is asked for;
+    `images.jsonl` and the sheet are written after the last. Same arguments and errors as `sanactl.sample`.
     """
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
@@ -100,12 +101,15 @@ def iter_sample(
         negative_prompt=negative,
         **instruction_settings(instruction),
     )
-    drafts = read_drafts(as_records(cast("Records", prompts), "image"), settings, seed) if redraw else None
-    records = spread(as_prompts(prompts, default="demo"), limit) if drafts is None else drafts.prompts
     where, kind = placed(found, device, dtype)
-    checked = guarded(records, guard, guard_options, device, as_progress(progress))
-    records = checked.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
+    pictures = as_records(cast("Records", prompts), "image") if redraw else None
+    records = [] if redraw else spread(as_prompts(prompts, default="demo"), limit)
+    yield CHECKED
+    drafts = None if pictures is None else read_drafts(pictures, settings, seed)
+    records = records if drafts is None else drafts.prompts
+    safe = guarded(records, guard, guard_options, device, as_progress(progress))
+    records = safe.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=safe.identity)
     drawn: list[Record] = []
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
@@ -123,7 +127,7 @@ def iter_sample(
                 count=count or 4,
                 seed=seed,
                 dtype=kind,
-                guard=checked.identity,
+                guard=safe.identity,
             )
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
@@ -135,7 +139,7 @@ def iter_sample(
             drawn.append(record)
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, drawn, checked.blocked)
+            list_images(folder, drawn, safe.blocked)
             if picture is not None:
                 picture.write()
 

@@ -134,12 +134,17 @@ def as_records(records: Records, kind: str, *, plain: bool = False) -> Iterator[
     else:
         every = (check_record(r, f"record {n}", kind) for n, r in enumerate(records, 1))
         found = (record for record in every if record["kind"] == kind)
+    return _some(found, f"{name}: no {kind} record in it")
+
+
+def _some(records: Iterator[Record], message: str) -> Iterator[Record]:
+    """The records; an error with this message after none."""
     empty = True
-    for record in found:
+    for record in records:
         empty = False
         yield record
     if empty:
-        raise InputError(f"{name}: no {kind} record in it")
+        raise InputError(message)
 
 
 def as_target(output: PathLike | None, natural: str) -> Path:

@@ -1,15 +1,31 @@
-"""A function that returns a list, from one that yields: same parameters, one definition."""
+"""Functions that yield: with their arguments checked at the call, and as functions that return a list."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["listed"]
+__all__ = ["CHECKED", "checked", "listed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+# What a function marked with `checked` yields first: its arguments are checked, and no work is done yet.
+CHECKED: Any = object()
+
+
+def checked(stream: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """Runs a generator function up to its `yield CHECKED` when it is called, so that errors are raised there."""
+
+    @functools.wraps(stream)
+    def function(*arguments: P.args, **keywords: P.kwargs) -> Iterator[T]:
+        found = stream(*arguments, **keywords)
+        reached = next(found)
+        assert reached is CHECKED
+        return found
+
+    return function
 
 
 def listed(stream: Callable[P, Iterator[T]]) -> Callable[[Callable[[], None]], Callable[P, list[T]]]:

@@ -17,7 +17,7 @@ from sanactl.api.inputs import (
     device_name,
     dtype_name,
 )
-from sanactl.api.listed import listed
+from sanactl.api.listed import CHECKED, checked, listed
 from sanactl.api.scores import writing_to
 from sanactl.errors import InputError
 from sanactl.files.progress import Progress
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["iter_relabel", "iter_rewrite", "relabel", "rewrite"]
 
 
+@checked
 def iter_relabel(
     prompts: Prompts,
     *,
@@ -50,7 +51,10 @@ def iter_relabel(
     force: bool = False,
     progress: bool | Progress = False,
 ) -> Iterator[Union[PromptRecord, ImageRecord]]:
-    """As `sanactl.relabel`, one record after the other. Same arguments and errors as `sanactl.relabel`."""
+    """As `sanactl.relabel`, one record after the other.
+
+    Arguments are checked at the call. Same arguments and errors as `sanactl.relabel`.
+    """
     from sanactl.prompts.rewrite import relabel_tasks
 
     asking = _Asking(llm, llm_options, device_name(device), dtype_name(dtype), tries, (max_requests, max_tokens, price), no_cache)  # fmt: skip
@@ -92,6 +96,7 @@ def relabel() -> None:
     """
 
 
+@checked
 def iter_rewrite(
     prompts: Prompts,
     *,
@@ -111,7 +116,10 @@ def iter_rewrite(
     force: bool = False,
     progress: bool | Progress = False,
 ) -> Iterator[Union[PromptRecord, ImageRecord]]:
-    """As `sanactl.rewrite`, one record after the other. Same arguments and errors as `sanactl.rewrite`."""
+    """As `sanactl.rewrite`, one record after the other.
+
+    Arguments are checked at the call. Same arguments and errors as `sanactl.rewrite`.
+    """
     from sanactl.prompts.rewrite import rewrite_task
 
     asking = _Asking(llm, llm_options, device_name(device), dtype_name(dtype), tries, (max_requests, max_tokens, price), no_cache)  # fmt: skip
@@ -187,11 +195,13 @@ def _renewed(
         model = open_llm(model, device=asking.device, dtype=asking.dtype, **(asking.options or {}))
     kept = KeptAnswers(Path.cwd(), model, ask_again=asking.no_cache)
     asker = Asker(model, kept, spending, tries=asking.tries, progress=progress)
+    records = _records(prompts)
+    yield CHECKED
     progress.start(None, f"asking {model.name}")
     failed = None if outputs.failed is None else Path(outputs.failed)
     try:
         with FailedRecords(failed, force=outputs.force) as failures:
-            for record in writing(new_prompts(_records(prompts), tasks, asker, failed=failures.add)):
+            for record in writing(new_prompts(records, tasks, asker, failed=failures.add)):
                 yield cast("PromptRecord | ImageRecord", record)
     finally:
         progress.close()
@@ -210,16 +220,13 @@ def _records(prompts: Prompts) -> Iterator[Record]:
 
     if isinstance(prompts, str):
         if prompts == "shapes":
-            yield from builtin_prompts("shapes")
-            return
+            return iter(builtin_prompts("shapes"))
         if is_prompt(prompts):
-            yield from given_prompts([prompts], "prompts")
-            return
+            return iter(given_prompts([prompts], "prompts"))
     if isinstance(prompts, str | os.PathLike):
-        yield from numbered(stream_prompt_file(Path(prompts), ("prompt", "image")))
-        return
+        return numbered(stream_prompt_file(Path(prompts), ("prompt", "image")))
     kinds = ("prompt", "image")
     given = ({"prompt": p} if isinstance(p, str) else p for p in prompts)
-    yield from numbered(
+    return numbered(
         check_record(p, f"prompts, record {n}", "prompt", kinds=kinds) for n, p in enumerate(given, 1)
     )

@@ -21,7 +21,7 @@ from sanactl.api.inputs import (
     opened,
 )
 from sanactl.api.judges import chosen_judge
-from sanactl.api.listed import listed
+from sanactl.api.listed import CHECKED, checked, listed
 from sanactl.api.models import placed
 from sanactl.files.progress import Progress
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["iter_scale", "scale"]
 
 
+@checked
 def iter_scale(
     checkpoint: CheckpointLike,
     prompts: Prompts | None = None,
@@ -71,7 +72,7 @@ def iter_scale(
 ) -> Iterator[ImageRecord]:
     """As `sanactl.scale`, one record after the other: those of a prompt when it stops.
 
-    Same arguments and errors as `sanactl.scale`.
+    Arguments are checked at the call. Same arguments and errors as `sanactl.scale`.
     """
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
@@ -118,9 +119,10 @@ def iter_scale(
     )
     sink = as_progress(progress)
     calibrations = chosen_calibrations(chosen, read, sink.note)
-    checked = guarded(records, guard, guard_options, device, as_progress(progress))
-    records = checked.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
+    yield CHECKED
+    safe = guarded(records, guard, guard_options, device, as_progress(progress))
+    records = safe.passed
+    wanted = folder_settings(found, settings, seed, kind, records, guard=safe.identity)
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
         first = open_processes().is_main_process
@@ -130,7 +132,7 @@ def iter_scale(
         assert folder is not None
         search = Search(
             SampleFolder(
-                folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=checked.identity
+                folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=safe.identity
             ),
             Judging(VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=sink.note), calibrations),
             rules,
@@ -142,7 +144,7 @@ def iter_scale(
         for record in best if picture is None else picture.watching(best):
             yield cast("ImageRecord", record)
         if first:
-            list_images(folder, search.drawn(), checked.blocked)
+            list_images(folder, search.drawn(), safe.blocked)
             if picture is not None:
                 picture.write()
 

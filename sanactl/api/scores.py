@@ -19,7 +19,7 @@ from sanactl.api.inputs import (
     dtype_name,
 )
 from sanactl.api.judges import chosen_judge
-from sanactl.api.listed import listed
+from sanactl.api.listed import CHECKED, checked, listed
 from sanactl.files.progress import Progress
 from sanactl.version import __version__
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "iter_evaluate", "iter_judge", "judge", "writing_to"]
 
 
+@checked
 def iter_judge(
     records: Records,
     *,
@@ -53,8 +54,8 @@ def iter_judge(
 ) -> Iterator[ImageRecord]:
     """As `sanactl.judge`, one record after the other: those of a prompt when the last of its images has come.
 
-    It takes an iterator such as `sanactl.iter_sample` gives, and holds the records of unfinished prompts only. Same
-    arguments and errors as `sanactl.judge`.
+    It takes an iterator such as `sanactl.iter_sample` gives, and holds the records of unfinished prompts only. Arguments
+    are checked and the judge is opened at the call. Same arguments and errors as `sanactl.judge`.
     """
     from sanactl.errors import UsageError
     from sanactl.judging.cache import VerdictCache
@@ -65,6 +66,8 @@ def iter_judge(
 
     if keep is not None and all:
         raise UsageError("keep and all exclude each other")
+    if batch_size < 1 or (keep is not None and keep < 1):
+        raise UsageError(f"keep and batch_size have to be at least 1, got {keep} and {batch_size}")
     found = [c for path in calibration or () for c in read_calibrations(Path(path))]
     picture = None if sheet is None else ContactSheet(Path(sheet), force=force)
     stream = as_records(records, "image")
@@ -80,6 +83,7 @@ def iter_judge(
     calibrations = chosen_calibrations(chosen, found, sink.note)
     writing = writing_to(output, force)
     cache = VerdictCache(None if output is None else Path.cwd(), chosen, ask_again=no_cache, tell=sink.note)
+    yield CHECKED
     winners = judge_stream(
         stream,
         chosen,
@@ -134,6 +138,7 @@ def judge() -> None:
     """
 
 
+@checked
 def iter_evaluate(
     records: Records,
     metric: str,
@@ -145,7 +150,7 @@ def iter_evaluate(
 ) -> Iterator[Union[ImageRecord, ScoreRecord]]:
     """As `sanactl.evaluate`, one record after the other: images as they are scored, the scores last.
 
-    Same arguments and errors as `sanactl.evaluate`.
+    Arguments are checked and the metric is opened at the call. Same arguments and errors as `sanactl.evaluate`.
     """
     from sanactl.scoring.metrics.registry import open_metric
     from sanactl.scoring.rewritten import telling_rewrites
@@ -157,7 +162,9 @@ def iter_evaluate(
         opened.force = force
     stream = as_records(records, "image", plain=getattr(opened, "plain_folders", False))
     sink = as_progress(progress)
-    with _keeping(output, force, f"eval-{metric}", opened.identity, sink) as (kept, writing):
+    writing = writing_to(output, force)
+    yield CHECKED
+    with _keeping(output, f"eval-{metric}", opened.identity, sink) as kept:
         evaluate = partial(opened.evaluate, kept=kept, progress=sink)
         for record in writing(telling_rewrites(evaluate, stream)):
             yield cast("ImageRecord | ScoreRecord", record)
@@ -192,19 +199,18 @@ def evaluate() -> None:
 
 @contextlib.contextmanager
 def _keeping(
-    output: PathLike | None, force: bool, command: str, identity: Mapping[str, Any], progress: Progress
-) -> Iterator[tuple[Partial | None, Any]]:
-    """A place for the results of a call that may be stopped, and what writes records to `output` as they pass."""
+    output: PathLike | None, command: str, identity: Mapping[str, Any], progress: Progress
+) -> Iterator[Partial | None]:
+    """A place for the results of a call that may be stopped."""
     from sanactl.records.partial import Partial
 
-    writing = writing_to(output, force)
     if output is None:
-        yield None, writing
+        yield None
         return
     folder = Path(output).parent
     kept = Partial(folder, command, {"version": __version__, **identity}, tell=progress.note)
     try:
-        yield kept, writing
+        yield kept
         kept.done()
     finally:
         kept.close()
