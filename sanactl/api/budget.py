@@ -1,4 +1,4 @@
-"""`sanactl.budget`: what to buy for a budget."""
+"""`sanactl.budget`: the best checkpoint, steps and images for a budget."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def budget(
         force: replace `output` where it is there.
 
     Returns:
-        score records of what no other choice beats at its cost, cheapest first, with `value`, `ci`, `cost`, `checkpoint`,
+        score records of the choices that have the best score for their cost, cheapest first, with `value`, `ci`, `cost`, `checkpoint`,
         `blocks`, `steps`, `selection` and `n`. Where `chosen` is true, it is the best within the budget; this one also
         has `held_out`, the score of such a choice on prompts that it was not made by, and `runner_up`.
 

@@ -1,4 +1,4 @@
-"""`sanactl budget`: what to buy for a budget of images, FLOPs or seconds."""
+"""`sanactl budget`: the best checkpoint, steps and images for a budget of images, FLOPs or seconds."""
 
 from __future__ import annotations
 

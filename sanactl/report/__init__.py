@@ -65,7 +65,7 @@ def build_report(
         Section("scores", "Scores", scores_section(run)),
         Section("curves", "Curves", curves_section(run)),
         *([Section("judges", "Judges", judges_section(run))] if run.judges else []),
-        Section("budget", "What to buy", budget_section(run)),
+        Section("budget", "Best choice for a budget", budget_section(run)),
         Section("blocks", "Block importance", importance_section(run)),
         Section("training-loss", "Training", training_section(run)),
         Section("samples", "Samples", samples_section(run, headline.chain, thumbnails)),

@@ -1,4 +1,4 @@
-"""What to buy: scores against what they cost, as in the paper's figures 3 and 8, and the choice for a budget."""
+"""The best choice for a budget: scores against what they cost, as in the paper's figures 3 and 8, and the choice for a budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sanactl.files.human import human_flops
-from sanactl.report.blocks import Block, Cell, Heading, Table, measured
+from sanactl.report.blocks import Block, Cell, Heading, Note, Table, measured
 from sanactl.report.curves import Point, curves_figure
 from sanactl.report.drawn import draw, line_legend
 from sanactl.report.labels import selection_words
@@ -21,6 +21,11 @@ BUDGET = "budget"
 MAX_LINES = 8
 MAX_PANELS = 6
 MAX_ROWS = 100
+_ABOUT = (
+    "Each row is a choice of checkpoint, steps and images: no other choice has a higher score at the same or a lower cost. "
+    "The row in bold is the best within the budget. Images drawn, FLOPs and seconds are for one prompt, judging included. "
+    "The last column is the score of the best choice on prompts that it was not chosen by."
+)
 _AXES = {"flops": "FLOPs per prompt", "images": "images per prompt"}
 
 
@@ -77,7 +82,7 @@ def _models(setups: Mapping[Any, list[Point]], choices: Sequence[Record], axis: 
     }
     if choices and choices[-1].get("axis") == _AXES[axis]:
         front = _sorted([(_cost(r, axis), finite(r.get("value")), None) for r in choices])
-        curves |= {"what no other choice beats": front} if front else {}
+        curves |= {"the best score for each cost": front} if front else {}
     return _plot("Small and large models", {"score by judge": curves}, axis, "budgetmodels")
 
 
@@ -89,15 +94,15 @@ def _steps(setups: Mapping[Any, list[Point]], axis: str) -> list[Block]:
             panels.setdefault(short_name(checkpoint), {})[f"{steps} steps"] = points
     panels = {name: lines for name, lines in panels.items() if 1 < len(lines) <= MAX_LINES}
     panels = dict(list(panels.items())[:MAX_PANELS])
-    return _plot("Steps against samples", panels, axis, "budgetsteps") if panels else []
+    return _plot("Few and many steps", panels, axis, "budgetsteps") if panels else []
 
 
 def _plot(title: str, panels: Mapping[str, Mapping[str, list[Point]]], axis: str, name: str) -> list[Block]:
     names = list(dict.fromkeys(line for lines in panels.values() for line in lines))
     figure = partial(_figure, panels, _AXES[axis])
     caption = (
-        "Each line goes from one image to all images of a prompt, the best by the judge. Sampling, decoding and judging "
-        "are counted. Bands cover 95 %."
+        "Each line begins with one image of a prompt and ends with all its images, of which the judge keeps the best. "
+        "The cost is that of sampling, decoding and judging all of them. Bands cover 95 %."
     )
     plot = draw(
         figure, name, f"{title}: score against {_AXES[axis]}", legend=line_legend(names), caption=caption
@@ -114,25 +119,25 @@ def _choices(run: RunRecords, choices: Sequence[Record]) -> list[Block]:
     chosen = next((r for r in choices if r.get("chosen")), choices[-1])
     limit = finite(chosen.get("budget"))
     what = plain(chosen.get("axis") or "cost")
-    title = "The choice"
+    title = "The best choice"
     if limit is not None:
         title += (
-            f" for {human_flops(limit)} per prompt"
+            f" within {human_flops(limit)} per prompt"
             if what == _AXES["flops"]
-            else f" for {compact(limit)} {what}"
+            else f" within {compact(limit)} {what}"
         )
     head = [
         "checkpoint",
         "score",
         "blocks",
         "steps",
-        "images",
-        "drawn",
+        "image kept",
+        "images drawn",
         "FLOPs",
         "seconds",
         "on unseen prompts",
     ]
-    return [Heading(title), Table(head, rows)]
+    return [Heading(title), Note(_ABOUT), Table(head, rows)]
 
 
 def _row(run: RunRecords, record: Record) -> list[Cell]:

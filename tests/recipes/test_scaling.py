@@ -17,7 +17,7 @@ def test_both_figures(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     said = run("scaling.sh", folder, SMALL)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Small and large models" in page and "Steps against samples" in page
+    assert "Small and large models" in page and "Few and many steps" in page
     front = [json.loads(line) for line in (folder / "budget-80G.jsonl").read_text().splitlines()]
     assert sum(r["chosen"] for r in front) == 1 and all(r["cost"]["flops"] > 0 for r in front)
     seconds = [json.loads(line) for line in (folder / "budget-seconds.jsonl").read_text().splitlines()]

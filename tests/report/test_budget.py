@@ -1,4 +1,4 @@
-"""What to buy on a page: both figures, the front and the choice."""
+"""The best choice for a budget on a page: both figures, the front and the choice."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ def test_both_figures_and_the_choice(tmp_path: Path) -> None:
     titles = [b.text for b in blocks if isinstance(b, Heading)]
     assert titles == [
         "Small and large models",
-        "Steps against samples",
-        "The choice for 100 GFLOPs per prompt",
+        "Few and many steps",
+        "The best choice within 100 GFLOPs per prompt",
     ]
     models, steps = (b for b in blocks if isinstance(b, Plot))
     assert [text for _, _, text in models.legend] == [
         "small.st, 20 steps",
         "large.st, 20 steps",
-        "what no other choice beats",
+        "the best score for each cost",
     ]
     assert [text for _, _, text in steps.legend] == ["4 steps", "20 steps"]
     assert "0.6 (0.5 to 0.7)" in models.wide
     (table,) = (b for b in blocks if isinstance(b, Table))
     assert [(row[0].strong, row[6].text) for row in table.rows] == [(False, "10 GFLOPs"), (True, "40 GFLOPs")]
     page = build_report(records, Journal(tmp_path), tmp_path / "page.html").read_text()
-    assert "What to buy" in page and page.count("budgetmodels") > 1
+    assert "Best choice for a budget" in page and page.count("budgetmodels") > 1
 
 
 def test_little_or_nothing_to_buy() -> None:

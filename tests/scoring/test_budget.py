@@ -1,4 +1,4 @@
-"""What to buy: offers, front and choice on made-up records whose costs and scores are known, and through the command."""
+"""The best choice for a budget: offers, front and choice on made-up records whose costs and scores are known, and through the command."""
 
 from __future__ import annotations
 

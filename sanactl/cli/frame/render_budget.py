@@ -1,4 +1,4 @@
-"""Showing what to buy: the Pareto front as a table, and the choice as a sentence."""
+"""Showing the result of `budget`: the Pareto front as a table, and the choice as a sentence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def show_front(records: list[Record]) -> None:
         "FLOPs",
         "seconds",
     )
-    title = Text(f"What no other choice beats at its cost, per prompt; {records[0].get('prompts')} prompts")
+    title = Text(f"The best score for each cost, per prompt; {records[0].get('prompts')} prompts")
     show_rows(PlainConsole(), head, rows, right=(7, 8, 9), title=title)
 
 

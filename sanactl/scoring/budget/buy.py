@@ -1,4 +1,4 @@
-"""From scored images and scaling scores to what to buy."""
+"""From scored images and scaling scores to the best choice for a budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to buy for a budget: the best expected score, and the Pareto front of score and cost (section 2.5, figures 3 and 8)."""
+"""The best choice for a budget: the best expected score, and the Pareto front of score and cost (section 2.5, figures 3 and 8)."""
 
 from __future__ import annotations
 
