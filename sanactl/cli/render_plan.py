@@ -1,4 +1,4 @@
-"""The output of `--dry-run` on a terminal: a plan's numbers before and after, and the memory for training its result."""
+"""The output of `--dry-run` on a terminal: a plan's numbers, and the memory for training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sanactl.cli.frame.console import PlainConsole, data, show_rows
 from sanactl.files.human import format_ranges, human_bytes, human_count
 from sanactl.records.records import Record
 
-__all__ = ["show_plan"]
+__all__ = ["show_plan", "show_training_plan"]
 
 
 def show_plan(records: list[Record]) -> None:
@@ -39,6 +39,27 @@ def show_plan(records: list[Record]) -> None:
         headings = ("training memory", "weights", "gradients", "optimizer", "in all")
         show_rows(console, headings, memory, right=(1, 2, 3, 4))
         console.print(data("fp32 weights and gradients; activations come on top", "dim"))
+
+
+def show_training_plan(records: list[Record]) -> None:
+    """The plan of a judge's training: its images, its steps and its memory."""
+    console = PlainConsole()
+    for r in records:
+        console.print(data(f"plan for {r['judge']}", "bold").append(" (nothing is written)", "not bold"))
+        parts = (("to learn from", ""), ("held out", "held_out_"))
+        rows = [
+            (what, *(human_count(r[f"{prefix}{name}"]) for name in ("prompts", "images", "right", "wrong")))
+            for what, prefix in parts
+        ]
+        show_rows(console, ("", "prompts", "images", "right", "wrong"), rows, right=(1, 2, 3, 4))
+        console.print(f"{r['steps']:,} steps of {r['batch_size']} images")
+        memory = r["training_memory"]
+        names = ("weights", "gradients", "optimizer", "total")
+        headings = ("training memory", "weights", "gradients", "optimizer", "in all")
+        row = (f"--optimizer {r['optimizer']}", *(human_bytes(memory[name]) for name in names))
+        show_rows(console, headings, [row], right=(1, 2, 3, 4))
+        trained, every = (human_count(r[name]) for name in ("trained_parameters", "parameters"))
+        console.print(data(f"{trained} of {every} parameters are trained; activations come on top", "dim"))
 
 
 def _size(record: Record) -> str:

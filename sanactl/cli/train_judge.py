@@ -9,7 +9,7 @@ import typer
 
 from sanactl.cli import finetune_options as tuning
 from sanactl.cli import train_judge_options as option
-from sanactl.cli.frame.options import Force, Output, RecordsArgument, Seed
+from sanactl.cli.frame.options import DryRun, Force, Output, RecordsArgument, Seed
 from sanactl.training.judge.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def train_judge(
     resume: tuning.Resume = DEFAULTS.resume,
     rendered: option.Rendered = False,
     start: option.Start = None,
+    dry_run: DryRun = False,
     warmup_steps: option.WarmupSteps = 2000,
     pool_size: option.PoolSize = 24_000,
     seed: Seed = 0,
@@ -66,6 +67,8 @@ def train_judge(
     Any vision-language model of transformers, whole or by adapters:
     [bold]sanactl train-judge labelled.jsonl --model Qwen/Qwen3-VL-2B-Instruct[/bold]
     [bold]sanactl train-judge labelled.jsonl --model VLM --lora 64 --quantize 4bit[/bold]
+    How many images, which steps, and how much memory that would take:
+    [bold]sanactl train-judge labelled.jsonl --model VLM --dry-run[/bold]
     The built-in world's judge, from random weights:
     [bold]sanactl prompts shapes --split train -n 500 > train.jsonl[/bold]
     [bold]sanactl sample --prompts train.jsonl -n 8 -o judge-samples[/bold]
@@ -77,9 +80,12 @@ def train_judge(
     options = {name: value for name, value in locals().items() if name not in ("model", "records", "force")}
     from sanactl.cli.frame.outputs import check_folder
     from sanactl.cli.frame.run import Invocation
+    from sanactl.errors import UsageError
     from sanactl.training.judge.choices import check_kind
 
     check_kind(model, options)
+    if dry_run and model is None:
+        raise UsageError("--dry-run is for --model VLM")
     run = Invocation("train-judge", seed=seed)
     target = output or Path("judge")
     check_folder(target)
@@ -126,10 +132,12 @@ def _tune(
     from sanactl.cli.frame.stdin import first_reads_alone
     from sanactl.cli.frame.streams import find_records
     from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.cli.render_plan import show_training_plan
     from sanactl.model.processes import agree
     from sanactl.training.figures import FiguresFile, figures_path
     from sanactl.training.judge.choices import tuning_settings
     from sanactl.training.judge.data import JudgeData, split_records
+    from sanactl.training.judge.planned import training_plan
     from sanactl.training.judge.result import check_judge_target
     from sanactl.training.judge.tune import model_to_train, tune_judge
 
@@ -152,6 +160,10 @@ def _tune(
 
     with first_reads_alone():
         settings, data = agree(find)
+    if options["dry_run"]:
+        if is_first_process():
+            run.emit([training_plan(model_to_train(model), data, settings, target)], show=show_training_plan)
+        return
     note(
         f"training {model} on {len(data.train):,} images; {len(data.held_out):,} images of other prompts are held out"
     )

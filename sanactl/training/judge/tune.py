@@ -22,6 +22,7 @@ from sanactl.judging.backends.places import place_of
 from sanactl.model.memory import free_memory, out_of_memory
 from sanactl.model.processes import one_falls_all_fall, open_accelerator
 from sanactl.training.judge.data import JudgeData
+from sanactl.training.judge.planned import kept_memory
 from sanactl.training.judge.result import base_identity, is_judge_result, write_judge
 from sanactl.training.judge.settings import TuningSettings
 from sanactl.training.outputs import check_beside
@@ -294,15 +295,11 @@ def _dtype(settings: TuningSettings) -> torch.dtype:
 
 def _plan(trained: TrainedModel, settings: TuningSettings) -> str:
     """A line about what is trained, and the memory that stays from step to step."""
-    from sanactl.surgery.memory import training_memory
-
-    kept = training_memory({name: tuple(p.shape) for name, p in trained.named}, settings.optimizer)
-    weights = sum(p.numel() * p.element_size() for p in trained.model.parameters())
+    parts = kept_memory(trained, settings)
     count, every = (
         sum(p.numel() for p in parameters)
         for parameters in (trained.parameters(), trained.model.parameters())
     )
-    parts = {"weights": weights, "gradients": kept["gradients"], "optimizer": kept["optimizer"]}
     listed = ", ".join(f"{name} {human_bytes(size)}" for name, size in parts.items())
     return (
         f"training {count:,} of {every:,} weights for {settings.steps:,} steps needs about"
