@@ -86,6 +86,7 @@ def test_nor_does_it_with_a_teacher(place: Path) -> None:
         assert trained_on(2, settings, teacher=teacher) == one
 
 
+@pytest.mark.slow  # the tests above show it within one process
 def test_nor_does_the_environment(place: Path, sanactl: Program) -> None:
     """As a user starts it: this process has one thread, the other two."""
     command = ["finetune", "tiny.st", "--steps", "2", "-b", "4", "-o"]
