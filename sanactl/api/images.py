@@ -49,7 +49,9 @@ def iter_sample(
     flow_shift: float | None = None,
     negative: str | None = None,
     instruction: PathLike | None = None,
-    batch_size: int = 32,
+    text_padding: str = "trim",
+    fixed_batch: int | None = None,
+    batch_size: int = 128,
     seed: int = 0,
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
@@ -68,11 +70,11 @@ def iter_sample(
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.model.processes import broadcast, open_processes
-    from sanactl.model.sampling_settings import sampling_settings
+    from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
@@ -99,6 +101,8 @@ def iter_sample(
         width=width,
         flow_shift=flow_shift,
         negative_prompt=negative,
+        text_padding=text_padding,
+        fixed_batch=fixed_batch,
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
@@ -109,15 +113,27 @@ def iter_sample(
     records = records if drafts is None else drafts.prompts
     safe = guarded(records, guard, guard_options, device, as_progress(progress))
     records = safe.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=safe.identity)
+    planned = with_fixed_batch(
+        found, settings, len(records) * (count or 4) if drafts is None else len(drafts.images)
+    )
+    wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
     drawn: list[Record] = []
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
         first = open_processes().is_main_process
         if first:
-            folder = stack.enter_context(opened_folder(named, f"{found.name}-samples", wanted, force=force))
+            folder = stack.enter_context(
+                opened_folder(
+                    named,
+                    f"{found.name}-samples",
+                    wanted,
+                    force=force,
+                    any_batch=settings.fixed_batch is None,
+                )
+            )
         folder = broadcast(folder)
         assert folder is not None
+        settings = settled(folder, settings, wanted)
         samples = (
             SampleFolder(
                 folder,
@@ -165,6 +181,10 @@ def sample() -> None:
         negative: the negative prompt; None is the checkpoint's own, else empty.
         instruction: what the text encoder gets before every prompt: "off", or a text file; None is the checkpoint's
             own, else SANA's complex human instruction.
+        text_padding: "trim" pads the text to the next of a few lengths, "full" to the length of training. The images
+            differ in rounding.
+        fixed_batch: images computed together, which decides their rounding; None for the folder's, else a number that
+            follows from model, size and the number of images.
         batch_size: images at once. It does not change them.
         seed: 0 to 2^53 - 1. Each image's own is made of it, its prompt and its index.
         device: where the models run, a name or a `torch.device`; by default the best there is.

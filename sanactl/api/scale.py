@@ -57,7 +57,9 @@ def iter_scale(
     flow_shift: float | None = None,
     negative: str | None = None,
     instruction: PathLike | None = None,
-    batch_size: int = 32,
+    text_padding: str = "trim",
+    fixed_batch: int | None = None,
+    batch_size: int = 128,
     seed: int = 0,
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
@@ -80,11 +82,11 @@ def iter_scale(
     from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.processes import broadcast, open_processes
-    from sanactl.model.sampling_settings import sampling_settings
+    from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -107,6 +109,8 @@ def iter_scale(
         width=width,
         flow_shift=flow_shift,
         negative_prompt=negative,
+        text_padding=text_padding,
+        fixed_batch=fixed_batch,
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
@@ -122,14 +126,24 @@ def iter_scale(
     yield CHECKED
     safe = guarded(records, guard, guard_options, device, as_progress(progress))
     records = safe.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=safe.identity)
+    planned = with_fixed_batch(found, settings, len(records) * rules.round)
+    wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
     with ExitStack() as stack:
         folder = named = None if output is None else user_path(output)
         first = open_processes().is_main_process
         if first:
-            folder = stack.enter_context(opened_folder(named, f"{found.name}-samples", wanted, force=force))
+            folder = stack.enter_context(
+                opened_folder(
+                    named,
+                    f"{found.name}-samples",
+                    wanted,
+                    force=force,
+                    any_batch=settings.fixed_batch is None,
+                )
+            )
         folder = broadcast(folder)
         assert folder is not None
+        settings = settled(folder, settings, wanted)
         search = Search(
             SampleFolder(
                 folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=safe.identity
@@ -166,6 +180,7 @@ def scale() -> None:
         calibration: see `sanactl.judge`; without one, the probability of yes counts.
         guard, guard_options: see `sanactl.sample`.
         steps, guidance, height, width, flow_shift, negative, instruction, seed: see `sanactl.sample`.
+        text_padding, fixed_batch: see `sanactl.sample`.
         batch_size: images drawn at once. It changes neither the images nor the decisions.
         device: where all models run.
         dtype: of the checkpoint's weights; the judge's is one of `judge_options`.

@@ -159,8 +159,8 @@ def _sample(phases: Phases) -> None:
     sana = Sana(base, sampling_settings(base, steps=5), device=torch.device("cpu"), dtype=torch.float32)
     prompts, seeds = ["a photo of a red star"] * 32, list(range(32))
     while True:
-        for images in sana.draw(prompts, seeds):
-            phases.done(len(images))
+        for places, _ in sana.draw(prompts, seeds):
+            phases.done(len(places))
 
 
 def _judge(phases: Phases) -> None:

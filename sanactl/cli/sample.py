@@ -15,6 +15,7 @@ from sanactl.cli.frame.options import (
     ComponentsFrom,
     Device,
     Dtype,
+    FixedBatch,
     FlowShift,
     Force,
     GuidanceScale,
@@ -28,6 +29,7 @@ from sanactl.cli.frame.options import (
     Seed,
     Sheet,
     Steps,
+    TextPadding,
     Width,
 )
 from sanactl.records.records import Record
@@ -77,7 +79,9 @@ def sample(
     flow_shift: FlowShift = None,
     negative: Negative = None,
     instruction: Instruction = None,
-    batch_size: BatchSize = 32,
+    text_padding: TextPadding = "trim",
+    fixed_batch: FixedBatch = None,
+    batch_size: BatchSize = 128,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -112,13 +116,14 @@ def sample(
     from sanactl.cli.frame.streams import find_checkpoint
     from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
-    from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.conditioning import pick_device
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
+    from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
@@ -156,6 +161,8 @@ def sample(
         width=width,
         flow_shift=flow_shift,
         negative_prompt=negative,
+        text_padding=text_padding,
+        fixed_batch=fixed_batch,
         **instruction_settings(instruction),
     )
     drafts = read_drafts(run.counted(pictures, "images to redraw"), settings, seed) if redraw else None
@@ -166,7 +173,10 @@ def sample(
         note(f"warning: {warning}")
     checked = guarded(records, guard, guard_options, run.progress, device=device)
     records = checked.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
+    planned = with_fixed_batch(
+        found, settings, len(records) * (count or 4) if drafts is None else len(drafts.images)
+    )
+    wanted = folder_settings(found, planned, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
     run.key(
@@ -189,8 +199,13 @@ def sample(
     with ExitStack() as stack:
         folder = output or Path(f"{found.name}-samples")
         if is_first_process():
-            folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
+            folder = stack.enter_context(
+                opened_folder(
+                    output, str(folder), wanted, force=force, any_batch=settings.fixed_batch is None
+                )
+            )
         folder = broadcast(folder)
+        settings = settled(folder, settings, wanted)
         samples = (
             SampleFolder(
                 folder,

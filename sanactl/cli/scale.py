@@ -25,6 +25,7 @@ from sanactl.cli.frame.options import (
     ComponentsFrom,
     Device,
     Dtype,
+    FixedBatch,
     FlowShift,
     Force,
     GuidanceScale,
@@ -38,6 +39,7 @@ from sanactl.cli.frame.options import (
     Seed,
     Sheet,
     Steps,
+    TextPadding,
     Width,
 )
 from sanactl.records.records import Record
@@ -111,7 +113,9 @@ def scale(
     flow_shift: FlowShift = None,
     negative: Negative = None,
     instruction: Instruction = None,
-    batch_size: BatchSize = 32,
+    text_padding: TextPadding = "trim",
+    fixed_batch: FixedBatch = None,
+    batch_size: BatchSize = 128,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -149,13 +153,14 @@ def scale(
     from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.shipped import chosen_calibrations
-    from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.model.conditioning import pick_device
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
+    from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder
+    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -185,6 +190,8 @@ def scale(
         width=width,
         flow_shift=flow_shift,
         negative_prompt=negative,
+        text_padding=text_padding,
+        fixed_batch=fixed_batch,
         **instruction_settings(instruction),
     )
     where = pick_device(device)
@@ -193,7 +200,8 @@ def scale(
         note(f"warning: {warning}")
     checked = guarded(records, guard, guard_options, run.progress, device=device)
     records = checked.passed
-    wanted = folder_settings(found, settings, seed, kind, records, guard=checked.identity)
+    planned = with_fixed_batch(found, settings, len(records) * rules.round)
+    wanted = folder_settings(found, planned, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
     chosen = opened_judge(
@@ -221,8 +229,13 @@ def scale(
     with ExitStack() as stack:
         folder = output or Path(f"{found.name}-samples")
         if is_first_process():
-            folder = stack.enter_context(opened_folder(output, str(folder), wanted, force=force))
+            folder = stack.enter_context(
+                opened_folder(
+                    output, str(folder), wanted, force=force, any_batch=settings.fixed_batch is None
+                )
+            )
         folder = broadcast(folder)
+        settings = settled(folder, settings, wanted)
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
         search = Search(
             SampleFolder(

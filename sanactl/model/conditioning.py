@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sanactl.errors import InputError, UsageError
-from sanactl.model.conditions import TextConditions, filled
+from sanactl.model.conditions import TextConditions, filled, fixed_batches
 from sanactl.model.sampling_settings import (
     SamplingSettings,
     fixed_batch_size,
@@ -121,19 +121,25 @@ class Sana:
         channels = int(self.transformer.config.in_channels)
         return channels, self.settings.height // self._factor, self.settings.width // self._factor
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Draw one image for each prompt and seed, in order, in fixed batches.
+    def draw(
+        self, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
+        """Draw one image for each prompt and seed in fixed batches, whose texts have one length each.
 
         Yields:
-            uint8 [B, height, width, 3], RGB. B is `fixed_batch`; the last batch may be smaller.
+            the places of the images, and uint8 [B, height, width, 3], RGB. B is `fixed_batch` or less.
         """
         from sanactl.model.cpu import Workers
 
         # Prompts are encoded in this thread, when their batch begins.
         size = self.fixed_batch
         batches = (
-            (self.texts.guidance(filled(prompts[i : i + size], size)), seeds[i : i + size])
-            for i in range(0, len(seeds), size)
+            (
+                places,
+                self.texts.guidance(filled([prompts[i] for i in places], size)),
+                [seeds[i] for i in places],
+            )
+            for places in fixed_batches(map(self.texts.text_length, prompts), size)
         )
         if not self.one_thread_each:
             yield from itertools.starmap(self._draw_batch, batches)
@@ -174,9 +180,11 @@ class Sana:
             )
         return latents
 
-    def _draw_batch(self, guidance: Guidance, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def _draw_batch(
+        self, places: list[int], guidance: Guidance, seeds: Sequence[int]
+    ) -> tuple[list[int], NDArray[np.uint8]]:
         from sanactl.model.sampler import decode_latents
 
         latents = self.denoise(guidance, filled(seeds, self.fixed_batch))
         pixels: NDArray[np.uint8] = decode_latents(self.components.vae, latents).numpy()
-        return pixels[: len(seeds)]
+        return places, pixels[: len(seeds)]

@@ -1,8 +1,14 @@
-"""The text conditions of a run of sampling: each prompt encoded by itself, once while it is in use."""
+"""The text conditions of a run of sampling: each prompt encoded by itself, once while it is in use.
+
+A text is padded to the next of a few lengths (`TEXT_LENGTHS`) rather than to the length of training. Which one depends on
+the prompt and the negative prompt alone, and all images of a fixed batch have texts of one length; so an image is still a
+function of its prompt and settings. Masked padding has exactly no weight in the attention (`sampling_transformer.MASKED`),
+so another length changes rounding alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +20,10 @@ if TYPE_CHECKING:
     from sanactl.model.sampler import Guidance
     from sanactl.model.sampling_settings import SamplingSettings
 
-__all__ = ["TextConditions", "filled"]
+__all__ = ["TEXT_LENGTHS", "TextConditions", "filled", "fixed_batches"]
+
+# Multiples of 16, so that a GPU's attention takes the mask as it is.
+TEXT_LENGTHS = (16, 32, 64, 96, 128, 192, 256)
 
 
 class TextConditions:
@@ -46,6 +55,7 @@ class TextConditions:
         self.instruction = _instruction(settings)
         # Images of a prompt come one after the other, so a cache of a few prompts is enough to encode each once.
         self._encoded = lru_cache(maxsize=64)(self._encode)
+        self._lengths = lru_cache(maxsize=4096)(self._length)
 
     def cut_note(self, prompts: Sequence[str]) -> str | None:
         """A line about prompts with more tokens than `max_sequence_length`, or None."""
@@ -58,20 +68,45 @@ class TextConditions:
             instruction=self.instruction,
         )
 
+    def text_length(self, prompt: str) -> int:
+        """T of this prompt: what fits it and the negative prompt, of `TEXT_LENGTHS` or `max_sequence_length`."""
+        length = self._lengths(prompt, False)
+        return max(length, self._lengths(self._settings.negative_prompt, True)) if self._guided else length
+
+    @property
+    def _guided(self) -> bool:
+        return self._settings.guidance_scale > 1 and not self._sprint
+
+    def _length(self, prompt: str, negative: bool) -> int:
+        from sanactl.model.text import kept_tokens
+
+        longest = self._settings.max_sequence_length
+        if self._settings.text_padding == "full":
+            return longest
+        (tokens,) = kept_tokens(
+            self._tokenizer,
+            [prompt],
+            max_sequence_length=longest,
+            instruction=None if negative else self.instruction,
+        )
+        # Without any token, attention is over all of the padding.
+        fits = (length for length in TEXT_LENGTHS if 0 < tokens <= length < longest)
+        return next(fits, longest)
+
     def guidance(self, prompts: Sequence[str]) -> Guidance:
-        """Conditions for a batch of prompts."""
+        """Conditions for a batch of prompts of one `text_length`."""
         import torch
 
         from sanactl.model.sampler import Guidance
 
-        text, mask = zip(*(self._encoded(prompt, False) for prompt in prompts), strict=True)
-        scale = self._settings.guidance_scale
+        (length,) = {self.text_length(prompt) for prompt in prompts}
+        text, mask = zip(*(self._encoded(prompt, False, length) for prompt in prompts), strict=True)
         negative = (None, None)
-        if scale > 1 and not self._sprint:
-            negative = self._encoded(self._settings.negative_prompt, True)
-        return Guidance(torch.cat(text), torch.cat(mask), *negative, scale)
+        if self._guided:
+            negative = self._encoded(self._settings.negative_prompt, True, length)
+        return Guidance(torch.cat(text), torch.cat(mask), *negative, self._settings.guidance_scale)
 
-    def _encode(self, prompt: str, negative: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, prompt: str, negative: bool, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The embedding [1, T, D] and mask [1, T] of one prompt, encoded alone so that it does not depend on other prompts."""
         from sanactl.model.text import encode_prompts
 
@@ -79,7 +114,7 @@ class TextConditions:
             self._tokenizer,
             self._encoder,
             [prompt],
-            max_sequence_length=self._settings.max_sequence_length,
+            max_sequence_length=length,
             instruction=None if negative else self.instruction,
         )
         if text.shape[2] != self._width:
@@ -97,6 +132,21 @@ def _instruction(settings: SamplingSettings) -> list[str] | None:
     if not settings.complex_human_instruction:
         return None
     return human_instruction() if settings.instruction is None else settings.instruction.split("\n")
+
+
+def fixed_batches(lengths: Iterable[int], size: int) -> Iterator[list[int]]:
+    """Places of images, in batches of `size` whose texts have one length; the last batch of a length may be smaller.
+
+    Args:
+        lengths: `TextConditions.text_length` of each image's prompt. They are taken as they are needed.
+    """
+    waiting: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        batch = waiting.setdefault(length, [])
+        batch.append(place)
+        if len(batch) == size:
+            yield waiting.pop(length)
+    yield from sorted(waiting.values())
 
 
 def filled(things: Sequence[Any], size: int) -> list[Any]:

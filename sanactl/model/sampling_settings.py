@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, SanactlError, UsageError
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
 
 __all__ = [
-    "SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "published_settings", "sampling_settings",
+    "MAX_FIXED_BATCH", "TEXT_PADDING", "SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "published_settings",
+    "sampling_settings", "with_fixed_batch",
 ]  # fmt: skip
 
 # Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
@@ -24,11 +25,15 @@ PUBLISHED = {"height": 1024, "width": 1024, "steps": 20, "guidance_scale": 4.5, 
 # SANA-Sprint's, as in SanaSprintPipeline.
 SPRINT = {**PUBLISHED, "steps": 2}
 
-# A fixed batch is just large enough to keep a device busy. At 1024 pixels one image has 1,024 latent tokens, and the
-# paper's 4.8B model is only 9 % faster in batches of 10 than one by one (0.26 images/s against 4.2 s an image).
-FIXED_BATCH_TOKENS, FIXED_BATCH_IMAGES = 1024, 8
+# A fixed batch is just large enough to keep a device busy: so many latent tokens for a model of at most so many
+# parameters, and at most so many images. At 1024 pixels (1,024 tokens) the paper's table 1 has batches of 10 against single
+# images 1.53 times as fast at 0.6B, 1.2 times at 1.6B and 1.09 times at 4.8B.
+FIXED_BATCH_TOKENS = ((1e9, 8192), (2.5e9, 4096), (math.inf, 2048))
+FIXED_BATCH_IMAGES = 8
+TEXT_PADDING = ("trim", "full")
 
 MAX_STEPS = 1000  # the timesteps that SANA is trained with
+MAX_FIXED_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class SamplingSettings:
         instruction: this instruction; None for SANA's own.
         flow_shift: of the scheduler; None for the scheduler's own.
         negative_prompt: the prompt of the unconditional half of guidance; empty by default.
+        text_padding: "trim": the text is padded to the next of a few lengths; "full": to `max_sequence_length`.
+        fixed_batch: the number of images that are computed together; None until it is known how many images are wanted
+            (`with_fixed_batch`).
     """
 
     steps: int = 20
@@ -55,6 +63,8 @@ class SamplingSettings:
     instruction: str | None = None
     flow_shift: float | None = None
     negative_prompt: str = ""
+    text_padding: str = "trim"
+    fixed_batch: int | None = None
 
 
 def _whole(least: int, most: int) -> Callable[[Any], str | None]:
@@ -90,9 +100,12 @@ _FAULTS: Mapping[str, Callable[[Any], str | None]] = {
     "instruction": lambda value: None if value is None else _text(value),
     "flow_shift": lambda value: None if value is None else _number(0.001, 1000)(value),
     "negative_prompt": _text,
+    "text_padding": lambda value: None if value in TEXT_PADDING else f"has to be {' or '.join(TEXT_PADDING)}",
+    "fixed_batch": lambda value: None if value is None else _whole(1, MAX_FIXED_BATCH)(value),
 }
-# `instruction` is an option of the command line only, because training would not know of one in the header.
-_IN_HEADER = frozenset(_FAULTS) - {"instruction"}
+# `instruction` is an option of the command line only, because training would not know of one in the header. Others say how
+# an image is computed rather than which.
+_IN_HEADER = frozenset(_FAULTS) - {"instruction", "text_padding", "fixed_batch"}
 _OPTIONS = {"guidance_scale": "guidance", "negative_prompt": "negative"}
 
 
@@ -166,7 +179,21 @@ def pixels_per_latent(checkpoint: Checkpoint) -> int:
 
 
 def fixed_batch_size(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
-    """The number of images in a fixed batch. It depends only on the resolution, not on the number of images."""
+    """The number of images in a fixed batch: that of the settings, or one that follows from resolution and parameters."""
+    if settings.fixed_batch is not None:
+        return settings.fixed_batch
     side = pixels_per_latent(checkpoint) * checkpoint.config.patch_size
     tokens = (settings.height // side) * (settings.width // side)
-    return max(1, min(FIXED_BATCH_IMAGES, FIXED_BATCH_TOKENS // max(tokens, 1)))
+    most = next(tokens for size, tokens in FIXED_BATCH_TOKENS if checkpoint.num_parameters <= size)
+    return max(1, min(FIXED_BATCH_IMAGES, most // max(tokens, 1)))
+
+
+def with_fixed_batch(checkpoint: Checkpoint, settings: SamplingSettings, images: int) -> SamplingSettings:
+    """The settings with a fixed batch for a run of so many images: `fixed_batch_size`, or less for fewer images.
+
+    Fewer images get the next power of two, so that one image costs one image.
+    """
+    if settings.fixed_batch is not None:
+        return settings
+    size = min(fixed_batch_size(checkpoint, settings), 1 << max(0, images - 1).bit_length())
+    return replace(settings, fixed_batch=size)

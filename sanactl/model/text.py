@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sanactl.errors import InputError
 
-__all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction"]
+__all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction", "kept_tokens"]
 
 # Prompts whose tokens are counted at once.
 _CHUNK = 1024
@@ -94,6 +94,23 @@ def _texts(
         return texts, max_sequence_length
     prefix = "\n".join(instruction)
     return [prefix + t for t in texts], len(tokenizer.encode(prefix)) + max_sequence_length - 2
+
+
+def kept_tokens(
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_sequence_length: int = 300,
+    instruction: Sequence[str] | None = None,
+) -> list[int]:
+    """The number of tokens, without padding, that `encode_prompts` keeps of each prompt. Arguments as there."""
+    with _tokenizing:
+        texts, length = _texts(tokenizer, prompts, max_sequence_length, instruction)
+        ids = tokenizer(texts, add_special_tokens=True, truncation=False, padding=False)["input_ids"]
+    # The first token and the last `max_sequence_length - 1` of so many are kept; padding is on the right.
+    dropped = length - max_sequence_length
+    counts = [min(len(tokens), length) for tokens in ids]
+    return [min(count, 1) + max(0, count - dropped - 1) for count in counts]
 
 
 def cut_prompts(

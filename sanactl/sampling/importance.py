@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.files.progress import SILENT, Progress
 from sanactl.model.conditioning import SamplingSettings, Sana
-from sanactl.model.conditions import filled
+from sanactl.model.conditions import filled, fixed_batches
 from sanactl.model.processes import gather, is_one_of_several, open_processes
 from sanactl.model.sharing import on_each
 
@@ -177,9 +177,9 @@ def _measure(
     size = sana.fixed_batch if sana.one_thread_each else batch_size
 
     def batches() -> Iterator[tuple[int, list[str], int, Guidance]]:
-        for number, start in enumerate(range(0, len(prompts), size)):
+        for number, places in enumerate(fixed_batches(map(sana.texts.text_length, prompts), size)):
             if number % world == rank:
-                chunk = list(prompts[start : start + size])
+                chunk = [prompts[i] for i in places]
                 whole = filled(chunk, size) if sana.one_thread_each else chunk
                 yield number, whole, len(chunk), sana.texts.guidance(whole)
 

@@ -7,12 +7,13 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
+from sanactl.model.sampling_settings import MAX_FIXED_BATCH
 from sanactl.records.records import Record
 from sanactl.sampling.dataset_files import BLOCKED, LISTING, remove_dataset_files
 
@@ -31,6 +32,7 @@ __all__ = [
     "opened_folder",
     "prompts_digest",
     "renew_folder",
+    "settled",
 ]
 
 SETTINGS = "settings.json"
@@ -77,7 +79,9 @@ def given_components(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool) -> Iterator[Path]:
+def opened_folder(
+    folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool, any_batch: bool = False
+) -> Iterator[Path]:
     """Open a folder for the images of this run. If the run fails before its first image, a new folder is removed.
 
     Args:
@@ -85,6 +89,7 @@ def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, for
             images of these settings and prompts.
         wanted: see `folder_settings`.
         force: the folder may contain other images of sanactl; `renew_folder` removes them before the first new image.
+        any_batch: see `open_folder`.
 
     Raises:
         OutputExistsError: see `open_folder`.
@@ -93,7 +98,7 @@ def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, for
     chosen = folder or Path(stem)
     while True:
         try:
-            made = open_folder(chosen, wanted, force=force)
+            made = open_folder(chosen, wanted, force=force, any_batch=any_batch)
             break
         except OutputExistsError:
             if folder is not None or force:
@@ -110,13 +115,14 @@ def opened_folder(folder: Path | None, stem: str, wanted: dict[str, Any], *, for
         raise
 
 
-def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
+def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch: bool = False) -> bool:
     """Make the folder, or check that an existing one has images of the same settings and the same list of prompts.
 
     Args:
         folder: the folder; missing parents are made, too.
         wanted: see `folder_settings`.
         force: the folder may contain other images of sanactl. They stay until `renew_folder` is called.
+        any_batch: an existing folder may have another fixed batch, which the run then has to take (`settled`).
 
     Returns:
         whether the folder was made.
@@ -131,9 +137,9 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
     if there is not None:
         if force:
             _removable(folder, there)
-        elif there != wanted:
+        elif not _alike(there, wanted, any_batch):
             raise OutputExistsError(
-                f"{folder} holds images of {_difference(there, wanted)}",
+                f"{folder} holds images of {_difference(there, wanted, any_batch)}",
                 hint="give another folder with -o, or --force to replace them",
             )
         return False
@@ -148,10 +154,35 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
         _write_settings(folder, wanted, force=False)
     except OutputExistsError:
         # Another process opened the folder meanwhile; for the same images this is not a problem.
-        if _settings_of(folder) != wanted:
+        if not _alike(_settings_of(folder), wanted, any_batch):
             raise
         return False
     return made
+
+
+def settled(folder: Path, settings: SamplingSettings, wanted: Mapping[str, Any]) -> SamplingSettings:
+    """The settings with a fixed batch: their own; if they name none, that of the opened folder, else that of `wanted`.
+
+    So a folder's images are all of one kind, though a run for few images would have chosen a smaller batch.
+    """
+    if settings.fixed_batch is not None:
+        return settings
+    there = _settings_of(folder)
+    source = there if _alike(there, wanted, any_batch=True) else wanted
+    assert source is not None
+    return replace(settings, fixed_batch=source["fixed_batch"])
+
+
+def _alike(there: Mapping[str, Any] | None, wanted: Mapping[str, Any], any_batch: bool) -> bool:
+    """Whether a folder's settings are the wanted ones, with `any_batch` apart from their fixed batch."""
+    if there is None or not any_batch:
+        return there == wanted
+    size = there.get("fixed_batch")
+    return (
+        type(size) is int
+        and 0 < size <= MAX_FIXED_BATCH
+        and {**there, "fixed_batch": wanted["fixed_batch"]} == wanted
+    )
 
 
 def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
@@ -180,9 +211,15 @@ def _write_settings(folder: Path, wanted: dict[str, Any], *, force: bool) -> Non
         temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
-    same = {**there, "prompts": None, "guard": None} == {**wanted, "prompts": None, "guard": None}
-    if not same:
+def _difference(there: dict[str, Any], wanted: dict[str, Any], any_batch: bool) -> str:
+    if "text_padding" in wanted and "text_padding" not in there:
+        return "an earlier version of sanactl, which differ in rounding"
+    but: dict[str, Any] = {"prompts": None, "guard": None}
+    other = {**there, **but} != {**wanted, **but}
+    but["fixed_batch"] = None
+    if other and {**there, **but} == {**wanted, **but} and not any_batch:
+        return f"fixed batches of {there.get('fixed_batch')}, not {wanted.get('fixed_batch')}"
+    if {**there, **but} != {**wanted, **but}:
         return "another checkpoint, seed or settings"
     return "another list of prompts" if there.get("guard") == wanted.get("guard") else "another guard"
 

@@ -25,8 +25,9 @@ class Painter:
     Args:
         images: what to draw, and where. The first process has opened the folder (`open_folder.opened_folder`).
         device: of the models.
-        batch_size: number of images that a process draws at once, rounded up to whole fixed batches. It does not change
-            the images (see `sanactl.model.conditioning`).
+        batch_size: number of images that a process takes on at once, rounded up to whole fixed batches. It does not
+            change the images (see `sanactl.model.conditioning`). Each fixed batch has texts of one length, so with fewer
+            images more batches are partly empty.
 
     Attributes:
         kept: number of images that were there already, of this process.
@@ -37,7 +38,7 @@ class Painter:
         images: SampleFolder,
         *,
         device: torch.device,
-        batch_size: int = 32,
+        batch_size: int = 128,
         progress: Progress = SILENT,
     ) -> None:
         self.images, self.kept = images, 0
@@ -94,13 +95,13 @@ class Painter:
     def _draw(self, records: list[Record], missing: list[int]) -> Iterator[int]:
         """Draw and write the images at these positions; after each batch, yield the number of leading records with images."""
         chosen = [records[position] for position in missing]
-        at = 0
-        for pixels in self._load().draw([r["prompt"] for r in chosen], [r["seed"] for r in chosen]):
-            for record, image in zip(chosen[at:], pixels, strict=False):
-                self.images.write(image, record)
-            at += len(pixels)
+        waiting = set(missing)
+        for places, pixels in self._load().draw([r["prompt"] for r in chosen], [r["seed"] for r in chosen]):
+            for place, image in zip(places, pixels, strict=True):
+                self.images.write(image, chosen[place])
+                waiting.remove(missing[place])
             self._progress.advance(len(pixels) * self._state.num_processes)
-            yield missing[at - 1] + 1
+            yield min(waiting, default=len(records))
 
 
 def portions(count: int, size: int, at_once: int, rank: int, world: int) -> Iterator[list[int]]:

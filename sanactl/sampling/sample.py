@@ -21,7 +21,7 @@ def sample_images(
     images: SampleFolder,
     *,
     device: torch.device,
-    batch_size: int = 32,
+    batch_size: int = 128,
     renew: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:

@@ -61,7 +61,7 @@ def inputs(base: Checkpoint, device: Any) -> tuple[torch.Tensor, ...]:
 
 def draw(base: Checkpoint, device: Any, dtype: torch.dtype = torch.float32) -> np.ndarray:
     sana = Sana(base, sampling_settings(base, steps=3), device=torch.device(device), dtype=dtype)
-    return np.concatenate(list(sana.draw(PROMPTS, [1, 2, 3]))).astype(float)
+    return np.concatenate([pixels for _, pixels in sana.draw(PROMPTS, [1, 2, 3])]).astype(float)
 
 
 def gradients(base: Checkpoint, device: Any) -> tuple[float, dict[str, torch.Tensor]]:
@@ -98,9 +98,9 @@ def test_one_sample_in_bf16(base: Checkpoint, gpu: torch.device) -> None:
 def test_an_image_does_not_depend_on_its_neighbours(base: Checkpoint, gpu: torch.device) -> None:
     dtype = torch.float32 if gpu.type == "cpu" else torch.bfloat16  # slow on many CPUs
     sana = Sana(base, sampling_settings(base, steps=2), device=gpu, dtype=dtype)
-    together = np.concatenate(list(sana.draw(PROMPTS * 4, range(12))))
+    together = np.concatenate([pixels for _, pixels in sana.draw(PROMPTS * 4, range(12))])
     for place in (0, 7, 11):
-        (alone,) = sana.draw([PROMPTS[place % 3]], [place])
+        ((_, alone),) = sana.draw([PROMPTS[place % 3]], [place])
         assert (alone[0] == together[place]).all()
 
 

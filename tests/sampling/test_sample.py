@@ -15,7 +15,12 @@ import pytest
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
 from sanactl.errors import InputError, OutputExistsError, UsageError
-from sanactl.model.conditioning import SamplingSettings, fixed_batch_size, sampling_settings
+from sanactl.model.sampling_settings import (
+    SamplingSettings,
+    fixed_batch_size,
+    sampling_settings,
+    with_fixed_batch,
+)
 from sanactl.records.prompts import load_prompts
 from sanactl.sampling.open_folder import open_folder, opened_folder
 from sanactl.sampling.painter import portions
@@ -62,7 +67,7 @@ def test_neighbours_and_order_change_no_image(place: Path, drawn: dict, sanactl:
     sanactl("sample", "tiny.st", "-p", "q.txt", "-n", "3", *STEPS, "-o", "shuffled")
     assert images("shuffled") == drawn
     (place / "r.txt").write_text(texts[2])
-    sanactl("sample", "tiny.st", "-p", "r.txt", "-n", "1", *STEPS, "-o", "alone")
+    sanactl("sample", "tiny.st", "-p", "r.txt", "-n", "1", *STEPS, "--fixed-batch", "8", "-o", "alone")
     ((key, alone),) = images("alone").items()
     assert key == (texts[2], 0)
     assert alone == drawn[key]
@@ -180,7 +185,7 @@ def replace_component(place: Path, component: str) -> str:
 
 def test_another_list_of_prompts_has_its_own_images(place: Path, sanactl: Program) -> None:
     """Neither another prompt nor a longer list is given an image of the first one."""
-    run = ("sample", "tiny.st", "-n", "1", *STEPS)
+    run = ("sample", "tiny.st", "-n", "1", *STEPS, "--fixed-batch", "4")
     (circle,) = sanactl(*run, "-p", "-", stdin="a red circle\n")
     (square,) = sanactl(*run, "-p", "-", stdin="a blue square\n")
     assert (circle["path"], square["path"]) == (
@@ -219,6 +224,26 @@ def test_a_named_folder_holds_one_list(place: Path, sanactl: Program) -> None:
         "notes.txt",
         "settings.json",
     ]
+
+
+def test_few_images_are_computed_together_as_one_kind(place: Path, sanactl: Program) -> None:
+    """One image is a batch of one, the rest of its folder too; another batch is another kind of image."""
+    run = ("sample", "tiny.st", "--prompt", "a red circle", *STEPS)
+    sanactl(*run, "-n", "1")
+    (first,) = images("tiny-samples").values()
+    sanactl(*run, "-n", "5")
+    assert json.loads((place / "tiny-samples/settings.json").read_text())["fixed_batch"] == 1
+    one = images("tiny-samples")
+    assert one["a red circle", 0] == first
+    sanactl(*run, "-n", "5", "--fixed-batch", "1", "-o", "named")
+    assert images("named") == one
+    assert "fixed batches of 1, not 8" in sanactl.fails(*run, "--fixed-batch", "8", "-o", "named", code=2)
+    sanactl(*run, "-n", "5", "-o", "eight")
+    settings = json.loads((place / "eight/settings.json").read_text())
+    assert (settings["fixed_batch"], settings["text_padding"]) == (8, "trim")
+    del settings["fixed_batch"], settings["text_padding"]
+    (place / "eight/settings.json").write_text(json.dumps(settings))
+    assert "an earlier version of sanactl" in sanactl.fails(*run, "-o", "eight", code=2)
 
 
 def test_more_images_of_the_same_prompts_join_the_first(place: Path, sanactl: Program) -> None:
@@ -381,14 +406,34 @@ def test_size_has_to_be_whole_latents(place: Path, sanactl: Program) -> None:
         assert image.size == (64, 96)
 
 
-@pytest.mark.parametrize(("pixels", "size"), [(1024, 1), (4096, 1), (512, 4), (256, 8)])
-def test_fixed_batches_depend_on_the_resolution_alone(tiny_file: Path, pixels: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("pixels", "parameters", "size"),
+    [
+        (1024, 0.6e9, 8), (1024, 1.6e9, 4), (1024, 4.8e9, 2), (512, 0.6e9, 8), (512, 4.8e9, 8), (2048, 0.6e9, 2),
+        (4096, 1.6e9, 1), (256, 4.8e9, 8),
+    ],
+)  # fmt: skip
+def test_fixed_batches_depend_on_resolution_and_parameters(
+    tiny_file: Path, pixels: int, parameters: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = open_checkpoint(tiny_file)
     published = Checkpoint(
         ref="x", path=Path("x"), kind="hub", tensors={}, config=replace(tiny.config, sample_size=pixels // 32)
     )
+    small = SamplingSettings(height=64, width=64)
+    assert fixed_batch_size(tiny, small) == 8
+    assert [with_fixed_batch(tiny, small, n).fixed_batch for n in (1, 2, 3, 4, 5, 9, 10**6)] == [
+        1,
+        2,
+        4,
+        4,
+        8,
+        8,
+        8,
+    ]
+    assert with_fixed_batch(tiny, replace(small, fixed_batch=3), 100).fixed_batch == 3
+    monkeypatch.setattr(Checkpoint, "num_parameters", parameters)
     assert fixed_batch_size(published, sampling_settings(published)) == size
-    assert fixed_batch_size(tiny, SamplingSettings(height=64, width=64)) == 8
 
 
 @pytest.mark.parametrize(

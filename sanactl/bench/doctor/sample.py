@@ -68,7 +68,10 @@ def draw(records: Sequence[Record], device: torch.device, dtype: str) -> NDArray
     checkpoint = open_checkpoint(asset("base.st"))
     settings = replace(sampling_settings(checkpoint), steps=STEPS)
     sana = Sana(checkpoint, settings, device=device, dtype=resolve_dtype(dtype, device))
-    return np.concatenate(list(sana.draw([r["prompt"] for r in records], [r["seed"] for r in records])))
+    drawn = list(sana.draw([r["prompt"] for r in records], [r["seed"] for r in records]))
+    order = np.argsort([place for places, _ in drawn for place in places])
+    found: NDArray[np.uint8] = np.concatenate([pixels for _, pixels in drawn])[order]
+    return found
 
 
 def _finding(images: NDArray[np.uint8], stored: dict[str, Any], device: torch.device, dtype: str) -> Finding:

@@ -17,6 +17,7 @@ __all__ = [
     "Device",
     "DryRun",
     "Dtype",
+    "FixedBatch",
     "FlowShift",
     "Force",
     "GuidanceScale",
@@ -36,6 +37,7 @@ __all__ = [
     "ShardSize",
     "Sheet",
     "Steps",
+    "TextPadding",
     "Width",
     "choices",
 ]
@@ -121,6 +123,28 @@ BatchSize = Annotated[
         metavar="INT",
         help="Images that are computed at once. The result does not depend on it.",
         rich_help_panel=MACHINE,
+    ),
+]
+TextPadding = Annotated[
+    str,
+    typer.Option(
+        "--text-padding",
+        help="Pad the text to the next of a few lengths (trim), or to the length of training (full) as diffusers does. "
+        "The images differ in rounding.",
+        rich_help_panel=SAMPLING,
+        **choices("trim", "full"),
+    ),
+]
+FixedBatch = Annotated[
+    Optional[int],
+    typer.Option(
+        "--fixed-batch",
+        min=1,
+        metavar="INT",
+        help="Images that are computed together, which decides their rounding. Default: the folder's, else 1 to 8 by the "
+        "model, the size and the number of images.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
     ),
 ]
 PromptsFile = Annotated[

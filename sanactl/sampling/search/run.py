@@ -74,7 +74,7 @@ class Search:
         rules: Rules,
         *,
         device: torch.device,
-        batch_size: int = 32,
+        batch_size: int = 128,
         progress: Progress = SILENT,
     ) -> None:
         assert images.count == rules.most
