@@ -61,6 +61,7 @@ def finetune(
     feature_weight: float = FinetuneSettings.feature_weight,
     accumulate: int = FinetuneSettings.accumulate,
     gradient_checkpointing: bool = FinetuneSettings.gradient_checkpointing,
+    shard: bool = FinetuneSettings.shard,
     precision: DtypeLike | None = None,
     device: DeviceLike | None = FinetuneSettings.device,
     cache: int = FinetuneSettings.cache,
@@ -102,6 +103,7 @@ def finetune(
         teacher_weight, feature_weight: share of the teacher's velocity in the loss; weight of the blocks' outputs.
         accumulate, gradient_checkpointing, precision: less memory for more time; "fp32" or "bf16" (autocast) or a
             `torch.dtype`, None is bf16 on a GPU and fp32 on a CPU.
+        shard: divide weights, gradients and optimizer state among the processes of a launcher (FSDP2).
         device: where to train, a name or a `torch.device`; None is the best there is.
         cache: encode this many images once, and train only on these; 0: none.
         save_every, keep_last, resume: steps between saved states (0: ten minutes); how many are kept; go on from one.

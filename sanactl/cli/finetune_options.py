@@ -277,6 +277,14 @@ Checkpointing = Annotated[
         help="Compute each block a second time in the backward pass, which takes less memory and more time.",
     ),
 ]
+Shard = Annotated[
+    bool,
+    _option(
+        _MEMORY,
+        "--shard",
+        help="Divide weights, gradients and optimizer state among the processes of a launcher (FSDP2): less memory for each, more traffic.",
+    ),
+]
 Precision = Annotated[
     Optional[str],
     _option(

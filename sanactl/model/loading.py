@@ -27,6 +27,8 @@ __all__ = [
     "component_dtype",
     "components_hint",
     "dtype_warning",
+    "empty_transformer",
+    "fill_position_embedding",
     "load_components",
     "load_transformer",
     "quiet_libraries",
@@ -111,13 +113,7 @@ def load_transformer(
     Raises:
         InputError: if the weights do not fit the config, or the file changed since it was opened.
     """
-    from diffusers import SanaTransformer2DModel
-
-    quiet_libraries()
-    # Settings of later versions of diffusers are ignored, as in diffusers; the tensors' shapes were checked before.
-    config = {key: checkpoint.config[key] for key in CONFIG_DEFAULTS}
-    with torch.device("meta"):
-        model = SanaTransformer2DModel(**config)
+    model = empty_transformer(checkpoint)
     state: dict[str, torch.Tensor] = {}
     with closing(Sources(checkpoint.stamps)) as sources:
         for name, ref in checkpoint.tensors.items():
@@ -127,15 +123,29 @@ def load_transformer(
     if missing or unexpected:
         what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which its config does not know"
         raise InputError(f"{checkpoint.path}: {what}")
-    _fill_position_embedding(model, SanaTransformer2DModel, config)
+    fill_position_embedding(model, checkpoint)
     return model.to(device=device, dtype=dtype).eval()
 
 
-def _fill_position_embedding(model: Any, cls: type, config: dict[str, Any]) -> None:
+def empty_transformer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's `SanaTransformer2DModel` on the meta device."""
+    from diffusers import SanaTransformer2DModel
+
+    quiet_libraries()
+    with torch.device("meta"):
+        return SanaTransformer2DModel(**_config(checkpoint))
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    # Settings of later versions of diffusers are ignored, as in diffusers; the tensors' shapes were checked before.
+    return {key: checkpoint.config[key] for key in CONFIG_DEFAULTS}
+
+
+def fill_position_embedding(model: Any, checkpoint: Checkpoint) -> None:
     """The sine-cosine table is a buffer that no checkpoint stores: compute it as a fresh module does."""
     if getattr(model.patch_embed, "pos_embed", None) is None:
         return
-    fresh = cls(**{**config, "num_layers": 0})
+    fresh = type(model)(**{**_config(checkpoint), "num_layers": 0})
     model.patch_embed.pos_embed = fresh.patch_embed.pos_embed
 
 

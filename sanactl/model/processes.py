@@ -19,6 +19,7 @@ __all__ = [
     "broadcast",
     "gather",
     "is_one_of_several",
+    "launcher_shards",
     "one_falls_all_fall",
     "open_accelerator",
     "open_processes",
@@ -30,6 +31,7 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)
 # In training they wait for each other in every step, and longest while one writes a state.
 _TRAINING_PATIENCE = timedelta(minutes=30)
+_FSDP = "ACCELERATE_USE_FSDP"
 # Texts of error messages about a process that has ended.
 _OF_PEERS = ("/gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Socket Timeout")
 
@@ -52,21 +54,26 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def open_accelerator(precision: str, device: str | None = None) -> Accelerator:
+def open_accelerator(precision: str, device: str | None = None, *, shards: bool = False) -> Accelerator:
     """Join the processes of a training run; gradients are averaged over them.
 
     Args:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
         device: "cpu", "cuda:1" or similar; by default the best device, one for each process.
+        shards: the caller can divide the model among the processes itself, as the launcher asks (`launcher_shards`).
 
     Raises:
-        UsageError: the device does not exist, a device is given with several processes, or the launcher shards the model.
+        UsageError: the device does not exist, a device is given with several processes, or the launcher divides the model
+            in a way that the caller cannot.
     """
     import warnings
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
+    if shards and launcher_shards():
+        _check_fsdp()
+        del os.environ[_FSDP]  # accelerate would divide the model a second time
     _refuse_sharding()
     # DDP's warning about gradients of depth-wise convolutions; it costs only a copy of 9 values a channel.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -106,17 +113,43 @@ def _choose_device(device: str) -> None:
     os.environ["ACCELERATE_TORCH_DEVICE"] = device
 
 
+def launcher_shards() -> bool:
+    """Whether `accelerate launch` asks for a model that is divided among the processes (FSDP)."""
+    return _is_set(_FSDP)
+
+
+def _check_fsdp() -> None:
+    """Raises UsageError for settings of accelerate's FSDP that `finetune --shard` does not have."""
+    for variable, refused, what, hint in (
+        ("FSDP_VERSION", ("1",), "version 1", "set fsdp_version: 2"),
+        ("FSDP_OFFLOAD_PARAMS", ("1", "true"), "offload to the CPU", "set fsdp_offload_params: false"),
+        (
+            "FSDP_ACTIVATION_CHECKPOINTING",
+            ("1", "true"),
+            "activation checkpointing",
+            "use --gradient-checkpointing",
+        ),
+    ):
+        if os.environ.get(variable, "").lower() in refused:
+            raise UsageError(
+                f"finetune has no FSDP with {what}, as accelerate's configuration asks for", hint=hint
+            )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true")
+
+
 def _refuse_sharding() -> None:
     for variable, name in (
-        ("ACCELERATE_USE_FSDP", "FSDP"),
+        (_FSDP, "FSDP"),
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ):
-        if os.environ.get(variable, "false").lower() in ("1", "true"):
+        if _is_set(variable):
             raise UsageError(
-                f"finetune does not train under {name}: it saves, restores and averages whole tensors, and sharded ones have"
-                " not been tried",
-                hint="launch with --multi_gpu (DDP); CAME-8bit, --gradient-checkpointing and --accumulate save memory",
+                f"this training does not run under {name}",
+                hint="launch with --multi_gpu (DDP); finetune --shard divides the model among the processes",
             )
 
 

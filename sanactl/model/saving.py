@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from sanactl.checkpoint.open import Checkpoint
 from sanactl.files.atomic import atomic_path
 from sanactl.files.safetensors import encode_header, placement, read_header
 from sanactl.model.tensors import TORCH_DTYPES, read_tensors
+from sanactl.optim.resharding import Whole, whole
 
 __all__ = ["header_of", "rewrite_weights", "save_transformer", "write_tensors"]
 
@@ -53,7 +55,7 @@ def header_of(
 def save_transformer(
     model: Any,
     parent: Checkpoint,
-    target: Path,
+    target: Path | None,
     *,
     command: str,
     arguments: Mapping[str, Any],
@@ -64,38 +66,53 @@ def save_transformer(
     """Write a trained transformer as a `.st` file, whole or not at all.
 
     Args:
-        model: the `SanaTransformer2DModel`, or an object with its `state_dict`.
+        model: the `SanaTransformer2DModel`, or an object with its `state_dict`. If it is sharded, every process calls this.
         parent, command, arguments, seed: see `header_of`.
+        target: None on a process that has a part of the model and does not write the file.
         dtype: of the tensors in the file; by default that of the parent's tensor of the same name.
     """
-    tensors = {}
-    for name, tensor in model.state_dict().items():
+    tensors = {name: whole(tensor) for name, tensor in model.state_dict().items()}
+    dtypes = {}
+    for name in tensors:
         reference = parent.tensors.get(name)
         name_of = reference.dtype if reference and reference.dtype in _TRAINED else "F32"
-        kept = dtype or TORCH_DTYPES[name_of]
-        tensors[name] = tensor.detach().to("cpu", kept)
+        dtypes[name] = dtype or TORCH_DTYPES[name_of]
+    if target is None:
+        write_tensors(tensors, None, {}, dtypes)
+        return
     metadata = header_of(parent, target.parent, command=command, arguments=arguments, seed=seed)
     with atomic_path(target, force=force) as temporary:
-        write_tensors(tensors, temporary, metadata)
+        write_tensors(tensors, temporary, metadata, dtypes)
 
 
-def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    tensors: Mapping[str, torch.Tensor | Whole],
+    path: Path | None,
+    metadata: Mapping[str, str],
+    dtypes: Mapping[str, torch.dtype] | None = None,
+) -> None:
     """Write a safetensors file; the same tensors and metadata give the same bytes.
 
     The safetensors library's own writer puts the metadata in another order each time.
 
     Args:
-        tensors: on any device; they are copied to the CPU one by one.
-        path: the file; overwritten if it exists.
+        tensors: on any device; they are copied to the CPU one by one. Of those that are divided among processes, one is
+            whole at a time.
+        path: the file; overwritten if it exists. None on processes that only take part in collecting the tensors.
         metadata: the header's strings.
+        dtypes: of the tensors in the file; their own where it names none.
     """
-    listed = sorted(tensors.items(), key=lambda item: placement(_NAMES[item[1].dtype], item[1].shape))
-    header, _ = encode_header(((n, _NAMES[t.dtype], tuple(t.shape)) for n, t in listed), metadata)
-    with path.open("wb") as file:
-        file.write(header)
-        for _, tensor in listed:
-            flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            file.write(memoryview(flat.numpy()))
+    kept = {name: (dtypes or {}).get(name, tensor.dtype) for name, tensor in tensors.items()}
+    listed = sorted(tensors.items(), key=lambda item: placement(_NAMES[kept[item[0]]], item[1].shape))
+    header, _ = encode_header(((n, _NAMES[kept[n]], tuple(t.shape)) for n, t in listed), metadata)
+    with path.open("wb") if path is not None else contextlib.nullcontext() as file:
+        if file is not None:
+            file.write(header)
+        for name, tensor in listed:
+            found = tensor.read() if isinstance(tensor, Whole) else tensor
+            if file is not None:
+                flat = found.detach().to("cpu", kept[name]).contiguous().reshape(-1).view(torch.uint8)
+                file.write(memoryview(flat.numpy()))
 
 
 def rewrite_weights(folder: Path) -> None:

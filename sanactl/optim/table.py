@@ -30,6 +30,7 @@ class OptimizerEntry:
         package: the pip package that it needs besides torch.
         defaults: options that are used unless the caller gives others.
         options: the settings of `finetune` that it accepts, besides the learning rate and the weight decay.
+        shards: whether it takes parameters that are divided among processes (FSDP2).
     """
 
     name: str
@@ -38,6 +39,7 @@ class OptimizerEntry:
     package: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    shards: bool = False
 
     def load(self) -> Callable[..., Optimizer]:
         """The class.
@@ -74,9 +76,11 @@ class OptimizerEntry:
 OPTIMIZERS: dict[str, OptimizerEntry] = {
     entry.name: entry
     for entry in (
-        OptimizerEntry("came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("scheme",)),
-        OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes),
-        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes),
+        OptimizerEntry(
+            "came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("scheme",), shards=True
+        ),
+        OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes, shards=True),
+        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, shards=True),
         OptimizerEntry("adamw8bit", "bitsandbytes.optim:AdamW8bit", adamw8bit_bytes, package="bitsandbytes"),
     )
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sanactl.errors import UsageError
 from sanactl.model.sampling_settings import is_sprint
-from sanactl.optim.table import find_optimizer, optimizers_with
+from sanactl.optim.table import OPTIMIZERS, find_optimizer, optimizers_with
 from sanactl.training.ancestry import new_blocks
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def check_run(
     if settings.scheme and "scheme" not in optimizer.options:
         takers = " or ".join(optimizers_with("scheme"))
         raise UsageError(f"--scheme is for --optimizer {takers}, and this is {settings.optimizer}")
+    if settings.shard and not optimizer.shards:
+        takers = " or ".join(entry.name for entry in OPTIMIZERS.values() if entry.shards)
+        raise UsageError(f"--shard is for --optimizer {takers}, and this is {settings.optimizer}")
     if teacher is not None:
         check_teacher(checkpoint, teacher)
 

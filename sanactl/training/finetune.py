@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import SanactlError
 from sanactl.files.progress import SILENT, Progress
-from sanactl.model.processes import one_falls_all_fall, open_accelerator
+from sanactl.model.processes import launcher_shards, one_falls_all_fall, open_accelerator
 from sanactl.training.checks import check_run
 from sanactl.training.loop import TrainingLoop
 from sanactl.training.outputs import check_outputs
 from sanactl.training.running import claim_target, load_state, state_bytes, tail_loss, take_steps
 from sanactl.training.settings import FinetuneSettings, average_decay
+from sanactl.training.sharding import local_parameters
 from sanactl.training.state import identity_key
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ def finetune(
         UsageError: what `check_run` and `check_outputs` refuse, before anything is loaded.
         InputError: another run makes the same target right now; or all saved states are damaged.
     """
-    accelerator = open_accelerator(settings.precision, settings.device)
+    settings = replace(settings, shard=settings.shard or launcher_shards())
+    accelerator = open_accelerator(settings.precision, settings.device, shards=True)
+    if settings.shard and accelerator.num_processes == 1:
+        progress.note("--shard divides the model among processes, and this is the only one")
+        settings = replace(settings, shard=False)
     key = run_key(checkpoint, settings, data, teacher)
     with contextlib.ExitStack() as held, one_falls_all_fall():
 
@@ -150,9 +155,11 @@ class _Run:
             gradient = BatchGradient(accelerator, trained, conditions, settings, taught)
             loop = TrainingLoop(accelerator, trained, optimizer, average, gradient, settings, state)
 
+            target = self.target if accelerator.is_main_process else None
+
             def write() -> None:
                 with _averaged(trained, average):
-                    save_transformer(trained, self.checkpoint, self.target, force=force, **self.about)
+                    save_transformer(trained, self.checkpoint, target, force=force, **self.about)
 
             finished = take_steps(loop, first, self.target, write=write, progress=progress, on_step=on_step)
         if not finished:
@@ -174,6 +181,7 @@ class _Run:
 
         share = self.settings.batch_size // self.accelerator.num_processes
         in_parts = side_by_side(self.accelerator.device, self.checkpoint.num_parameters, share)
+        in_parts = in_parts and not self.settings.shard
         return Workers() if in_parts else contextlib.nullcontext()
 
     def _plan(self, blocks: list[int] | None) -> MemoryPlan:
@@ -215,9 +223,10 @@ def _averaged(model: Any, average: Any) -> Iterator[None]:
     if average is None:
         yield
         return
-    average.store(model.parameters())
-    average.copy_to(model.parameters())
+    parameters = local_parameters(model.parameters())
+    average.store(parameters)
+    average.copy_to(parameters)
     try:
         yield
     finally:
-        average.restore(model.parameters())
+        average.restore(parameters)

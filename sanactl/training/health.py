@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from sanactl.optim.sharded import local
+
 __all__ = ["Divergence", "bad_gradient", "bad_weight", "first_bad_layer"]
 
 
@@ -50,8 +52,8 @@ class Divergence:
 
 
 def bad_weight(model: torch.nn.Module) -> str | None:
-    """The first parameter that holds a NaN or an infinity."""
-    return next((name for name, p in model.named_parameters() if not _finite(p)), None)
+    """The first parameter that holds a NaN or an infinity; of a sharded one, in this process's rows."""
+    return next((name for name, p in model.named_parameters() if not _finite(local(p.detach()))), None)
 
 
 def bad_gradient(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> str | None:
@@ -59,7 +61,7 @@ def bad_gradient(parameters: Iterable[tuple[str, torch.nn.Parameter]]) -> str | 
 
     That is the last one in the model's order: the backward pass starts at the end, and spreads the fault to all before.
     """
-    bad = [name for name, p in parameters if p.grad is not None and not _finite(p.grad)]
+    bad = [name for name, p in parameters if p.grad is not None and not _finite(local(p.grad))]
     return bad[-1] if bad else None
 
 

@@ -11,6 +11,7 @@ from sanactl.errors import TrainingError
 from sanactl.files.progress import Progress
 from sanactl.training.health import Divergence, bad_gradient, bad_weight
 from sanactl.training.settings import learning_rate_factor
+from sanactl.training.sharding import clip_gradients, local_parameters
 from sanactl.training.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from sanactl.training.settings import LoopSettings
-    from sanactl.training.state import Trained, TrainingState
+    from sanactl.training.state import TrainingState
+    from sanactl.training.stored import Trained
     from sanactl.training.summed import SummedGradient
 
 __all__ = ["TrainingLoop"]
@@ -84,7 +86,7 @@ class TrainingLoop:
             self.gradient.begin(first)
             while self.done < settings.steps:
                 rate = settings.effective_learning_rate * learning_rate_factor(settings, self.done)
-                found, norm, stopping = self._gradient(self.done, stop)
+                found, norm, asked = self._gradient(self.done, stop, saved)
                 self._check_finite(found["loss"], norm)
                 self._check_course(found["loss"])
                 self._update(rate)
@@ -100,11 +102,11 @@ class TrainingLoop:
                     break
                 # A single process need not wait for the others' answer, which comes with the next step.
                 alone = self.accelerator.num_processes == 1
-                if "interrupted" in stopping or (alone and stop.interrupted):
+                if "interrupted" in asked or (alone and stop.interrupted):
                     raise KeyboardInterrupt
-                if "terminated" in stopping or (alone and stop.terminated):
+                if "terminated" in asked or (alone and stop.terminated):
                     return False
-                if self._is_time_to_save(saved):
+                if self._is_time_to_save("save" in asked):
                     self.save()
                     saved = time.monotonic()
         finally:
@@ -113,17 +115,35 @@ class TrainingLoop:
         return True
 
     def save(self) -> None:
-        """Saves the state after `done` steps."""
+        """Saves the state after `done` steps. Every process calls this if the model is sharded, else the first."""
         self.state.save(self.done, self.trained, self.optimizer, self.average)
 
-    def _is_time_to_save(self, saved: float) -> bool:
-        if not self.accelerator.is_main_process or self.divergence.suspicious:
+    @property
+    def saves(self) -> bool:
+        """Whether this process takes part in saving."""
+        return self.accelerator.is_main_process or self.gradient.sharded
+
+    def can_save_after(self, error: BaseException) -> bool:
+        """Whether there are weights to save, and this process takes part.
+
+        With a sharded model all processes have to, so they save only after errors that all of them have.
+        """
+        common = not self.gradient.sharded or isinstance(error, (TrainingError, KeyboardInterrupt))
+        return bool(self.saves and common and self.done and self.whole and self.sound)
+
+    def _is_time_to_save(self, asked: bool) -> bool:
+        if not self.saves or self.divergence.suspicious:
             return False
         every = self.settings.save_every
-        return self.done % every == 0 if every else time.monotonic() - saved > SAVE_AFTER
+        return self.done % every == 0 if every else asked
 
-    def _gradient(self, step: int, stop: StopRequest) -> tuple[dict[str, float], float, set[str]]:
+    def _gradient(
+        self, step: int, stop: StopRequest, saved: float
+    ) -> tuple[dict[str, float], float, set[str]]:
         """Leaves the gradient of the batch's mean loss in the parameters, clipped.
+
+        Args:
+            saved: when the last state was saved.
 
         Returns:
             the gradient's mean losses by name, its norm before clipping, and what any process was asked to do; the same
@@ -131,23 +151,27 @@ class TrainingLoop:
         """
         import torch
 
-        total = torch.zeros(len(self.gradient.losses) + 2, device=self.accelerator.device)
+        count = len(self.gradient.losses)
+        total = torch.zeros(count + 3, device=self.accelerator.device)
         self.gradient.leave(step, total)
-        total[-2], total[-1] = stop.interrupted, stop.terminated
-        # Asked of all at once, so that all stop after the same step.
-        *losses, interrupted, terminated = self.accelerator.reduce(total, "sum").tolist()
-        found = dict(zip(self.gradient.losses, losses, strict=True))
-        asked = {name for name, n in (("interrupted", interrupted), ("terminated", terminated)) if n > 0}
+        wanted = {
+            "interrupted": stop.interrupted,
+            "terminated": stop.terminated,
+            "save": self.accelerator.is_main_process and time.monotonic() - saved > SAVE_AFTER,
+        }
+        total[count:] = torch.tensor([float(asked) for asked in wanted.values()])
+        # Asked of all at once, so that all stop, and save, after the same step.
+        sums = self.accelerator.reduce(total, "sum").tolist()
+        found = dict(zip(self.gradient.losses, sums[:count], strict=True))
+        asked = {name for name, n in zip(wanted, sums[count:], strict=True) if n > 0}
         parameters = [p for p in self.trained.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if norm.isfinite():  # else the factor would spread it to every gradient, and hide where it came from
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.clip or math.inf, norm)
+        norm = clip_gradients(parameters, self.settings.clip or math.inf)
         return found, norm.item(), asked
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        weight = bad_weight(self.trained.model)
+        weight = self._first(bad_weight(self.trained.model))
         self.sound = weight is None
         fault = f"the weights of {weight}" if weight else self._fault()
         raise TrainingError(
@@ -164,8 +188,16 @@ class TrainingLoop:
         every = [f for f in gather_object([self.gradient.first_bad_layer(self.done)]) if f]
         if every:
             return str(every[0])
-        gradient = bad_gradient(self.trained.named)
+        gradient = self._first(bad_gradient(self.trained.named))
         return f"the gradient of {gradient}" if gradient else None
+
+    def _first(self, name: str | None) -> str | None:
+        """Of what the processes found in their rows, the first; what this one found where parameters are whole."""
+        from accelerate.utils import gather_object
+
+        if not self.gradient.sharded:
+            return name
+        return next((each for each in gather_object([name]) if each), None)
 
     def _check_course(self, loss: float) -> None:
         if not self.divergence.diverged(loss):
@@ -188,6 +220,6 @@ class TrainingLoop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.step(self.trained.parameters())
+            self.average.step(local_parameters(self.trained.parameters()))
         self.done += 1
         self.whole = True

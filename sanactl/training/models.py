@@ -9,9 +9,11 @@ from accelerate.utils import set_seed
 
 from sanactl.model.cpu import keep_freed_memory
 from sanactl.model.loading import load_transformer
+from sanactl.model.sharded import load_sharded_transformer
 from sanactl.optim import build_optimizer
 from sanactl.training.precision import keep_attention_fp32
-from sanactl.training.trainable import Trainable
+from sanactl.training.sharding import local_parameters
+from sanactl.training.trainable import Trainable, choose_trained
 
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
@@ -26,16 +28,25 @@ def open_models(
     """A checkpoint in fp32, ready to be trained; its optimizer; the average (`EMAModel`), or None.
 
     Args:
+        settings: of a run on several processes, where they ask for a sharded model.
         blocks: the only ones that are trained; None for all.
     """
     set_seed(settings.seed % 2**32)  # of new adapters; numpy takes no more bits
     if device.type == "cpu":
         keep_freed_memory()
-    model = load_transformer(checkpoint, device=device, dtype=torch.float32).train()
-    keep_attention_fp32(model)
+
+    def choose(model: Any) -> None:
+        choose_trained(model, settings, blocks)
+
+    if settings.shard:
+        model = load_sharded_transformer(checkpoint, device=device, dtype=torch.float32, prepare=choose)
+    else:
+        model = load_transformer(checkpoint, device=device, dtype=torch.float32)
+        choose(model)
+    keep_attention_fp32(model.train())
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
-    trained = Trainable(model, settings, blocks)
+    trained = Trainable(model, bool(settings.lora))
     optimizer = build_optimizer(
         settings.optimizer,
         trained.named,
@@ -47,4 +58,4 @@ def open_models(
         return trained, optimizer, None
     from diffusers.training_utils import EMAModel
 
-    return trained, optimizer, EMAModel(trained.parameters(), decay=settings.ema)
+    return trained, optimizer, EMAModel(local_parameters(trained.parameters()), decay=settings.ema)

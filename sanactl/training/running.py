@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from sanactl.training.loop import TrainingLoop
     from sanactl.training.settings import LoopSettings
-    from sanactl.training.state import Trained, TrainingState
+    from sanactl.training.state import TrainingState
+    from sanactl.training.stored import Trained
 
 __all__ = ["claim_target", "load_state", "state_bytes", "tail_loss", "take_steps"]
 
@@ -109,7 +110,7 @@ def take_steps(
     Args:
         first: steps that are done.
         target: what the tracker calls the run by.
-        write: writes the result; called on the first process.
+        write: writes the result; called on every process if the model is sharded, else on the first.
         on_step: see `TrainingLoop.run`.
 
     Returns:
@@ -125,18 +126,19 @@ def take_steps(
     with StopRequest() as stop, watching(watcher, on_step, target, state.key, first) as watched:
         try:
             finished = loop.run(first, stop, progress, watched)
-            if accelerator.is_main_process and finished:
+            if loop.saves and finished:
                 write()
         except BaseException as error:
             # A second Ctrl-C ends at once, and weights in the middle of an update are not saved.
-            if accelerator.is_main_process and loop.done and loop.whole and loop.sound and not stop.insisted:
+            if loop.can_save_after(error) and not stop.insisted:
                 _keep(loop, error, progress)
             raise
+    if not finished and loop.saves:
+        loop.save()
     if accelerator.is_main_process:
         if finished:
             state.clear()
         else:
-            loop.save()
             progress.note(
                 f"terminated; the state after step {loop.done} is saved, and the same command goes on from there"
             )

@@ -9,55 +9,26 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
 from sanactl.files.atomic import atomic_dir
 from sanactl.files.content import json_digest
+from sanactl.model.processes import broadcast, open_processes
 from sanactl.training.saved import Saved, checksum, list_saved, set_aside
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Trained", "TrainingState", "identity_key", "state_folder"]
+    from sanactl.training.stored import Stateful
+
+__all__ = ["TrainingState", "identity_key", "state_folder"]
 
 
 def identity_key(identity: dict[str, Any]) -> str:
     """A digest of everything that a run's steps depend on, 64 hexadecimal digits."""
     return json_digest(identity)
-
-
-class Stateful(Protocol):
-    """What a state needs of what is trained; a `torch.nn.Module` has it."""
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Any) -> Any: ...
-
-
-class Trained(Stateful, Protocol):
-    """A model, and which of its parameters are trained.
-
-    Attributes:
-        model: the whole model.
-        named: the parameters that are trained, with their names; `parameters` gives them alone.
-    """
-
-    model: Any
-    named: list[tuple[str, torch.nn.Parameter]]
-
-
-@runtime_checkable
-class HasExtra(Protocol):
-    """A `Stateful` whose `state_dict` does not hold all of its state."""
-
-    def extra(self) -> dict[str, torch.Tensor]: ...
-
-    def load_extra(self, extra: Mapping[str, torch.Tensor]) -> None: ...
 
 
 class TrainingState:
@@ -101,26 +72,28 @@ class TrainingState:
     def save(self, step: int, model: Stateful, optimizer: torch.optim.Optimizer, average: Any) -> None:
         """Writes the state after `step` steps, whole or not at all, and drops all but the last `keep_last` good ones.
 
-        What a `HasExtra` model has besides its `state_dict` is saved with it.
+        What a `HasExtra` model has besides its `state_dict` is saved with it. If the model is sharded, every process calls
+        this and the first one writes, with one tensor after the other.
         """
-        import torch
+        from sanactl.training.sharding import any_sharded
+        from sanactl.training.stored import write_parts
 
-        from sanactl.model.saving import write_tensors
-
-        self.folder.mkdir(exist_ok=True)
-        if any(saved.step == step for saved in self._good()):
+        sharded = any_sharded(model.parameters())
+        writes = not sharded or open_processes().is_main_process
+        if sharded:
+            if broadcast(writes and self._is_there(step)):
+                return
+        elif self._is_there(step):
             return
+        if not writes:
+            write_parts(None, model, optimizer, average, {})
+            return
+        self.folder.mkdir(exist_ok=True)
         target = self.weights(step).parent
         if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
             set_aside(target)  # another program's file with the name of a state
         with atomic_dir(target, force=True) as folder:
-            write_tensors(model.state_dict(), folder / "model.safetensors", self.header or {"format": "pt"})
-            extra = model.extra() if isinstance(model, HasExtra) else {}
-            if extra:
-                write_tensors(extra, folder / "extra.safetensors", {"format": "pt"})
-            torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-            if average is not None:
-                torch.save(average.state_dict(), folder / "average.pt")
+            write_parts(folder, model, optimizer, average, self.header or {"format": "pt"})
             if self.history:
                 (folder / "history.json").write_text(json.dumps(self.history))
             files = {path.name: [path.stat().st_size, checksum(path)] for path in sorted(folder.iterdir())}
@@ -128,6 +101,9 @@ class TrainingState:
             (folder / "state.json").write_text(json.dumps(about))
         for old in self._good()[: -self.keep_last]:
             shutil.rmtree(old.folder, ignore_errors=True)
+
+    def _is_there(self, step: int) -> bool:
+        return any(saved.step == step for saved in self._good())
 
     def find(self) -> int:
         """The step of this run's newest saved state that is not damaged; 0 if there is none. All its bytes are checked.
@@ -171,13 +147,16 @@ class TrainingState:
         """
         import torch
 
+        from sanactl.training.stored import read_parts
+
         step = self.find() if step is None else step
         if not step:
             return 0
         folder = self.weights(step).parent
         try:
-            device = str(next(model.parameters()).device)
-            self._load(folder, model, optimizer, average, device)
+            read_parts(folder, model, optimizer, average)
+            if (folder / "history.json").exists():
+                self.history = json.loads((folder / "history.json").read_text())
         except torch.OutOfMemoryError:
             raise
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -187,22 +166,6 @@ class TrainingState:
                 hint="start again with --restart",
             ) from error
         return step
-
-    def _load(
-        self, folder: Path, model: Stateful, optimizer: torch.optim.Optimizer, average: Any, device: str
-    ) -> None:
-        import torch
-        from safetensors.torch import load_file
-
-        model.load_state_dict(load_file(folder / "model.safetensors", device=device))
-        if (folder / "extra.safetensors").exists():
-            assert isinstance(model, HasExtra), model
-            model.load_extra(load_file(folder / "extra.safetensors", device=device))
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location=device))
-        if average is not None:
-            average.load_state_dict(torch.load(folder / "average.pt", weights_only=True, map_location=device))
-        if (folder / "history.json").exists():
-            self.history = json.loads((folder / "history.json").read_text())
 
     def clear(self) -> None:
         """Removes every saved state and whatever else is in the folder.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from sanactl.training.health import first_bad_layer
-from sanactl.training.parts import add_gradients, at_once, share_gradients
+from sanactl.training.parts import add_gradients, at_once, process_parts, share_gradients
+from sanactl.training.sharding import any_sharded
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from sanactl.model.cpu import Workers
-    from sanactl.training.state import Trained
+    from sanactl.training.stored import Trained
 
 __all__ = ["Batch", "SummedGradient"]
 
@@ -51,6 +52,9 @@ class SummedGradient(ABC, Generic[Drawn, Inputs]):
         workers: threads that compute the parts side by side; None: one part after the other, on all threads.
         wrapped: use torch's DDP to share gradients. It does not allow parts side by side, nor parameters without a gradient.
 
+    Sharded parameters (FSDP2) share their gradients themselves. There every process computes as many parts as the others,
+    because each part collects every block's parameters from all of them.
+
     Attributes:
         losses: the names of the mean losses that `leave` adds up; the first is "loss".
     """
@@ -69,7 +73,9 @@ class SummedGradient(ABC, Generic[Drawn, Inputs]):
     ) -> None:
         self.accelerator, self.trained, self.workers = accelerator, trained, workers
         self.count, self.accumulate = count, accumulate
-        self.is_wrapped = wrapped and workers is None
+        self.sharded = any_sharded(trained.parameters())
+        assert workers is None or not self.sharded, "FSDP2 does not allow parts side by side"
+        self.is_wrapped = wrapped and workers is None and not self.sharded
         self.model: Any = accelerator.prepare_model(trained.model) if self.is_wrapped else trained.model
 
     @abstractmethod
@@ -102,37 +108,55 @@ class SummedGradient(ABC, Generic[Drawn, Inputs]):
             self._one_by_one(drawn, total)
         else:
             self._side_by_side(self.workers, drawn, total)
-        if not self.is_wrapped and self.accelerator.num_processes > 1:
+        if not self.is_wrapped and not self.sharded and self.accelerator.num_processes > 1:
             share_gradients(list(self.trained.parameters()))
 
     def first_bad_layer(self, step: int) -> str | None:
         """The first layer that is not finite for this process's share of a step's batch."""
         drawn, model = self.draw(step), self.trained.model
+        first = None
+        for inputs, _ in self._all_inputs(drawn):
+            first = first or first_bad_layer(model, partial(self.errors, inputs, model))
+            if first and not self.sharded:
+                break
+        return first
+
+    def _all_inputs(self, drawn: Drawn) -> Iterator[tuple[Inputs, bool]]:
+        """The inputs of this process's parts, and whether they count.
+
+        With sharded parameters, a process with fewer parts than others repeats its last one, which does not count.
+        """
         for part in drawn.parts:
             inputs = self.read(drawn, part)()
-            found = first_bad_layer(model, partial(self.errors, inputs, model))
-            if found:
-                return found
-        return None
+            yield inputs, True
+        if self.sharded:
+            processes = self.accelerator.num_processes
+            shares = (range(rank, self.count, processes) for rank in (0, processes - 1))
+            most = max(len(process_parts(share, self.accumulate, None)) for share in shares)
+            for _ in range(most - len(drawn.parts)):
+                yield inputs, False
 
     def autocast(self) -> Any:
         """The precision of the run, for the thread that it is called in."""
         from accelerate.utils import AutocastKwargs
 
         # torch keeps cast weights for all threads together, and drops them when one thread is done.
-        return self.accelerator.autocast(AutocastKwargs(cache_enabled=self.workers is None))
+        # With FSDP2 a cached copy would outlive the weights that a block collects.
+        cached = self.workers is None and not self.sharded
+        return self.accelerator.autocast(AutocastKwargs(cache_enabled=cached))
 
     def _one_by_one(self, drawn: Drawn, total: Tensor) -> None:
         accelerator, parts = self.accelerator, drawn.parts
-        # DDP averages over processes; what is wanted is the sum of their shares of the mean.
-        shares = accelerator.num_processes if self.is_wrapped else 1
-        for part in parts:
-            inputs = self.read(drawn, part)()
-            waits = self.is_wrapped and part is not parts[-1]
+        # DDP and FSDP2 average over processes; what is wanted is the sum of their shares of the mean.
+        shares = accelerator.num_processes if self.is_wrapped or self.sharded else 1
+        for number, (inputs, counts) in enumerate(self._all_inputs(drawn), 1):
+            # FSDP2 shares after every part: to wait, each process would have to hold whole gradients.
+            waits = self.is_wrapped and number < len(parts)
             with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
                 objective, values = self.errors(inputs, self.model)
-                accelerator.backward(objective.sum() / self.count * shares)
-            self._add(total, values)
+                accelerator.backward(objective.sum() / self.count * (shares if counts else 0))
+            if counts:
+                self._add(total, values)
 
     def _side_by_side(self, workers: Workers, drawn: Drawn, total: Tensor) -> None:
         parameters = list(self.trained.parameters())

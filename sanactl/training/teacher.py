@@ -100,17 +100,19 @@ def open_teacher(
     settings: FinetuneSettings,
     note: Callable[[str], None],
 ) -> Teacher:
-    """The teacher on the student's device, in bf16 where the student computes in it.
+    """The teacher on the student's device, in bf16 where the student computes in it; sharded where the student is.
 
     Args:
         note: takes a line for people where velocities alone can be compared.
     """
     from sanactl.model.loading import load_transformer
+    from sanactl.model.sharded import load_sharded_transformer
     from sanactl.training.ancestry import Unknown, trace_blocks
     from sanactl.training.precision import keep_attention_fp32
 
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    model = load_transformer(teacher, device=next(trained.parameters()).device, dtype=dtype)
+    load = load_sharded_transformer if settings.shard else load_transformer
+    model = load(teacher, device=next(trained.parameters()).device, dtype=dtype)
     keep_attention_fp32(model)
     try:
         kept: list[int] | None = trace_blocks(student, teacher)

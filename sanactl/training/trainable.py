@@ -6,40 +6,51 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import UsageError
+from sanactl.model.sharded import scatter
+from sanactl.training.sharding import any_sharded, fill
 
 if TYPE_CHECKING:
     import torch
 
     from sanactl.training.settings import FinetuneSettings
 
-__all__ = ["Trainable"]
+__all__ = ["Trainable", "choose_trained"]
 
 _ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention, the usual choice
 
 
-class Trainable:
-    """A model, and which of its parameters are trained. It is a `Stateful` of `sanactl.training.state`.
+def choose_trained(model: Any, settings: FinetuneSettings, blocks: list[int] | None = None) -> None:
+    """Turns `requires_grad` off for parameters that are not trained, and adds adapters.
 
     Args:
-        model: a `SanaTransformer2DModel`; `requires_grad` is turned off for parameters that are not trained.
+        model: a `SanaTransformer2DModel`.
         settings: `new_blocks_only` and `lora` choose.
         blocks: the new blocks, where only these are trained.
-
-    Attributes:
-        named: the parameters that are trained, with their names.
 
     Raises:
         UsageError: peft is not installed.
     """
+    if blocks is not None:
+        model.requires_grad_(False)
+        for block in blocks:
+            model.transformer_blocks[block].requires_grad_(True)
+    if settings.lora:
+        _add_adapter(model, settings.lora)
 
-    def __init__(self, model: Any, settings: FinetuneSettings, blocks: list[int] | None = None) -> None:
-        self.model, self.lora = model, bool(settings.lora)
-        if blocks is not None:
-            model.requires_grad_(False)
-            for block in blocks:
-                model.transformer_blocks[block].requires_grad_(True)
-        if self.lora:
-            _add_adapter(model, settings.lora)
+
+class Trainable:
+    """A model, and which of its parameters are trained. It is a `Stateful` of `sanactl.training.stored`.
+
+    Args:
+        model: a `SanaTransformer2DModel` after `choose_trained`; it may be sharded.
+        lora: whether it has adapters.
+
+    Attributes:
+        named: the parameters that are trained, with their names.
+    """
+
+    def __init__(self, model: Any, lora: bool = False) -> None:
+        self.model, self.lora = model, lora
         self.named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
@@ -59,9 +70,17 @@ class Trainable:
                 )
         return {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Loads what `state_dict` gave. Adapters are loaded by `load_extra`; the weights under them are the checkpoint's."""
-        if not self.lora:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Loads what `state_dict` gave. Adapters are loaded by `load_extra`; the weights under them are the checkpoint's.
+
+        Args:
+            state: tensors; `Source`s for a sharded model.
+        """
+        if self.lora:
+            return
+        if any_sharded(self.parameters()):
+            fill(self.model.state_dict(), state)
+        else:
             self.model.load_state_dict(state)
 
     def extra(self) -> dict[str, torch.Tensor]:
@@ -71,7 +90,7 @@ class Trainable:
     def load_extra(self, extra: Mapping[str, torch.Tensor]) -> None:
         """Loads what `extra` gave."""
         for name, parameter in self.named if self.lora else ():
-            parameter.data.copy_(extra[name])
+            scatter(extra[name], parameter)
 
 
 def _add_adapter(model: Any, rank: int) -> None:

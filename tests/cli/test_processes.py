@@ -197,11 +197,13 @@ def test_a_run_goes_on_with_another_number_of_processes(place: Path, sanactl: Pr
     assert apart < 0.05 * moved
 
 
-def test_sharding_is_refused(place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `accelerate launch --use_fsdp` asks for it."""
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+def test_other_ways_of_dividing_a_model_are_refused(
+    place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `accelerate launch --use_deepspeed` asks for it."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     said = sanactl.fails("finetune", "tiny.st", "--steps", "1", "-b", "2", code=2)
-    assert "FSDP" in said and "DDP" in said
+    assert "DeepSpeed" in said and "DDP" in said
 
 
 def test_a_batch_that_cannot_be_shared(place: Path) -> None:

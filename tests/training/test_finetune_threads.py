@@ -25,7 +25,7 @@ from sanactl.model.loading import load_transformer
 from sanactl.training.conditions import Conditions
 from sanactl.training.gradient import BatchGradient
 from sanactl.training.parts import PART_TOKENS, cut
-from sanactl.training.trainable import Trainable
+from sanactl.training.trainable import Trainable, choose_trained
 from tests.program import Program
 from tests.training.test_finetune import SETTINGS, Stopper, train, weights
 
@@ -121,7 +121,8 @@ def test_the_parts_gradients_are_the_batchs(place: Path, lora: int) -> None:
     for workers in (None, Workers()):
         torch.manual_seed(0)
         model = load_transformer(open_checkpoint("tiny.st")).train()
-        trained = Trainable(model, settings)
+        choose_trained(model, settings)
+        trained = Trainable(model, bool(settings.lora))
         total = torch.zeros(5)
         with contextlib.nullcontext() if workers is None else workers:
             device = torch.device("cpu")
