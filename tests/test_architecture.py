@@ -50,8 +50,6 @@ FOR_OTHERS = {
     "load_calib_prompts": "the prompts that `importance` is measured on, for users of the library",
     "kept_blocks": "one answer of `trace_blocks`, as its tests ask for it",
     "merge_images": "the whole of what `add_image` does step by step, as its tests ask for it",
-    "whole_state": "sharded optimizer state as one process's, for users of the library",
-    "cut_state": "and back",
     "synthetic_checkpoint": "small checkpoints for tests, written as fast as the disk takes them",
 }
 

@@ -96,7 +96,7 @@ def cut_rows(p: Tensor, source: Source) -> Tensor:
     part = part_of(p)
     if source.shape[:1] != (part.rows,):
         raise InputError(f"{list(source.shape)} of a saved state does not fit {list(p.shape)}")
-    mine = p.to_local().shape[0]  # type: ignore[attr-defined]
+    mine = p.to_local().shape[0]
     return _placed(p, source.rows(part.first, part.first + mine).to(p.device), source.shape)
 
 

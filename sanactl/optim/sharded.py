@@ -105,7 +105,7 @@ def _first_row(rows: int, processes: int, rank: int) -> int:
 
 def block_range(p: Tensor, block: int, rank: int) -> range:
     """The 8-bit blocks of the sharded `p` that process `rank` has values of."""
-    rows, processes = p.shape[0], int(p.device_mesh.size())  # type: ignore[attr-defined]
+    rows, processes = p.shape[0], int(p.device_mesh.size())
     return _blocks_of(rows, p.numel() // max(rows, 1), block, processes, rank)
 
 
@@ -119,7 +119,7 @@ def blocks_by_process(p: Tensor, block: int) -> tuple[int, int]:
 
     Each process has one row, with its blocks (`block_range`) in order; entries that it does not need are zero.
     """
-    processes = int(p.device_mesh.size())  # type: ignore[attr-defined]
+    processes = int(p.device_mesh.size())
     return processes, max(len(block_range(p, block, rank)) for rank in range(processes))
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import UsageError
 from sanactl.files.human import human_bytes
@@ -35,7 +35,8 @@ class MemoryPlan:
 
     Attributes:
         parts: weights, gradients, optimizer, average, buckets (to share gradients), part gradients (of the batch's parts
-            that are computed side by side), teacher, activations, encoders; none of 0.
+            that are computed side by side), teacher, collected blocks (of a sharded model), activations, encoders; none
+            of 0.
         available: free on the device now.
         capacity: of the device.
         savers: options that save memory, by what the run would take with it and those before it.
@@ -105,14 +106,17 @@ def plan_memory(
     def parts(chosen: FinetuneSettings, encoders: int = encoders) -> dict[str, int]:
         shapes = _trained_shapes(checkpoint, chosen, blocks)
         kept = training_memory(shapes, chosen.optimizer, ema=bool(chosen.ema))
+        shards = processes if chosen.shard else 1
+        taught = 0 if teacher is None else teacher.num_parameters * _teacher_bytes(chosen)
         found = {
-            "weights": checkpoint.num_parameters * _FP32,
-            "gradients": kept["gradients"],
-            "optimizer": kept["optimizer"],
-            "average": kept["ema"],
-            "buckets": kept["gradients"] if processes > 1 else 0,
+            "weights": checkpoint.num_parameters * _FP32 // shards,
+            "gradients": kept["gradients"] // shards,
+            "optimizer": kept["optimizer"] // shards,
+            "average": kept["ema"] // shards,
+            "buckets": kept["gradients"] if processes > 1 and shards == 1 else 0,
             "part gradients": kept["gradients"] * _parts_at_once(checkpoint, chosen, device, processes),
-            "teacher": 0 if teacher is None else teacher.num_parameters * _teacher_bytes(chosen),
+            "teacher": taught // shards,
+            "collected blocks": _collected(checkpoint) if shards > 1 else 0,
             "activations": _activations(checkpoint, chosen, processes, blocks),
             "encoders": encoders,
         }
@@ -122,11 +126,14 @@ def plan_memory(
     savers: dict[str, int] = {}
     chosen = settings
     share = -(-settings.batch_size // processes)
-    for option, changes in (
+    ways: list[tuple[str, dict[str, Any]]] = [
         (f"--accumulate {share}", {"accumulate": share}),
         ("--gradient-checkpointing", {"gradient_checkpointing": True}),
         ("--optimizer came8bit", {"optimizer": "came8bit"}),
-    ):
+    ]
+    if processes > 1:
+        ways.append(("--shard", {"shard": True}))
+    for option, changes in ways:
         if any(getattr(chosen, name) != value for name, value in changes.items()):
             chosen = replace(chosen, **changes)
             savers[option] = sum(parts(chosen).values())
@@ -143,12 +150,24 @@ def _parts_at_once(
 
     from sanactl.training.parts import at_once, cut, side_by_side
 
-    if not side_by_side(device, checkpoint.num_parameters, settings.batch_size // processes):
+    if settings.shard or not side_by_side(
+        device, checkpoint.num_parameters, settings.batch_size // processes
+    ):
         return 0
     _, height, width = _latent_shape(checkpoint, settings)
     tokens = height * width // int(checkpoint.config.get("patch_size") or 1) ** 2
     parts = cut(-(-settings.batch_size // processes), tokens, settings.accumulate)
     return min(at_once(len(parts), settings.accumulate), torch.get_num_threads() + 1)
+
+
+def _collected(checkpoint: Checkpoint) -> int:
+    """Bytes of whole blocks that FSDP2 holds: two, and one's gradients, each with the buffer that it is sent through."""
+    first = sum(
+        math.prod(ref.shape)
+        for name, ref in checkpoint.tensors.items()
+        if name.startswith("transformer_blocks.0.")
+    )
+    return 6 * first * _FP32
 
 
 def _latent_shape(checkpoint: Checkpoint, settings: FinetuneSettings) -> tuple[int, int, int]:

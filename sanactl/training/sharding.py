@@ -139,8 +139,8 @@ def cut_optimizer(
     """
     found: dict[int, dict[str, Any]] = {number: dict(values) for number, values in state["state"].items()}
     for name, source in divided.items():
-        number, _, key = name.partition(".")
-        found.setdefault(int(number), {})[key] = source
+        of, _, key = name.partition(".")
+        found.setdefault(int(of), {})[key] = source
     for number, p, group in _entries(optimizer):
         for key, value in found.get(number, {}).items():
             source = _Held(value) if isinstance(value, Tensor) else value

@@ -126,8 +126,9 @@ def test_a_shard_whose_first_and_last_block_are_cut(scheme: Scheme) -> None:
     assert whole.scale is not None
     results = []
     for passes in (triton_kernels, tiled):
-        cut = (None if t is None else t[first:last].clone() for t in (whole.scale, whole.offset))
-        m = Moment(whole.values[11:48].clone(), *cut, BLOCK, scheme, 11, edges)
+        offset = None if whole.offset is None else whole.offset[first:last].clone()
+        scale = whole.scale[first:last].clone()
+        m = Moment(whole.values[11:48].clone(), scale, offset, BLOCK, scheme, 11, edges)
         sums = passes.residual_sums(g, m, *u, 1.0, part_of(g))
         p = gradient(shape).clone()
         passes.apply(p, g, m, u, s, 0.9, 0.99, None)
