@@ -29,8 +29,9 @@ from tests.program import Program, snapshot
 
 FUNCTIONS = [name for name in api.__all__ if name.islower() and name[0] != "_"]
 TWO = ["a photo of a red circle", "a photo of two squares"]
-# Options of commands that a function has no use for: its `prompts` takes texts, and a plan is not a checkpoint.
-FOR_TERMINALS = {"prompt", "dry_run", "help", "code"}
+# Options of commands that a function has no use for: its `prompts` takes texts, a plan is not a checkpoint, and a part of a
+# list is taken by slicing it.
+FOR_TERMINALS = {"prompt", "dry_run", "help", "code", "shard"}
 OTHER_NAMES = {
     "judge": "judges",
     "judge_option": "judge_options",

@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "sample": ("sample", "Images", "Draw images for prompts."),
     "judge": ("judge", "Images", "Let a judge pick the best images of each prompt (paper, section 2.5)."),
     "scale": ("scale", "Images", "Draw and judge images in rounds, until more would not help."),
+    "merge": ("merge", "Images", "Join what commands with --shard wrote, if it is complete."),
     "filter": ("filter", "Images", "Pass on some of the images: correct ones, the best of each prompt."),
     "export": ("export", "Images", "Write images with captions as a dataset, in the format of other tools."),
     "eval": (

@@ -17,6 +17,7 @@ from sanactl.cli.frame.options import (
     Output,
     Revision,
     Seed,
+    ShardOf,
     choices,
 )
 from sanactl.files.dtypes import WEIGHT_DTYPES
@@ -95,6 +96,7 @@ def encode(
         str,
         typer.Option(metavar="SIZE", help="Approximate size of a shard; a stopped run loses at most one."),
     ] = "1GB",
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = None,
     components: ComponentsFrom = None,
@@ -106,6 +108,9 @@ def encode(
 
     [bold]sanactl encode base.st --data shots/ -o latents[/bold]
     [bold]sanactl finetune base.st --data latents[/bold]
+
+    The second of four jobs of a cluster, which share a folder:
+    [bold]sanactl encode base.st --data shots/ -o latents --shard 1/4[/bold]
 
     The output is a folder of safetensors shards. The checkpoint's record goes to
     stdout. A stopped run goes on where it was when the same command is given
@@ -120,10 +125,17 @@ def encode(
     from sanactl.data import DataSettings, open_examples
     from sanactl.data.encode import EncodeSettings
     from sanactl.data.encode import encode as write
-    from sanactl.errors import InputError
+    from sanactl.errors import InputError, UsageError
     from sanactl.files.human import human_bytes
     from sanactl.model.conditioning import pick_device, sampling_settings
+    from sanactl.records.shards import read_shard
 
+    part = read_shard(shard)
+    if part is not None and force:
+        raise UsageError(
+            "--force and --shard exclude each other, since the jobs share a folder",
+            hint="remove the folder before the first job starts",
+        )
     run = Invocation("encode", seed=seed)
     if output is not None:
         check_folder(output)
@@ -167,8 +179,16 @@ def encode(
     run.uses(examples.name)
     note(f"using {examples.about}")
     note(f"encoding {examples.name} into {target}")
-    summary = write(found, examples, target, settings, device=where, force=force, progress=run.progress)
-    note(f"{summary['examples']:,} examples, {human_bytes(summary['bytes'])}, in {target}")
+    summary = write(
+        found, examples, target, settings, device=where, force=force, shard=part, progress=run.progress
+    )
+    of_this = (
+        "" if part is None else f" of shard {part}; when all {part.of} are there: sanactl merge {target}"
+    )
+    note(f"{summary['examples']:,} examples, {human_bytes(summary['bytes'])}, in {target}{of_this}")
+    if part is not None:
+        run.finish((target, "shard"))
+        return
     run.finish((target, "latents"))
     record = {**checkpoint_record(found), "latents": str(target), "examples": summary["examples"]}
     if summary["skipped"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, RecordsArgument, choices
+from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, RecordsArgument, ShardOf, choices
 from sanactl.files.dtypes import WEIGHT_DTYPES
 from sanactl.scoring.metrics.protocol import Option
 from sanactl.scoring.metrics.registry import METRICS, Entry
@@ -19,6 +19,7 @@ from sanactl.scoring.metrics.registry import METRICS, Entry
 if TYPE_CHECKING:
     from sanactl.cli.frame.run import Invocation
     from sanactl.records.records import Record
+    from sanactl.records.shards import Shard
 
 __all__ = ["app"]
 
@@ -52,8 +53,10 @@ def _command(name: str, entry: Entry) -> Any:
     metric = entry.load()
     options = getattr(metric, "options", ())
 
-    def call(records: str | None, output: Path | None, force: bool, **given: Any) -> None:
-        _evaluate(name, records, given, output, force)
+    def call(
+        records: str | None, output: Path | None, force: bool, shard: str | None = None, **given: Any
+    ) -> None:
+        _evaluate(name, records, given, output, force, shard)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
@@ -62,6 +65,8 @@ def _command(name: str, entry: Entry) -> Any:
         inspect.Parameter("output", keyword, default=None, annotation=Output),
         inspect.Parameter("force", keyword, default=False, annotation=Force),
     ]
+    if getattr(metric, "shards", False):
+        parameters.append(inspect.Parameter("shard", keyword, default=None, annotation=ShardOf))
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
     call.__doc__ = getattr(metric, "help", entry.line)
@@ -94,7 +99,12 @@ def _annotation(option: Option) -> Any:
 
 
 def _evaluate(
-    name: str, records: str | None, options: dict[str, Any], output: Path | None, force: bool
+    name: str,
+    records: str | None,
+    options: dict[str, Any],
+    output: Path | None,
+    force: bool,
+    shard: str | None,
 ) -> None:
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.stdin import first_reads_alone
@@ -102,8 +112,10 @@ def _evaluate(
     from sanactl.errors import UsageError
     from sanactl.model.processes import is_one_of_several
     from sanactl.model.sharing import leading, on_each, serve
+    from sanactl.records.shards import read_shard
     from sanactl.scoring.metrics.registry import METRICS, open_metric
 
+    part = read_shard(shard)
     run = Invocation(f"eval {name}")
     kind = METRICS[name].load()
     if is_one_of_several() and not hasattr(kind, "compute"):
@@ -111,7 +123,7 @@ def _evaluate(
             run.progress.note(f"eval {name} needs one process; the others have nothing to do")
             with first_reads_alone():
                 target, stream = _inputs(run, name, records, options, output, force)
-                _score(run, open_metric(name, **options), stream, target, force)
+                _score(run, open_metric(name, **options), stream, target, force, None)
         return
 
     def find() -> Any:
@@ -130,7 +142,7 @@ def _evaluate(
             serve(metric.compute)
             return
         with leading():
-            _score(run, metric, found[1], found[0], force)
+            _score(run, metric, found[1], found[0], force, part)
 
 
 def _inputs(
@@ -163,15 +175,27 @@ def _inputs(
     return target, stream
 
 
-def _score(run: Invocation, metric: Any, stream: Iterator[Record], target: Path, force: bool) -> None:
-    """Scores the images, and writes records and the journal's line."""
+def _score(
+    run: Invocation, metric: Any, stream: Iterator[Record], target: Path, force: bool, part: Shard | None
+) -> None:
+    """Scores the images, and writes records and the journal's line. A job of several only keeps its results."""
     from sanactl.cli.frame.render_scores import show_scores
+    from sanactl.cli.frame.terminal import note
+    from sanactl.model.sharing import ShardDone, only
     from sanactl.scoring.rewritten import telling_rewrites
 
     if hasattr(metric, "force"):
         metric.force = force
-    with run.keeping(target, **metric.identity) as kept:
-        evaluate = partial(metric.evaluate, kept=kept, progress=run.progress)
-        scored = telling_rewrites(evaluate, run.counted(stream, "images to score"))
-        run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
+    try:
+        with run.keeping(target, **metric.identity) as kept, only(part):
+            evaluate = partial(metric.evaluate, kept=kept, progress=run.progress)
+            scored = telling_rewrites(evaluate, run.counted(stream, "images to score"))
+            run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
+    except ShardDone as done:
+        note(
+            f"{done.own:,} of {done.parts:,} batches are kept; when all {part.of if part else 1} jobs are done, the same"
+            " command without --shard takes them over and scores all images"
+        )
+        run.finish()
+        return
     run.finish((target, "score"))

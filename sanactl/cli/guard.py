@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, choices
+from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, ShardOf, choices
 from sanactl.prompts.guard.registry import DEFAULT
 
 if TYPE_CHECKING:
     from sanactl.prompts.guard.filter import Checked
     from sanactl.records.records import Record
+    from sanactl.records.shards import Ending
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -68,6 +69,7 @@ def guard(
         ),
     ] = None,
     batch_size: BatchSize = 8,
+    shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,
     no_cache: Annotated[
@@ -84,6 +86,8 @@ def guard(
 
     [bold]sanactl guard prompts.txt > safe.jsonl[/bold]
     [bold]sanactl guard prompts.txt --policy sana --blocked blocked.jsonl[/bold]
+    The second of four jobs of a cluster:
+    [bold]sanactl guard prompts.txt --shard 1/4[/bold]
     Try the pipe without a model:
     [bold]sanactl guard prompts.txt -m builtin:words | sanactl sample -n 1[/bold]
 
@@ -91,6 +95,8 @@ def guard(
     only to --blocked. A prompt that cannot be checked is blocked, too. Findings
     are kept in .sanactl/guards: a stopped run goes on where it was.
     """
+    from dataclasses import asdict
+
     from sanactl.cli.frame.render import show_prompts
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.stdin import first_reads_alone, is_stdin, prompt_stream, stdin_is_piped
@@ -100,15 +106,17 @@ def guard(
     from sanactl.prompts.guard.kept import KeptFindings
     from sanactl.prompts.guard.registry import open_guard
     from sanactl.records.prompts import numbered
+    from sanactl.records.shards import Ending, Taken, read_shard, shard_stem
 
     run = Invocation("guard")
+    part = read_shard(shard)
 
     def find() -> Any:
         """The first process's inputs and outputs; the others get only a guard."""
         if not is_first_process():
             return None
-        target = run.records_file(output, "guard", force=force)
-        aside = run.records_file(blocked, "guard-blocked", force=force)
+        target = run.records_file(output, shard_stem("guard", part), force=force)
+        aside = run.records_file(blocked, shard_stem("guard-blocked", part), force=force)
         if target.absolute() == aside.absolute():
             raise UsageError(f"{target}: the file of safe prompts and of blocked ones; name two files")
         if prompts is None and not stdin_is_piped():
@@ -134,8 +142,10 @@ def guard(
                 run.progress.note(notice)
             run.uses("stdin" if prompts is None or is_stdin(prompts) else prompts)
             tally = Tally()
+            every = numbered(run.counted(stream, "prompts to check"))
+            taken = None if part is None else Taken(part, batch_size)
             checked = guard_prompts(
-                numbered(run.counted(stream, "prompts to check")),
+                every if taken is None else taken.of(every),
                 chosen,
                 rules,
                 batch_size=batch_size,
@@ -143,8 +153,12 @@ def guard(
                 tally=tally,
                 progress=run.progress,
             )
+            ends: list[Ending] = []
+            if part is not None and taken is not None:
+                decides = {"guard": dict(chosen.identity), "rules": asdict(rules), "batch_size": batch_size}
+                ends = [Ending(part, name, decides, taken.whole) for name in ("guard", "guard:blocked")]
             try:
-                passed = _split(checked, aside, force=force)
+                passed = _split(checked, aside, ends, taken.places if taken else (), force=force)
                 run.emit(run.tee(passed, target, force=force), show=show_prompts, take_all=True)
             except KeyboardInterrupt:
                 run.progress.note(
@@ -155,17 +169,28 @@ def guard(
         note(line)
     if tally.blocked:
         note(f"the blocked prompts are in {aside}")
-    run.finish((target, "prompt"), (aside, "blocked"), guard=chosen.name)
+    run.finish((target, "shard" if part else "prompt"), (aside, "blocked"), guard=chosen.name)
 
 
-def _split(checked: Iterable[Checked], aside: Path, *, force: bool) -> Iterator[Record]:
-    """The records that pass; the others are written to a file, whole or not at all."""
+def _split(
+    checked: Iterable[Checked], aside: Path, ends: Sequence[Ending], places: Sequence[int], *, force: bool
+) -> Iterator[Record]:
+    """The records that pass; the others are written to a file, whole or not at all.
+
+    Args:
+        ends: of a shard, for the records that pass and for the others; with `places`, those of the prompts.
+    """
     from sanactl.files.atomic import atomic_path
     from sanactl.records.records import dumps
 
     with atomic_path(aside, force=force) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for one in checked:
+        for number, one in enumerate(checked):
+            if ends:
+                ends[not one.passes].add(places[number], one.record)
             if one.passes:
                 yield one.record
             else:
                 stream.write(dumps(one.record) + "\n")
+        if ends:
+            yield ends[0].record()
+            stream.write(dumps(ends[1].record()) + "\n")

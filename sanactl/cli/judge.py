@@ -15,7 +15,7 @@ from sanactl.cli.frame.judging import (
     NoCache,
     TrustRemoteCode,
 )
-from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, Sheet
+from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -42,6 +42,7 @@ def judge(
     judge_options: JudgeOptions = None,
     calibration: CalibrationFiles = None,
     batch_size: BatchSize = 32,
+    shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -58,6 +59,8 @@ def judge(
     [bold]sanactl judge images.jsonl --model oracle[/bold]
     The mean of two judges:
     [bold]sanactl judge images.jsonl --judge builtin:shapes --judge my-judge[/bold]
+    The second of four jobs of a cluster:
+    [bold]sanactl judge images.jsonl --keep 4 --shard 1/4[/bold]
     A folder in GenEval's layout, as sample writes it:
     [bold]sanactl judge base-samples/[/bold]
 
@@ -77,10 +80,12 @@ def judge(
     from sanactl.judging.registry import DEFAULT, open_judges
     from sanactl.judging.select import judge_stream
     from sanactl.judging.several import SharedCache, serve_judge
+    from sanactl.judging.shard import TakenImages
     from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.processes import agree, is_one_of_several
     from sanactl.model.sharing import leading, on_each
     from sanactl.records.options import split_options
+    from sanactl.records.shards import Ending, ranked, read_shard, shard_stem
 
     named = judges or [model or DEFAULT]
     given = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code or None}
@@ -97,6 +102,7 @@ def judge(
         named_twice = {name for name in split_options(judge_options or ()) if given.get(name) is not None}
         for name in sorted(named_twice):
             raise UsageError(f"the judge's {name} is given twice", hint="leave out the --judge-option")
+        read_shard(shard)
         run.sheet(sheet, force=force)
 
     def find() -> Any:
@@ -104,7 +110,7 @@ def judge(
         if not is_first_process():
             return None
         calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
-        target = run.records_file(output, "judge", force=force)
+        target = run.records_file(output, shard_stem("judge", part), force=force)
         stream, source = find_records(
             records,
             ("image",),
@@ -117,6 +123,7 @@ def judge(
 
     with first_reads_alone():
         agree(check)
+        part = read_shard(shard)
         found = on_each(find)
         options = {name: value for name, value in given.items() if value is not None}
         chosen = on_each(lambda: open_judges(named, **options, **split_options(judge_options or ())))
@@ -130,15 +137,26 @@ def judge(
             calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
             run.uses(source)
             opened = SharedCache if several else VerdictCache
+            every = run.counted(stream, "images to judge")
+            taken = None if part is None else TakenImages(part, batch_size)
+            kept = None if all_images else keep or 1
             winners = judge_stream(
-                run.counted(stream, "images to judge"),
+                every if taken is None else taken.of(every),
                 chosen,
-                keep=None if all_images else keep or 1,
+                keep=kept,
                 batch_size=batch_size,
                 cache=opened(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note),
                 calibrations=calibrations,
                 progress=run.progress,
             )
+            if part is not None and taken is not None:
+                decides = {
+                    "judge": [dict(one.identity) for one in getattr(chosen, "judges", None) or [chosen]],
+                    "calibrations": repr(calibrations),
+                    "keep": kept,
+                    "batch_size": batch_size,
+                }
+                winners = Ending(part, "judge", decides, taken.whole).after(ranked(taken.places, winners))
             try:
                 run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
             except KeyboardInterrupt:
@@ -146,4 +164,4 @@ def judge(
                     "stopped; the verdicts so far are kept, and the same command goes on from there"
                 )
                 raise
-    run.finish((target, "image"), judge=chosen.name)
+    run.finish((target, "image" if part is None else "shard"), judge=chosen.name)

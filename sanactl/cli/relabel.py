@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sanactl.cli.frame.options import Device, Dtype, Force, Output
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, ShardOf
 from sanactl.cli.frame.rewriting import (
     AllowFailed,
     Asking,
@@ -42,6 +42,7 @@ def relabel(
     max_requests: MaxRequests = None,
     max_tokens: MaxTokens = None,
     price: Price = None,
+    shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,
     no_cache: NoCache = False,
@@ -58,6 +59,8 @@ def relabel(
     [bold]sanactl relabel prompts.txt --llm https://HOST/v1#MODEL --max-requests 100[/bold]
     With a chat model on this machine:
     [bold]sanactl relabel prompts.txt --llm hf:Qwen/Qwen3-4B-Instruct-2507[/bold]
+    The second of four jobs of a cluster:
+    [bold]sanactl relabel prompts.txt --llm hf:FOLDER --shard 1/4[/bold]
     Captions of images for a training in four forms:
     [bold]sanactl relabel images.jsonl | sanactl finetune base.st --data -[/bold]
 
@@ -68,6 +71,7 @@ def relabel(
     twice.
     """
     from sanactl.prompts.rewrite import relabel_tasks
+    from sanactl.records.shards import read_shard
 
     asking = Asking(
         llm,
@@ -76,6 +80,7 @@ def relabel(
         tries,
         (max_requests, max_tokens, price),
         no_cache,
+        read_shard(shard),
     )
     run_tasks(
         "relabel",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sanactl.cli.frame.options import Device, Dtype, Force, Output
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, ShardOf
 from sanactl.cli.frame.rewriting import (
     AllowFailed,
     Asking,
@@ -44,6 +44,7 @@ def rewrite(
     max_requests: MaxRequests = None,
     max_tokens: MaxTokens = None,
     price: Price = None,
+    shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,
     no_cache: NoCache = False,
@@ -58,6 +59,8 @@ def rewrite(
     [bold]sanactl rewrite shapes | sanactl sample | sanactl eval geneval[/bold]
     With a model behind a server; OPENAI_API_KEY has the key:
     [bold]sanactl rewrite "a bench" --llm https://HOST/v1#MODEL[/bold]
+    The second of four jobs of a cluster:
+    [bold]sanactl rewrite prompts.txt --llm hf:FOLDER --shard 1/4[/bold]
     With instructions of one's own:
     [bold]sanactl rewrite prompts.txt --style mine.txt --llm hf:FOLDER[/bold]
 
@@ -69,6 +72,7 @@ def rewrite(
     from sanactl.files.paths import user_path
     from sanactl.prompts.rewrite import rewrite_task
     from sanactl.prompts.templates import STYLES
+    from sanactl.records.shards import read_shard
 
     tasks = [rewrite_task(style if style in STYLES else str(user_path(style)))]
     asking = Asking(
@@ -78,6 +82,7 @@ def rewrite(
         tries,
         (max_requests, max_tokens, price),
         no_cache,
+        read_shard(shard),
     )
     run_tasks(
         "rewrite",

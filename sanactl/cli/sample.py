@@ -27,6 +27,7 @@ from sanactl.cli.frame.options import (
     PromptsFile,
     Revision,
     Seed,
+    ShardOf,
     Sheet,
     Steps,
     TextPadding,
@@ -82,6 +83,7 @@ def sample(
     text_padding: TextPadding = "trim",
     fixed_batch: FixedBatch = None,
     batch_size: BatchSize = 128,
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -98,6 +100,8 @@ def sample(
     [bold]sanactl sample -n 16 | sanactl judge --keep 4[/bold]
     The best 4 of 16 drafts with 6 steps, drawn again at full length:
     [bold]sanactl sample -n 16 --steps 6 | sanactl judge -k 4 | sanactl sample --redraw[/bold]
+    The second of four jobs of a cluster, which share a folder:
+    [bold]sanactl sample base.st -p prompts.txt -o images --shard 1/4[/bold]
     Only prompts that a safety model lets pass:
     [bold]sanactl sample -p prompts.txt --guard google/shieldgemma-2b[/bold]
 
@@ -107,6 +111,7 @@ def sample(
     """
     from contextlib import ExitStack
     from dataclasses import asdict
+    from functools import partial
 
     from sanactl.cli.frame.guarding import guarded
     from sanactl.cli.frame.inputs import choose_prompts, draft_records, prompts_wanted, typed_prompts
@@ -121,7 +126,8 @@ def sample(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
-    from sanactl.sampling.dataset_files import list_images
+    from sanactl.records.shards import Ending, Whole, read_shard
+    from sanactl.sampling.dataset_files import list_images, list_part
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
@@ -136,6 +142,12 @@ def sample(
     if redraw and guard is not None:
         raise UsageError(
             "--redraw draws prompts that were drawn before", hint="give --guard to the first sample"
+        )
+    part = read_shard(shard)
+    if part is not None and force:
+        raise UsageError(
+            "--force and --shard exclude each other, since the jobs share a folder",
+            hint="remove the folder before the first job starts",
         )
     run = Invocation("sample", seed=seed)
     run.sheet(sheet, force=force)
@@ -179,16 +191,17 @@ def sample(
     wanted = folder_settings(found, planned, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
-    run.key(
-        digest=found.digest,
+    decides = {
+        "digest": found.digest,
         **given_key(found),
-        prompts=wanted["prompts"],
-        count=(count or 4) if drafts is None else drafts.digest(),
-        settings=asdict(settings),
-        seed=seed,
-        dtype=str(kind),
+        "prompts": wanted["prompts"],
+        "count": (count or 4) if drafts is None else drafts.digest(),
+        "settings": asdict(settings),
+        "seed": seed,
+        "dtype": str(kind),
         **({} if checked.identity is None else {"guard": checked.identity}),
-    )
+    }
+    run.key(**decides, **({} if part is None else {"shard": str(part)}))
     emitted: list[Record] = []
 
     def remembered(stream: Iterator[Record]) -> Iterator[Record]:
@@ -220,10 +233,32 @@ def sample(
             if drafts is None
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
-        images = sample_images(
-            samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
+        draw = partial(
+            sample_images, samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
         )
+        if part is None:
+            images = draw()
+        else:
+            numbers = [n for n in range(len(samples)) if part.takes(samples.place(n)[0])]
+            places = [samples.place(n)[0] for n in numbers]
+            whole = Whole(len(records), len(set(places)))
+            placed = zip(places, draw(numbers=numbers), strict=False)
+            ending = Ending(part, "sample", decides, lambda: whole)
+            # The other processes have no records.
+            images = ending.after(placed) if is_first_process() else (record for _, record in placed)
         run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
-        listing = list_images(folder, emitted, checked.blocked)
-        run.finish((listing, "image"), checkpoint=str(found.path), **hardware_facts(where))
+        lists = (
+            partial(list_images, folder, emitted, checked.blocked)
+            if part is None
+            else partial(list_part, folder, emitted, checked.blocked, part)
+        )
+        run.finish(
+            (lists(), "image" if part is None else "shard"),
+            checkpoint=str(found.path),
+            **hardware_facts(where),
+        )
+        if part is not None:
+            note(
+                f"{len(set(places)):,} of {len(records):,} prompts drawn; when all {part.of} jobs are done: sanactl merge {folder}"
+            )

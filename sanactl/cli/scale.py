@@ -37,6 +37,7 @@ from sanactl.cli.frame.options import (
     PromptsFile,
     Revision,
     Seed,
+    ShardOf,
     Sheet,
     Steps,
     TextPadding,
@@ -116,6 +117,7 @@ def scale(
     text_padding: TextPadding = "trim",
     fixed_batch: FixedBatch = None,
     batch_size: BatchSize = 128,
+    shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
@@ -134,6 +136,9 @@ def scale(
     The best image of each prompt, from 1,000 images in all:
     [bold]sanactl scale -p geneval.jsonl --max 16 --round 2 -k 1 --budget 1000[/bold]
 
+    The second of four jobs of a cluster, which take the tasks in turn:
+    [bold]sanactl scale base.st -p geneval.jsonl -o images --shard 1/4[/bold]
+
     Images are those of sample -n MAX, in the same folder. The winners' records go
     to stdout and to scale.jsonl, with why each prompt stopped: enough, futile,
     max or budget. A stopped run goes on where it was when the same command is
@@ -149,6 +154,7 @@ def scale(
     from sanactl.cli.frame.run import Invocation, given_key
     from sanactl.cli.frame.streams import find_checkpoint
     from sanactl.cli.frame.terminal import is_first_process, note
+    from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import read_calibrations
@@ -158,22 +164,33 @@ def scale(
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
-    from sanactl.sampling.dataset_files import list_images
+    from sanactl.records.shards import Ending, Whole, ranked, read_shard, shard_stem
+    from sanactl.sampling.dataset_files import list_images, list_part
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
     from sanactl.sampling.search.run import Judging, Search
+    from sanactl.sampling.search.shard import tasks_of
 
     rules = Rules(most, per_round, keep, stop, futile, budget)
     named = named_judge(model, judges)
     calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
+    part = read_shard(shard)
+    if part is not None and force:
+        raise UsageError(
+            "--force and --shard exclude each other, since the jobs share a folder",
+            hint="remove the folder before the first job starts",
+        )
+    if part is not None and budget is not None:
+        raise UsageError("--budget is for one job: all prompts together share it", hint="leave out --shard")
     run = Invocation("scale", seed=seed)
     run.sheet(sheet, force=force)
     if output is not None:
         check_folder(output, parents=True)
-    target = run.records_file(None, "scale", force=force)
+    stem = shard_stem("scale", part)
+    target = run.records_file(None, stem, force=force)
     checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
     also = () if typed else prompts_wanted(prompts, checkpoint)
     found, piped = find_checkpoint(
@@ -208,23 +225,25 @@ def scale(
         named, judge_options, run.progress, device=device, trust_remote_code=trust_remote_code or None
     )
     calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
-    run.key(
-        digest=found.digest,
+    decides = {
+        "digest": found.digest,
         **given_key(found),
-        prompts=records,
-        settings=asdict(settings),
-        rules=asdict(rules),
-        judge=[dict(one.identity) for one in getattr(chosen, "judges", None) or [chosen]],
-        calibrations=repr(calibrations),
-        seed=seed,
-        dtype=str(kind),
-        folder=str(output),
+        "prompts": records,
+        "settings": asdict(settings),
+        "rules": asdict(rules),
+        "judge": [dict(one.identity) for one in getattr(chosen, "judges", None) or [chosen]],
+        "calibrations": repr(calibrations),
+        "seed": seed,
+        "dtype": str(kind),
         **({} if checked.identity is None else {"guard": checked.identity}),
-    )
-    made = None if force or no_cache else run.made_under("scale")
+    }
+    run.key(**decides, folder=str(output), **({} if part is None else {"shard": str(part)}))
+    made = None if force or no_cache else run.made_under(stem)
     if made is not None:
         run.emit(run.again(made), show=show_images, take_all=True)
-        run.finish((made, "image"), checkpoint=str(found.path), judge=chosen.name)
+        run.finish(
+            (made, "image" if part is None else "shard"), checkpoint=str(found.path), judge=chosen.name
+        )
         return
     with ExitStack() as stack:
         folder = output or Path(f"{found.name}-samples")
@@ -236,6 +255,7 @@ def scale(
             )
         folder = broadcast(folder)
         settings = settled(folder, settings, wanted)
+        places = tasks_of(records, part)
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
         search = Search(
             SampleFolder(
@@ -252,13 +272,28 @@ def scale(
             rules,
             device=where,
             batch_size=batch_size,
+            places=places,
             progress=run.progress,
         )
 
         def listed() -> Iterator[Record]:
-            yield from search.run(renew=force)
-            if is_first_process():
-                list_images(folder, search.drawn(), checked.blocked)
+            best = search.run(renew=force)
+            if part is None:
+                yield from best
+                if is_first_process():
+                    list_images(folder, search.drawn(), checked.blocked)
+            elif not is_first_process():
+                yield from best
+            else:
+                whole = Whole(len(records), len(places))
+                yield from Ending(part, "scale", decides, lambda: whole).after(ranked(search.order, best))
+                drawn = Ending(part, "scale:images", decides, lambda: whole).after(search.drawn_at())
+                list_part(folder, list(drawn), checked.blocked, part)
 
         run.emit(run.tee(listed(), target, force=force), show=show_images, take_all=True)
-    run.finish((target, "image"), checkpoint=str(found.path), judge=chosen.name, **hardware_facts(where))
+    run.finish(
+        (target, "image" if part is None else "shard"),
+        checkpoint=str(found.path),
+        judge=chosen.name,
+        **hardware_facts(where),
+    )

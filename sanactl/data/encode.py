@@ -20,6 +20,7 @@ from sanactl.errors import InputError
 from sanactl.files.progress import SILENT, Progress
 from sanactl.model.encoders import Encoders
 from sanactl.model.processes import open_processes
+from sanactl.records.shards import Shard
 
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
@@ -36,6 +37,7 @@ def encode(
     *,
     device: Any = None,
     force: bool = False,
+    shard: Shard | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Writes the latents and text embeddings of a data set, or goes on writing them.
@@ -47,10 +49,12 @@ def encode(
         settings: what to encode, and how.
         device: where the models run; by default this process's.
         force: replace a folder that was made otherwise.
+        shard: write this job's part of the folder's files only, every N-th. The folder is complete when a run without it,
+            or `sanactl.data.join_encoded`, has found all of them.
         progress: told of each shard.
 
     Returns:
-        {"examples": how many, "bytes": of the shards, "skipped": lines about images left out}.
+        {"examples": how many, "bytes": of the shards, "skipped": lines about images left out}; with `shard`, of its files.
 
     Raises:
         InputError: an image is one unreadable too many, or the models give no finite numbers.
@@ -62,13 +66,17 @@ def encode(
     if processes.is_main_process:
         job.begin(force)
     processes.wait_for_everyone()
-    job.shards(processes.process_index, processes.num_processes)
+    part = shard or Shard(0, 1)
+    # Of this job's files, process i writes every n-th.
+    job.shards(part.part + part.of * processes.process_index, part.of * processes.num_processes)
     processes.wait_for_everyone()
-    if processes.is_main_process:
+    if processes.is_main_process and shard is None:
         job.folder.complete(examples.name, settings.max_bad)
     if line := job.long_captions(processes.num_processes):
         progress.note(line)
     processes.wait_for_everyone()
+    if shard is not None:
+        return job.folder.described(shard)
     index = read_index(target)
     return {key: index[key] for key in ("examples", "bytes", "skipped")}
 

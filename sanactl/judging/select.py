@@ -18,7 +18,7 @@ from sanactl.judging.settings import settings_of
 from sanactl.judging.tournament import Verdict, keep_best
 from sanactl.records.records import Record
 
-__all__ = ["judge_stream", "winners"]
+__all__ = ["group_key", "group_size", "judge_stream", "winners"]
 
 # Fields that not every judge gives: those of an earlier judge are not this one's.
 _DETAILS = ("verdicts", "calibrated", "judge_flops")
@@ -88,14 +88,14 @@ def judge_stream(
     scorer = _Scorer(cache or VerdictCache(None, judge), batch_size, progress)
     progress.start(None, f"judging with {judge.name}")
     for record in records:
-        key = _key(record)
+        key = group_key(record)
         group = open_groups.get(key)
         if group is None:
             if key in finished:
                 progress.note(
                     f"prompt {key}: more images than its `samples`; they are ranked apart from the first"
                 )
-            group = open_groups[key] = _Group(_samples(record))
+            group = open_groups[key] = _Group(group_size(record))
         group.records.append(record)
         scorer.take(group, len(group.records) - 1)
         if group.full:
@@ -112,11 +112,17 @@ def judge_stream(
     progress.close()
 
 
-def _key(record: Record) -> str:
+def group_key(record: Record) -> str:
+    """What the images of one prompt have in common."""
     return f"id {record['prompt_id']}" if "prompt_id" in record else f"text {record['prompt']}"
 
 
-def _samples(record: Record) -> int | None:
+def group_size(record: Record) -> int | None:
+    """How many images a record's prompt has; None where it does not say.
+
+    Raises:
+        InputError: `samples` is no number of images.
+    """
     value: Any = record.get("samples")
     if value is None:
         return None

@@ -15,14 +15,40 @@ from typing import Any, TypeVar
 
 from sanactl.errors import SanactlError
 from sanactl.model.processes import broadcast, gather, is_one_of_several, open_processes
+from sanactl.records.shards import Shard
 
-__all__ = ["at_once", "compute_all", "leading", "on_each", "serve", "share"]
+__all__ = ["ShardDone", "at_once", "compute_all", "leading", "on_each", "only", "serve", "share"]
 
 T = TypeVar("T")
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 _leads = False  # whether the other processes are in `serve`
+_only: Shard | None = None  # see `only`
+
+
+class ShardDone(Exception):
+    """`share` has answered a job's parts. There is nothing to be made of them before the other jobs' parts are there.
+
+    Attributes:
+        own, known: the job's parts; how many of them an earlier run had answered.
+        parts: of all jobs.
+    """
+
+    def __init__(self, own: int, known: int, parts: int) -> None:
+        super().__init__(f"{own} of {parts} parts")
+        self.own, self.known, self.parts = own, known, parts
+
+
+@contextlib.contextmanager
+def only(shard: Shard | None) -> Iterator[None]:
+    """In the body, `share` answers the parts of one of several jobs, keeps the answers and raises `ShardDone`."""
+    global _only
+    _only = shard
+    try:
+        yield
+    finally:
+        _only = None
 
 
 def at_once() -> int:
@@ -100,7 +126,40 @@ def share(
     Raises:
         SanactlError: that of the first part that failed, after the answers before it. What the other processes have found
             meanwhile is kept.
+        ShardDone: in the body of `only`, after the job's parts.
     """
+    if _only is not None:
+        _answer_own(stream, _only, compute, known, keep)
+    yield from _shared(stream, compute, known, keep)
+
+
+def _answer_own(
+    stream: Iterable[Work],
+    shard: Shard,
+    compute: Callable[[Work], Answer],
+    known: Callable[[Work], Answer | None],
+    keep: Callable[[Work, Answer], None],
+) -> None:
+    """Answers every N-th part. The parts are those of a run for all of them, so that the answers are, too."""
+    count = 0
+
+    def mine() -> Iterator[Work]:
+        nonlocal count
+        for number, part in enumerate(stream):
+            count += 1
+            if shard.takes(number):
+                yield part
+
+    earlier = [before for _, _, before in _shared(mine(), compute, known, keep)]
+    raise ShardDone(len(earlier), sum(earlier), count)
+
+
+def _shared(
+    stream: Iterable[Work],
+    compute: Callable[[Work], Answer],
+    known: Callable[[Work], Answer | None],
+    keep: Callable[[Work, Answer], None],
+) -> Iterator[tuple[Work, Answer, bool]]:
     waiting: list[tuple[Work, Answer | None]] = []
     missing = 0
     for part in stream:

@@ -29,7 +29,7 @@ __all__ = ["Partial", "image_key"]
 _NAME = re.compile(r"(?P<stem>\.[a-z0-9-]+\.[0-9a-f]{16})(-[0-9]+)?\.partial")
 _KEY = re.compile(rb"[0-9a-f]{32} ")
 _OLD = 7 * 24 * 3600.0  # seconds
-_MOST_FILES = 100
+_MOST_FILES = 10_000
 _FLAGS = os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 

@@ -16,12 +16,14 @@ from sanactl.records.jsonl import MAX_LINE, NOT_UTF8, dump_json, lines_of, open_
 from sanactl.records.nearby import near_file
 
 __all__ = [
-    "KINDS", "MAX_HELD", "Record", "check_record", "dumps", "load_records", "read_records", "stream_records",
+    "KINDS", "MAX_HELD", "SHARD", "Record", "check_record", "dumps", "load_records", "read_records", "stream_records",
     "write_records",
 ]  # fmt: skip
 
 Record = dict[str, Any]
 KINDS = ("checkpoint", "block", "prompt", "image", "score")
+# The kind of the record that ends the output of a shard (`sanactl.records.shards`). It is passed over where records are read.
+SHARD = "shard"
 # The most characters of records that a command holds at once; in memory they take several times as much.
 MAX_HELD = 2**30
 SHORTEST = 128  # characters; a shorter line counts as this many, so that the number of lines is limited, too
@@ -68,7 +70,7 @@ def read_records(
         if not line.strip():
             continue
         record = _parse(line, f"{name}, line {number}", default_kind)
-        if record["kind"] in kinds:
+        if record.get("kind") in kinds:
             yield record
 
 
@@ -85,7 +87,7 @@ def _parse(line: str, where: str, default_kind: str | None) -> Record:
         ) from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: a JSON {type(record).__name__}, not an object with a kind")
-    return check_record(record, where, default_kind)
+    return record if record.get("kind") == SHARD else check_record(record, where, default_kind)
 
 
 def check_record(

@@ -7,17 +7,22 @@ GenEval's metadata.jsonl in each prompt's folder has no `file_name`, and its cla
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sanactl.files.atomic import atomic_path
 from sanactl.records.records import Record, write_records
+from sanactl.records.shards import Shard, shard_stem
 
-__all__ = ["BLOCKED", "LISTING", "list_images", "remove_dataset_files"]
+__all__ = [
+    "BLOCKED", "LISTING", "list_images", "list_part", "listed_parts", "remove_dataset_files", "write_dataset_files",
+]  # fmt: skip
 
 LISTING = "images.jsonl"
 BLOCKED = "blocked.jsonl"
 
+_PART = re.compile(r"images\.[0-9]+-of-[0-9]+\.jsonl")
 _FILES = ("metadata.csv", "README.md")
 _COLUMNS = ("prompt_id", "index", "seed")
 _HEAD = ("file_name", "text", *_COLUMNS)
@@ -51,11 +56,35 @@ def list_images(folder: Path, records: Sequence[Record], blocked: Sequence[Recor
     write_records(records, listing, force=True)
     if blocked is not None:
         write_records(blocked, folder / BLOCKED, force=True)
-    _write_dataset_files(folder, records)
+    write_dataset_files(folder, records)
     return listing
 
 
-def _write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
+def list_part(
+    folder: Path, records: Sequence[Record], blocked: Sequence[Record] | None, shard: Shard
+) -> Path:
+    """Writes what a shard says of its images, when they are there. The first one writes what a guard blocked, too.
+
+    Args:
+        records: of the shard, with the one at its end.
+        folder, blocked: see `list_images`.
+
+    Returns:
+        the file of records, such as images.0-of-3.jsonl.
+    """
+    listing = folder / f"{shard_stem('images', shard)}.jsonl"
+    write_records(records, listing, force=True)
+    if blocked is not None and shard.part == 0:
+        write_records(blocked, folder / BLOCKED, force=True)
+    return listing
+
+
+def listed_parts(folder: Path) -> list[Path]:
+    """The files that `list_part` wrote into a folder, by name."""
+    return sorted(path for path in folder.glob("images.*-of-*.jsonl") if _PART.fullmatch(path.name))
+
+
+def write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
     """Writes metadata.csv (file_name, text, prompt_id, index, seed; a row for each image) and README.md."""
     table, readme = (folder / name for name in _FILES)
     if not table.exists() or _is_ours(table):

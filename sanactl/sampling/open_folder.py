@@ -15,7 +15,7 @@ from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.model.sampling_settings import MAX_FIXED_BATCH
 from sanactl.records.records import Record
-from sanactl.sampling.dataset_files import BLOCKED, LISTING, remove_dataset_files
+from sanactl.sampling.dataset_files import BLOCKED, LISTING, listed_parts, remove_dataset_files
 
 if TYPE_CHECKING:
     import torch
@@ -200,8 +200,8 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
         for empty in (place / "samples", place):
             with contextlib.suppress(OSError):  # it has files of other programs, which stay
                 empty.rmdir()
-    for name in (LISTING, BLOCKED):
-        (folder / name).unlink(missing_ok=True)
+    for path in (folder / LISTING, folder / BLOCKED, *listed_parts(folder)):
+        path.unlink(missing_ok=True)
     remove_dataset_files(folder)
     _write_settings(folder, wanted, force=True)
 

@@ -173,5 +173,5 @@ class RedrawFolder(SampleFolder):
         place, index, draft = self._drafts[number]
         return {**self._image(place, index, self._samples[place]), **draft}
 
-    def _place(self, number: int) -> tuple[int, int]:
+    def place(self, number: int) -> tuple[int, int]:
         return self._drafts[number][:2]

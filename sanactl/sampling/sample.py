@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sanactl.files.progress import SILENT, Progress
@@ -22,6 +22,7 @@ def sample_images(
     *,
     device: torch.device,
     batch_size: int = 128,
+    numbers: Sequence[int] | None = None,
     renew: bool = False,
     progress: Progress = SILENT,
 ) -> Iterator[Record]:
@@ -34,6 +35,7 @@ def sample_images(
         images: what to draw, and where. The first process has opened the folder (`open_folder.opened_folder`).
         device: of the models.
         batch_size: see `sanactl.sampling.painter.Painter`.
+        numbers: of the images to draw, by rising number; by default all.
         renew: remove the images that sanactl drew into the folder before. This is done after the models are loaded.
 
     Raises:
@@ -42,16 +44,17 @@ def sample_images(
     state = open_processes()
     world = state.num_processes
     painter = Painter(images, device=device, batch_size=batch_size, progress=progress)
-    progress.start(len(images), "sampling")
+    wanted = range(len(images)) if numbers is None else numbers
+    progress.start(len(wanted), "sampling")
     try:
         if renew:
             painter.renew()
-        for records in painter.draw(range(len(images))):
+        for records in painter.draw(wanted):
             if world == 1:
                 yield from records
         if painter.kept:
             progress.note(
-                f"{painter.kept} of {len(images)} images were there already{' for this process' * (world > 1)}"
+                f"{painter.kept} of {len(wanted)} images were there already{' for this process' * (world > 1)}"
             )
     except KeyboardInterrupt:
         progress.note("stopped; the images drawn so far stay, and the same command goes on from there")
@@ -61,4 +64,4 @@ def sample_images(
     if world > 1:
         state.wait_for_everyone()
         if state.is_main_process:
-            yield from map(images.record, range(len(images)))
+            yield from map(images.record, wanted)

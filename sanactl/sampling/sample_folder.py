@@ -100,9 +100,9 @@ class SampleFolder:
 
     def record(self, number: int) -> Record:
         """The record of image `number`, counted prompt by prompt from 0."""
-        return self._image(*self._place(number), self.count)
+        return self._image(*self.place(number), self.count)
 
-    def _place(self, number: int) -> tuple[int, int]:
+    def place(self, number: int) -> tuple[int, int]:
         """The number of an image's prompt, and the image's index."""
         return divmod(number, self.count)
 
@@ -147,7 +147,7 @@ class SampleFolder:
 
     def describe(self, numbers: Iterable[int]) -> None:
         """Write the metadata.jsonl of these images' prompts, in the format of GenEval's own evaluation."""
-        for place in sorted({self._place(number)[0] for number in numbers}):
+        for place in sorted({self.place(number)[0] for number in numbers}):
             file = self.folder / f"{place:05d}" / "metadata.jsonl"
             text = dumps({k: v for k, v in self.prompts[place].items() if k != "kind"})
             with contextlib.suppress(OSError, ValueError):

@@ -34,6 +34,7 @@ __all__ = [
     "RecordsArgument",
     "Revision",
     "Seed",
+    "ShardOf",
     "ShardSize",
     "Sheet",
     "Steps",
@@ -112,6 +113,17 @@ Dtype = Annotated[
         show_default=False,
         rich_help_panel=MACHINE,
         **choices(*WEIGHT_DTYPES),
+    ),
+]
+ShardOf = Annotated[
+    Optional[str],
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of the work, from 0 to N - 1, as one of N independent jobs; sanactl merge joins what they write. "
+        "Default: all of the work.",
+        show_default=False,
+        rich_help_panel=MACHINE,
     ),
 ]
 BatchSize = Annotated[

@@ -19,7 +19,7 @@ from sanactl.cli.frame.terminal import is_first_process, note
 from sanactl.errors import OutputExistsError, SanactlError
 from sanactl.files.atomic import atomic_path
 from sanactl.files.progress import SILENT, Progress
-from sanactl.records.records import Record, dumps
+from sanactl.records.records import SHARD, Record, dumps
 
 if TYPE_CHECKING:
     from sanactl.report.sheet import ContactSheet
@@ -81,7 +81,7 @@ class RecordsOut:
             SanactlError: stdout cannot be written, and `take_all` is false.
         """
         if show is not None and sys.stdout.isatty():
-            collected, more = _for_people(self._counting(records))
+            collected, more = _for_people(r for r in self._counting(records) if r["kind"] != SHARD)
             if self._progress is not None:
                 self._progress.close()
             if (board := the_board()) is not None:

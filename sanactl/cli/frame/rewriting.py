@@ -15,10 +15,12 @@ from sanactl.cli.frame.options import OUTPUT
 from sanactl.prompts.llm.registry import DEFAULT
 
 if TYPE_CHECKING:
+    from sanactl.prompts.failures import FailedRecords
     from sanactl.prompts.llm.protocol import LanguageModel
     from sanactl.prompts.rewrite import Task
     from sanactl.prompts.spending import Spending
     from sanactl.records.records import Record
+    from sanactl.records.shards import Shard
 
 __all__ = [
     "AllowFailed", "Asking", "Failed", "Llm", "LlmOptions", "MaxRequests", "MaxTokens", "NoCache", "Price", "PromptsArgument",
@@ -134,6 +136,7 @@ class Asking:
     tries: int
     limits: tuple[int | None, int | None, str | None]
     no_cache: bool
+    shard: Shard | None = None
 
 
 def run_tasks(
@@ -153,6 +156,7 @@ def run_tasks(
         InputError: some records failed and `allow_failed` was not given; all outputs are written.
     """
     from contextlib import ExitStack
+    from dataclasses import asdict
 
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.stdin import first_reads_alone
@@ -165,6 +169,7 @@ def run_tasks(
     from sanactl.prompts.kept_answers import KeptAnswers
     from sanactl.prompts.llm.shared import SharedModel, divides, serve_model
     from sanactl.prompts.rewrite import new_prompts
+    from sanactl.records.shards import Ending, Taken, shard_stem
 
     run = Invocation(command)
 
@@ -173,7 +178,7 @@ def run_tasks(
         if not is_first_process():
             return None
         spending = _spending(asking)
-        target = run.records_file(output, command, force=force)
+        target = run.records_file(output, shard_stem(command, asking.shard), force=force)
         aside = _failed_file(failed, target, force=force)
         stream, source = _find(prompts)
         run.progress.start(None, f"opening {asking.llm or DEFAULT}")
@@ -198,7 +203,16 @@ def run_tasks(
         )
         try:
             with FailedRecords(aside, force=force) as failures:
-                made = new_prompts(run.counted(stream, "prompts"), tasks, asker, failed=failures.add)
+                every, taken = run.counted(stream, "prompts"), asking.shard and Taken(asking.shard)
+                made = new_prompts(taken.of(every) if taken else every, tasks, asker, failed=failures.add)
+                if asking.shard and taken:
+                    decides = {
+                        "llm": model.identity,
+                        "tasks": [asdict(t) for t in tasks],
+                        "tries": asking.tries,
+                    }
+                    ending = Ending(asking.shard, command, decides, taken.whole)
+                    made = ending.after(_placed(made, failures, taken.places, len(tasks)))
                 first = next(made, None)
                 if first is not None:  # else there is nothing to write
                     passed = run.tee(itertools.chain((first,), made), target, force=force)
@@ -210,7 +224,8 @@ def run_tasks(
             run.progress.close()
             if said := spending.said() if model.keeps else "":
                 note(said)
-    outputs = [(target, run.kind_of_input or "prompt")] if first is not None else []
+    kind = "shard" if asking.shard else run.kind_of_input or "prompt"
+    outputs = [(target, kind)] if first is not None else []
     run.finish(*outputs, llm=model.name)
     if failures.count:
         many = f"{failures.count:,} records" if failures.count > 1 else "1 record"
@@ -219,6 +234,14 @@ def run_tasks(
             other = "--llm MODEL also takes other prompts; " if model.name == DEFAULT else ""
             raise InputError(line, hint=f"{other}--allow-failed makes this no error")
         note(line)
+
+
+def _placed(
+    made: Iterator[Record], failures: FailedRecords, places: Sequence[int], tasks: int
+) -> Iterator[tuple[int, Record]]:
+    """New records with the places of their prompts: each task of each prompt gives one, or a failure in its place."""
+    for number, record in enumerate(made):
+        yield places[(number + failures.count) // tasks], record
 
 
 def _spending(asking: Asking) -> Spending:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.files.progress import SILENT, Progress
 from sanactl.judging.answers import Answers
-from sanactl.judging.cache import VerdictCache
+from sanactl.judging.cache import VerdictCache, parts
 from sanactl.judging.calibration import IDENTITY, Calibration, calibrate
 from sanactl.judging.select import winners
 from sanactl.judging.tournament import Verdict
@@ -28,6 +28,7 @@ __all__ = ["Judging", "Search"]
 # Images that the judge is asked about at once. The last digits of a verdict can depend on it, and decisions must not depend
 # on the batch size.
 JUDGED_AT_ONCE = 16
+_PLACES = 2**32  # more than there are prompts
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Search:
         rules: when a prompt stops.
         device: of the models that draw.
         batch_size: images drawn at once. Neither images nor decisions depend on it.
+        places: numbers of the prompts to search for, by rising number; by default all. What is learned of a task decides
+            about all of its prompts, so a task's prompts are all among them or none.
+
+    Attributes:
+        order: of each prompt that has stopped, in the order of the winners, where it would stand in a search for all
+            prompts: by round, then by prompt.
 
     Raises:
         UsageError: the budget is too small for one image of each prompt.
@@ -75,11 +82,14 @@ class Search:
         *,
         device: torch.device,
         batch_size: int = 128,
+        places: Sequence[int] | None = None,
         progress: Progress = SILENT,
     ) -> None:
         assert images.count == rules.most
         self._images, self._judging, self._progress = images, judging, progress
-        self._rounds = Rounds([str(p.get("tag") or "") for p in images.prompts], rules)
+        self._places = range(len(images.prompts)) if places is None else places
+        self._rounds = Rounds([str(images.prompts[p].get("tag") or "") for p in self._places], rules)
+        self.order: list[int] = []
         self._painter = Painter(images, device=device, batch_size=batch_size, progress=progress)
         self._state = open_processes()
         self._verdicts: dict[int, Verdict] = {}
@@ -100,13 +110,15 @@ class Search:
             OutputExistsError: another image has the path of an image to be drawn.
             InputError: an image cannot be read, or the judge cannot take it.
         """
-        rounds, prompts, told = self._rounds, len(self._images.prompts), False
+        rounds, prompts, told = self._rounds, len(self._places), False
+        turn = 0
         self._progress.start(rounds.rules.budget, "scaling")
         try:
             if renew:
                 self._painter.renew()
             while chosen := rounds.next_images():
-                numbers = [place * self._images.count + i for place, indexes in chosen for i in indexes]
+                numbers = [self._number(place, i) for place, indexes in chosen for i in indexes]
+                turn += 1
                 for _ in self._painter.draw(numbers):
                     pass
                 if self._painter.kept and not told:
@@ -119,6 +131,7 @@ class Search:
                 ended = rounds.add(chosen, [self._judging.probability(v) for v in verdicts])
                 done = sum(why is not None for why in rounds.stopped)
                 self._progress.advance(0, prompts=f"{done}/{prompts}")
+                self.order += [turn * _PLACES + self._places[place] for place in ended]
                 for place in ended:
                     best = self._winners(place)
                     if self._state.is_main_process:
@@ -138,33 +151,48 @@ class Search:
 
     def drawn(self) -> list[Record]:
         """The records of all images that were drawn, prompt by prompt, as `sample` writes them."""
-        return [
-            self._record(place, index)
-            for place, values in enumerate(self._rounds.values)
-            for index in range(len(values))
-        ]
+        return [record for _, record in self.drawn_at()]
+
+    def drawn_at(self) -> Iterator[tuple[int, Record]]:
+        """`drawn`, with the number of each image's prompt."""
+        for place, values in enumerate(self._rounds.values):
+            for index in range(len(values)):
+                yield self._places[place], self._record(place, index)
+
+    def _number(self, place: int, index: int) -> int:
+        """The number of an image in the folder."""
+        return self._places[place] * self._images.count + index
 
     def _record(self, place: int, index: int) -> Record:
-        record = self._images.record(place * self._images.count + index)
+        record = self._images.record(self._number(place, index))
         return {**record, "samples": len(self._rounds.values[place])}
 
     def _judge(self, numbers: Sequence[int]) -> list[Verdict]:
         """The verdicts on these images. The images that are judged together depend on the numbers alone."""
-        parts = [numbers[i : i + JUDGED_AT_ONCE] for i in range(0, len(numbers), JUDGED_AT_ONCE)]
+        together = self._parts(numbers)
         world, rank = self._state.num_processes, self._state.process_index
         found: dict[int, list[Verdict]] = {}
-        for part in range(rank, len(parts), world):
+        for part in range(rank, len(together), world):
             self._progress.doing("judging")
-            records = [self._images.record(number) for number in parts[part]]
+            records = [self._images.record(number) for number in together[part]]
             found[part] = self._judging.cache.verdicts(records, batch_size=JUDGED_AT_ONCE)
         self._progress.doing(None)
         if world > 1:
             found = {part: verdicts for some in gather(found) for part, verdicts in some.items()}
-        return [verdict for part in range(len(parts)) for verdict in found[part]]
+        known = {n: v for part, some in found.items() for n, v in zip(together[part], some, strict=True)}
+        return [known[number] for number in numbers]
+
+    def _parts(self, numbers: Sequence[int]) -> list[Sequence[int]]:
+        """What is judged together: images of one task, so that a search for this task alone gives the same verdicts."""
+        of_task: dict[str, list[int]] = {}
+        for number in numbers:
+            prompt = self._images.prompts[number // self._images.count]
+            of_task.setdefault(str(prompt.get("tag") or ""), []).append(number)
+        return [part for some in of_task.values() for part in parts(some, JUDGED_AT_ONCE)]
 
     def _winners(self, place: int) -> Iterator[Record]:
         """The best images of a prompt that has stopped."""
-        rounds, first = self._rounds, place * self._images.count
+        rounds, first = self._rounds, self._number(place, 0)
         count = len(rounds.values[place])
         best = winners(
             [self._record(place, index) for index in range(count)],
@@ -186,7 +214,7 @@ class Search:
         reasons = Counter(str(why) for why in rounds.stopped)
         prompts = len(rounds.values)
         return (
-            f"{rounds.drawn:,} images for {prompts:,} prompts, {rounds.drawn / prompts:.1f} each of at most"
+            f"{rounds.drawn:,} images for {prompts:,} prompts, {rounds.drawn / max(prompts, 1):.1f} each of at most"
             f" {rounds.rules.most}; prompts stopped: "
             + ", ".join(f"{count:,} {why}" for why, count in sorted(reasons.items()))
         )

@@ -47,6 +47,7 @@ class ClipScore:
     their mean. All of them also go to clip.jsonl. A stopped run goes on where it
     was when the same command is given again.
     """
+    shards = True
     options: ClassVar[tuple[Option, ...]] = (
         Option("model", "CLIP that compares images with prompts, a folder or Hub id.", MODEL, short="-m"),
         Option(

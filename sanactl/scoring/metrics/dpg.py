@@ -62,6 +62,7 @@ class Dpg:
     record. All of them also go to dpg.jsonl. Answers are kept, so another
     --protocol needs no model, and a stopped run goes on where it was.
     """
+    shards = True
     options: ClassVar[tuple[Option, ...]] = (
         Option("questions", "DPG-Bench's table of questions, dpg_bench.csv. Default: none, it is needed."),
         *ANSWERING,

@@ -50,6 +50,7 @@ class GenEval:
     of them also go to geneval.jsonl. A stopped run goes on where it was when the
     same command is given again.
     """
+    shards = True
     options: ClassVar[tuple[Option, ...]] = (
         Option(
             "detector",

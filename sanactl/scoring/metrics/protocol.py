@@ -51,6 +51,9 @@ class Metric(Protocol):
     A metric whose work can be divided among processes has `compute`, the answer to a part of the work, and its `evaluate`
     goes through its parts by `sanactl.model.sharing.share`. Under a launcher each process opens the metric, the first one
     calls `evaluate`, and the others `compute`. Of a metric without `compute` the first process alone does all the work.
+
+    A class attribute `shards`, true, says that the parts of the work are those of one `share`, that each part is scored by
+    itself and kept in `kept`, and that all of them are found again there: then the work can be divided among jobs, too.
     """
 
     @property

@@ -59,6 +59,7 @@ class Vqa:
     records: soft_tifa_am and soft_tifa_gm. All of them also go to vqa.jsonl.
     Answers are kept, so a stopped run goes on where it was.
     """
+    shards = True
     options: ClassVar[tuple[Option, ...]] = (
         Option("questions", "File of prompts with vqa_list or atoms. Default: those of the image records."),
         *ANSWERING,
