@@ -33,6 +33,7 @@ BASE: dict[str, list[str]] = {
     "scale": ["tiny.st", "-p", "p.txt", "--max", "1", "--keep", "1", "--steps", "1"],
     "judge": ["i.jsonl", "--model", "oracle"],
     "filter": ["i.jsonl", "--top", "1"],
+    "merge": ["i.jsonl"],
     "export": ["i.jsonl"],
     "relabel": ["p.txt"],
     "rewrite": ["p.txt"],
