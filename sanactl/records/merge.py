@@ -177,7 +177,7 @@ def _part(path: Path, line: bytes, offsets: array[int], digest: str) -> Part:
     ordered = [row[0] for row in rows] + [2**62]
     if any(row[0] + row[1] * (row[2] - 1) >= after for row, after in zip(rows, ordered[1:], strict=True)):
         raise InputError(f"{said} has records out of order")
-    return Part(path, shard, end["command"], end["key"], end["groups"], end["taken"], rows, offsets)  # type: ignore[arg-type]
+    return Part(path, shard, end["command"], end["key"], end["groups"], end["taken"], rows, offsets)
 
 
 def _is_text(value: Any) -> bool:

@@ -136,8 +136,8 @@ def test_jobs_search_as_one(place: Path, sanactl: Program) -> None:
     assert sanactl("merge", "scale.0-of-2.jsonl", "scale.1-of-2.jsonl") == records
     assert Path("scale.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
     sanactl("merge", "whole")
-    for part in Path("whole").glob("images.*-of-2.jsonl"):
-        part.unlink()
+    for listing in Path("whole").glob("images.*-of-2.jsonl"):
+        listing.unlink()
     assert snapshot(Path("whole")) == snapshot(Path("one"))
     assert "--budget is for one job" in sanactl.fails(*command, "--budget", "30", "--shard", "0/2", code=2)
 
