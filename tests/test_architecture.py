@@ -111,7 +111,7 @@ def is_table_of_options(function: ast.FunctionDef) -> bool:
 def test_functions_take_at_most_eight_parameters() -> None:
     many = []
     for name, path in MODULES.items():
-        if name == "sanactl.optim.triton_kernels":  # pointers and sizes, each a parameter by Triton's rules
+        if name.startswith("sanactl.optim.triton_"):  # pointers and sizes, each a parameter by Triton's rules
             continue
         for function in functions(path):
             given = function.args

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sanactl.bench import one_matrix as triton_kernels
 from sanactl.bench.machine import time_calls
 from sanactl.bench.optim_cost import copy_bandwidth
 from sanactl.bench.rows import Rows
-from sanactl.optim import tiled, triton_kernels
+from sanactl.optim import tiled
 from sanactl.optim.blockwise import SCHEMES, Scheme, quantize
 from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import part_of

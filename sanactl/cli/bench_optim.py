@@ -55,6 +55,13 @@ def optim(
             autocompletion=lambda: [*OPTIMIZERS],
         ),
     ] = None,
+    launches: Annotated[
+        bool,
+        typer.Option(
+            "--launches",
+            help="Count what a step launches on a GPU, over all blocks of the model. Nothing is run and no GPU is needed.",
+        ),
+    ] = False,
     dtype: Dtype = None,
     device: Device = None,
 ) -> None:
@@ -63,6 +70,9 @@ def optim(
     All optimizers, on two blocks of SANA 1.6B:
     [bold]sanactl bench optim --blocks 2[/bold]
     [bold]sanactl bench optim --optimizer adamw,came8bit[/bold]
+
+    How many kernels a step launches on a GPU:
+    [bold]sanactl bench optim --launches --model 4.8b --optimizer came8bit[/bold]
 
     They take turns, each with new state, so that a busy machine disturbs all
     alike. One that cannot run here has a row with the reason. A pipe gets score
@@ -77,10 +87,13 @@ def optim(
     from sanactl.records.records import dumps
     from sanactl.records.scores import new_score
 
+    names = None if optimizer is None else [name.strip() for name in optimizer.split(",") if name.strip()]
+    if launches:
+        count_launches(model, blocks, names, dtype)
+        return
     place = pick_device(device)
     kind = resolve_dtype(dtype, place)
     count = bench.fitting_blocks(model, kind, place) if blocks is None else blocks
-    names = None if optimizer is None else [name.strip() for name in optimizer.split(",") if name.strip()]
     if names == []:
         raise UsageError("--optimizer names none", hint=f"choose from {', '.join(bench.CONTENDERS)}")
     tables = bench.run(model, count, rounds=rounds, steps=steps, optimizers=names, dtype=kind, device=place)
@@ -102,6 +115,42 @@ def optim(
     *_, table = tables
     for row in table:
         write_line(dumps(new_score("optimizer_step", row.get("step_ms"), unit="ms", **row)))
+
+
+def count_launches(model: str, blocks: int | None, names: list[str] | None, dtype: str | None) -> None:
+    """A row for each optimizer; in bf16 unless a dtype is given."""
+    import torch
+
+    from sanactl.bench import launches
+    from sanactl.cli.frame.stdout import write_line
+    from sanactl.cli.frame.terminal import is_first_process
+    from sanactl.errors import UsageError
+    from sanactl.model.loading import resolve_dtype
+    from sanactl.records.records import dumps
+    from sanactl.records.scores import new_score
+
+    if names == []:
+        raise UsageError("--optimizer names none", hint=f"choose from {', '.join(launches.WAYS)}")
+    kind = resolve_dtype(dtype or "bf16", torch.device("cpu"))
+    rows = launches.count_launches(model, blocks, ways=names, dtype=kind)
+    if not is_first_process():
+        return
+    if not sys.stdout.isatty():
+        for row in rows:
+            write_line(dumps(new_score("optimizer_launches", row["launches"], unit="launches", **row)))
+        return
+    from rich.table import Table
+
+    from sanactl.cli.frame.console import PlainConsole, data
+
+    table = Table(title=f"launches of one step, blocks of {model}", box=None)
+    table.add_column("optimizer", overflow="fold")
+    for heading in ("blocks", "torch", "Triton", "launches"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        numbers = (row["blocks"], row["torch"], row["triton"], row["launches"])
+        table.add_row(data(row["optimizer"]), *(f"{n:,}" for n in numbers))
+    PlainConsole().print(table)
 
 
 def show(rows: list[dict[str, Any]]) -> Any:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from sanactl.errors import UsageError
 from sanactl.optim.blockwise import Scheme, check_scheme
-from sanactl.optim.reference import Hyper
+from sanactl.optim.masked import MaskedSteps, hyper_of, kernels_for
 from sanactl.optim.rounding import fingerprint, seed_of
 from sanactl.optim.sharded import check_sharding, local, part_of
 from sanactl.optim.state import IDENTITY, Entry, empty_state, entries, keep_tensors, restore
@@ -48,6 +48,9 @@ class CAME(Optimizer):
         clip_threshold: largest root mean square of the normalised gradient.
         weight_decay: decoupled weight decay.
         maximize: maximise the objective instead of minimising it.
+        capturable: no step reads from the device, so that a CUDA graph can hold it, as with torch's optimizers. A step
+            with a gradient that is not finite changes nothing and is counted (`skipped_steps`), where it raises otherwise.
+            A learning rate that is a tensor on the parameters' device can change between replays.
         bf16_stochastic_round: round the updates of bf16 parameters up or down at random, so that small updates are
             not lost. The random numbers depend on the step and the parameter: its place, its name (if names were given),
             and its values before its first step. They are the same after a restart.
@@ -57,6 +60,9 @@ class CAME(Optimizer):
             (float64, complex, or sharded in another way than by rows).
             TrainingError: from `step`, if a gradient is not finite. Then nothing was changed.
     """
+
+    # Made at the first step that needs it; a copied optimizer makes its own.
+    _masked: MaskedSteps | None = None
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class CAME(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         bf16_stochastic_round: bool = False,
     ) -> None:
         defaults = {
@@ -77,6 +84,7 @@ class CAME(Optimizer):
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "capturable": capturable,
             "bf16_stochastic_round": bf16_stochastic_round,
         }
         super().__init__(params, defaults)
@@ -100,7 +108,7 @@ class CAME(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step with the present gradients.
 
-        Every gradient is checked before the first parameter changes.
+        With a gradient that is not finite, nothing changes.
 
         Args:
             closure: evaluates the model again and returns the loss.
@@ -109,35 +117,63 @@ class CAME(Optimizer):
             The closure's loss, or None.
 
         Raises:
-            TrainingError: a gradient contains inf or NaN, or its norm is above 1e15; the message names the parameter.
-            UsageError: a gradient is sparse.
+            TrainingError: a gradient contains inf or NaN, or its norm is above 1e15; the message names the parameter. With
+                `capturable`, the step is skipped instead.
+            UsageError: a gradient is sparse, or some groups are capturable and others are not.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         work = [e for e in entries(self.param_groups) if e.p.grad is not None and e.p.numel() > 0]
+        capturable = _capturable(self.param_groups)
+        if (
+            not capturable
+            and any(entry.p.is_cuda for entry in work)
+            and torch.cuda.is_current_stream_capturing()
+        ):
+            raise UsageError(
+                f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
+                hint="give it capturable=True",
+            )
+        if capturable or any(kernels_for(entry.p.device) is not None for entry in work):
+            self._masked_step(work, check=not capturable)
+            return loss
         for entry, sums in zip(work, check_gradients(work), strict=True):
-            state, group = self.state[entry.p], entry.group
-            if not state:
-                state.update(empty_state(entry.p, group))
+            state, group = self._ready_state(entry), entry.group
             state["step"] += 1
             seed = None
-            if group["bf16_stochastic_round"] and entry.p.dtype == torch.bfloat16:
-                if IDENTITY not in state:
-                    state[IDENTITY] = _identity(entry)
+            if IDENTITY in state and group["bf16_stochastic_round"]:
                 rank = part_of(entry.p).rank
                 seed = seed_of(int(state["step"]), entry.position, rank, int(state[IDENTITY]))
-            h = Hyper(
-                float(group["lr"]),
-                group["betas"],
-                group["eps"],
-                group["clip_threshold"],
-                group["weight_decay"],
-                bool(group["maximize"]),
-            )
-            update(entry, state, sums, h, seed)
+            h = hyper_of(group, entry.p.device)
+            update(entry, state, sums, h._replace(lr=float(h.lr)), seed)
         return loss
+
+    @property
+    def skipped_steps(self) -> int:
+        """With `capturable`: the number of steps that changed nothing because a gradient was not finite.
+
+        To read it waits for the device.
+        """
+        return 0 if self._masked is None else self._masked.skipped()
+
+    @torch.compiler.disable
+    def _masked_step(self, work: list[Entry], *, check: bool) -> None:
+        if self._masked is None:
+            self._masked = MaskedSteps()
+        states = [self._ready_state(entry) for entry in work]
+        if work:
+            self._masked.take(work, states, self.param_groups, check=check)
+
+    def _ready_state(self, entry: Entry) -> dict[str, Tensor]:
+        """The state of a parameter; before its first step, an empty one."""
+        state: dict[str, Tensor] = self.state[entry.p]
+        if not state:
+            state.update(empty_state(entry.p, entry.group))
+        if entry.group["bf16_stochastic_round"] and entry.p.dtype == torch.bfloat16 and IDENTITY not in state:
+            state[IDENTITY] = _identity(entry)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a result of `state_dict` onto the parameters' devices; all dtypes and bits are kept.
@@ -148,10 +184,13 @@ class CAME(Optimizer):
         # torch casts fp32 state to the parameter's dtype. The hook that prevents it is registered last, so that a
         # user's own hooks see plain tensors.
         hook = self.register_load_state_dict_pre_hook(keep_tensors)
+        capturable = [group["capturable"] for group in self.param_groups]
         try:
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
+        for group, value in zip(self.param_groups, capturable, strict=True):
+            group["capturable"] = value  # how steps are taken here, whoever saved the state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for options in (*state["param_groups"], state.get("defaults") or {}):
@@ -204,7 +243,7 @@ class CAME8bit(CAME):
     8-bit; their second moments and everything else stay fp32.
 
     Args:
-        params, lr, betas, eps, clip_threshold, weight_decay, maximize, bf16_stochastic_round: as for `CAME`.
+        params, lr, betas, eps, clip_threshold, weight_decay, maximize, capturable, bf16_stochastic_round: as for `CAME`.
         block_size: values that share one scale.
         min_8bit_size: matrices of at most this many values keep an fp32 first moment.
         blocking: `paper`: a block is `block_size` flattened values. `rows`: `block_size` rows, what the public SANA
@@ -222,6 +261,7 @@ class CAME8bit(CAME):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        capturable: bool = False,
         bf16_stochastic_round: bool = False,
         block_size: int = 2048,
         min_8bit_size: int = 16384,
@@ -235,6 +275,7 @@ class CAME8bit(CAME):
             "clip_threshold": clip_threshold,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "capturable": capturable,
             "bf16_stochastic_round": bf16_stochastic_round,
             "block_size": block_size,
             "min_8bit_size": min_8bit_size,
@@ -248,6 +289,21 @@ class CAME8bit(CAME):
         check_scheme(group["scheme"], group["block_size"])
         if group["blocking"] not in ("paper", "rows"):
             raise UsageError(f"unknown blocking {group['blocking']!r}", hint="use paper or rows")
+
+
+def _capturable(groups: list[dict[str, Any]]) -> bool:
+    """Whether the steps are capturable.
+
+    Raises:
+        UsageError: those of some groups only.
+    """
+    found = {bool(group["capturable"]) for group in groups}
+    if len(found) > 1:
+        raise UsageError(
+            "some parameter groups are capturable and others are not",
+            hint="give capturable to the optimizer, not to a group",
+        )
+    return found == {True}
 
 
 def _identity(entry: Entry) -> Tensor:

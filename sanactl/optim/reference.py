@@ -20,7 +20,7 @@ class Hyper(NamedTuple):
     """The settings of one step, as in CAME (Luo et al., 2023).
 
     Attributes:
-        lr: learning rate.
+        lr: learning rate; a scalar tensor stays on its device.
         betas: decay of the first moment, of the squared gradient, of the instability.
         eps: added to the squared gradient, to the instability.
         clip_threshold: largest root mean square of the normalised gradient.
@@ -28,7 +28,7 @@ class Hyper(NamedTuple):
         maximize: maximise the objective instead of minimising it.
     """
 
-    lr: float
+    lr: float | Tensor
     betas: tuple[float, float, float] = (0.9, 0.999, 0.9999)
     eps: tuple[float, float] = (1e-30, 1e-16)
     clip_threshold: float = 1.0

@@ -20,10 +20,12 @@ from torch import Tensor
 from sanactl.errors import UsageError
 
 __all__ = [
+    "Cuts",
     "Part",
     "block_range",
     "blocks_by_process",
     "check_sharding",
+    "cuts_of",
     "is_sharded",
     "local",
     "part_of",
@@ -123,7 +125,7 @@ def blocks_by_process(p: Tensor, block: int) -> tuple[int, int]:
     return processes, max(len(block_range(p, block, rank)) for rank in range(processes))
 
 
-class _Cuts(NamedTuple):
+class Cuts(NamedTuple):
     """Where a process's first and last 8-bit block lie on cuts between processes.
 
     Attributes:
@@ -139,7 +141,7 @@ class _Cuts(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _cuts(rows: int, width: int, block: int, processes: int, rank: int) -> _Cuts:
+def _cuts(rows: int, width: int, block: int, processes: int, rank: int) -> Cuts:
     at = [_first_row(rows, processes, r) * width for r in range(1, processes)]
     on = [flat // block for flat in at if flat % block and flat < rows * width]
     mine = _blocks_of(rows, width, block, processes, rank)
@@ -149,7 +151,15 @@ def _cuts(rows: int, width: int, block: int, processes: int, rank: int) -> _Cuts
         else []
     )
     place = tuple(next((n for n, e in edges if e == which), len(on)) for which in (0, 1))
-    return _Cuts(len(on), tuple(n for n, _ in edges), tuple(e for _, e in edges), (place[0], place[1]))
+    return Cuts(len(on), tuple(n for n, _ in edges), tuple(e for _, e in edges), (place[0], place[1]))
+
+
+def cuts_of(part: Part, block: int) -> Cuts:
+    """Where blocks of `block` flattened values of a parameter lie on cuts; nowhere if it is whole."""
+    if part.group is None:
+        return Cuts(0, (), (), (0, 0))
+    processes = torch.distributed.get_world_size(part.group)
+    return _cuts(part.rows, part.numel // max(part.rows, 1), block, processes, part.rank)
 
 
 def share_edges(bounds: Tensor | None, part: Part, block: int, device: torch.device) -> Tensor | None:
@@ -163,10 +173,7 @@ def share_edges(bounds: Tensor | None, part: Part, block: int, device: torch.dev
         The same over all processes; infinite (so that they change nothing) for a block that is not shared. None if no
         block of the parameter is shared.
     """
-    if part.group is None:
-        return None
-    processes = torch.distributed.get_world_size(part.group)
-    cuts = _cuts(part.rows, part.numel // max(part.rows, 1), block, processes, part.rank)
+    cuts = cuts_of(part, block)
     if not cuts.cuts:
         return None
     # Negated smallest values: both are then found by a maximum. The last column is for blocks that are not shared.

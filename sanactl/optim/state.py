@@ -28,23 +28,30 @@ __all__ = [
 ]
 
 Group = dict[str, Any]
-# With stochastic rounding, the state also has the number that makes a parameter's random numbers its own.
+# With stochastic rounding, the state also has the number that makes a parameter's random numbers its own; on the CPU.
 IDENTITY = "rounding_identity"
-_ON_CPU = ("step", IDENTITY)
 OFFSETS = {"linear": "exp_avg_min", "zero": "exp_avg_zero"}
 
 
 class Entry(NamedTuple):
-    """A parameter, its `position` over all groups, and its name for messages.
-
-    `given` is the name that the user gave it, or "".
-    """
+    """A parameter, its group, its `position` over all groups, and its place: the group's number, its own in the group."""
 
     p: Tensor
     group: Group
     position: int
-    name: str
-    given: str = ""
+    place: tuple[int, int]
+
+    @property
+    def given(self) -> str:
+        """The name that the user gave it, or ""."""
+        return str(self.group["param_names"][self.place[1]]) if "param_names" in self.group else ""
+
+    @property
+    def name(self) -> str:
+        """Its name for messages."""
+        group, number = self.place
+        label = f"'{self.given}'" if self.given else f"{number} of group {group}"
+        return f"parameter {label} {list(self.p.shape)}"
 
 
 def entries(groups: list[Group]) -> Iterator[Entry]:
@@ -52,9 +59,7 @@ def entries(groups: list[Group]) -> Iterator[Entry]:
     position = 0
     for i, group in enumerate(groups):
         for j, p in enumerate(group["params"]):
-            given = str(group["param_names"][j]) if "param_names" in group else ""
-            label = f"'{given}'" if given else f"{j} of group {i}"
-            yield Entry(p, group, position, f"parameter {label} {list(p.shape)}", given)
+            yield Entry(p, group, position, (i, j))
             position += 1
 
 
@@ -108,9 +113,8 @@ def empty_state(p: Tensor, group: Group) -> dict[str, Tensor]:
     """The state before the first step: zeros, each of its final shape and dtype, on the parameter's device."""
     state = {}
     for key, (shape, dtype, shared) in layout(p, group).items():
-        device = "cpu" if key == "step" else p.device
         if not is_sharded(p) or shared == "all":
-            state[key] = torch.zeros(shape, dtype=dtype, device=device)
+            state[key] = torch.zeros(shape, dtype=dtype, device=p.device)
         elif shared == "rows":
             state[key] = zeros_like_rows(p, shape, dtype)
         else:
@@ -146,7 +150,7 @@ def keep_tensors(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
-    """A loaded state with its tensors unwrapped, on the parameter's device; the step count stays on the CPU.
+    """A loaded state with its tensors unwrapped, on the parameter's device.
 
     Raises:
         InputError: it is not a state of this optimizer for this parameter.
@@ -154,7 +158,7 @@ def restore(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
     state = {}
     for key, value in values.items():
         if isinstance(value, _Kept):
-            value = value.tensor.detach().to("cpu" if key in _ON_CPU else entry.p.device, copy=True)
+            value = value.tensor.detach().to("cpu" if key == IDENTITY else entry.p.device, copy=True)
         state[key] = value
     check_state(entry, state)
     return state

@@ -71,8 +71,8 @@ def apply(
     u_factors: tuple[Tensor, Tensor],
     step_factors: tuple[Tensor, Tensor],
     beta: float,
-    decay: float,
-    seed: int | None,
+    decay: float | Tensor,
+    seed: int | Tensor | None,
 ) -> None:
     """Change m and p in place: u = g times `u_factors` (row, column); m = beta m + (1 - beta) u;
 
@@ -101,15 +101,23 @@ def new_edges(g: Tensor, m: Moment, u_factors: tuple[Tensor, Tensor], beta: floa
     return torch.stack([new.amin(1), new.amax(1)])
 
 
-def change(p: Tensor, step: Tensor, decay: float, scratch: Tensor, seed: int | None, first: int = 0) -> None:
+def change(
+    p: Tensor,
+    step: Tensor,
+    decay: float | Tensor,
+    scratch: Tensor,
+    seed: int | Tensor | None,
+    first: int = 0,
+) -> None:
     """p = decay p - step in place, in fp32 or better whatever p is; `first` is the index of p's first value in its parameter."""
+    decays = isinstance(decay, Tensor) or decay != 1  # to compare a tensor would wait for the device
     if p.dtype in (torch.float32, torch.float64):
-        if decay != 1:
+        if decays:
             p.mul_(decay)
         p.sub_(step)
         return
     wide = scratch.copy_(p)
-    if decay != 1:
+    if decays:
         wide.mul_(decay)
     wide.sub_(step)
     p.copy_(wide if seed is None or p.dtype != torch.bfloat16 else stochastic_bf16(wide, seed, first))

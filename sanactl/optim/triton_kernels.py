@@ -1,163 +1,205 @@
-"""The three passes of `tiled` as Triton kernels: 3 reads of the gradient, 2 of the moment, 1 of the parameter.
+"""The passes over whole matrices as Triton kernels: 3 reads of the gradient, 2 of the moment, 1 of the parameter.
 
-Sums have a fixed order (no atomics), so a restart gives the same bits. tests/optim/test_triton.py compares the kernels
-with the torch implementation, in Triton's interpreter.
+A kernel works on all matrices of a `plan.Chunk`; a program takes a tile of STRIP x TC values, TR rows at a time, or one
+8-bit block. Sums have a fixed order (no atomics), so a restart gives the same bits. `tiled` has the same passes in torch,
+and tests/optim/interpreted_kernels.py compares them in Triton's interpreter.
 
-Legend: R rows, C columns of the matrix; a program takes a tile of TR x TC values, or one 8-bit block of B values.
+Legend: `table` and its fields as in `plan.FIELDS`; R rows, C columns of the matrix; `ok` is 1, or 0 where the step must
+change nothing.
 """
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from sanactl.optim.blockwise import TINY_RANGE, dynamic_map, dynamic_midpoints
-from sanactl.optim.moment import Moment
-from sanactl.optim.sharded import Part
+from sanactl.optim.plan import FIELDS, HYPERS
 
-__all__ = ["apply", "can_step", "residual_sums", "square_sums"]
+__all__ = [
+    "apply_kernel",
+    "edges_kernel",
+    "element",
+    "noise",
+    "residual_kernel",
+    "round_to",
+    "setting",
+    "square_kernel",
+]
 
-TILE_ROWS, TILE_COLS = 64, 128
-LARGEST_BLOCK = 16384  # values that one program keeps in registers
 FP32, LINEAR, ZERO, DYNAMIC = 0, 1, 2, 3
-# Fused multiply-adds would round differently from torch; they would gain nothing, since memory limits the speed.
-LAUNCH = {"num_warps": 8, "enable_fp_fusion": False}
-KINDS = {None: FP32, "linear": LINEAR, "zero": ZERO, "dynamic": DYNAMIC}
+WIDTH = tl.constexpr(len(FIELDS))
+HYPER = tl.constexpr(len(HYPERS))
+# Their places in a row, for the kernels.
+P, G, M = (tl.constexpr(FIELDS.index(name)) for name in ("P", "G", "M"))
+SCALE, OFFSET, STEP = (tl.constexpr(FIELDS.index(name)) for name in ("SCALE", "OFFSET", "STEP"))
+ROWS, COLS, NUMEL = (tl.constexpr(FIELDS.index(name)) for name in ("R", "C", "NUMEL"))
+LINE_R, LINE_C = (tl.constexpr(FIELDS.index(name)) for name in ("LINE_R", "LINE_C"))
+PARTS_R, PARTS_C = (tl.constexpr(FIELDS.index(name)) for name in ("PARTS_R", "PARTS_C"))
+TILE, ACROSS = (tl.constexpr(FIELDS.index(name)) for name in ("TILE", "ACROSS"))
+BLOCK, PHASE = (tl.constexpr(FIELDS.index(name)) for name in ("BLOCK", "PHASE"))
+GROUP, SEED = (tl.constexpr(FIELDS.index(name)) for name in ("GROUP", "SEED"))
+BETA, RATE_M = (tl.constexpr(HYPERS.index(name)) for name in ("BETA", "RATE_M"))
+LR, DECAY = (tl.constexpr(HYPERS.index(name)) for name in ("LR", "DECAY"))
 
 
-def can_step(p: Tensor, g: Tensor, m: Moment | None) -> bool:
-    """Whether the kernels take this matrix: row-major, 1 to 2**31 - 1 values, with blocks that fit a program."""
-    dense = p.is_contiguous() and g.is_contiguous() and 0 < g.numel() < 1 << 31
-    return dense and p.dtype != torch.float64 and (m is None or m.block <= LARGEST_BLOCK)
-
-
-def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
-    """As `tiled.square_sums`."""
-    rows, cols = g.shape
-    grid, row_parts, col_parts = _parts(g, 1)
-    with torch.cuda.device_of(g):
-        _square_kernel[grid](g, row_parts, col_parts, rows, cols, TILE_ROWS, TILE_COLS, **LAUNCH)
-    return row_parts[0].sum(0), col_parts[0].sum(0)
-
-
-def residual_sums(
-    g: Tensor, m: Moment, row: Tensor, col: Tensor, clip_threshold: float, part: Part
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as `tiled.residual_sums`, with one pass instead of two.
-
-    The factor k needs all of v = g col row, and u = k v. The pass sums d^2, d v and v^2 with d = v - m; then
-    (k v - m)^2 = d^2 - 2 (1 - k) d v + (1 - k)^2 v^2, and most steps have k near 1, where nothing cancels.
-    """
-    rows, cols = g.shape
-    grid, row_parts, col_parts = _parts(g, 3)
-    with torch.cuda.device_of(g):
-        _residual_kernel[grid](
-            g, *_pointers(m), dynamic_map(g.device), row, col, row_parts, col_parts,
-            rows, cols, m.block, m.phase, KINDS[m.scheme], TILE_ROWS, TILE_COLS, **LAUNCH,
-        )  # fmt: skip
-    row_dd, row_dv, row_vv = row_parts.sum(1)
-    col_dd, col_dv, col_vv = col_parts.sum(1)
-    rms = (part.sum(row_vv.sum()) / part.numel).sqrt()
-    k = 1 / (rms / clip_threshold).clamp(min=1)
-    short = 1 - k
-    row_sums = row_dd - 2 * short * row_dv + short * short * row_vv
-    col_sums = col_dd - 2 * short * col_dv + short * short * col_vv
-    # Where v^2 overflowed, k is 0 and these are inf - inf: count them as nothing.
-    return k, *(s.nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0) for s in (row_sums, col_sums))
-
-
-def apply(
-    p: Tensor,
-    g: Tensor,
-    m: Moment,
-    u_factors: tuple[Tensor, Tensor],
-    step_factors: tuple[Tensor, Tensor],
-    beta: float,
-    decay: float,
-    seed: int | None,
-) -> None:
-    """As `tiled.apply`."""
-    block, phase = (2048, 0) if m.scheme is None else (m.block, m.phase)
-    width = triton.next_power_of_2(min(block, phase + p.numel()))
-    edges = u_factors[0] if m.edges is None else m.edges
-    with torch.cuda.device_of(p):
-        _apply_kernel[(triton.cdiv(phase + p.numel(), block),)](
-            p, g, *_pointers(m), dynamic_map(p.device), dynamic_midpoints(p.device), *u_factors, *step_factors,
-            edges, p.numel(), p.shape[1], block, phase, beta, decay, 0 if seed is None else seed,
-            KINDS[m.scheme], m.edges is not None, seed is not None and p.dtype == torch.bfloat16, TINY_RANGE, width,
-            **LAUNCH,
-        )  # fmt: skip
-
-
-def _parts(g: Tensor, sums: int) -> tuple[tuple[int, int], Tensor, Tensor]:
-    """The grid of tiles, and memory for each tile's sums: [sums, tiles in a row, R], [sums, tiles in a column, C]."""
-    rows, cols = g.shape
-    grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(cols, TILE_COLS))
-    row_parts = torch.empty(sums, grid[1], rows, device=g.device)
-    return grid, row_parts, torch.empty(sums, grid[0], cols, device=g.device)
-
-
-def _pointers(m: Moment) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, scale and offset; if a scheme lacks one, its pointer is never read."""
-    scale = m.values if m.scale is None else m.scale
-    return m.values, scale, scale if m.offset is None else m.offset
+def element(dtype: Any) -> Any:
+    """Triton's name of a torch dtype."""
+    return getattr(tl, {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}[str(dtype)[6:]])
 
 
 @triton.jit
-def _square_kernel(g_ptr, row_ptr, col_ptr, R, C, TR: tl.constexpr, TC: tl.constexpr):  # type: ignore[no-untyped-def]
+def _number(row, FIELD: tl.constexpr):  # type: ignore[no-untyped-def]
+    return tl.load(row + FIELD).to(tl.int32)
+
+
+@triton.jit
+def _pointer(row, FIELD: tl.constexpr, T: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+    p = tl.load(row + FIELD).to(tl.pointer_type(T))
+    if ALIGNED:
+        p = tl.multiple_of(p, 16)
+    return p
+
+
+@triton.jit
+def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Values of the first 8-bit block that other processes have."""
+    phase = 0
+    if CUT:
+        phase = _number(row, PHASE)
+        if ALIGNED:
+            phase = tl.multiple_of(phase, 16)
+    return phase
+
+
+@triton.jit
+def setting(hyper, row, NAME: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A setting of the parameter's group."""
+    return tl.load(hyper + tl.load(row + GROUP) * HYPER + NAME)
+
+
+@triton.jit
+def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """This program's row of the table, R, C, first and last row of its tile, and the tile's column and row of tiles."""
+    n = tl.program_id(0)
+    row = table + tl.load(tile_of + n) * WIDTH
+    R, C = _number(row, ROWS), _number(row, COLS)
+    if ALIGNED:
+        C = tl.multiple_of(C, 16)
+    n -= _number(row, TILE)
+    across = _number(row, ACROSS)
+    down, beside = n // across, n % across
+    first = down * STRIP
+    return row, R, C, first, tl.minimum(first + STRIP, R), down, beside
+
+
+@triton.jit
+def square_kernel(  # type: ignore[no-untyped-def]
+    table, tile_of, parts, GT: tl.constexpr, ALIGNED: tl.constexpr,
+    TR: tl.constexpr, TC: tl.constexpr, STRIP: tl.constexpr,
+):  # fmt: skip
     """Row sums and column sums of g^2 over one tile."""
-    i = tl.program_id(0) * TR + tl.arange(0, TR)
-    j = tl.program_id(1) * TC + tl.arange(0, TC)
-    inside = (i < R)[:, None] & (j < C)[None, :]
-    g = tl.load(g_ptr + i[:, None] * C + j[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(row_ptr + tl.program_id(1) * R + i, tl.sum(g * g, 1), mask=i < R)
-    tl.store(col_ptr + tl.program_id(0) * C + j, tl.sum(g * g, 0), mask=j < C)
+    row, R, C, first, last, down, beside = _tile(table, tile_of, STRIP, ALIGNED)
+    g_ptr = _pointer(row, G, GT, ALIGNED)
+    row_ptr = parts + tl.load(row + PARTS_R) + beside * R
+    j = beside * TC + tl.arange(0, TC)
+    col_sum = tl.zeros([TR, TC], tl.float32)
+    for begin in range(first, last, TR):
+        i = begin + tl.arange(0, TR)
+        g = tl.load(
+            g_ptr + (i[:, None] * C + j[None, :]), mask=(i < last)[:, None] & (j < C)[None, :], other=0.0
+        )
+        g = g.to(tl.float32)
+        tl.store(row_ptr + i, tl.sum(g * g, 1), mask=i < last)
+        col_sum += g * g
+    tl.store(parts + tl.load(row + PARTS_C) + down * C + j, tl.sum(col_sum, 0), mask=j < C)
 
 
 @triton.jit
-def _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The first moments at the flat indices `at`, in fp32: `blockwise.dequantize`; the first block begins `phase` before."""
-    if KIND == 0:
-        m = tl.load(m_ptr + at, mask=inside, other=0.0)
+def _restore(code, scale, offset, map_ptr, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+    """First moments in fp32: `blockwise.dequantize`."""
+    if KIND == 3:
+        m = tl.load(map_ptr + code.to(tl.int32)) * scale
+    elif KIND == 2:
+        m = (code.to(tl.float32) - offset) * scale
     else:
-        code = tl.load(m_ptr + at, mask=inside, other=0)
-        n = (at + phase) // block
-        scale = tl.load(scale_ptr + n, mask=inside, other=0.0)
-        if KIND == 3:
-            m = tl.load(map_ptr + code.to(tl.int32)) * scale
-        else:
-            offset = tl.load(offset_ptr + n, mask=inside, other=0).to(tl.float32)
-            m = (code.to(tl.float32) - offset) * scale if KIND == 2 else code.to(tl.float32) * scale + offset
+        m = code.to(tl.float32) * scale + offset
     return m
 
 
 @triton.jit
-def _residual_kernel(  # type: ignore[no-untyped-def]
-    g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, r_ptr, c_ptr, row_ptr, col_ptr, R, C, block, phase,
-    KIND: tl.constexpr, TR: tl.constexpr, TC: tl.constexpr,
+def _of_block(ptr, n, inside):  # type: ignore[no-untyped-def]
+    return tl.load(ptr + n, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["step"])
+def residual_kernel(  # type: ignore[no-untyped-def]
+    table, tile_of, lines, parts, step, map_ptr, ok,
+    GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, B: tl.constexpr, CUT: tl.constexpr,
+    ALIGNED: tl.constexpr,    TR: tl.constexpr, TC: tl.constexpr, STRIP: tl.constexpr,
 ):  # fmt: skip
-    """Row sums and column sums of d^2, d v, v^2 over one tile, with v = g c r and d = v - m."""
-    i = tl.program_id(0) * TR + tl.arange(0, TR)
-    j = tl.program_id(1) * TC + tl.arange(0, TC)
-    inside = (i < R)[:, None] & (j < C)[None, :]
-    at = i[:, None] * C + j[None, :]
-    g = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    c = tl.load(c_ptr + j, mask=j < C, other=0.0)
-    r = tl.load(r_ptr + i, mask=i < R, other=0.0)
-    v = g * c[None, :] * r[:, None]
-    d = v - _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND)
-    d = tl.where(inside, d, 0.0)
-    row_ptr += tl.program_id(1) * R + i
-    col_ptr += tl.program_id(0) * C + j
-    row_step, col_step = tl.num_programs(1) * R, tl.num_programs(0) * C
-    tl.store(row_ptr, tl.sum(d * d, 1), mask=i < R)
-    tl.store(col_ptr, tl.sum(d * d, 0), mask=j < C)
-    tl.store(row_ptr + row_step, tl.sum(d * v, 1), mask=i < R)
-    tl.store(col_ptr + col_step, tl.sum(d * v, 0), mask=j < C)
-    tl.store(row_ptr + 2 * row_step, tl.sum(v * v, 1), mask=i < R)
-    tl.store(col_ptr + 2 * col_step, tl.sum(v * v, 0), mask=j < C)
+    """Row sums and column sums of d^2, d m, m^2 over one tile, with v = g c r and d = v - m.
+
+    The clipping k needs all of v, and u = k v. So the sums of (u - m)^2 = (k d - (1 - k) m)^2 are those of these three, and
+    nothing cancels where k is 1 or m is 0. `step` parts lie between the three sums. B is the size of an 8-bit block.
+    """
+    row, R, C, first, last, down, beside = _tile(table, tile_of, STRIP, ALIGNED)
+    last = tl.where(tl.load(ok) > 0, last, first)
+    g_ptr = _pointer(row, G, GT, ALIGNED)
+    m_ptr = _pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
+    scale_ptr, offset_ptr = _pointer(row, SCALE, tl.float32, False), _pointer(row, OFFSET, OT, False)
+    row_ptr = parts + tl.load(row + PARTS_R) + beside * R
+    r_ptr = lines + tl.load(row + LINE_R)
+    phase = _phase(row, CUT, ALIGNED)
+    j = beside * TC + tl.arange(0, TC)
+    c = tl.load(lines + tl.load(row + LINE_C) + j, mask=j < C, other=0.0)
+    dd, dm, mm = (
+        tl.zeros([TR, TC], tl.float32),
+        tl.zeros([TR, TC], tl.float32),
+        tl.zeros([TR, TC], tl.float32),
+    )
+    for begin in range(first, last, TR):
+        i = begin + tl.arange(0, TR)
+        live = i < last
+        inside = live[:, None] & (j < C)[None, :]
+        at = i[:, None] * C + j[None, :]
+        g = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        m = tl.load(m_ptr + at, mask=inside, other=0)
+        if KIND > 0:
+            if B >= TC:  # then a row of the tile lies in two blocks at most
+                n = (i * C + beside * TC + phase) // B
+                here, after = live, live & ((n + 1) * B < R * C + phase)
+                second = at >= ((n + 1) * B - phase)[:, None]
+                scale = tl.where(
+                    second,
+                    _of_block(scale_ptr, n + 1, after)[:, None],
+                    _of_block(scale_ptr, n, here)[:, None],
+                )
+                offset = tl.where(
+                    second,
+                    _of_block(offset_ptr, n + 1, after)[:, None],
+                    _of_block(offset_ptr, n, here)[:, None],
+                )
+            else:
+                scale, offset = (
+                    _of_block(scale_ptr, (at + phase) // B, inside),
+                    _of_block(offset_ptr, (at + phase) // B, inside),
+                )
+            m = _restore(m, scale, offset, map_ptr, KIND)
+        v = g * c[None, :] * tl.load(r_ptr + i, mask=live, other=0.0)[:, None]
+        m = tl.where(inside, m, 0.0)  # an offset is no zero
+        d = v - m
+        tl.store(row_ptr + i, tl.sum(d * d, 1), mask=live)
+        tl.store(row_ptr + step + i, tl.sum(d * m, 1), mask=live)
+        tl.store(row_ptr + 2 * step + i, tl.sum(m * m, 1), mask=live)
+        dd += d * d
+        dm += d * m
+        mm += m * m
+    col_ptr = parts + tl.load(row + PARTS_C) + down * C + j
+    tl.store(col_ptr, tl.sum(dd, 0), mask=j < C)
+    tl.store(col_ptr + step, tl.sum(dm, 0), mask=j < C)
+    tl.store(col_ptr + 2 * step, tl.sum(mm, 0), mask=j < C)
 
 
 @triton.jit
@@ -168,19 +210,17 @@ def _round(x):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _write(  # type: ignore[no-untyped-def]
-    m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, low, high, KIND: tl.constexpr, TINY: tl.constexpr
+    m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, keep, low, high, KIND: tl.constexpr, TINY: tl.constexpr
 ):  # fmt: skip
     """Keep the block n of first moments: `blockwise.quantize`. Others write values from low to high into it."""
-    if KIND == 0:
-        tl.store(m_ptr + at, m, mask=inside)
-    elif KIND == 3:
+    if KIND == 3:
         scale = tl.maximum(tl.max(tl.where(inside, tl.abs(m), 0.0)), tl.maximum(-low, high))
         unit = m / tl.where(scale > TINY, scale, 1.0)
         # Binary search: the number of midpoints below the value, 0 to 255.
         code = tl.zeros_like(unit).to(tl.int32)
         for bit in tl.static_range(7, -1, -1):
             code += tl.where(tl.load(mid_ptr + code + ((1 << bit) - 1)) < unit, 1 << bit, 0)
-        tl.store(scale_ptr + n, scale)
+        tl.store(scale_ptr + n, scale, mask=keep)
         tl.store(m_ptr + at, code.to(tl.uint8), mask=inside)
     else:
         low = tl.minimum(tl.min(tl.where(inside, m, float("inf"))), low)
@@ -190,55 +230,131 @@ def _write(  # type: ignore[no-untyped-def]
         scale = (high - low) / 255
         scale = tl.where(scale > TINY / 255, scale, 0.0)
         per = tl.where(scale > 0, 1 / tl.where(scale > 0, scale, 1.0), 0.0)
-        tl.store(scale_ptr + n, scale)
+        tl.store(scale_ptr + n, scale, mask=keep)
         if KIND == 1:
-            tl.store(offset_ptr + n, low)
+            tl.store(offset_ptr + n, low, mask=keep)
             code = _round((m - low) * per)
         else:
             zero = _round(-low * per)
-            tl.store(offset_ptr + n, zero.to(tl.uint8))
+            tl.store(offset_ptr + n, zero.to(tl.uint8), mask=keep)
             code = _round(m * per) + zero
         code = tl.minimum(tl.maximum(code, 0.0), 255.0)
         tl.store(m_ptr + at, code.to(tl.uint8), mask=inside)
 
 
+@triton.jit(do_not_specialize=["first"])
+def edges_kernel(  # type: ignore[no-untyped-def]
+    table, first, hyper, lines, edges, map_ptr,
+    GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, BLOCKED: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """Smallest and largest value that `apply_kernel` will write into the first and the last block: `tiled.new_edges`."""
+    matrix, which = tl.program_id(0) // 2, tl.program_id(0) % 2
+    row = table + (first + matrix) * WIDTH
+    size, C, phase = _number(row, NUMEL), _number(row, COLS), _number(row, PHASE)
+    n = tl.where(which == 0, 0, (size + phase - 1) // BLOCKED)
+    k = tl.arange(0, B)
+    at = n * BLOCKED - phase + k
+    inside = (k < BLOCKED) & (at >= 0) & (at < size)
+    g = tl.load(_pointer(row, G, GT, False) + at, mask=inside, other=0.0).to(tl.float32)
+    u = g * tl.load(lines + tl.load(row + LINE_C) + at % C, mask=inside, other=0.0)
+    u *= tl.load(lines + tl.load(row + LINE_R) + at // C, mask=inside, other=0.0)
+    code = tl.load(_pointer(row, M, tl.uint8, False) + at, mask=inside, other=0)
+    scale = tl.load(_pointer(row, SCALE, tl.float32, False) + n, mask=size > 0, other=0.0)
+    offset = tl.load(_pointer(row, OFFSET, OT, False) + n, mask=size > 0, other=0).to(tl.float32)
+    m = _restore(code, scale, offset, map_ptr, KIND)
+    m = m + setting(hyper, row, RATE_M) * (u - m)
+    tl.store(edges + matrix * 4 + which, tl.min(tl.where(inside, m, float("inf"))))
+    tl.store(edges + matrix * 4 + 2 + which, tl.max(tl.where(inside, m, float("-inf"))))
+
+
 @triton.jit
-def _noise(at, seed):  # type: ignore[no-untyped-def]
-    """16 random bits for each flat index: `rounding._hash`."""
-    h = at.to(tl.uint32) * 0x9E3779B9 + seed.to(tl.uint32)
+def noise(at, row):  # type: ignore[no-untyped-def]
+    """16 random bits for each flat index: `rounding._hash`, with the seed of `rounding.seed_of`."""
+    step = tl.load(tl.load(row + STEP).to(tl.pointer_type(tl.float32))).to(tl.int32).to(tl.uint32)
+    seed = (step * 0x9E3779B1) ^ tl.load(row + SEED).to(tl.uint32)
+    seed = (seed ^ (seed >> 15)) * 0xC2B2AE3D
+    h = at.to(tl.uint32) * 0x9E3779B9 + seed
     h = (h ^ (h >> 16)) * 0x85EBCA6B
     h = (h ^ (h >> 13)) * 0xC2B2AE35
     return ((h ^ (h >> 16)) & 0xFFFF).to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["seed"])
-def _apply_kernel(  # type: ignore[no-untyped-def]
-    p_ptr, g_ptr, m_ptr, scale_ptr, offset_ptr, map_ptr, mid_ptr, ur_ptr, uc_ptr, sr_ptr, sc_ptr, edge_ptr,
-    size, C, block, phase, beta, decay, seed,
-    KIND: tl.constexpr, EDGES: tl.constexpr, STOCHASTIC: tl.constexpr, TINY: tl.constexpr, B: tl.constexpr,
-):  # fmt: skip
-    """u = g uc ur; m = beta m + (1 - beta) u; p = decay p - m sc sr; keep m: one 8-bit block."""
-    n = tl.program_id(0)
-    at = n * block - phase + tl.arange(0, B)
-    inside = (tl.arange(0, B) < block) & (at >= 0) & (at < size)
-    low, high = tl.full((), float("inf"), tl.float32), tl.full((), float("-inf"), tl.float32)
-    if EDGES:
-        last = tl.num_programs(0) - 1
-        low = tl.load(edge_ptr, mask=n == 0, other=float("inf"))
-        low = tl.minimum(low, tl.load(edge_ptr + 1, mask=n == last, other=float("inf")))
-        high = tl.load(edge_ptr + 2, mask=n == 0, other=float("-inf"))
-        high = tl.maximum(high, tl.load(edge_ptr + 3, mask=n == last, other=float("-inf")))
-    i, j = at // C, at % C
-    g = tl.load(g_ptr + at, mask=inside, other=0.0).to(tl.float32)
-    u = g * tl.load(uc_ptr + j, mask=inside, other=0.0) * tl.load(ur_ptr + i, mask=inside, other=0.0)
-    m = _read(m_ptr, scale_ptr, offset_ptr, map_ptr, at, block, phase, inside, KIND)
-    m = m + (1 - beta) * (u - m)
-    _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, low, high, KIND, TINY)
-    step = m * tl.load(sc_ptr + j, mask=inside, other=0.0) * tl.load(sr_ptr + i, mask=inside, other=0.0)
-    p = tl.load(p_ptr + at, mask=inside, other=0.0).to(tl.float32) * decay - step
-    if p_ptr.dtype.element_ty == tl.bfloat16:
+@triton.jit
+def round_to(p, at, row, PT: tl.constexpr, STOCHASTIC: tl.constexpr):  # type: ignore[no-untyped-def]
+    """fp32 p in the parameter's dtype, at its flat indices."""
+    if PT == tl.bfloat16:  # noqa: SIM300 (not a constant)
         # bf16 is the upper half of fp32: add noise, or just under a half (ties to even), and cut the lower half off.
         bits = p.to(tl.int32, bitcast=True)
-        bits += _noise(at, seed) if STOCHASTIC else 0x7FFF + ((bits >> 16) & 1)
+        if STOCHASTIC:
+            bits += noise(at, row)
+        else:
+            bits += 0x7FFF + ((bits >> 16) & 1)
         p = (bits & -65536).to(tl.float32, bitcast=True)
-    tl.store(p_ptr + at, p.to(p_ptr.dtype.element_ty), mask=inside)
+    return p.to(PT)
+
+
+@triton.jit(do_not_specialize=["first", "line_r"])
+def apply_kernel(  # type: ignore[no-untyped-def]
+    table, first, block_of, hyper, lines, steps, line_r, line_c, edges, map_ptr, mid_ptr, ok,
+    PT: tl.constexpr, GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, BLOCKED: tl.constexpr,
+    WIDE: tl.constexpr, CUT: tl.constexpr, EDGES: tl.constexpr, STOCHASTIC: tl.constexpr, ALIGNED: tl.constexpr, TINY: tl.constexpr, B: tl.constexpr,
+):  # fmt: skip
+    """u = g uc ur; m = beta m + (1 - beta) u; p = decay p - m sc sr; keep m: one 8-bit block.
+
+    The factors of u are in `lines`, those of the step in `steps`, whose first row and column are `line_r` and `line_c`. A
+    block has BLOCKED values, B is the next power of two. `edges`: from the matrix `first` on, `moment.Moment.edges`.
+    """
+    row = table + tl.load(block_of + tl.program_id(0)) * WIDTH
+    keep = tl.load(ok) > 0
+    n = tl.program_id(0) - _number(row, BLOCK)
+    C = _number(row, COLS)
+    begin, k = n * BLOCKED - _phase(row, CUT, ALIGNED), tl.arange(0, B)
+    at, end = begin + k, tl.where(keep, _number(row, NUMEL), 0)
+    u_row, u_col = lines + tl.load(row + LINE_R), lines + tl.multiple_of(tl.load(row + LINE_C), 16)
+    s_row, s_col = (
+        steps + (tl.load(row + LINE_R) - line_r),
+        steps + tl.multiple_of(tl.load(row + LINE_C) - line_c, 16),
+    )
+    if WIDE:  # a block has values of two rows at most
+        i = begin // C
+        j = begin - i * C + k
+        second = j >= C
+        j = tl.where(second, j - C, j)
+        there = (i + 1) * C < end
+        ur = tl.where(second, tl.load(u_row + i + 1, mask=there, other=0.0), tl.load(u_row + i))
+        sr = tl.where(second, tl.load(s_row + i + 1, mask=there, other=0.0), tl.load(s_row + i))
+        if ALIGNED:
+            C = tl.multiple_of(C, 16)
+            end = tl.multiple_of(end, 16)
+            j = tl.max_contiguous(tl.multiple_of(j, 16), 16)
+        inside = (k < BLOCKED) & (at >= 0) & (at < end)
+    else:
+        inside = (k < BLOCKED) & (at >= 0) & (at < end)
+        j = at % C
+        ur = tl.load(u_row + at // C, mask=inside, other=0.0)
+        sr = tl.load(s_row + at // C, mask=inside, other=0.0)
+    g = tl.load(_pointer(row, G, GT, ALIGNED) + at, mask=inside, other=0.0).to(tl.float32)
+    u = g * tl.load(u_col + j, mask=inside, other=0.0) * ur
+    m_ptr = _pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
+    scale_ptr, offset_ptr = _pointer(row, SCALE, tl.float32, False), _pointer(row, OFFSET, OT, False)
+    m = tl.load(m_ptr + at, mask=inside, other=0)
+    if KIND > 0:
+        m = _restore(m, _of_block(scale_ptr, n, keep), _of_block(offset_ptr, n, keep), map_ptr, KIND)
+    m = m + setting(hyper, row, RATE_M) * (u - m)
+    if KIND == 0:
+        tl.store(m_ptr + at, m, mask=inside)
+    else:
+        low, high = tl.full((), float("inf"), tl.float32), tl.full((), float("-inf"), tl.float32)
+        if EDGES:  # two numbers for the first block and two for the last
+            edges += (tl.load(block_of + tl.program_id(0)) - first) * 4
+            last = begin + BLOCKED >= _number(row, NUMEL)
+            low = tl.load(edges, mask=n == 0, other=float("inf"))
+            low = tl.minimum(low, tl.load(edges + 1, mask=last, other=float("inf")))
+            high = tl.load(edges + 2, mask=n == 0, other=float("-inf"))
+            high = tl.maximum(high, tl.load(edges + 3, mask=last, other=float("-inf")))
+        _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, keep, low, high, KIND, TINY)
+    step = m * tl.load(s_col + j, mask=inside, other=0.0) * sr
+    p_ptr = _pointer(row, P, PT, ALIGNED)
+    decay = 1 - setting(hyper, row, LR) * setting(hyper, row, DECAY)
+    p = tl.load(p_ptr + at, mask=inside, other=0.0).to(tl.float32) * decay - step
+    tl.store(p_ptr + at, round_to(p, at, row, PT, STOCHASTIC), mask=inside)

@@ -1,15 +1,11 @@
-"""One optimizer step over many parameters: check all gradients, then update one parameter after the other.
+"""One optimizer step over many parameters in torch: check all gradients, then update one parameter after the other.
 
-This module computes the numbers of rows and columns. The passes over whole matrices are in `tiled` (any device) and
-`triton_kernels` (GPUs).
+This module computes the numbers of rows and columns; the passes over whole matrices are in `tiled`. `masked` takes the
+same steps without a read from the device, on GPUs by Triton kernels.
 """
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -22,7 +18,7 @@ from sanactl.optim.reference import Hyper
 from sanactl.optim.sharded import Part, local, part_of, share_edges
 from sanactl.optim.state import Entry, as_matrix, is_matrix, moment_of
 
-__all__ = ["Sums", "check_gradients", "update"]
+__all__ = ["LARGEST_GRAD_NORM", "Sums", "check_gradients", "check_layout", "refuse", "sums_of", "update"]
 
 # A larger norm means divergence; with a smaller norm, no intermediate result of a step overflows fp32.
 LARGEST_GRAD_NORM = 1e15
@@ -43,24 +39,30 @@ def check_gradients(work: list[Entry]) -> list[Sums]:
         TrainingError: a gradient contains inf or NaN, or its norm is above 1e15. The message names the first parameter.
         UsageError: a gradient is sparse.
     """
-    found = [_sums(entry) for entry in work]
+    found = [sums_of(entry) for entry in work]
     for device in {entry.p.device for entry in work}:
         here = [i for i, entry in enumerate(work) if entry.p.device == device]
         totals = torch.stack([found[i].total for i in here]).tolist()
         for i, total in zip(here, totals, strict=True):
-            if not total <= LARGEST_GRAD_NORM**2:
-                g = work[i].p.grad
-                assert g is not None
-                bad = part_of(work[i].p).sum((~torch.isfinite(local(g))).sum())
-                fault = "contains inf or NaN" if bad.item() else "has a norm above 1e15"
-                raise TrainingError(
-                    f"the gradient of {work[i].name} {fault}: the step was refused, nothing was changed",
-                    hint="lower the learning rate, clip the gradients, or check the model's dtype",
-                )
+            refuse(work[i], total)
     return found
 
 
-def update(entry: Entry, state: dict[str, Tensor], sums: Sums, h: Hyper, seed: int | None) -> None:
+def refuse(entry: Entry, total: float) -> None:
+    """Raise TrainingError if `total`, the sum of squares of its gradient, is too large or no number."""
+    if total <= LARGEST_GRAD_NORM**2:
+        return
+    g = entry.p.grad
+    assert g is not None
+    bad = part_of(entry.p).sum((~torch.isfinite(local(g))).sum())
+    fault = "contains inf or NaN" if bad.item() else "has a norm above 1e15"
+    raise TrainingError(
+        f"the gradient of {entry.name} {fault}: the step was refused, nothing was changed",
+        hint="lower the learning rate, clip the gradients, or check the model's dtype",
+    )
+
+
+def update(entry: Entry, state: dict[str, Tensor], sums: Sums, h: Hyper, seed: int | Tensor | None) -> None:
     """One step of one parameter and its state, in place. Same arithmetic as `reference.came_step`."""
     assert entry.p.grad is not None
     p, g, part = local(entry.p), local(entry.p.grad), part_of(entry.p)
@@ -79,20 +81,19 @@ def _update_matrix(
     square_sums: tuple[Tensor, Tensor],
     part: Part,
     h: Hyper,
-    seed: int | None,
+    seed: int | Tensor | None,
 ) -> None:
-    passes = _passes(p, g, m)
     b1, b2, b3 = h.betas
     row, col = _factors(state, "exp_avg_sq", square_sums, part, h.eps[0], b2)
     row = -row if h.maximize else row  # and so the sign of u = g col row, with no copy of g
-    k, row_sums, col_sums = passes.residual_sums(g, m, row, col, h.clip_threshold, part)
+    k, row_sums, col_sums = tiled.residual_sums(g, m, row, col, h.clip_threshold, part)
     # u - (b1 m + (1 - b1) u) = b1 (u - m): the instability is known before the new moment is.
     res_sums = (b1 * b1 * row_sums, b1 * b1 * part.sum(col_sums))
     s_row, s_col = _factors(state, "exp_avg_res", res_sums, part, h.eps[1], b3)
     u_factors = (row * k, col)
     if part.group is not None and m.scheme is not None:
         m = m._replace(edges=share_edges(tiled.new_edges(g, m, u_factors, b1), part, m.block, g.device))
-    passes.apply(p, g, m, u_factors, (s_row * h.lr, s_col), b1, 1 - h.lr * h.weight_decay, seed)
+    tiled.apply(p, g, m, u_factors, (s_row * h.lr, s_col), b1, _decay(h), seed)
 
 
 def _factors(
@@ -111,7 +112,7 @@ def _factors(
 
 
 def _update_unfactored(
-    p: Tensor, g: Tensor, state: dict[str, Tensor], part: Part, h: Hyper, seed: int | None
+    p: Tensor, g: Tensor, state: dict[str, Tensor], part: Part, h: Hyper, seed: int | Tensor | None
 ) -> None:
     b1, b2, _ = h.betas
     m, v = local(state["exp_avg"]), local(state["exp_avg_sq"])
@@ -121,10 +122,19 @@ def _update_unfactored(
     rms = _square_norm(u, part).sqrt() / part.numel**0.5
     m.lerp_(u.div_((rms / h.clip_threshold).clamp(min=1)), 1 - b1)
     torch.mul(m, h.lr, out=u)
-    tiled.change(p, u, 1 - h.lr * h.weight_decay, torch.empty_like(u), seed)
+    tiled.change(p, u, _decay(h), torch.empty_like(u), seed)
 
 
-def _sums(entry: Entry) -> Sums:
+def _decay(h: Hyper) -> float | Tensor:
+    return 1 - h.lr * h.weight_decay if h.weight_decay else 1.0
+
+
+def check_layout(entry: Entry) -> Tensor:
+    """The gradient of a parameter that has one.
+
+    Raises:
+        UsageError: it is sparse.
+    """
     g = entry.p.grad
     assert g is not None
     if g.layout != torch.strided:
@@ -132,32 +142,24 @@ def _sums(entry: Entry) -> Sums:
             f"CAME does not take sparse gradients, and {entry.name} has one",
             hint="build the embedding with sparse=False",
         )
+    return g
+
+
+def sums_of(entry: Entry) -> Sums:
+    """The sums of squares of a parameter's gradient.
+
+    Raises:
+        UsageError: it is sparse.
+    """
+    g = check_layout(entry)
     part, g = part_of(entry.p), local(g)
     if not is_matrix(g):
         return Sums(_square_norm(g, part))
     g = as_matrix(g)
-    rows, cols = _passes(g, g, None).square_sums(g)
+    rows, cols = tiled.square_sums(g)
     cols = part.sum(cols)
     return Sums((rows if part.group is None else cols).sum(), rows, cols)
 
 
 def _square_norm(t: Tensor, part: Part) -> Tensor:
     return part.sum(torch.linalg.vector_norm(t, dtype=torch.float32).square())
-
-
-def _passes(p: Tensor, g: Tensor, m: Moment | None) -> ModuleType:
-    """The module whose three functions pass over a matrix: Triton's where it runs, else torch's."""
-    if g.is_cuda and os.environ.get("SANACTL_NO_TRITON") != "1":
-        kernels = _kernels()
-        if kernels is not None and kernels.can_step(p, g, m):
-            return kernels
-    return tiled
-
-
-@cache
-def _kernels() -> ModuleType | None:
-    """`triton_kernels`, or None where triton is not installed."""
-    try:
-        return import_module("sanactl.optim.triton_kernels")
-    except ImportError:
-        return None

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +135,38 @@ def test_the_terminals_table_names_what_is_missing(monkeypatch: pytest.MonkeyPat
     shown = console.export_text()
     assert "584,832" in shown or "585K" in shown
     assert "adamw8bit-torchao: ModuleNotFoundError" in shown
+
+
+def test_launches_do_not_grow_with_the_blocks() -> None:
+    """Until there are more values than a chunk has. They are counted without a GPU."""
+    pytest.importorskip("triton")
+    rows = [
+        *launches("1.6b", 1, "came8bit"),
+        *launches("1.6b", 3, "came8bit"),
+        *launches("4.8b", 60, "came8bit,came"),
+    ]
+    assert rows[0]["value"] == rows[1]["value"] <= 30
+    assert [(r["optimizer"], r["blocks"], r["torch"]) for r in rows[2:]] == [
+        ("came8bit", 60, 2),
+        ("came", 60, 2),
+    ]
+    assert all(100 < r["triton"] < 150 and r["launches"] == r["triton"] + 2 for r in rows[2:])
+    (public,) = launches("tiny", 1, "came8bit-public")
+    assert public["triton"] == 0
+    assert public["torch"] > 500
+
+
+def launches(model: str, blocks: int, names: str) -> list[dict[str, Any]]:
+    words = ["--launches", "--model", model, "--blocks", str(blocks), "--optimizer", names]
+    done = CliRunner().invoke(command(), words)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [("adamw", "cannot count launches of 'adamw'"), (",", "names none")]
+)
+def test_launches_of_what_cannot_be_counted(names: str, says: str) -> None:
+    done = CliRunner().invoke(command(), ["--launches", "--optimizer", names])
+    assert isinstance(done.exception, UsageError)
+    assert says in str(done.exception)

@@ -6,13 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
-from sanactl.optim import tiled, update
+from sanactl.optim import masked
 
 pytest.importorskip("triton")
 
@@ -20,7 +18,7 @@ HERE = Path(__file__).parent
 CASES = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / "interpreted_kernels.py")]
 
 
-def run(program: list[str], interpret: str) -> None:
+def run(program: list[str], interpret: str) -> str:
     """Run Python in a process of its own: triton reads TRITON_INTERPRET when it is first imported."""
     done = subprocess.run(
         [sys.executable, *program],
@@ -30,21 +28,21 @@ def run(program: list[str], interpret: str) -> None:
         cwd=HERE.parents[1],
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 def test_the_device_chooses_and_the_environment_can_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands for a CUDA tensor here has the four things that the choice looks at."""
     monkeypatch.delenv("SANACTL_NO_TRITON", raising=False)
-    dense: dict[str, Any] = {"is_contiguous": lambda: True, "numel": lambda: 6, "dtype": torch.float32}
-    on_gpu: Any = SimpleNamespace(is_cuda=True, **dense)
-    on_cpu: Any = SimpleNamespace(is_cuda=False, **dense)
-    assert update._passes(on_gpu, on_gpu, None).__name__ == "sanactl.optim.triton_kernels"
-    assert update._passes(on_cpu, on_cpu, None) is tiled
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    found = masked.kernels_for(gpu)
+    assert found is not None
+    assert found.__name__ == "sanactl.optim.triton_step"
+    assert masked.kernels_for(cpu) is None
     monkeypatch.setenv("SANACTL_NO_TRITON", "1")
-    assert update._passes(on_gpu, on_gpu, None) is tiled
+    assert masked.kernels_for(gpu) is None
     monkeypatch.delenv("SANACTL_NO_TRITON")
-    monkeypatch.setattr(update, "_kernels", lambda: None)  # triton is not installed
-    assert update._passes(on_gpu, on_gpu, None) is tiled
+    monkeypatch.setattr(masked, "_triton_step", lambda: None)  # triton is not installed
+    assert masked.kernels_for(gpu) is None
 
 
 @pytest.mark.timeout(900)
@@ -62,4 +60,10 @@ def test_kernels_agree_with_their_twin_on_a_gpu(gpu: torch.device) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("capability", [pytest.param("80", marks=pytest.mark.slow), "90"])
 def test_kernels_compile_for_gpus(capability: str) -> None:
-    run([str(HERE / "compiled_kernels.py"), capability], interpret="0")
+    """And none keeps registers in memory, or needs so many that fewer than 16 of 64 warps run at a time."""
+    rows = run([str(HERE / "compiled_kernels.py"), capability], interpret="0").splitlines()
+    assert len(rows) >= 15
+    for row in rows:
+        *name, registers, stack = row.split()
+        assert int(stack) == 0, name
+        assert int(registers) <= 128, name
