@@ -1,7 +1,8 @@
 """All measurements that need a GPU, in one run of a few minutes: `python -m sanactl.bench.gpu_check`.
 
 The cheapest and most useful parts come first. The run can be stopped at any time, because each row is on the disk as soon
-as it is known. It needs torch, triton, transformers, safetensors, numpy and diffusers, and pytest for the part `tests`.
+as it is known; the same command then goes on with the parts that were not done. It needs torch, triton, transformers,
+safetensors, numpy and diffusers. The part `tests` needs pytest, and the scores of the part `world` need scipy.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ PARTS: dict[str, tuple[float, str]] = {
     "optim-1.6b": (60, "a step of each optimizer on all blocks of the 1.6B, bf16"),
     "sample-1.6b": (75, "images a second of the 1.6B, beside SanaPipeline"),
     "train-1.6b": (75, "a training step of the 1.6B with each optimizer"),
-    "tests": (140, "pytest -m gpu"),
     "optim-4.8b": (60, "a step of each optimizer on all blocks of the 4.8B, bf16"),
+    "tests": (100, "pytest -m gpu"),
     "sample-4.8b": (100, "images a second of the 4.8B, beside SanaPipeline"),
     "sample-0.6b": (60, "images a second of the 0.6B, beside SanaPipeline"),
+    "world": (200, "the whole method on the built-in world, with longer trainings"),
+    "train-4.8b": (75, "a training step of the 4.8B with CAME-8bit"),
     "optim-1.6b-fp32": (60, "a step of each optimizer on all blocks of the 1.6B, fp32"),
-    "train-4.8b": (90, "a training step of the 4.8B with CAME-8bit"),
 }
 MINUTES = 9.0
 # A trial on the CPU: Triton's interpreter, the tests of GPUs on the CPU as well, and more time for a busy machine.
 SMALL_TIME = 5
+SMALL_NAME = "CPU, small"
 SMALL = (("CUDA_VISIBLE_DEVICES", ""), ("TRITON_INTERPRET", "1"), ("SANACTL_TEST_DEVICE", "cpu"))
 
 
@@ -48,22 +51,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    if not options.small and not _has_cuda():
+    on = SMALL_NAME if options.small else _card()
+    if on is None:
         print("no CUDA device; --small tries the script on the CPU", file=sys.stderr)
         return 1
     # If the run is stopped, the running part is stopped, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = Results(options.out)
     parts = [_part(name, results.rows, small=options.small) for name in chosen]
-    whole = run_parts(parts, results, seconds=options.minutes * 60 * (SMALL_TIME if options.small else 1))
+    whole = run_parts(
+        parts, results, seconds=options.minutes * 60 * (SMALL_TIME if options.small else 1), on=on
+    )
     print(tables(read_rows(results.rows)), end="")
     return 0 if whole else 1
 
 
-def _has_cuda() -> bool:
+def _card() -> str | None:
+    """The name of the GPU, or None if there is none."""
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _part(name: str, rows: Path, *, small: bool) -> Part:
@@ -80,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"parts in their order, with the most seconds that each may take:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out = "folder for results.jsonl, table.md and log.txt; rows are added to those that are there"
+    out = "folder for results.jsonl, table.md and log.txt; parts that it has are not measured again"
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help=out)
     parser.add_argument("--minutes", type=float, default=MINUTES, help="for all parts together")
     parser.add_argument("--only", help="some parts, separated by commas")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sanactl.bench.profiled import profiled_launches
 from sanactl.bench.optim_cost import (
     Timer,
     copy_bandwidth,
@@ -89,6 +90,7 @@ class _Found:
     state: int = 0
     moved: int = 0
     peak: int | None = None
+    launches: int | None = None
     error: str | None = None
 
 
@@ -123,6 +125,7 @@ def run(
         - `moved_bytes_per_parameter`: the least number of bytes that a step must move (`optim_cost.moved_bytes`);
         - `copy_share`: these bytes per second, divided by the copy bandwidth measured in the same round;
         - `copy_gb_s`: the copy bandwidth (bytes read and written), best of all rounds;
+        - `launches`: kernels, copies and graphs that the host launches in a step (GPUs only);
         - `state_bytes_per_parameter`; `peak_bytes_per_parameter`, the most memory over what parameters and
           gradients take: state and temporaries.
 
@@ -235,6 +238,7 @@ def _turn(
             wall.append(ms)
             found.cpu += [] if cpu_ms is None else [cpu_ms]
         peak = peak_memory(device)
+        found.launches = found.launches or profiled_launches(optimizer.step, device)
     except Exception as e:  # out of memory, say
         found.error = _line(e)
         return
@@ -265,6 +269,7 @@ def _row(
         "moved_bytes_per_parameter": round(found.moved / size, 3),
         "copy_share": round(statistics.median(found.shares), 4),
         "copy_gb_s": round(bandwidth / 1e9, 2),
+        "launches": found.launches,
         "state_bytes_per_parameter": round(found.state / size, 4),
         "peak_bytes_per_parameter": None if found.peak is None else round(found.peak / size, 2),
     }

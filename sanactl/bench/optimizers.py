@@ -51,6 +51,7 @@ def measure_optimizers(
                 optimizer=row["optimizer"],
                 ms=row.get("step_ms"),
                 copy_share=row.get("copy_share"),
+                launches=row.get("launches"),
                 state_bytes=row.get("state_bytes_per_parameter"),
                 peak_over_weights_GB=None if peak is None else round(peak * size / 1e9, 2),
                 fault=row.get("error"),

@@ -42,6 +42,10 @@ def do_part(name: str, rows: Rows, *, small: bool) -> int:
         _sample(rows, device, model, small)
     elif kind == "train":
         _train(rows, device, model, small)
+    elif kind == "world":
+        from sanactl.bench.world import SMALL_WORLD, World, measure_world
+
+        measure_world(rows, device, rows.file.parent / "world", SMALL_WORLD if small else World())
     return 0
 
 

@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Rows", "read_rows", "tables"]
+__all__ = ["FAULTS", "PARTS", "Rows", "done_parts", "read_rows", "tables"]
 
 Row = dict[str, Any]
 
 # Fields that are not columns of a table, because they are in its heading or are the same in all rows.
 _HEADING = ("part", "table")
+# Fields that are measured; the other texts and whole numbers say of what. Numbers with a fraction are always measured.
+_MEASURED = ("value", "fault", "outcome", "launches")
+# Tables of the run itself, which come last.
+PARTS, FAULTS = "parts", "faults"
 
 
 class Rows:
@@ -51,18 +55,37 @@ def read_rows(file: Path) -> list[Row]:
     return found
 
 
+def done_parts(rows: Iterable[Row], on: str) -> set[str]:
+    """The parts that were done to their end on a device of this name."""
+    return {str(row["part"]) for row in rows if row.get("table") == PARTS and row.get("on") == on}
+
+
 def tables(rows: Iterable[Row]) -> str:
-    """The rows as Markdown tables, in the order of their first rows."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(str(row.get("table", "")), []).append(row)
+    """The rows as Markdown tables, in the order of their first rows.
+
+    Of rows that measure the same, as a part that was started again makes them, the last counts. A fault of a part that
+    was done later is left out.
+    """
+    given = list(rows)
+    done = {row["part"]: number for number, row in enumerate(given) if row.get("table") == PARTS}
+    groups: dict[str, dict[tuple[Any, ...], Row]] = {}
+    for number, row in enumerate(given):
+        table = str(row.get("table", ""))
+        if table != FAULTS or number > done.get(row["part"], -1):
+            groups.setdefault(table, {})[_subject(row)] = row
     blocks = []
-    for name, group in groups.items():
+    for name in sorted(groups, key=lambda name: name in (PARTS, FAULTS)):
+        group = list(groups[name].values())
         columns = list(dict.fromkeys(key for row in group for key in row if key not in _HEADING))
         lines = [f"| {' | '.join(c.replace('_', ' ') for c in columns)} |", "|" + "---|" * len(columns)]
         lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in group]
         blocks.append("\n".join([f"### {name}", "", *lines]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _subject(row: Row) -> tuple[Any, ...]:
+    """What a row is about."""
+    return tuple((k, v) for k, v in row.items() if isinstance(v, str | int) and k not in _MEASURED)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sanactl.bench.rows import Rows, read_rows, tables
+from sanactl.bench.rows import FAULTS, PARTS, Rows, done_parts, read_rows, tables
 
 __all__ = ["Part", "Results", "heed_alarm", "run_parts"]
 
@@ -60,19 +60,28 @@ def run_parts(
     results: Results,
     *,
     seconds: float,
+    on: str = "",
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> bool:
     """Run the parts in order until all are done or the time is over.
 
-    A part that fails, does not end in time, or cannot start in time gets a row that says so.
+    A part that was done to its end gets a row that says so, and is not run again on the same device. A part that fails,
+    does not end in time, or cannot start in time gets a row in the table "faults".
+
+    Args:
+        seconds: for all parts.
+        on: the name of the device.
 
     Returns:
         whether every part was done.
     """
     started = time.monotonic()
     end = started + seconds - _RESERVE
-    whole = True
+    whole, done = True, done_parts(read_rows(results.rows), on)
     for part in parts:
+        if part.name in done:
+            say(f"{part.name}: was done before")
+            continue
         rows, left = Rows(results.rows, part.name), end - time.monotonic()
         if left < _LEAST:
             fault: str | None = "left out: no time was left"
@@ -80,10 +89,13 @@ def run_parts(
             say(
                 f"{part.name}: {time.monotonic() - started:.0f} s gone, at most {min(part.seconds, left):.0f} s"
             )
+            before = time.monotonic()
             fault = _run(part, results, min(part.seconds, left), say)
+            if fault is None:
+                rows.add(PARTS, what=part.name, on=on, seconds=round(time.monotonic() - before, 1))
         if fault is not None:
             whole = False
-            rows.add("faults", what=part.name, fault=fault)
+            rows.add(FAULTS, what=part.name, fault=fault)
         results.refresh(say)
     say(f"{time.monotonic() - started:.0f} s; {results.table}")
     return whole
@@ -107,7 +119,7 @@ def _run(part: Part, results: Results, seconds: float, say: Callable[[str], None
         log.flush()
         begin = log.tell()
         process = subprocess.Popen(
-            [sys.executable, *part.command],
+            [sys.executable, *(["-S"] if sys.flags.no_site else []), *part.command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
