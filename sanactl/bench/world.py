@@ -199,7 +199,7 @@ class _Run:
             **_geneval(judged, out),
         )
         if count > 1:
-            best = [record for record in judged if record["rank"] == 1]
+            best = [record for record in judged if record["rank"] == 0]
             self.rows.add(
                 TABLE, step=f"the judge's choice of {count}", judge=_mean(best), **_geneval(best, out)
             )
