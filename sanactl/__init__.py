@@ -16,12 +16,15 @@ from sanactl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sanactl.api.budget import budget
+    from sanactl.api.drawing import geneval_prompts, shapes_prompts
     from sanactl.api.export import export
+    from sanactl.api.filtering import filter
     from sanactl.api.guards import guard
     from sanactl.api.images import iter_sample, sample
     from sanactl.api.importance import importance
     from sanactl.api.inputs import open_checkpoint
     from sanactl.api.judge_training import train_judge
+    from sanactl.api.machine import doctor
     from sanactl.api.rewriting import iter_relabel, iter_rewrite, relabel, rewrite
     from sanactl.api.scale import iter_scale, scale
     from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
@@ -41,19 +44,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
-    "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert", "evaluate",
-    "export", "finetune", "grow", "guard", "importance", "iter_evaluate", "iter_judge", "iter_relabel", "iter_rewrite",
-    "iter_sample", "iter_scale", "judge", "open_checkpoint", "prune", "relabel", "rewrite", "sample", "scale", "train_judge",
+    "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert",
+    "doctor", "evaluate", "export", "filter", "finetune", "geneval_prompts", "grow", "guard", "importance",
+    "iter_evaluate", "iter_judge", "iter_relabel", "iter_rewrite", "iter_sample", "iter_scale", "judge",
+    "open_checkpoint", "prune", "relabel", "rewrite", "sample", "scale", "shapes_prompts", "train_judge",
 ]  # fmt: skip
 
 _MODULES = {
     "sanactl.api.budget": ("budget",),
+    "sanactl.api.drawing": ("geneval_prompts", "shapes_prompts"),
     "sanactl.api.export": ("export",),
+    "sanactl.api.filtering": ("filter",),
     "sanactl.api.guards": ("guard",),
     "sanactl.api.images": ("iter_sample", "sample"),
     "sanactl.api.importance": ("importance",),
     "sanactl.api.inputs": ("open_checkpoint",),
     "sanactl.api.judge_training": ("train_judge",),
+    "sanactl.api.machine": ("doctor",),
     "sanactl.api.rewriting": ("iter_relabel", "iter_rewrite", "relabel", "rewrite"),
     "sanactl.api.scale": ("iter_scale", "scale"),
     "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),

@@ -87,7 +87,9 @@ def test_names_are_those_that_type_checkers_see() -> None:
 
 def options_of(command: str) -> dict[str, Any]:
     """Python's name of each parameter of a command to its default; arguments without one."""
-    found = typer.main.get_command(importlib.import_module(f"sanactl.cli.{command}").app)
+    module, _, inner = command.partition(" ")
+    found: Any = typer.main.get_command(importlib.import_module(f"sanactl.cli.{module}").app)
+    found = found.commands[inner] if inner else found
     options: dict[str, Any] = {}
     for parameter in found.params:
         name = max(parameter.opts, key=len).lstrip("-").replace("-", "_")
@@ -115,10 +117,14 @@ def options_of(command: str) -> dict[str, Any]:
         "train_judge",
         "relabel",
         "rewrite",
+        "filter",
+        "doctor",
+        "prompts geneval",
+        "prompts shapes",
     ],
 )
 def test_options_and_defaults_are_those_of_the_command(command: str) -> None:
-    function = api.evaluate if command == "eval" else getattr(api, command)
+    function = api.evaluate if command == "eval" else getattr(api, "_".join(command.split()[::-1]))
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
@@ -261,6 +267,41 @@ def test_iterators_check_their_arguments_at_the_call(place: Path) -> None:
     assert not Path("new.jsonl").exists()
 
 
+def test_prompts_and_images_are_chosen_as_by_the_commands(place: Path, sanactl: Program) -> None:
+    assert api.geneval_prompts() == sanactl("prompts", "geneval")
+    drawn = ("prompts", "geneval", "--split", "train", "-n", "9", "--weights", "position:2,counting:1")
+    weights = {"position": 2, "counting": 1}
+    assert api.geneval_prompts(split="train", count=9, weights=weights) == sanactl(*drawn)
+    assert api.shapes_prompts(tag="counting") == sanactl("prompts", "shapes", "--tag", "counting")
+    train = api.shapes_prompts(split="train", count=5, seed=3)
+    assert train == sanactl("prompts", "shapes", "--split", "train", "-n", "5", "--seed", "3")
+    rest = api.shapes_prompts(split="train", count=5, seed=3, exclude=[train])
+    assert not {r["prompt"] for r in rest} & {r["prompt"] for r in train}
+
+    images: Any = [
+        {
+            "kind": "image",
+            "path": f"{n}.png",
+            "prompt": TWO[n % 2],
+            "prompt_id": str(n % 2),
+            "judge_score": n / 9,
+        }
+        for n in range(6)
+    ]
+    Path("i.jsonl").write_text("".join(json.dumps(r) + "\n" for r in images))
+    found = api.filter(images, where=["judge_score > 0.2"], top=1, output="f.jsonl")
+    assert [r["path"] for r in found] == ["4.png", "5.png"]
+    assert found == sanactl(
+        "filter", "i.jsonl", "--where", "judge_score > 0.2", "--top", "1", "-o", "g.jsonl"
+    )
+    assert Path("f.jsonl").read_bytes() == Path("g.jsonl").read_bytes()
+
+
+def test_findings_are_those_of_doctor(place: Path) -> None:
+    found: Any = api.doctor(only=["folder"], device="cpu")
+    assert [(r["kind"], r["check"], r["state"]) for r in found] == [("score", "folder", "ok")]
+
+
 # What is taken
 
 
@@ -373,6 +414,15 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "image records",
     ),
     (lambda: api.open_checkpoint(api.open_checkpoint("tiny.st"), variant="x"), api.UsageError, "open"),
+    (lambda: api.filter([]), api.UsageError, "no condition"),
+    (lambda: api.filter([], where=["judge_score >"]), api.UsageError, "judge_score"),
+    (lambda: api.filter([], correct=True, by="x"), api.UsageError, "by is for"),
+    (lambda: api.filter([], top=0), api.UsageError, "at least 1"),
+    (lambda: api.geneval_prompts(seed=1), api.UsageError, "official"),
+    (lambda: api.geneval_prompts(split="train", exclude="none.txt"), api.InputError, "none.txt"),
+    (lambda: api.shapes_prompts(split="test"), api.UsageError, "choose one of"),
+    (lambda: api.shapes_prompts(weights={"counting": -1}), api.UsageError, "counting"),
+    (lambda: api.doctor(only=["disks"]), api.UsageError, "no such check"),
 ]
 
 

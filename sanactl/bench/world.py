@@ -215,6 +215,6 @@ def _geneval(records: Sequence[Any], folder: Path) -> dict[str, Any]:
 
     if importlib.util.find_spec("scipy") is None:
         return {"images": f"{folder.name}/judged.jsonl"}
-    score = next(r for r in sanactl.evaluate(list(records), "geneval") if r["kind"] == "score")
+    score: Any = next(r for r in sanactl.evaluate(list(records), "geneval") if r["kind"] == "score")
     low, high = score["ci"] or (None, None)
     return {"geneval": float(score["value"]), "low": low, "high": high}
