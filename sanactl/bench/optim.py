@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sanactl.bench.profiled import profiled_launches
 from sanactl.bench.optim_cost import (
     Timer,
     copy_bandwidth,
@@ -27,6 +26,7 @@ from sanactl.bench.optim_cost import (
     reset_peak,
     state_bytes,
 )
+from sanactl.bench.profiled import profiled_launches
 from sanactl.errors import UsageError
 from sanactl.optim import build_optimizer
 from sanactl.optim.listwise import ListwiseCAME8bit
