@@ -42,7 +42,8 @@ def show_inspection(record: dict[str, Any]) -> None:
             arguments = ", ".join(
                 f"{k} {v}" for k, v in step.get("arguments", {}).items() if not isinstance(v, dict)
             )
-            line = data(step.get("command"), "bold").append(f" to {step.get('blocks')} blocks  ", "not bold")
+            blocks = f" to {step['blocks']} blocks" if step.get("blocks") is not None else ""
+            line = data(step.get("command"), "bold").append(f"{blocks}  ", "not bold")
             node = node.add(line.append_text(data(arguments, "dim")))
         console.print(tree)
     if "tensors" in record:

@@ -13,6 +13,7 @@ output.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -122,8 +123,12 @@ class Journal:
         except ValueError:
             return str(path)
 
-    def append(self, run: Run, seconds: float) -> None:
-        """Adds a finished run."""
+    def append(self, run: Run, seconds: float) -> str:
+        """Adds a finished run.
+
+        Returns:
+            why that failed where the disk is at fault; empty otherwise, also for a folder that may not be written to.
+        """
         entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "command": run.command,
@@ -136,9 +141,13 @@ class Journal:
             "outputs": [{**o, "path": self.relative(o["path"])} for o in run.outputs],
         }
         line = (dump_json(entry) + "\n").encode()
-        with contextlib.suppress(OSError):
+        try:
             self.path.parent.mkdir(exist_ok=True)
             append_lines(self.path, line)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+                return os.strerror(error.errno).lower()
+        return ""
 
 
 def _pass_over(stream: IO[bytes]) -> None:

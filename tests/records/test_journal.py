@@ -156,12 +156,13 @@ def test_a_full_disk_takes_the_line_back(tmp_path: Path) -> None:
     try:
         for room in (0, 1, 50, size - 1):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, limit[1]))
-            journal.append(Run("grow", [], "0", outputs=[{"path": "b.st", "kind": "checkpoint"}]), 1.0)
+            other = Run("grow", [], "0", outputs=[{"path": "b.st", "kind": "checkpoint"}])
+            assert journal.append(other, 1.0) == "file too large"
             assert journal.path.read_bytes() == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
-    journal.append(made(tmp_path, "c.st"), 1.0)
+    assert journal.append(made(tmp_path, "c.st"), 1.0) == ""
     assert newest(journal, "checkpoint").name == "c.st"
 
 

@@ -194,7 +194,8 @@ class Invocation(RecordsOut):
             self.run.outputs.append(
                 {"path": str(self._renamed.get(path, path)), "kind": kind, **known, **facts}
             )
-        self.journal.append(self.run, time.monotonic() - self.started)
+        if why := self.journal.append(self.run, time.monotonic() - self.started):
+            note(f"warning: {self.journal.path} cannot be written ({why}), so log will not know of this run")
         if self._sheet is not None:
             self._sheet.write()
             more = f"; {self._sheet.left_out:,} more images are left out" if self._sheet.left_out else ""
