@@ -43,8 +43,16 @@ def parse_blocks(text: str, blocks: int) -> list[int]:
         ends = [
             int(end) + (blocks if end.startswith("-") else 0) for end in match.groups() if end is not None
         ]
-        if not 0 <= ends[0] <= ends[-1] < blocks:
-            raise UsageError(f"there are no blocks {part.strip()}", hint=f"the blocks are 0 to {blocks - 1}")
+        if wrong := [end for end in match.groups() if end is not None and not -blocks <= int(end) < blocks]:
+            raise UsageError(
+                f"there is no block {wrong[-1]}",
+                hint=f"the blocks are 0 to {blocks - 1}, or -1 to -{blocks} from the end",
+            )
+        if ends[0] > ends[-1]:
+            raise UsageError(
+                f"the blocks {part.strip()} are no range: {ends[0]} comes after {ends[-1]}",
+                hint=f"write {ends[-1]}-{ends[0]}",
+            )
         spans.append((ends[0], ends[-1] + 1))
     chosen: list[int] = []
     for start, stop in sorted(spans):  # each block is visited once, even if it is named often

@@ -49,6 +49,21 @@ def test_complement() -> None:
         complement([0, 1], 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0,99", "there is no block 99"),
+        ("0-99", "there is no block 99"),
+        ("-11", "there is no block -11"),
+        ("5-2", "the blocks 5-2 are no range: 5 comes after 2"),
+        ("-1-3", "the blocks -1-3 are no range: 9 comes after 3"),
+    ],
+)
+def test_blocks_that_are_not_there(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_blocks(text, 10)
+
+
 @pytest.mark.parametrize("blocks", [[0], [9], [0, 1, 2, 5, 7, 8], [], list(range(10)), [1, 3, 5]])
 def test_format_ranges_is_what_parse_blocks_reads(blocks: list[int]) -> None:
     text = format_ranges(blocks)
