@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from sanactl.cli.frame.run import Invocation
 from sanactl.errors import OutputExistsError, SanactlError
+from tests.fork_server import python_command
 from tests.program import Program
 
 SANACTL = f"{sys.executable} -m sanactl"
@@ -55,7 +57,8 @@ def shell(command: str) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_file_is_written_whatever_becomes_of_stdout(place: Path, command: str, sink: str) -> None:
-    code, lines = shell(f"{SANACTL} {COMMANDS[command]} -o out.jsonl {SINKS[sink]}")
+    program = SANACTL if sink == "closed" else shlex.join([*python_command(), "-m", "sanactl"])
+    code, lines = shell(f"{program} {COMMANDS[command]} -o out.jsonl {SINKS[sink]}")
     images = [r for r in map(json.loads, (place / "out.jsonl").open()) if r["kind"] == "image"]
     assert [r["path"] for r in images] == [f"{i}.png" for i in range(12)]
     entry = json.loads((place / ".sanactl/journal.jsonl").read_text())
