@@ -250,7 +250,12 @@ def scale(
         if is_first_process():
             folder = stack.enter_context(
                 opened_folder(
-                    output, str(folder), wanted, force=force, any_batch=settings.fixed_batch is None
+                    output,
+                    str(folder),
+                    wanted,
+                    force=force,
+                    any_batch=settings.fixed_batch is None,
+                    shared=part is not None,
                 )
             )
         folder = broadcast(folder)

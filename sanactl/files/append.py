@@ -57,8 +57,11 @@ def append_to(descriptor: int, data: bytes, *, locked: bool) -> None:
         raise
 
 
-def try_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
     """Take the lock of an open file if no other process has it.
+
+    Args:
+        shared: others may have it, too, if theirs are shared.
 
     Returns:
         True: this process has the lock until it closes the file. False: another process has it. None: this system or
@@ -69,7 +72,7 @@ def try_lock(descriptor: int) -> bool | None:
     except ImportError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

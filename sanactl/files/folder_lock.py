@@ -21,13 +21,14 @@ class FolderLock:
     Args:
         target: what is made, for errors.
         folder: of the run's state.
+        shared: several runs may make it together, each a part of its own.
 
     Raises:
         InputError: another run has the lock, or the folder cannot be made.
     """
 
-    def __init__(self, target: Path, folder: Path) -> None:
-        self.target, self.folder = target, folder
+    def __init__(self, target: Path, folder: Path, *, shared: bool = False) -> None:
+        self.target, self.folder, self._shared = target, folder, shared
         self._descriptor: int | None = None
 
     def __enter__(self) -> FolderLock:
@@ -53,7 +54,7 @@ class FolderLock:
 
     def _take(self, descriptor: int) -> int | None:
         """The descriptor with the lock, or None where the folder has been replaced meanwhile."""
-        if try_lock(descriptor) is False:
+        if try_lock(descriptor, shared=self._shared) is False:
             os.close(descriptor)
             raise InputError(
                 f"{self.target}: another run is making it right now",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
+from sanactl.files.folder_lock import FolderLock
 from sanactl.model.sampling_settings import MAX_FIXED_BATCH
 from sanactl.records.records import Record
 from sanactl.sampling.dataset_files import BLOCKED, LISTING, listed_parts, remove_dataset_files
@@ -80,9 +81,17 @@ def given_components(checkpoint: Checkpoint) -> dict[str, str]:
 
 @contextlib.contextmanager
 def opened_folder(
-    folder: Path | None, stem: str, wanted: dict[str, Any], *, force: bool, any_batch: bool = False
+    folder: Path | None,
+    stem: str,
+    wanted: dict[str, Any],
+    *,
+    force: bool,
+    any_batch: bool = False,
+    shared: bool = False,
 ) -> Iterator[Path]:
     """Open a folder for the images of this run. If the run fails before its first image, a new folder is removed.
+
+    Until the context ends, no other run opens the folder.
 
     Args:
         folder: the user's folder, or None for the first of STEM, STEM-2 and so on that does not exist, is empty, or has
@@ -90,9 +99,11 @@ def opened_folder(
         wanted: see `folder_settings`.
         force: the folder may contain other images of sanactl; `renew_folder` removes them before the first new image.
         any_batch: see `open_folder`.
+        shared: other runs may open the folder at the same time if theirs is shared, too; each draws other images.
 
     Raises:
         OutputExistsError: see `open_folder`.
+        InputError: another run draws images into the folder.
     """
     number, made = 1, False
     chosen = folder or Path(stem)
@@ -106,7 +117,8 @@ def opened_folder(
             number += 1
             chosen = Path(f"{stem}-{number}")
     try:
-        yield chosen
+        with FolderLock(chosen, chosen, shared=shared):
+            yield chosen
     except BaseException:
         with contextlib.suppress(OSError):
             if made and [p.name for p in chosen.iterdir()] == [SETTINGS]:

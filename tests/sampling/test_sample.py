@@ -54,6 +54,23 @@ def drawn(place: Path, sanactl: Program) -> dict[tuple[str, int], bytes]:
     return found
 
 
+def test_two_runs_in_one_folder(place: Path, sanactl: Program) -> None:
+    """The second ends with a line, and changes nothing; jobs that share a folder may draw at the same time."""
+    few = ("sample", "tiny.st", "--prompt", "a star", "-n", "1", "--steps", "1", "-o", "s")
+    sanactl(*few)
+    wanted = json.loads(Path("s/settings.json").read_text())
+    with opened_folder(Path("s"), "", wanted, force=False):
+        line = "s: another run is making it right now; wait for that one, or name another output with -o"
+        assert line in sanactl.fails(*few)
+        assert line in sanactl.fails(*few, "--force", "--seed", "1")
+    with (
+        opened_folder(Path("s"), "", wanted, force=False, shared=True),
+        opened_folder(Path("s"), "", wanted, force=False, shared=True),
+    ):
+        assert "another run" in sanactl.fails(*few)
+    assert len(sanactl(*few)) == 1
+
+
 def test_batch_size_changes_no_image(drawn: dict, sanactl: Program) -> None:
     for size in ("1", "3", "8", "32"):
         sanactl("sample", "tiny.st", "-p", "p.txt", "-n", "3", *STEPS, "-b", size, "-o", f"b{size}")
