@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
 from sanactl.bench.doctor import disk, packages, products, registry, sample
 from sanactl.bench.doctor.finding import Finding, Place, ok
@@ -25,6 +27,11 @@ from sanactl.optim import tiled
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.shapes import ShapesDetector
 from tests.program import Program, on_terminal
+
+try:
+    import resource
+except ImportError:
+    resource = None  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +122,61 @@ def test_a_folder_that_cannot_be_written_and_a_full_disk(
     (row,) = found("folder", Place("cpu", tmp_path / "gone"))
     assert (row["state"], "cannot be written" in row["says"]) == ("warning", True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
-    assert [r["state"] for r in found("disk")] == ["warning", "warning"]
+    assert [r["state"] for r in found("disk")] == ["warning", "warning", "ok"]
+
+
+def test_caches_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def none() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    place = Place("cpu")
+    vars(place)["devices"] = [torch.device("cuda", 0)]
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(disk.tempfile, "gettempdir", none)
+    says = {r["of"]: r["says"] for r in found("disk", place) if r["state"] == "warning"}
+    assert says.keys() - {"this folder"} == {"Hub cache", "temporary files", "kernel cache"}
+    assert "nothing can be downloaded; HF_HOME names another" in says["Hub cache"]
+    assert "TRITON_CACHE_DIR" in says["kernel cache"]
+
+
+@pytest.mark.skipif(resource is None, reason="no limits of file sizes")
+def test_files_that_cannot_grow(tmp_path: Path) -> None:
+    """As on a full disk: a limit of the process, whose signal Python ignores."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        (row,) = found("folder", Place("cpu", tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (row["state"], "cannot be written (file too large)" in row["says"]) == ("warning", True)
+
+
+def test_a_gpu_that_fails_hides_no_other_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any) -> None:
+        raise RuntimeError(
+            "CUDA error: GPU has fallen off the bus\nCUDA kernel errors might be reported later"
+        )
+
+    place = Place(None)
+    vars(place)["devices"] = [torch.device("cuda", 0), torch.device("cpu")]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lost)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    for check in ("devices", "dtypes"):
+        rows = found(check, place)
+        broken, rest = [r for r in rows if "cuda" in r["of"]], [r for r in rows if "cuda" not in r["of"]]
+        assert broken[0]["state"] == "wrong" and rest and {r["state"] for r in rest} == {"ok"}
+    assert found("devices", place)[0]["says"] == "RuntimeError: CUDA error: GPU has fallen off the bus"
+
+
+def test_a_machine_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    for name in ("sanactl.bench.kernels", "sanactl.optim.triton_kernels"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    (row,) = found("kernels")
+    assert (row["state"], "triton is not installed" in row["says"]) == ("warning", True)
 
 
 def test_products_that_are_less_exact(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from sanactl.bench.doctor.finding import Finding, Place, ok, warning
+from sanactl.bench.doctor.finding import Finding, Place, ok, raised, warning
 from sanactl.bench.optim_cost import free_memory
 from sanactl.files.human import human_bytes
 from sanactl.model.hardware import hardware_facts
@@ -22,7 +22,10 @@ NVIDIA = Path("/dev/nvidiactl")  # there where the driver is loaded
 def check_devices(place: Place) -> Iterator[Finding]:
     """A row for each device, and one if there is a GPU that torch cannot use."""
     for device in place.devices:
-        yield _finding(device)
+        try:
+            yield _finding(device)
+        except Exception as error:  # of a driver; the other devices do not depend on this one
+            yield raised(str(device), error)
     if place.named is None and NVIDIA.exists() and not torch.cuda.is_available():
         build = (
             "is a build without CUDA"

@@ -19,6 +19,7 @@ __all__ = ["check_disk", "check_folder"]
 
 _SIZE = 64 * PAGE  # bytes of a trial file
 LITTLE = 2e9  # bytes; grown.st and the images of some runs of the built-in world take less
+LITTLE_TEMPORARY = 100e6  # bytes
 LITTLE_CACHE = 10e9  # bytes; the published pipeline of the 1.6B takes 8.5 GB
 
 
@@ -79,20 +80,48 @@ def _content(file: IO[bytes]) -> bytes:
 
 
 def check_disk(place: Place) -> Iterator[Finding]:
-    """Free space where outputs, downloads and temporary files go."""
+    """Free space where outputs, downloads and temporary files go, and whether these folders can be written."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    what = "a published 1.6B pipeline takes 8.5 GB"
     yield _free("this folder", place.folder, LITTLE, "outputs may not fit")
-    yield _free("Hub cache", Path(HF_HUB_CACHE), LITTLE_CACHE, what)
+    what = "a published 1.6B pipeline takes 8.5 GB"
+    yield _kept(
+        "Hub cache",
+        Path(HF_HUB_CACHE),
+        "nothing can be downloaded; HF_HOME names another",
+        LITTLE_CACHE,
+        what,
+    )
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        yield warning("temporary files", "no folder for them can be written; TMPDIR names one")
+    else:
+        yield _free("temporary files", temporary, LITTLE_TEMPORARY, "commands that need them may fail")
+    if any(device.type == "cuda" for device in place.devices):
+        kernels = Path(os.environ.get("TRITON_CACHE_DIR") or "~/.triton/cache").expanduser()
+        what = "Triton's kernels cannot be kept; TRITON_CACHE_DIR names another"
+        yield _kept("kernel cache", kernels, what, LITTLE_TEMPORARY, "compiled kernels may not fit")
+
+
+def _kept(of: str, folder: Path, unwritable: str, little: float, why: str) -> Finding:
+    """The free space of a cache, if files can be made in it."""
+    if not os.access(_there(folder), os.W_OK | os.X_OK):
+        return warning(of, f"{folder} cannot be written: {unwritable}")
+    return _free(of, folder, little, why)
 
 
 def _free(of: str, folder: Path, little: float, why: str) -> Finding:
-    there = folder.absolute()
-    while not there.is_dir() and there != there.parent:
-        there = there.parent  # of a cache that nothing was downloaded into yet
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_there(folder)).free
     says = f"{human_bytes(free)} free in {folder}"
     if free < little:
         return warning(of, f"{says}: {why}", free, unit="bytes")
     return ok(of, says, free, unit="bytes")
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there: nothing may have been downloaded into a cache yet."""
+    there = folder.absolute()
+    while not there.is_dir() and there != there.parent:
+        there = there.parent
+    return there

@@ -8,12 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sanactl.errors import SanactlError
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Finding", "Place", "State", "ok", "warning", "wrong"]
+__all__ = ["Finding", "Place", "State", "ok", "raised", "warning", "wrong"]
 
 State = Literal["ok", "warning", "wrong"]
+_LONGEST = 300  # characters of another library's error
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ def warning(of: str, says: str, value: float | None = None, **facts: Any) -> Fin
 
 def wrong(of: str, says: str, value: float | None = None, **facts: Any) -> Finding:
     return Finding(of, "wrong", says, value, facts)
+
+
+def raised(of: str, error: Exception) -> Finding:
+    """The finding that a check of something failed with an error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[0] if lines else "no message"
+    if not isinstance(error, SanactlError):
+        said = f"{type(error).__name__}: {said}"
+    return wrong(of, said if len(said) <= _LONGEST else f"{said[: _LONGEST - 3]}...")
 
 
 @dataclass(frozen=True)

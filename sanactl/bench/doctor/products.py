@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sanactl.bench.doctor.finding import Finding, Place, ok, warning, wrong
+from sanactl.bench.doctor.finding import Finding, Place, ok, raised, warning, wrong
 
 __all__ = ["check_dtypes"]
 
@@ -24,9 +24,12 @@ FP8_CAPABILITY = (8, 9)
 def check_dtypes(place: Place) -> Iterator[Finding]:
     """A row for each device and dtype."""
     for device in place.devices:
-        for name, dtype in DTYPES.items():
-            yield _finding(device, name, dtype)
-        yield _fp8(device)
+        try:
+            for name, dtype in DTYPES.items():
+                yield _finding(device, name, dtype)
+            yield _fp8(device)
+        except Exception as error:  # of a driver; the other devices do not depend on this one
+            yield raised(str(device), error)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

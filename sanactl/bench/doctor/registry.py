@@ -33,7 +33,7 @@ _HERE = "sanactl.bench.doctor"
 CHECKS: dict[str, Check] = {
     "versions": Check("Python and the packages", f"{_HERE}.packages:check_versions"),
     "folder": Check("what this folder's file system can do", f"{_HERE}.disk:check_folder"),
-    "disk": Check("free space of this folder and of the Hub's cache", f"{_HERE}.disk:check_disk"),
+    "disk": Check("free space of this folder and of caches", f"{_HERE}.disk:check_disk"),
     "devices": Check("the devices and their free memory", f"{_HERE}.devices:check_devices"),
     "dtypes": Check("a matrix product in each dtype, against float64", f"{_HERE}.products:check_dtypes"),
     "kernels": Check("the Triton kernels, against torch", f"{_HERE}.optimizer:check_kernels"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from sanactl.bench.doctor.finding import Finding, Place, wrong
+from sanactl.bench.doctor.finding import Finding, Place, raised
 from sanactl.bench.doctor.registry import CHECKS, Check
-from sanactl.errors import SanactlError, UsageError
+from sanactl.errors import UsageError
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.records import Record
 from sanactl.records.scores import new_score
@@ -15,7 +15,6 @@ from sanactl.records.scores import new_score
 __all__ = ["METRIC", "chosen_checks", "examine"]
 
 METRIC = "doctor"
-_LONGEST = 300  # characters of another library's error
 
 
 def chosen_checks(names: Sequence[str]) -> list[str]:
@@ -81,7 +80,7 @@ def _findings(check: Check, place: Place) -> Iterator[Finding]:
     try:
         findings = check.load()(place)
     except Exception as error:
-        yield _raised(error)
+        yield raised("error", error)
         return
     while True:
         # Not around the yield: an error of the reader is not a finding.
@@ -90,14 +89,6 @@ def _findings(check: Check, place: Place) -> Iterator[Finding]:
         except StopIteration:
             return
         except Exception as error:
-            yield _raised(error)
+            yield raised("error", error)
             return
         yield finding
-
-
-def _raised(error: Exception) -> Finding:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = lines[0] if lines else "no message"
-    if not isinstance(error, SanactlError):
-        first = f"{type(error).__name__}: {first}"
-    return wrong("error", first if len(first) <= _LONGEST else f"{first[: _LONGEST - 3]}...")
