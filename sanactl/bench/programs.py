@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from sanactl.model.conditions import TextConditions
 from sanactl.model.sampler import Guidance, decode_latents, denoise, image_generators, initial_noise
 from sanactl.model.sampling_settings import SamplingSettings
 from sanactl.model.sampling_transformer import SamplingTransformer
-from sanactl.model.text import encode_prompts, human_instruction
+from sanactl.model.text import human_instruction
 
 if TYPE_CHECKING:
     from sanactl.bench.random_models import Models
     from sanactl.model.conditioning import Sana
 
-__all__ = ["PROMPT", "Draw", "Parts", "ours", "random_parts", "their_name", "theirs"]
+__all__ = [
+    "PROMPT", "Draw", "Parts", "ours", "ours_in_batches", "random_parts", "their_name", "theirs", "theirs_in_batches",
+]  # fmt: skip
 
 PROMPT = "a photo of a red apple and a green vase on a wooden table"
 
-# Draws so many images of `PROMPT` at once, in so many steps.
-Draw = Callable[[int, int], Any]
+
+class Draw(Protocol):
+    """Draws images of `PROMPT` in so many steps; their seeds are counted from `first`."""
+
+    def __call__(self, images: int, steps: int, first: int = 0) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -87,38 +93,61 @@ def random_parts(around: Models, transformer: Any, settings: SamplingSettings) -
 
 def ours(parts: Parts) -> Draw:
     """As `sanactl sample` draws one fixed batch: uint8 [images, height, width, 3]."""
+
+    def draw(images: int, steps: int, first: int = 0) -> Any:
+        guidance = _texts(parts).guidance([PROMPT] * images)
+        return _drawn(parts, guidance, range(first, first + images), steps)
+
+    return draw
+
+
+def ours_in_batches(parts: Parts, batch: int) -> Draw:
+    """As `sanactl sample` draws all images of a prompt: its text is encoded once, and then come fixed batches of `batch`."""
+    from sanactl.model.cpu import Workers, one_thread_each
+
+    parameters = sum(p.numel() for p in parts.transformer.parameters())
+    device = next(parts.transformer.parameters()).device
+
+    def draw(images: int, steps: int, first: int = 0) -> Any:
+        guidance = _texts(parts).guidance([PROMPT] * batch)
+        starts = range(first, first + images, batch)
+
+        def one(start: int) -> Any:
+            return _drawn(parts, guidance, range(start, start + batch), steps)
+
+        if not one_thread_each(device, parameters):
+            return torch.cat([one(start) for start in starts])
+        with Workers() as workers:
+            return torch.cat(list(workers.map(one, starts)))
+
+    return draw
+
+
+def _texts(parts: Parts) -> TextConditions:
+    return TextConditions(
+        "the model",
+        parts.tokenizer,
+        parts.text_encoder,
+        parts.settings,
+        width=int(parts.transformer.config.caption_channels),
+        sprint=parts.sprint,
+    )
+
+
+def _drawn(parts: Parts, guidance: Guidance, seeds: Sequence[int], steps: int) -> Any:
     from sanactl.model.sprint import denoise_sprint
 
     s, channels = parts.settings, int(parts.transformer.config.in_channels)
     shape = channels, s.height // parts.pixels_per_latent, s.width // parts.pixels_per_latent
-    guided = s.guidance_scale > 1 and not parts.sprint
-    longest = s.max_sequence_length
-
-    def draw(images: int, steps: int) -> Any:
-        text, mask = encode_prompts(
-            parts.tokenizer,
-            parts.text_encoder,
-            [PROMPT],
-            max_sequence_length=longest,
-            instruction=parts.instruction,
-        )
-        negative: tuple[Any, Any] = (None, None)
-        if guided:
-            negative = encode_prompts(
-                parts.tokenizer, parts.text_encoder, [s.negative_prompt], max_sequence_length=longest
-            )
-        guidance = Guidance(text.expand(images, -1, -1), mask.expand(images, -1), *negative, s.guidance_scale)
-        latents = (denoise_sprint if parts.sprint else denoise)(
-            parts.transformer,
-            copy.deepcopy(parts.scheduler),
-            initial_noise(range(images), shape),
-            guidance,
-            steps=steps,
-            generators=image_generators(range(images)),
-        )
-        return decode_latents(parts.vae, latents)
-
-    return draw
+    latents = (denoise_sprint if parts.sprint else denoise)(
+        parts.transformer,
+        copy.deepcopy(parts.scheduler),
+        initial_noise(seeds, shape),
+        guidance,
+        steps=steps,
+        generators=image_generators(seeds),
+    )
+    return decode_latents(parts.vae, latents)
 
 
 def their_name(parts: Parts) -> str:
@@ -143,7 +172,7 @@ def theirs(parts: Parts) -> Draw:
     pipeline.set_progress_bar_config(disable=True)
     s = parts.settings
 
-    def draw(images: int, steps: int) -> Any:
+    def draw(images: int, steps: int, first: int = 0) -> Any:
         more: dict[str, Any] = {"negative_prompt": s.negative_prompt} if not parts.sprint else {}
         if parts.sprint and steps != 2:
             more["intermediate_timesteps"] = None
@@ -154,11 +183,21 @@ def theirs(parts: Parts) -> Draw:
             guidance_scale=s.guidance_scale,
             height=s.height,
             width=s.width,
-            generator=torch.Generator().manual_seed(0),
+            generator=image_generators(range(first, first + images)),
             max_sequence_length=s.max_sequence_length,
             complex_human_instruction=parts.instruction,
             use_resolution_binning=False,  # it would draw 512 pixels as 1024
             **more,
         ).images
+
+    return draw
+
+
+def theirs_in_batches(parts: Parts, batch: int) -> Draw:
+    """As diffusers' pipeline draws many images: one call for each batch."""
+    one = theirs(parts)
+
+    def draw(images: int, steps: int, first: int = 0) -> Any:
+        return [image for start in range(first, first + images, batch) for image in one(batch, steps, start)]
 
     return draw

@@ -40,7 +40,7 @@ def measure_sampling(
         tiny: use a tiny text encoder and autoencoder, for a trial.
     """
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    around = Models(device, dtype, tiny=tiny)
+    around = Models(device, dtype, around="tiny" if tiny else "published")
     for size in sizes:
         transformer = make_transformer(size, device, dtype)
         parts = random_parts(around, transformer, SamplingSettings())

@@ -113,7 +113,7 @@ def of_random(name: str, settings: SamplingSettings, device: torch.device, dtype
     Raises:
         InputError: they do not fit into the memory that is free.
     """
-    from sanactl.bench.random_models import Models, make_transformer, meta_modules
+    from sanactl.bench.random_models import Models, around_of, make_transformer, meta_modules
     from sanactl.files.human import human_bytes
 
     size = RANDOM[name].size
@@ -126,7 +126,7 @@ def of_random(name: str, settings: SamplingSettings, device: torch.device, dtype
             f" {human_bytes(free)} are free on {device}",
             hint="--dtype bf16 takes half of fp32; or choose a smaller one",
         )
-    around = Models(device, dtype, tiny=size.startswith("tiny"))
+    around = Models(device, dtype, around=around_of(size))
     parts = random_parts(around, make_transformer(size, device, dtype), settings)
     transformer = shapes[0]
     about = {"checkpoint": name, "weights": "random"}

@@ -10,6 +10,7 @@ import typer
 from sanactl.cli.bench_judge import judge
 from sanactl.cli.bench_load import load
 from sanactl.cli.bench_optim import optim
+from sanactl.cli.bench_sample import sample
 from sanactl.records.records import Record
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
@@ -17,12 +18,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help
 
 @app.callback()
 def bench() -> None:
-    """Measure speed and memory: bench surgery, bench optim, bench load, bench judge.
+    """Measure speed and memory: bench surgery, bench optim, bench load, bench judge, bench sample.
 
     [bold]sanactl bench surgery --scale 0.1[/bold]
     [bold]sanactl bench optim --blocks 2[/bold]
     [bold]sanactl bench load[/bold]
     [bold]sanactl bench judge[/bold]
+    [bold]sanactl bench sample[/bold]
     """
 
 
@@ -108,3 +110,4 @@ def _show(records: list[Record]) -> None:
 app.command()(optim)
 app.command()(load)
 app.command()(judge)
+app.command()(sample)
