@@ -20,7 +20,8 @@ from sanactl.training.figures import FiguresFile, figures_path
 from sanactl.training.finetune import FinetuneSettings, finetune
 from sanactl.training.health import Divergence, bad_gradient, first_bad_layer
 from tests.program import Program
-from tests.training.test_finetune import Poison, Stopper, shots, train
+from tests.training.test_finetune import Poison, Stopper, train
+from tests.training.test_finetune_data import shots
 
 SETTINGS = FinetuneSettings(
     steps=6, batch_size=2, learning_rate=1e-4, warmup=1, max_sequence_length=16, complex_human_instruction=False,
