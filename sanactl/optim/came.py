@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 
 from sanactl.errors import UsageError
 from sanactl.optim.blockwise import Scheme, check_scheme
-from sanactl.optim.masked import MaskedSteps, hyper_of, kernels_for
-from sanactl.optim.rounding import fingerprint, seed_of
+from sanactl.optim.masked import MaskedSteps, hyper_of, kernels_for, seed_base_of
+from sanactl.optim.reference import Hyper
+from sanactl.optim.rounding import fingerprint, seed_at
 from sanactl.optim.sharded import check_sharding, local, part_of
 from sanactl.optim.state import IDENTITY, Entry, empty_state, entries, keep_tensors, restore
 from sanactl.optim.update import check_gradients, update
@@ -127,27 +128,21 @@ class CAME(Optimizer):
                 loss = closure()
         work = [e for e in entries(self.param_groups) if e.p.grad is not None and e.p.numel() > 0]
         capturable = _capturable(self.param_groups)
-        if (
-            not capturable
-            and any(entry.p.is_cuda for entry in work)
-            and torch.cuda.is_current_stream_capturing()
-        ):
-            raise UsageError(
-                f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
-                hint="give it capturable=True",
-            )
-        if capturable or any(kernels_for(entry.p.device) is not None for entry in work):
+        devices = {entry.p.device for entry in work}
+        if capturable or any(kernels_for(device) is not None for device in devices):
             self._masked_step(work, check=not capturable)
             return loss
+        made: dict[int, Hyper] = {}
         for entry, sums in zip(work, check_gradients(work), strict=True):
             state, group = self._ready_state(entry), entry.group
             state["step"] += 1
-            seed = None
+            seed: int | Tensor | None = None
             if IDENTITY in state and group["bf16_stochastic_round"]:
-                rank = part_of(entry.p).rank
-                seed = seed_of(int(state["step"]), entry.position, rank, int(state[IDENTITY]))
-            h = hyper_of(group, entry.p.device)
-            update(entry, state, sums, h._replace(lr=float(h.lr)), seed)
+                step, base = state["step"], seed_base_of(entry, state)
+                seed = seed_at(int(step), base) if step.is_cpu else seed_at(step.long(), base).int()
+            if id(group) not in made:
+                made[id(group)] = hyper_of(group)
+            update(entry, state, sums, made[id(group)], seed)
         return loss
 
     @property
@@ -160,6 +155,11 @@ class CAME(Optimizer):
 
     @torch.compiler.disable
     def _masked_step(self, work: list[Entry], *, check: bool) -> None:
+        if check and any(entry.p.is_cuda for entry in work) and torch.cuda.is_current_stream_capturing():
+            raise UsageError(
+                f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
+                hint="give it capturable=True",
+            )
         if self._masked is None:
             self._masked = MaskedSteps()
         states = [self._ready_state(entry) for entry in work]

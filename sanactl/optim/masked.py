@@ -24,7 +24,7 @@ from sanactl.optim.sharded import is_sharded, local, part_of
 from sanactl.optim.state import IDENTITY, Entry, Group, as_matrix, is_matrix, moment_of
 from sanactl.optim.update import LARGEST_GRAD_NORM, Sums, check_layout, refuse, sums_of, update
 
-__all__ = ["MaskedSteps", "hyper_of", "kernels_for"]
+__all__ = ["MaskedSteps", "hyper_of", "kernels_for", "seed_base_of"]
 
 State = dict[str, Tensor]
 SECOND = ("exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_res_row", "exp_avg_res_col")
@@ -101,7 +101,7 @@ class _Device:
         key = _key(work, gradients, states)
         if key != self._key:
             self._prepare(gradients)
-            self._key = key
+            self._key = _key(work, gradients, states)
         self._sums = [sums_of(work[i]) for i in self._rest]
         totals = [s.total.reshape(1) for s in self._sums]
         if self._plan is not None and self._kernels is not None:
@@ -159,14 +159,20 @@ class _Device:
 
     def _prepare(self, gradients: list[Tensor]) -> None:
         """Divide the work between kernels and torch, and plan the kernels' part."""
+        for state in self._states:  # states that were loaded otherwise can have it on the CPU
+            state["step"] = state["step"].to(self.device)
         self._kernels, self._plan = kernels_for(self.device), None
-        self._bases = [_seed_base(e, s) for e, s in zip(self._work, self._states, strict=True)]
+        self._bases = [
+            seed_base_of(e, s) if IDENTITY in s and e.group["bf16_stochastic_round"] else None
+            for e, s in zip(self._work, self._states, strict=True)
+        ]
         items: dict[int, Item] = {}
         if self._kernels is not None:
             for i, entry in enumerate(self._work):
                 item = _item(entry, gradients[i], self._states[i], self._groups, self._bases[i])
                 one_group = not items or item.part.group == next(iter(items.values())).part.group
-                if one_group and self._kernels.can_step(item.p, item.g, item.m):
+                here = all(t.device == self.device for k, t in self._states[i].items() if k != IDENTITY)
+                if here and one_group and self._kernels.can_step(item.p, item.g, item.m):
                     items[i] = item
         self._planned, self._rest = list(items), [i for i in range(len(self._work)) if i not in items]
         if items:
@@ -174,11 +180,11 @@ class _Device:
             self._plan.ok = self.ok
 
 
-def hyper_of(group: Group, device: torch.device) -> Hyper:
-    """The settings of a step; a learning rate that is a tensor stays one, on the device."""
+def hyper_of(group: Group, device: torch.device | None = None) -> Hyper:
+    """The settings of a step; with a device, a learning rate that is a tensor stays one, on that device."""
     lr = group["lr"]
     return Hyper(
-        lr.detach().to(device, non_blocking=True) if isinstance(lr, Tensor) else float(lr),
+        lr.detach().to(device, non_blocking=True) if isinstance(lr, Tensor) and device else float(lr),
         group["betas"],
         group["eps"],
         group["clip_threshold"],
@@ -213,10 +219,8 @@ def _item(entry: Entry, g: Tensor, state: State, groups: list[Group], base: int 
     return Item(p, g, m, (local(state["exp_avg_sq"]),), state["step"], part, group, base)
 
 
-def _seed_base(entry: Entry, state: State) -> int | None:
-    """What the seed for stochastic rounding has besides the step; None without it."""
-    if not (entry.group["bf16_stochastic_round"] and entry.p.dtype == torch.bfloat16):
-        return None
+def seed_base_of(entry: Entry, state: State) -> int:
+    """What the seed for stochastic rounding has besides the step."""
     return seed_base(entry.position, part_of(entry.p).rank, int(state[IDENTITY]))
 
 

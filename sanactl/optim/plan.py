@@ -170,7 +170,7 @@ class Plan:
             members = [i for i, item in enumerate(items) if not item.is_matrix and kinds[i] == kind]
             found = [_row(items[i]) for i in members]
             counts = [-(-items[i].g.numel() // VECTOR) for i in members]
-            of = _programs(found, "TILE", counts, len(rows)).to(device)
+            of = _there(_programs(found, "TILE", counts, len(rows)), device)
             self.vectors.append(Vectors(kind, of, len(rows), len(members)))
             rows += found
             self.order += members
@@ -234,7 +234,7 @@ class Plan:
             self._sent.append(same.copy_(values))
             to.copy_(same, non_blocking=True)
             return
-        to.copy_(values.pin_memory(), non_blocking=True)
+        to.copy_(_there(values, self.device))
         if not any(t.shape == values.shape and t.dtype == values.dtype for t in self._spare):
             self._spare.append(torch.empty_like(values, pin_memory=True))
 
@@ -259,9 +259,9 @@ class Plan:
             segments += [[first + k, 1, i] for i in range(0, c, SEGMENT)]
         chunk = Chunk(
             kind=kind,
-            tile_of=tiles.to(self.device),
-            block_of=blocks.to(self.device),
-            segments=torch.tensor(segments, dtype=torch.int32, device=self.device),
+            tile_of=_there(tiles, self.device),
+            block_of=_there(blocks, self.device),
+            segments=_there(torch.tensor(segments, dtype=torch.int32), self.device),
             first=first,
             members=len(items),
             parts=parts,
@@ -290,8 +290,15 @@ class Plan:
             return None
         place = [count if n < 0 else n for n in place]
         return Cuts(
-            count, *(torch.tensor(x, dtype=torch.int64, device=self.device) for x in (touched, edge, place))
+            count, *(_there(torch.tensor(x, dtype=torch.int64), self.device) for x in (touched, edge, place))
         )
+
+
+def _there(values: Tensor, device: torch.device) -> Tensor:
+    """A copy of a CPU tensor on a device; nothing waits for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _kind(item: Item) -> Kind:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sanactl.errors import InputError, TrainingError, UsageError
-from sanactl.optim import CAME, CAME8bit
+from sanactl.optim import CAME, CAME8bit, came, masked
 from sanactl.optim.blockwise import SCHEMES, Scheme
 from sanactl.optim.resharding import Whole, cut_state, whole_state
 from sanactl.optim.state import Entry, check_state
@@ -309,3 +310,44 @@ def test_shards_agree_on_what_their_parameter_is() -> None:
     torch.distributed.all_gather(both, mine)
     assert torch.equal(*both)
     optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_kernels_on_shards_are_the_whole_parameter_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter: cut blocks, a process without rows, vectors and a convolution in shards."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("triton is not installed")
+    from sanactl.optim import triton_step
+
+    generator, mesh = torch.Generator().manual_seed(0), init_device_mesh("cpu", (2,))
+    start = [torch.randn(s, generator=generator) for s in [(11, 100), (1, 20), (5, 1, 3), (7,)]]
+    wholes = [nn.Parameter(t.clone()) for t in start]
+    parts = [nn.Parameter(distribute_tensor(t, mesh, [Shard(0)])) for t in start]
+    options: Any = {"weight_decay": 0.1, "block_size": 256, "min_8bit_size": 100}
+    one, many = (CAME8bit(ps, lr=1e-2, **options) for ps in (wholes, parts))
+    for step in range(2):
+        for p, q in zip(wholes, parts, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = distribute_tensor(p.grad, mesh, [Shard(0)])
+        one.step()
+        with monkeypatch.context() as patch:
+            for module in (came, masked):
+                patch.setattr(module, "kernels_for", lambda device: triton_step)
+            if step == 1:  # one process has a bad gradient, and all refuse the step
+                before = [p.detach().full_tensor().clone() for p in parts]  # type: ignore[attr-defined]
+                good = parts[0].grad.to_local()[1, 2].clone()  # type: ignore[union-attr]
+                if dist.get_rank() == 1:
+                    parts[0].grad.to_local()[1, 2] = torch.nan  # type: ignore[union-attr]
+                with pytest.raises(TrainingError, match="contains inf or NaN"):
+                    many.step()
+                assert all(
+                    torch.equal(p.detach().full_tensor(), t) for p, t in zip(parts, before, strict=True)
+                )  # type: ignore[attr-defined]
+                parts[0].grad.to_local()[1, 2] = good  # type: ignore[union-attr]
+            many.step()
+    for p, q in zip(wholes, parts, strict=True):
+        torch.testing.assert_close(q.detach().full_tensor(), p.detach(), rtol=0, atol=3e-6)  # type: ignore[attr-defined]
+        for key, value in one.state[p].items():
+            theirs = many.state[q][key]
+            if isinstance(theirs, DTensor) and key not in ("exp_avg_scale", "exp_avg_zero"):
+                theirs = theirs.full_tensor()
+                torch.testing.assert_close(theirs.float(), value.float(), rtol=1e-5, atol=1e-7)
