@@ -333,19 +333,19 @@ def test_kernels_on_shards_are_the_whole_parameter_in_torch(monkeypatch: pytest.
             for module in (came, masked):
                 patch.setattr(module, "kernels_for", lambda device: triton_step)
             if step == 1:  # one process has a bad gradient, and all refuse the step
-                before = [p.detach().full_tensor().clone() for p in parts]  # type: ignore[attr-defined]
-                good = parts[0].grad.to_local()[1, 2].clone()  # type: ignore[union-attr]
+                before = [p.detach().full_tensor().clone() for p in parts]
+                good = parts[0].grad.to_local()[1, 2].clone()
                 if dist.get_rank() == 1:
-                    parts[0].grad.to_local()[1, 2] = torch.nan  # type: ignore[union-attr]
+                    parts[0].grad.to_local()[1, 2] = torch.nan
                 with pytest.raises(TrainingError, match="contains inf or NaN"):
                     many.step()
                 assert all(
                     torch.equal(p.detach().full_tensor(), t) for p, t in zip(parts, before, strict=True)
-                )  # type: ignore[attr-defined]
-                parts[0].grad.to_local()[1, 2] = good  # type: ignore[union-attr]
+                )
+                parts[0].grad.to_local()[1, 2] = good
             many.step()
     for p, q in zip(wholes, parts, strict=True):
-        torch.testing.assert_close(q.detach().full_tensor(), p.detach(), rtol=0, atol=3e-6)  # type: ignore[attr-defined]
+        torch.testing.assert_close(q.detach().full_tensor(), p.detach(), rtol=0, atol=3e-6)
         for key, value in one.state[p].items():
             theirs = many.state[q][key]
             if isinstance(theirs, DTensor) and key not in ("exp_avg_scale", "exp_avg_zero"):
