@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import SanactlError, TrainingError
 from sanactl.files.atomic import check_target
-from sanactl.files.progress import Progress
+from sanactl.files.progress import SILENT, Progress
 from sanactl.model.processes import agree
 from sanactl.training.lock import TargetLock
 from sanactl.training.stopping import StopRequest
@@ -131,7 +131,9 @@ def take_steps(
         except BaseException as error:
             # A second Ctrl-C ends at once, and weights in the middle of an update are not saved.
             if loop.can_save_after(error) and not stop.insisted:
-                _keep(loop, error, progress)
+                _keep(loop, error, progress if accelerator.is_main_process else SILENT)
+                if loop.gradient.sharded:  # launchers kill the others soon after the first that ends
+                    accelerator.wait_for_everyone()
             raise
     if not finished and loop.saves:
         loop.save()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,20 @@ import pytest
 import torch.distributed
 from safetensors.numpy import load_file
 
+from tests.cli.test_processes import ENVIRONMENT, ROOT, kill_second, torchrun
 from tests.program import Program
 from tests.training.sharded_cases import run
 
 CASES = Path(__file__).with_name("sharded_cases.py")
-ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 
 
 def sharded(*runs: str, processes: int = 2) -> None:
     """Several runs of `sharded_cases`, in one start of the processes."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", str(CASES)]
     done = subprocess.run(
-        [sys.executable, *launch, "tiny.st", *runs],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        [*torchrun(processes), str(CASES), "tiny.st", *runs],
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=280,
@@ -119,3 +119,45 @@ def test_sharding_that_cannot_be(place: Path, sanactl: Program, monkeypatch: pyt
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "false")
     sanactl(*few, "--shard")
     assert "this is the only one" in sanactl.said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sharded_run_that_is_stopped_or_loses_a_process(place: Path) -> None:
+    """SIGKILL of one process: one line, and the last state. SIGTERM: that step's state. Weights that are too large: a line."""
+    few = ("--shard", "--steps", "400", "-b", "4", "--save-every", "2", "--lr", "1e-5", "-o", "out.st")
+    command = [*torchrun(), "-m", "sanactl", "finetune", "tiny.st", *few]
+
+    def started(step: int) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until = time.monotonic() + 200
+        while not list(place.glob(f".out.st.training/step-{step:08d}")) and time.monotonic() < until:
+            time.sleep(0.01)
+        return process
+
+    process = started(2)
+    kill_second(place)
+    out, said = process.communicate(timeout=100)
+    assert (process.returncode, out) == (1, "")
+    assert said.count("another process of this run ended") == 1, said
+    assert "the same command goes on from the last saved state" in said
+    process = started(8)
+    process.send_signal(signal.SIGTERM)
+    out, said = process.communicate(timeout=100)
+    (record,) = [json.loads(line) for line in out.splitlines()]
+    assert record["metric"] == "train_state" and "resuming at step" in said
+    assert list(place.glob(f".out.st.training/step-{record['step']:08d}")), said
+    done = subprocess.run(
+        [*command[:-10], "--shard", "--steps", "9", "-b", "4", "--lr", "1e20", "--clip", "0", "-o", "nan.st"],
+        env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("training stopped at step") == 1, done.stderr
+    assert "first not finite: the" in done.stderr and "the last good weights are in" in done.stderr
