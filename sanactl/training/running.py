@@ -134,6 +134,8 @@ def take_steps(
                 _keep(loop, error, progress if accelerator.is_main_process else SILENT)
                 if loop.gradient.sharded:  # launchers kill the others soon after the first that ends
                     accelerator.wait_for_everyone()
+            if isinstance(error, TrainingError) and not accelerator.is_main_process:
+                raise SystemExit(error.exit_code) from error  # all processes have it, and the first says it
             raise
     if not finished and loop.saves:
         loop.save()
