@@ -160,6 +160,9 @@ def clip(
     pool_size: Annotated[
         int, typer.Option(min=1, metavar="INT", help="Number of rendered pictures to train on.")
     ] = 2000,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Continue an interrupted run, or start it again.")
+    ] = True,
     world: World = Path("world"),
     seed: Seed = 0,
     force: Force = False,
@@ -173,7 +176,14 @@ def clip(
     target = world / "clip"
     images = _images(run, records, rendered, target, force)
     figures = train_clip(
-        images, target, steps=steps, pool_size=pool_size, seed=seed, force=force, progress=run.progress
+        images,
+        target,
+        steps=steps,
+        pool_size=pool_size,
+        seed=seed,
+        restart=not resume,
+        force=force,
+        progress=run.progress,
     )
     _emit(run, {f"clip_{name}": value for name, value in figures.items()})
     run.finish((target, "clip"))

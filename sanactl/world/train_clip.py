@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import CLIPModel, PreTrainedTokenizerFast
 
+    from sanactl.training.state import TrainingState
     from sanactl.world.detector_data import Scenes
 
 __all__ = ["new_clip", "train_clip"]
@@ -31,6 +32,7 @@ BATCH_SIZE = 64  # crops
 LEARNING_RATE = 2e-3  # the largest
 # Crops of objects with a lower score are left out.
 LEAST = 0.3
+SAVE_EVERY = 100  # steps
 
 
 def new_clip(seed: int = 0) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
@@ -72,10 +74,11 @@ def train_clip(
     steps: int = 600,
     pool_size: int = 3000,
     seed: int = 0,
+    restart: bool = False,
     force: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, float]:
-    """Trains a CLIP and writes its folder with its tokenizer, weights in fp16.
+    """Trains a CLIP and writes its folder with its tokenizer, weights in fp16. A stopped run goes on at its saved state.
 
     Args:
         records: `image` records of training prompts of the built-in world; None for renderings alone.
@@ -83,49 +86,93 @@ def train_clip(
         steps: updates of the weights, 64 crops each.
         pool_size: rendered pictures with faults, made anew at the start.
         seed: of the weights, the pictures and their order.
+        restart: forget a stopped run's state.
         force: replace a folder that is there.
 
     Returns:
         `colors_right`: the share of held-out crops whose colour is the programmatic detector's.
 
     Raises:
-        InputError: a record is not usable.
+        InputError: a record is not usable, or another run makes the same target.
         OutputExistsError: the target is there and `force` is false.
         UsageError: a number makes no sense.
     """
     import torch
-    from torch.nn import functional as F
     from transformers.utils import logging
 
     from sanactl.files.atomic import atomic_dir, check_target
     from sanactl.model.saving import rewrite_weights
+    from sanactl.training.lock import TargetLock
+    from sanactl.training.state import TrainingState, identity_key
     from sanactl.world.detector_data import flawed_scenes, joined, record_scenes
 
     check_numbers(steps, pool_size, rate=LEARNING_RATE)
     check_target(target, force)
-    pools = [] if records is None else [record_scenes(records, progress)]
-    pools.append(flawed_scenes(pool_size, seed, progress))
-    pixels, colors, shapes = crops(joined(pools))
-    model, tokenizer = new_clip(seed)
+    with TargetLock(target):
+        check_target(target, force)
+        pools = [] if records is None else [record_scenes(records, progress)]
+        pools.append(flawed_scenes(pool_size, seed, progress))
+        pictures = "".join(pool.digest() for pool in pools)
+        state = TrainingState(
+            target, identity_key({"kind": "clip", "steps": steps, "seed": seed, "pictures": pictures})
+        )
+        if restart:
+            state.clear()
+        examples = crops(joined(pools))
+        model, tokenizer = new_clip(seed)
+        texts = _Texts(tokenizer)
+        # A twentieth is not trained on.
+        order = torch.randperm(len(examples[0]), generator=torch.Generator().manual_seed(seed))
+        held, kept = order[: len(order) // 20], order[len(order) // 20 :]
+        _train(model, texts, [part[kept] for part in examples], steps, seed, state, progress)
+        model.eval()
+        with torch.no_grad():
+            right = 0
+            for some in held.split(256):
+                pixels, colors, shapes = (part[some] for part in examples)
+                right += int((texts.likeness(model, pixels, shapes).argmax(1) == colors).sum())
+        logging.disable_progress_bar()
+        with atomic_dir(target, force=force) as folder:
+            model.half().save_pretrained(folder)
+            with utf8_name(folder) as place:
+                tokenizer.save_pretrained(place)
+            rewrite_weights(folder)
+        state.clear()
+    return {"colors_right": right / max(len(held), 1)}
+
+
+def _train(
+    model: CLIPModel,
+    texts: _Texts,
+    examples: Sequence[torch.Tensor],
+    steps: int,
+    seed: int,
+    state: TrainingState,
+    progress: Progress,
+) -> None:
+    """Does the steps that are left, and saves the state from time to time."""
+    import torch
+    from torch.nn import functional as F
+
+    pixels, colors, shapes = examples
     model.logit_scale.requires_grad_(False)
-    texts = _Texts(tokenizer)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, weight_decay=0.02
     )
-    # A twentieth is not trained on.
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
-    held, kept = order[: len(order) // 20], order[len(order) // 20 :]
     model.train()
-    progress.start(steps, "CLIP")
+    done = state.load(model, optimizer, None)
+    progress.start(steps, "CLIP", done=done)
     generator = torch.Generator().manual_seed(seed + 1)
     for step in range(steps):
+        # Also for steps that are done: the draws of the next ones come after theirs.
+        chosen = torch.randint(len(pixels), (BATCH_SIZE,), generator=generator)
+        flipped = torch.rand(BATCH_SIZE, 1, 1, 1, generator=generator) < 0.5
+        if step < done:
+            continue
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * schedule(step, steps)
-        chosen = kept[torch.randint(len(kept), (BATCH_SIZE,), generator=generator)]
         images = pixels[chosen]
-        images = torch.where(
-            torch.rand(BATCH_SIZE, 1, 1, 1, generator=generator) < 0.5, images.flip(3), images
-        )
+        images = torch.where(flipped, images.flip(3), images)
         logits = SCALE * texts.likeness(model, images, shapes[chosen])
         loss = F.cross_entropy(logits, colors[chosen])
         optimizer.zero_grad(set_to_none=True)
@@ -133,20 +180,9 @@ def train_clip(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         progress.advance(1, loss=f"{loss.item():.4f}")
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
+            state.save(step + 1, model, optimizer, None)
     progress.close()
-    model.eval()
-    with torch.no_grad():
-        parts = held.split(256)
-        right = sum(
-            int((texts.likeness(model, pixels[p], shapes[p]).argmax(1) == colors[p]).sum()) for p in parts
-        )
-    logging.disable_progress_bar()
-    with atomic_dir(target, force=force) as folder:
-        model.half().save_pretrained(folder)
-        with utf8_name(folder) as place:
-            tokenizer.save_pretrained(place)
-        rewrite_weights(folder)
-    return {"colors_right": right / max(len(held), 1)}
 
 
 class _Texts:

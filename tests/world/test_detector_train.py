@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from sanactl.files.images import read_image, write_png
+from sanactl.files.progress import Progress
 from sanactl.scoring.detectors.mask2former import Mask2FormerDetector
 from sanactl.scoring.detectors.shapes import detect_shapes
 from sanactl.scoring.geneval.rules import CONFIDENCE, CONFIDENCE_COUNTING
 from sanactl.shapes.prompts import all_prompts, load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 from sanactl.shapes.vocabulary import SHAPES
+from sanactl.world import train_clip
 from sanactl.world.detector_confidence import (
     agreement,
     class_logits,
@@ -177,3 +180,27 @@ def test_what_is_written_has_the_same_masks_with_a_sure_inside(tmp_path: Path) -
                               np.array([False])).pixels)  # fmt: skip
     assert torch.allclose(plain.class_queries_logits[0], logits, atol=0.05)
     assert torch.allclose(plain.masks_queries_logits[0] * 8, masks, atol=0.2)
+
+
+def test_a_stopped_clip_is_the_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_clip, "SAVE_EVERY", 2)
+
+    class Stopper(Progress):
+        """Ends the run after so many steps."""
+
+        left = 3
+
+        def advance(self, count: int = 1, **fields: str) -> None:
+            if "loss" in fields:
+                self.left -= count
+                if not self.left:
+                    raise KeyboardInterrupt
+
+    few: dict[str, Any] = {"steps": 5, "pool_size": 12}
+    whole = train_clip.train_clip(None, tmp_path / "whole", **few)
+    with pytest.raises(KeyboardInterrupt):
+        train_clip.train_clip(None, tmp_path / "parts", progress=Stopper(), **few)
+    assert not (tmp_path / "parts").exists() and list(tmp_path.glob(".parts.training/step-*2"))
+    assert train_clip.train_clip(None, tmp_path / "parts", **few) == whole
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert one == two and not list(tmp_path.glob(".parts.*"))
