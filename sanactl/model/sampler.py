@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sanactl.model.flow import transformer_timestep_scale
-from sanactl.model.sampling_transformer import text_inputs
+from sanactl.model.sampling_transformer import Conditioned
 
 __all__ = [
     "Guidance",
@@ -106,7 +106,7 @@ def denoise(
         batch = noise.shape[0]
         text = torch.cat([guidance.negative_text.expand(batch, -1, -1), text])
         mask = torch.cat([guidance.negative_mask.expand(batch, -1), mask])
-    conditions = text_inputs(transformer, text.to(device, dtype), mask.to(device))
+    conditioned = Conditioned(transformer, text.to(device, dtype), mask.to(device))
     scheduler.set_timesteps(steps, device=device)
     latents = noise.to(device, torch.float32)
     factor = transformer_timestep_scale(transformer)
@@ -114,14 +114,8 @@ def denoise(
     for i, timestep in enumerate(scheduler.timesteps):
         if on_step is not None:
             on_step(i, float(timestep))
-        inputs = torch.cat([latents, latents]) if guided else latents
-        velocity = transformer(
-            inputs.to(dtype),
-            **conditions,
-            timestep=(torch.floor(timestep.float()) if factor == 1 else timestep).expand(inputs.shape[0])
-            * factor,
-            return_dict=False,
-        )[0].float()
+        time = (torch.floor(timestep.float()) if factor == 1 else timestep) * factor
+        velocity = conditioned.velocity(latents.to(dtype), time).float()
         if guided:
             unconditional, conditional = velocity.chunk(2)
             velocity = unconditional + guidance.scale * (conditional - unconditional)

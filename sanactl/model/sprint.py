@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sanactl.model.sampler import Guidance, step_options
-from sanactl.model.sampling_transformer import text_inputs
+from sanactl.model.sampling_transformer import Conditioned
 
 __all__ = [
     "INTERMEDIATE_TIMESTEP",
@@ -77,7 +77,7 @@ def denoise_sprint(
     set_sprint_timesteps(scheduler, steps, device)
     spread = scheduler.config.sigma_data
     scale = sprint_guidance(transformer, guidance.scale, guidance.text.to(device))
-    conditions = text_inputs(transformer, guidance.text.to(device, dtype), guidance.mask.to(device))
+    conditioned = Conditioned(transformer, guidance.text.to(device, dtype), guidance.mask.to(device))
     latents = noise.to(device, torch.float32) * spread
     clean = latents
     options = step_options(scheduler, generators)
@@ -89,13 +89,7 @@ def denoise_sprint(
         s = (torch.sin(each) / (torch.cos(each) + torch.sin(each))).view(-1, 1, 1, 1)
         size = torch.sqrt(s**2 + (1 - s) ** 2)
         inputs = latents / spread * size
-        velocity = transformer(
-            inputs.to(dtype),
-            **conditions,
-            guidance=scale,
-            timestep=s.view(-1),
-            return_dict=False,
-        )[0]
+        velocity = conditioned.velocity(inputs.to(dtype), s.flatten()[:1], scale[:1])
         # The flow's velocity as TrigFlow's.
         turned = ((1 - 2 * s) * inputs + (1 - 2 * s + 2 * s**2) * velocity) / size
         latents, clean = scheduler.step(turned.float() * spread, each, latents, return_dict=False, **options)

@@ -113,3 +113,12 @@ def test_a_sampling_run_keeps_the_text_for_all_its_steps(monkeypatch: pytest.Mon
     theirs = run(published)
     assert len(calls) == 1 + 4
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["qk-norm", "sprint"])
+def test_one_timestep_is_that_of_all_images(variant: str) -> None:
+    model = SamplingTransformer(model_of(variant))
+    inputs = inputs_of(model)
+    each = model(**inputs)[0]
+    one = {name: inputs[name][:1] for name in ("timestep", "guidance") if name in inputs}
+    assert (model(**{**inputs, **one})[0] - each).abs().max() < 1e-5 * each.abs().max()
