@@ -18,6 +18,7 @@ from sanactl.bench.gpu_check import PARTS, main
 from sanactl.bench.parts import do_part
 from sanactl.bench.rows import Rows, read_rows, tables
 from sanactl.bench.runner import Part, Results, run_parts
+from sanactl.cli.frame.deferred import defer_imports
 from tests.bare_machine import bare_python
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "gpu-check.sh"
@@ -87,6 +88,7 @@ def test_a_run_that_is_killed_leaves_its_rows_and_no_process(tmp_path: Path) -> 
     code = f"""
 from pathlib import Path
 from sanactl.bench.runner import Part, Results, run_parts
+from sanactl.cli.frame.deferred import defer_imports
 from tests.bare_machine import bare_python
 hang = "import os, time; from sanactl.bench.runner import heed_alarm; heed_alarm(); "
 hang += {ADD.format(file=str(file), part="hang")!r} + "rows.add('t', pid=os.getpid()); time.sleep(600)"
@@ -151,6 +153,7 @@ def test_parts_in_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         optimizers, "OPTIMIZERS", ("adamw-fused", "came8bit")
     )  # others take seconds to import
+    defer_imports()  # as in the program: less to import
     file = tmp_path / "rows.jsonl"
     assert do_part(name, Rows(file, name), small=True) == 0
     rows = read_rows(file)

@@ -134,3 +134,21 @@ def test_a_package_of_many_modules_is_executed_when_a_name_is_looked_up(packages
     assert DOG == "dog"
     with pytest.raises(AttributeError, match="has no attribute 'BIRD'"):
         _ = sys.modules["zoo_of_test"].BIRD
+
+
+def test_installed_packages_are_listed_when_one_is_looked_up() -> None:
+    calls = []
+
+    def listed() -> dict[str, list[str]]:
+        calls.append(1)
+        return {"PIL": ["pillow"]}
+
+    found = deferred._Distributions(listed)
+    assert not calls
+    assert (
+        found["PIL"] == ["pillow"]
+        and found.get("sklearn") is None
+        and [*found] == ["PIL"]
+        and len(found) == 1
+    )
+    assert calls == [1]

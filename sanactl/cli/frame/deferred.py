@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -255,9 +255,26 @@ def _disable_later(disable: Callable[..., Any]) -> Callable[..., Any]:
     return later
 
 
+class _Distributions(Mapping[str, list[str]]):
+    """`importlib.metadata.packages_distributions()`, made when something is looked up in it."""
+
+    def __init__(self, listed: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._listed = functools.cache(listed)
+
+    def __getitem__(self, name: str) -> list[str]:
+        return self._listed()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed())
+
+    def __len__(self) -> int:
+        return len(self._listed())
+
+
 def _after_metadata(module: Any) -> None:
-    """diffusers and transformers each list the files of all installed packages, which takes 0.2 s."""
-    module.packages_distributions = functools.cache(module.packages_distributions)
+    """diffusers and transformers each list the files of all installed packages (0.2 s), and look up one or two."""
+    found = _Distributions(module.packages_distributions)
+    module.packages_distributions = lambda: found
 
 
 def _after_peft_utils(module: Any) -> None:
