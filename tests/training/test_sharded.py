@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch.distributed
+import torch
 from safetensors.numpy import load_file
 
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.training.memory_plan import plan_memory
+from sanactl.training.settings import FinetuneSettings
 from tests.cli.test_processes import ENVIRONMENT, ROOT, kill_second, torchrun
 from tests.program import Program
 from tests.training.sharded_cases import run
@@ -103,6 +106,19 @@ def test_adapters_and_a_teacher_with_a_sharded_model(place: Path, sanactl: Progr
     assert apart("one/lora", "two/lora") < 2e-2
     assert apart("one/teacher", "two/teacher") < 0.06
     assert apart("one/teacher", "parts/teacher") < 0.06
+
+
+def test_the_plan_of_a_sharded_run(place: Path) -> None:
+    checkpoint = open_checkpoint("tiny.st")
+    whole, share = (
+        plan_memory(checkpoint, FinetuneSettings(shard=shard), device=torch.device("cpu"), processes=4)
+        for shard in (False, True)
+    )
+    for part in ("weights", "optimizer"):
+        assert share.parts[part] == whole.parts[part] // 4
+    assert "buckets" in whole.parts and "buckets" not in share.parts
+    assert "collected blocks" in share.parts and "collected blocks" not in whole.parts
+    assert "--shard" in whole.savers and "--shard" not in share.savers
 
 
 def test_sharding_that_cannot_be(place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
