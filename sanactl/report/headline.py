@@ -148,7 +148,7 @@ def _compared(
     between = [f"{_of(scores[name])} for {_name(scores[name])}" for name in chain[1:-1]]
     others = [f"{_of(r)} for {_name(r)}" for name, r in scores.items() if name not in chain]
     if others:
-        more = [f"Beside these: {', '.join(others[:6])}{' …' if len(others) > 6 else ''}.", *more]
+        more = [f"Also scored: {', '.join(others[:6])}{' …' if len(others) > 6 else ''}.", *more]
     if between:
         more = [f"On the way: {', '.join(between)}.", *more]
     return Headline(question, f"{verdict}{numbers}.", tone, more, chain)

@@ -56,7 +56,8 @@ def _of_judge(records: Sequence[Record], place: int) -> list[Block]:
                     f"reliability{place}",
                     "share of right images against the predicted probability",
                     legend=legend,
-                    caption="Bins of equal numbers of images. Bands cover 95 %.",
+                    caption="Each point is a group of images with similar predicted probabilities. All groups have the same size. "
+                    "Bands cover 95 %.",
                 )
             )
     tasks = list(dict.fromkeys(str(t) for r in records for t in _tasks(r)))[:MAX_TASKS]

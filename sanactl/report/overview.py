@@ -125,7 +125,10 @@ def speeds(run: RunRecords) -> tuple[dict[str, float], str]:
             if count and isinstance(name, str):
                 # Of several runs into a folder the slowest: the others found images that were there.
                 found[name] = min(count / seconds, found.get(name, float("inf")))
-    return found, "Images a second: those of a sample folder over the time of its command, loading included."
+    return (
+        found,
+        "Images a second: the images of a sample folder, divided by the seconds of its command, loading included.",
+    )
 
 
 def _machine(run: RunRecords) -> str:

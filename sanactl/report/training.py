@@ -27,7 +27,7 @@ def importance_section(run: RunRecords) -> list[Block]:
     names = list(dict.fromkeys(str(r["checkpoint"]) for r in run.blocks))[-MAX_PANELS:]
     kept = _kept(run.blocks, run.lineages.entries)
     shown = [r for r in run.blocks if str(r["checkpoint"]) in names]
-    pale = " Pale blocks were cut by the last pruning." if kept else ""
+    pale = " The last pruning removed the pale blocks." if kept else ""
     note = (
         "One minus the cosine similarity of a block's input and output, averaged over prompts and timesteps "
         "(equation 3)." + pale
@@ -85,7 +85,7 @@ def training_section(run: RunRecords) -> list[Block]:
             "training",
             "training loss by step",
             legend=line_legend([plain(name) for name in drawn]),
-            caption="Pale: each step's loss. Strong: the mean over a twentieth of the run.",
+            caption="The pale line is the loss of each step. The strong line is its mean over a twentieth of the run.",
         )
         parts.append(plot)
     rows = []
