@@ -50,8 +50,13 @@ def element(dtype: Any) -> Any:
 
 
 @triton.jit
-def _number(row, FIELD: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(row + FIELD).to(tl.int32)
+def _number(row, FIELD: tl.constexpr, EVEN: tl.constexpr = False):  # type: ignore[no-untyped-def]
+    """A number of the row; EVEN promises that it is a multiple of 16."""
+    # The promise belongs to the operation that makes the number: given to a function's result, Triton 3.6 forgets it.
+    n = tl.load(row + FIELD).to(tl.int32)
+    if EVEN:
+        n = tl.multiple_of(n, 16)
+    return n
 
 
 @triton.jit
@@ -67,9 +72,7 @@ def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-un
     """Values of the first 8-bit block that other processes have."""
     phase = 0
     if CUT:
-        phase = _number(row, PHASE)
-        if ALIGNED:
-            phase = tl.multiple_of(phase, 16)
+        phase = _number(row, PHASE, ALIGNED)
     return phase
 
 
@@ -84,9 +87,7 @@ def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):  # type: 
     """This program's row of the table, R, C, first and last row of its tile, and the tile's column and row of tiles."""
     n = tl.program_id(0)
     row = table + tl.load(tile_of + n) * WIDTH
-    R, C = _number(row, ROWS), _number(row, COLS)
-    if ALIGNED:
-        C = tl.multiple_of(C, 16)
+    R, C = _number(row, ROWS), _number(row, COLS, ALIGNED)
     n -= _number(row, TILE)
     across = _number(row, ACROSS)
     down, beside = n // across, n % across
@@ -307,7 +308,7 @@ def apply_kernel(  # type: ignore[no-untyped-def]
     row = table + tl.load(block_of + tl.program_id(0)) * WIDTH
     keep = tl.load(ok) > 0
     n = tl.program_id(0) - _number(row, BLOCK)
-    C = _number(row, COLS)
+    C = _number(row, COLS, ALIGNED)
     begin, k = n * BLOCKED - _phase(row, CUT, ALIGNED), tl.arange(0, B)
     at, end = begin + k, tl.where(keep, _number(row, NUMEL), 0)
     u_row, u_col = lines + tl.load(row + LINE_R), lines + tl.multiple_of(tl.load(row + LINE_C), 16)
@@ -324,7 +325,6 @@ def apply_kernel(  # type: ignore[no-untyped-def]
         ur = tl.where(second, tl.load(u_row + i + 1, mask=there, other=0.0), tl.load(u_row + i))
         sr = tl.where(second, tl.load(s_row + i + 1, mask=there, other=0.0), tl.load(s_row + i))
         if ALIGNED:
-            C = tl.multiple_of(C, 16)
             end = tl.multiple_of(end, 16)
             j = tl.max_contiguous(tl.multiple_of(j, 16), 16)
         inside = (k < BLOCKED) & (at >= 0) & (at < end)

@@ -1,6 +1,6 @@
-"""Compile the kernels for a GPU that need not be there, and count registers: `compiled_kernels.py CAPABILITY`.
+"""Compile the kernels for a GPU that need not be there, and count registers: `compiled_kernels.py CAPABILITY SCHEMES`.
 
-Used by `test_triton`. A row on stdout for each kernel: name, registers a thread, bytes spilled.
+Used by `test_triton`. A row on stdout for each kernel: name, registers a thread, bytes spilled, loads of 16 bytes.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def build(kernel: Any, capability: int, launch: dict[str, Any], **constants: Any
         kernel.__name__,
         *(f"{n}={constants[n]}" for n in ("KIND", "CUT") if n in constants),
         *registers(built.asm["cubin"]),
+        wide_loads(built.asm["ptx"]),
     )
 
 
@@ -59,10 +60,16 @@ def registers(cubin: bytes) -> tuple[str, str]:
     return used[1], used[2]
 
 
-def main(capability: int) -> None:
+def wide_loads(ptx: str) -> int:
+    return len(re.findall(r"ld\.global[^\n]*\.v4", ptx))
+
+
+def main(capability: int, schemes: list[str]) -> None:
     tile: dict[str, Any] = {**steps.TILE, "ALIGNED": True}
     build(matrices.square_kernel, capability, steps.LAUNCH, GT=tl.bfloat16, **tile)
-    for kind, offset, cut in [*((*item, False) for item in OFFSETS.items()), (steps.ZERO, tl.uint8, True)]:
+    kinds = [(steps.KINDS[None if scheme == "fp32" else scheme], False) for scheme in schemes]
+    for kind, cut in [*kinds, (steps.ZERO, True)]:
+        offset = OFFSETS[kind]
         read = {"GT": tl.bfloat16, "OT": offset, "KIND": kind}
         build(matrices.residual_kernel, capability, steps.LAUNCH, B=2048, CUT=cut, **read, **tile)
         blocks = {"BLOCKED": 2048, "B": 2048}
@@ -82,4 +89,4 @@ def main(capability: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])
