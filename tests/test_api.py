@@ -26,9 +26,8 @@ from tests.program import Program, snapshot
 
 FUNCTIONS = [name for name in api.__all__ if name.islower() and name[0] != "_"]
 TWO = ["a photo of a red circle", "a photo of two squares"]
-# Options of commands that a function has no use for: its `prompts` takes texts, a plan is not a checkpoint, and a part of a
-# list is taken by slicing it.
-FOR_TERMINALS = {"prompt", "dry_run", "help", "code", "shard"}
+# Options of commands that a function has no use for: its `prompts` takes texts, and a plan is not a checkpoint.
+FOR_TERMINALS = {"prompt", "dry_run", "help", "code"}
 OTHER_NAMES = {
     "judge": "judges",
     "judge_option": "judge_options",
@@ -93,6 +92,8 @@ def options_of(command: str) -> dict[str, Any]:
         options[OTHER_NAMES.get(name, name)] = (
             parameter.default if parameter.param_type_name == "option" else inspect.Parameter.empty
         )
+    if command != "finetune":  # of a list, a part is taken by slicing it; `finetune` divides a model
+        options.pop("shard", None)
     return {name: default for name, default in options.items() if name not in FOR_TERMINALS}
 
 
