@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sanactl.api.inputs import open_checkpoint
     from sanactl.api.judge_training import train_judge
     from sanactl.api.machine import doctor
+    from sanactl.api.merging import merge
     from sanactl.api.rewriting import iter_relabel, iter_rewrite, relabel, rewrite
     from sanactl.api.scale import iter_scale, scale
     from sanactl.api.scores import evaluate, iter_evaluate, iter_judge, judge
@@ -46,7 +47,7 @@ __all__ = [
     "BlockRecord", "CAME8bit", "Checkpoint", "CheckpointRecord", "ImageRecord", "InputError", "OutputExistsError",
     "Progress", "PromptRecord", "SanactlError", "ScoreRecord", "TrainingError", "UsageError", "budget", "convert",
     "doctor", "evaluate", "export", "filter", "finetune", "geneval_prompts", "grow", "guard", "importance",
-    "iter_evaluate", "iter_judge", "iter_relabel", "iter_rewrite", "iter_sample", "iter_scale", "judge",
+    "iter_evaluate", "iter_judge", "iter_relabel", "iter_rewrite", "iter_sample", "iter_scale", "judge", "merge",
     "open_checkpoint", "prune", "relabel", "rewrite", "sample", "scale", "shapes_prompts", "train_judge",
 ]  # fmt: skip
 
@@ -61,6 +62,7 @@ _MODULES = {
     "sanactl.api.inputs": ("open_checkpoint",),
     "sanactl.api.judge_training": ("train_judge",),
     "sanactl.api.machine": ("doctor",),
+    "sanactl.api.merging": ("merge",),
     "sanactl.api.rewriting": ("iter_relabel", "iter_rewrite", "relabel", "rewrite"),
     "sanactl.api.scale": ("iter_scale", "scale"),
     "sanactl.api.scores": ("evaluate", "iter_evaluate", "iter_judge", "judge"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sanactl import merge
 from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
@@ -74,7 +75,7 @@ def test_jobs_judge_as_one(place: Path, sanactl: Program, told: bool) -> None:
     # `cat` is a merge, too: other commands pass over the shards' own records, and merge finds them.
     Path("cat.jsonl").write_bytes(b"".join(Path(part).read_bytes() for part in parts))
     assert len(sanactl("filter", "cat.jsonl", "--top", "1", "-o", "f.jsonl")) == 8
-    sanactl("merge", "cat.jsonl", "-o", "again.jsonl")
+    assert merge("cat.jsonl", output="again.jsonl") == records
     assert Path("again.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
 
