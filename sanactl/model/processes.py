@@ -31,7 +31,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=12)
 # In training they wait for each other in every step, and longest while one writes a state.
 _TRAINING_PATIENCE = timedelta(minutes=30)
-_FSDP = "ACCELERATE_USE_FSDP"
+# Set by accelerate's launcher, and where it is kept once a training has taken it over.
+_FSDP, _TAKEN = "ACCELERATE_USE_FSDP", "SANACTL_LAUNCHER_SHARDS"
 # Texts of error messages about a process that has ended.
 _OF_PEERS = ("/gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer", "Socket Timeout")
 
@@ -71,9 +72,10 @@ def open_accelerator(precision: str, device: str | None = None, *, shards: bool 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
-    if shards and launcher_shards():
+    if shards and _is_set(_FSDP):
         _check_fsdp()
-        del os.environ[_FSDP]  # accelerate would divide the model a second time
+        # accelerate would divide the model a second time, and transformers leave encoders empty on all processes but one.
+        os.environ[_TAKEN] = os.environ.pop(_FSDP)
     _refuse_sharding()
     # DDP's warning about gradients of depth-wise convolutions; it costs only a copy of 9 values a channel.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
@@ -115,7 +117,7 @@ def _choose_device(device: str) -> None:
 
 def launcher_shards() -> bool:
     """Whether `accelerate launch` asks for a model that is divided among the processes (FSDP)."""
-    return _is_set(_FSDP)
+    return _is_set(_FSDP) or _is_set(_TAKEN)
 
 
 def _check_fsdp() -> None:
