@@ -50,6 +50,7 @@ FOR_OTHERS = {
     "load_calib_prompts": "the prompts that `importance` is measured on, for users of the library",
     "kept_blocks": "one answer of `trace_blocks`, as its tests ask for it",
     "merge_images": "the whole of what `add_image` does step by step, as its tests ask for it",
+    "write_png": "one image, for users of the library; `sample` writes several at once",
     "synthetic_checkpoint": "small checkpoints for tests, written as fast as the disk takes them",
 }
 

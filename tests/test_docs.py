@@ -213,7 +213,7 @@ def test_examples_have_the_fields_that_are_written(tmp_path: Path, monkeypatch: 
     folder = SampleFolder(tmp_path, base, settings, listed, count=2, seed=0, dtype=fp32)
     drawn = [folder.record(number) for number in range(len(folder))]
     for number, record in enumerate(drawn):
-        folder.write(images[number // 2], record)
+        folder.write([(record, images[number // 2])])
     with Image.open(drawn[1]["path"]) as image:
         assert json.loads(image.info["sanactl"]).keys() == example(index=1, dtype="torch.float32").keys()
     *scored, scaling, geneval = evaluate_geneval(judge_stream(iter(drawn), OracleJudge()))

@@ -51,10 +51,13 @@ def iter_sample(
     instruction: PathLike | None = None,
     text_padding: str = "trim",
     fixed_batch: int | None = None,
+    vae_tiling: str = "auto",
+    compile: bool = False,
     batch_size: int = 128,
     seed: int = 0,
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
+    offload: str = "none",
     components: PathLike | None = None,
     revision: str | None = None,
     output: PathLike | None = None,
@@ -69,6 +72,7 @@ def iter_sample(
     """
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
+    from sanactl.model.offload import check_offload
     from sanactl.model.processes import broadcast, open_processes
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
@@ -103,9 +107,12 @@ def iter_sample(
         negative_prompt=negative,
         text_padding=text_padding,
         fixed_batch=fixed_batch,
+        vae_tiling=vae_tiling,
+        compile=compile,
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
+    check_offload(offload, where)
     pictures = as_records(cast("Records", prompts), "image") if redraw else None
     records = [] if redraw else spread(as_prompts(prompts, default="demo"), limit)
     yield CHECKED
@@ -149,7 +156,12 @@ def iter_sample(
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
         images = sample_images(
-            samples, device=where, batch_size=batch_size, renew=force, progress=as_progress(progress)
+            samples,
+            device=where,
+            batch_size=batch_size,
+            offload=offload,
+            renew=force,
+            progress=as_progress(progress),
         )
         for record in images if picture is None else picture.watching(images):
             drawn.append(record)
@@ -185,10 +197,15 @@ def sample() -> None:
             differ in rounding.
         fixed_batch: images computed together, which decides their rounding; None for the folder's, else a number that
             follows from model, size and the number of images.
+        vae_tiling: whether the autoencoder decodes in tiles, "auto", "on" or "off"; it takes less memory and changes
+            pixels at the seams. "auto" is on above 1024 pixels.
+        compile: whether the transformer is compiled (`torch.compile`), for long runs; it changes rounding.
         batch_size: images at once. It does not change them.
         seed: 0 to 2^53 - 1. Each image's own is made of it, its prompt and its index.
         device: where the models run, a name or a `torch.device`; by default the best there is.
         dtype: of the weights, "bf16", "fp16", "fp32" or a `torch.dtype`; by default bf16 on a GPU, fp32 on a CPU.
+        offload: where models wait while a GPU does not need them: "none" on the GPU, "model" moves whole models to the
+            CPU's memory, "group" each block. Refused on a CPU.
         components, revision: see `sanactl.open_checkpoint`.
         output: the folder for the images, in GenEval's layout; by default `NAME-samples` in the current folder, or
             `NAME-samples-2` and so on where that holds other images.

@@ -59,10 +59,13 @@ def iter_scale(
     instruction: PathLike | None = None,
     text_padding: str = "trim",
     fixed_batch: int | None = None,
+    vae_tiling: str = "auto",
+    compile: bool = False,
     batch_size: int = 128,
     seed: int = 0,
     device: DeviceLike | None = None,
     dtype: DtypeLike | None = None,
+    offload: str = "none",
     components: PathLike | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -81,12 +84,14 @@ def iter_scale(
     from sanactl.judging.cache import VerdictCache
     from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.shipped import chosen_calibrations
+    from sanactl.model.offload import check_offload
     from sanactl.model.processes import broadcast, open_processes
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.painter import Painter
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -111,9 +116,12 @@ def iter_scale(
         negative_prompt=negative,
         text_padding=text_padding,
         fixed_batch=fixed_batch,
+        vae_tiling=vae_tiling,
+        compile=compile,
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
+    check_offload(offload, where)
     chosen = chosen_judge(
         model,
         judges,
@@ -144,14 +152,13 @@ def iter_scale(
         folder = broadcast(folder)
         assert folder is not None
         settings = settled(folder, settings, wanted)
+        images = SampleFolder(
+            folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=safe.identity
+        )
         search = Search(
-            SampleFolder(
-                folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=safe.identity
-            ),
+            Painter(images, device=where, batch_size=batch_size, offload=offload, progress=sink),
             Judging(VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=sink.note), calibrations),
             rules,
-            device=where,
-            batch_size=batch_size,
             progress=sink,
         )
         best = search.run(renew=force)
@@ -180,10 +187,11 @@ def scale() -> None:
         calibration: see `sanactl.judge`; without one, the probability of yes counts.
         guard, guard_options: see `sanactl.sample`.
         steps, guidance, height, width, flow_shift, negative, instruction, seed: see `sanactl.sample`.
-        text_padding, fixed_batch: see `sanactl.sample`.
+        text_padding, fixed_batch, vae_tiling, compile: see `sanactl.sample`.
         batch_size: images drawn at once. It changes neither the images nor the decisions.
         device: where all models run.
         dtype: of the checkpoint's weights; the judge's is one of `judge_options`.
+        offload: see `sanactl.sample`; the judge stays where it is.
         components, revision: see `sanactl.open_checkpoint`.
         output: the folder for the images, as of `sanactl.sample` with `count` = `max`.
         sheet: also draw the returned images into one picture, a .png, .jpg or .webp file.

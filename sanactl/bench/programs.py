@@ -62,7 +62,7 @@ class Parts:
         shape = sana.latent_shape()
         return cls(
             c.tokenizer,
-            c.text_encoder,
+            sana.texts.encoder(),
             c.vae,
             sana.transformer,
             c.scheduler,

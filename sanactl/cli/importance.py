@@ -56,7 +56,6 @@ def importance(
 
     One block record for each block goes to stdout and to NAME.importance.jsonl.
     """
-    from dataclasses import asdict
 
     from sanactl.cli.frame.inputs import choose_prompts, prompts_wanted, typed_prompts
     from sanactl.cli.frame.outputs import check_file
@@ -101,7 +100,7 @@ def importance(
         digest=found.digest,
         **given_key(found),
         prompts=texts,
-        settings=asdict(settings),
+        settings=settings.identity(),
         seed=seed,
         dtype=str(kind),
     )

@@ -12,6 +12,7 @@ from sanactl.cli.frame.guarding import GuardName, GuardOptions
 from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
+    Compile,
     ComponentsFrom,
     Device,
     Dtype,
@@ -22,6 +23,7 @@ from sanactl.cli.frame.options import (
     Height,
     Instruction,
     Negative,
+    Offload,
     Output,
     Prompt,
     PromptsFile,
@@ -31,6 +33,7 @@ from sanactl.cli.frame.options import (
     Sheet,
     Steps,
     TextPadding,
+    VaeTiling,
     Width,
 )
 from sanactl.records.records import Record
@@ -82,11 +85,14 @@ def sample(
     instruction: Instruction = None,
     text_padding: TextPadding = "trim",
     fixed_batch: FixedBatch = None,
+    vae_tiling: VaeTiling = "auto",
+    compile: Compile = False,
     batch_size: BatchSize = 128,
     shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    offload: Offload = "none",
     components: ComponentsFrom = None,
     revision: Revision = None,
     output: Output = None,
@@ -110,7 +116,6 @@ def sample(
     again.
     """
     from contextlib import ExitStack
-    from dataclasses import asdict
     from functools import partial
 
     from sanactl.cli.frame.guarding import guarded
@@ -124,6 +129,7 @@ def sample(
     from sanactl.model.conditioning import pick_device
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.model.offload import check_offload
     from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.records.shards import Ending, Whole, read_shard
@@ -175,11 +181,14 @@ def sample(
         negative_prompt=negative,
         text_padding=text_padding,
         fixed_batch=fixed_batch,
+        vae_tiling=vae_tiling,
+        compile=compile,
         **instruction_settings(instruction),
     )
     drafts = read_drafts(run.counted(pictures, "images to redraw"), settings, seed) if redraw else None
     records = drafts.prompts if drafts is not None else records
     where = pick_device(device)
+    check_offload(offload, where)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
@@ -196,7 +205,7 @@ def sample(
         **given_key(found),
         "prompts": wanted["prompts"],
         "count": (count or 4) if drafts is None else drafts.digest(),
-        "settings": asdict(settings),
+        "settings": settings.identity(),
         "seed": seed,
         "dtype": str(kind),
         **({} if checked.identity is None else {"guard": checked.identity}),
@@ -239,7 +248,13 @@ def sample(
             else RedrawFolder(folder, found, settings, drafts, seed=seed, dtype=kind)
         )
         draw = partial(
-            sample_images, samples, device=where, batch_size=batch_size, renew=force, progress=run.progress
+            sample_images,
+            samples,
+            device=where,
+            batch_size=batch_size,
+            offload=offload,
+            renew=force,
+            progress=run.progress,
         )
         if part is None:
             images = draw()

@@ -22,6 +22,7 @@ from sanactl.cli.frame.judging import (
 from sanactl.cli.frame.options import (
     BatchSize,
     CheckpointArgument,
+    Compile,
     ComponentsFrom,
     Device,
     Dtype,
@@ -32,6 +33,7 @@ from sanactl.cli.frame.options import (
     Height,
     Instruction,
     Negative,
+    Offload,
     Output,
     Prompt,
     PromptsFile,
@@ -41,6 +43,7 @@ from sanactl.cli.frame.options import (
     Sheet,
     Steps,
     TextPadding,
+    VaeTiling,
     Width,
 )
 from sanactl.records.records import Record
@@ -116,11 +119,14 @@ def scale(
     instruction: Instruction = None,
     text_padding: TextPadding = "trim",
     fixed_batch: FixedBatch = None,
+    vae_tiling: VaeTiling = "auto",
+    compile: Compile = False,
     batch_size: BatchSize = 128,
     shard: ShardOf = None,
     seed: Seed = 0,
     device: Device = None,
     dtype: Dtype = None,
+    offload: Offload = "none",
     components: ComponentsFrom = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -162,12 +168,14 @@ def scale(
     from sanactl.model.conditioning import pick_device
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
+    from sanactl.model.offload import check_offload
     from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.records.shards import Ending, Whole, ranked, read_shard, shard_stem
     from sanactl.sampling.dataset_files import list_images, list_part
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.painter import Painter
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -209,9 +217,12 @@ def scale(
         negative_prompt=negative,
         text_padding=text_padding,
         fixed_batch=fixed_batch,
+        vae_tiling=vae_tiling,
+        compile=compile,
         **instruction_settings(instruction),
     )
     where = pick_device(device)
+    check_offload(offload, where)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")
@@ -229,7 +240,7 @@ def scale(
         "digest": found.digest,
         **given_key(found),
         "prompts": records,
-        "settings": asdict(settings),
+        "settings": settings.identity(),
         "rules": asdict(rules),
         "judge": [dict(one.identity) for one in getattr(chosen, "judges", None) or [chosen]],
         "calibrations": repr(calibrations),
@@ -262,21 +273,20 @@ def scale(
         settings = settled(folder, settings, wanted)
         places = tasks_of(records, part)
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
+        images = SampleFolder(
+            folder,
+            found,
+            settings,
+            records,
+            count=rules.most,
+            seed=seed,
+            dtype=kind,
+            guard=checked.identity,
+        )
         search = Search(
-            SampleFolder(
-                folder,
-                found,
-                settings,
-                records,
-                count=rules.most,
-                seed=seed,
-                dtype=kind,
-                guard=checked.identity,
-            ),
+            Painter(images, device=where, batch_size=batch_size, offload=offload, progress=run.progress),
             Judging(cache, calibrations),
             rules,
-            device=where,
-            batch_size=batch_size,
             places=places,
             progress=run.progress,
         )

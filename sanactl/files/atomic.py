@@ -10,13 +10,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sanactl.errors import OutputExistsError, SanactlError, UsageError
+from sanactl.files.linux import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2, syncfs
 from sanactl.files.temporaries import make_file, make_folder, reclaim, set_aside
 
-__all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder"]
+__all__ = ["atomic_dir", "atomic_path", "check_target", "scratch_folder", "write_files"]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # errors that concern the target, whichever call raises them
@@ -25,7 +26,6 @@ _TARGETS = _NO_SPACE | {errno.EROFS, errno.EIO, errno.ESTALE}
 _REFUSED = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY}
 # Files in a folder, from which on one flush of the file system is faster than one of each file: those take 1 to 30 ms each.
 _MANY = 100
-_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # linux/fs.h
 
 
 @contextlib.contextmanager
@@ -80,6 +80,41 @@ def atomic_dir(target: str | os.PathLike[str], force: bool = False) -> Iterator[
     finally:
         temporary.remove()
     _sync_folder(target.parent)
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Write small files, each whole or not at all, with one flush for all of them; files of these names are replaced.
+
+    Where it fails, some of them may be there. A flush of the disk takes 1 to 30 ms, and `atomic_path` needs two.
+
+    Raises:
+        SanactlError: as `atomic_path`; names the file.
+    """
+    with contextlib.ExitStack() as stack:
+        made: dict[Path, Path] = {}
+        for target, data in contents.items():
+            check_target(target, force=True)
+            with _explained(target):
+                temporary = make_file(target)
+                stack.callback(temporary.remove)
+                temporary.path.write_bytes(data)
+            made[target] = temporary.path
+        _sync_each(list(made.values()), next(iter(made), Path()))
+        for target, path in made.items():
+            with _explained(target):
+                _publish(path, target, force=True)
+    with contextlib.suppress(SanactlError):  # as in `_sync_folder`
+        folders = list(dict.fromkeys(target.parent for target in made))
+        _sync_each(folders, Path())
+
+
+def _sync_each(paths: list[Path], target: Path) -> None:
+    """Flush files or folders of one disk; errors are of `target`."""
+    with _explained(target):
+        if len(paths) > 1 and syncfs(paths[0]):
+            return
+        for path in paths:
+            _sync(path)
 
 
 @contextlib.contextmanager
@@ -148,7 +183,7 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
         os.replace(temporary, target)
         return
     try:
-        if _renameat2(temporary, target, _RENAME_NOREPLACE):
+        if renameat2(temporary, target, RENAME_NOREPLACE):
             return
         try:
             os.link(temporary, target)
@@ -170,7 +205,7 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
 def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
     if not os.path.lexists(target) or not force:
         try:
-            if not _renameat2(temporary, target, _RENAME_NOREPLACE):
+            if not renameat2(temporary, target, RENAME_NOREPLACE):
                 if os.path.lexists(target):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
                 os.rename(temporary, target)
@@ -180,7 +215,7 @@ def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
             ) from None
     elif target.is_symlink() or not target.is_dir():
         raise SanactlError(f"{target} is not a folder", hint="name a folder with -o")
-    elif not _renameat2(temporary, target, _RENAME_EXCHANGE):
+    elif not renameat2(temporary, target, RENAME_EXCHANGE):
         aside = set_aside(target)
         try:
             os.rename(temporary, target)
@@ -189,23 +224,6 @@ def _publish_folder(temporary: Path, target: Path, force: bool) -> None:
             raise
         finally:
             aside.remove()
-
-
-def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Linux's rename with flags (man 2 renameat2). False where the system or the file system does not have it."""
-    import ctypes
-
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    here = -100  # AT_FDCWD
-    if call(here, os.fsencode(source), here, os.fsencode(target), ctypes.c_uint(flags)) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-        return False
-    raise OSError(code, os.strerror(code), os.fspath(target))
 
 
 def _permit(path: Path, mode: int) -> None:
@@ -241,26 +259,11 @@ def _sync_all(folder: Path) -> None:
         OSError: the disk is full or fails.
     """
     paths = [*sorted(folder.rglob("*")), folder]
-    if len(paths) > _MANY and _syncfs(folder):
+    if len(paths) > _MANY and syncfs(folder):
         return
     for path in paths:
         if not path.is_symlink() and (path.is_dir() or path.is_file()):
             _sync(path)
-
-
-def _syncfs(folder: Path) -> bool:
-    """Linux's flush of a whole file system (man 2 syncfs). False where the system does not have it, or where it fails."""
-    import ctypes
-
-    try:
-        call = ctypes.CDLL(None, use_errno=True).syncfs
-    except (AttributeError, OSError, TypeError):
-        return False
-    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        return int(call(descriptor)) == 0
-    finally:
-        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from sanactl.model.guard import (
     reading,
     weight_files,
 )
-from sanactl.model.pretrained import load_checked, place_on
+from sanactl.model.pretrained import load_checked, load_kept, place_on
 from sanactl.model.tensors import steady_files
 
 __all__ = [
@@ -60,8 +60,13 @@ def load_tokenizer(source: str, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def load_text_encoder(source: str, options: dict[str, Any], *, device: Any, dtype: torch.dtype) -> Any:
+def load_text_encoder(
+    source: str, options: dict[str, Any], *, device: Any, dtype: torch.dtype, keep: bool = False
+) -> Any:
     """A text encoder, without a language-model head if it was saved with one.
+
+    Args:
+        keep: keep the weights of a large model in their file's dtype, where the cast to `dtype` is exact (`sanactl.model.stored`).
 
     Raises:
         InputError: it cannot be loaded, its weights are not those of its config, or it gives no hidden states.
@@ -75,9 +80,14 @@ def load_text_encoder(source: str, options: dict[str, Any], *, device: Any, dtyp
         weights = weight_files(folder, "model")
     variant: dict[str, Any] = {} if weights is None else _variant(weights)
     with offline(folder), reading(source):
-        model = load_checked(AutoModel, source, weights, dtype, options, use_safetensors=True, **variant)
+        kept = load_kept(AutoModel, source, weights, dtype) if keep and weights is not None else None
+        model = (
+            load_checked(AutoModel, source, weights, dtype, options, use_safetensors=True, **variant)
+            if kept is None
+            else kept
+        )
         model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
-        model = _placed(model, device)
+        model = _placed(model, device) if kept is None else model.eval().requires_grad_(False)
         ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
         with torch.no_grad():
             hidden = model(ids, attention_mask=torch.ones_like(ids))[0]

@@ -1,5 +1,8 @@
 """A checkpoint loaded with its components, for `sample` and `importance`: it encodes prompts and draws images.
 
+The text encoder is in memory only while prompts are encoded (`sanactl.model.conditions`). On a CPU, large models keep
+their weights in their file's dtype and compute in fp32 (`sanactl.model.stored`).
+
 An image is a function of its checkpoint, prompt, seed and settings, bit for bit. A matrix product rounds differently in
 another size or on another number of threads. So images are drawn in fixed batches: always `fixed_batch_size` images at
 once, with copies in the last batch that are thrown away. Each prompt is encoded by itself. Small models on the CPU use
@@ -15,16 +18,19 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, UsageError
 from sanactl.model.conditions import TextConditions, filled, fixed_batches
+from sanactl.model.offload import Offload
 from sanactl.model.sampling_settings import (
     SamplingSettings,
     fixed_batch_size,
     is_sprint,
     pixels_per_latent,
     sampling_settings,
+    tile_size,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +75,12 @@ class Sana:
         settings: the sampling settings.
         device, dtype: of the models.
         decode: whether to load the autoencoder.
+        offload: where models wait (`sanactl.model.offload.OFFLOADS`); images do not depend on it.
+
+    Attributes:
+        texts: the conditions of prompts.
+        components: tokenizer, scheduler and autoencoder.
+        fixed_batch: the number of images in a fixed batch.
     """
 
     def __init__(
@@ -79,19 +91,24 @@ class Sana:
         device: torch.device,
         dtype: torch.dtype,
         decode: bool = True,
+        offload: str = "none",
     ) -> None:
+        from sanactl.model.compiled import check_compiler
         from sanactl.model.cpu import keep_freed_memory, one_thread_each
-        from sanactl.model.loading import load_components, load_transformer
-        from sanactl.model.sampling_transformer import SamplingTransformer
+        from sanactl.model.loading import component_dtype, load_components
         from sanactl.model.schedulers import prepared_scheduler
 
         if device.type == "cpu":
             keep_freed_memory()
+        if settings.compile:
+            check_compiler(device)
         self.settings, self.device, self.name = settings, device, str(checkpoint.path)
+        self._checkpoint, self._dtype, self._offload = checkpoint, dtype, Offload(offload, device)
         self.fixed_batch = fixed_batch_size(checkpoint, settings)
-        parts: tuple[str, ...] = ("tokenizer", "text_encoder", "scheduler", *(("vae",) if decode else ()))
-        self.components = load_components(checkpoint, parts=parts, device=device, dtype=dtype)
-        self.transformer = SamplingTransformer(load_transformer(checkpoint, device=device, dtype=dtype))
+        parts: tuple[str, ...] = ("tokenizer", "scheduler", *(("vae",) if decode else ()))
+        self.components = load_components(
+            checkpoint, parts=parts, device=self._offload.load_on, dtype=component_dtype(dtype, device)
+        )
         self.sprint = is_sprint(checkpoint)
         self.components.scheduler = prepared_scheduler(
             self.components.scheduler,
@@ -107,18 +124,69 @@ class Sana:
                 f"{checkpoint.path}: its VAE does not make {self._factor} pixels of a latent",
                 hint="name the autoencoder that it was trained with",
             )
+        if vae is not None:
+            self._offload.place(vae)
+            if settings.vae_tiling:
+                size, step = tile_size(settings)
+                vae.enable_tiling(size, size, step, step)
         self.texts = TextConditions(
             self.name,
             self.components.tokenizer,
-            self.components.text_encoder,
+            self._load_encoder,
             settings,
-            width=int(self.transformer.config.caption_channels),
+            width=int(checkpoint.config.caption_channels),
             sprint=self.sprint,
         )
+        self._transformer: Any = None
+
+    @property
+    def transformer(self) -> Any:
+        """The transformer, loaded at first use.
+
+        A large one is freed where prompts have to be encoded, and then loaded again. Who changes it (hooks) has to
+        encode all prompts before (`texts.prepare`).
+        """
+        if self._transformer is None:
+            from sanactl.model.loading import load_transformer
+            from sanactl.model.sampling_transformer import SamplingTransformer
+
+            # A compiled layer has no hooks.
+            keep = self.device.type == "cpu" and not self.one_thread_each and not self.settings.compile
+            loaded = load_transformer(
+                self._checkpoint, device=self._offload.load_on, dtype=self._dtype, keep=keep
+            )
+            self._transformer = self._offload.place(SamplingTransformer(loaded), blocks=True)
+            if self.settings.compile:
+                from sanactl.model.compiled import compile_blocks
+
+                compile_blocks(self._transformer)
+        return self._transformer
+
+    def _load_encoder(self) -> Any:
+        from sanactl.model.loading import component_dtype, load_components
+        from sanactl.model.memory import free_memory
+        from sanactl.model.stored import LARGE
+
+        # One that is compiled stays: the next one would be compiled again.
+        large = self._checkpoint.num_parameters >= LARGE and not self.settings.compile
+        if large and self._transformer is not None:
+            self._offload.forget(self._transformer)
+            self._transformer = None
+            free_memory()
+        # It is alone on the device, so it needs hooks only if even one model is too large.
+        blockwise = self._offload.kind == "group"
+        found = load_components(
+            self._checkpoint,
+            parts=("text_encoder",),
+            device=self._offload.load_on if blockwise else self.device,
+            dtype=component_dtype(self._dtype, self.device),
+            keep=self.device.type == "cpu",
+        ).text_encoder
+        return self._offload.place(found) if blockwise else found
 
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of a latent."""
-        channels = int(self.transformer.config.in_channels)
+        channels = int(self._checkpoint.config.in_channels)
         return channels, self.settings.height // self._factor, self.settings.width // self._factor
 
     def draw(
@@ -131,16 +199,16 @@ class Sana:
         """
         from sanactl.model.cpu import Workers
 
-        # Prompts are encoded in this thread, when their batch begins.
         size = self.fixed_batch
-        batches = (
-            (
-                places,
-                self.texts.guidance(filled([prompts[i] for i in places], size)),
-                [seeds[i] for i in places],
-            )
-            for places in fixed_batches(map(self.texts.text_length, prompts), size)
-        )
+
+        def batch(places: list[int]) -> tuple[list[int], Guidance, list[int]]:
+            """What a fixed batch is drawn of. Prompts are encoded, and models loaded, in this thread."""
+            here = [prompts[i] for i in places]
+            self.texts.prepare(here, prompts)
+            assert self.transformer is not None
+            return places, self.texts.guidance(filled(here, size)), [seeds[i] for i in places]
+
+        batches = map(batch, fixed_batches(map(self.texts.text_length, prompts), size))
         if not self.one_thread_each:
             yield from itertools.starmap(self._draw_batch, batches)
             return
@@ -160,22 +228,25 @@ class Sana:
         """
         import torch
 
+        from sanactl.model.compiled import compiling
         from sanactl.model.sampler import denoise, draw_noise, image_generators
         from sanactl.model.sprint import denoise_sprint
 
         generators = image_generators(seeds)
-        latents = (denoise_sprint if self.sprint else denoise)(
-            self.transformer,
-            copy.deepcopy(self.components.scheduler),  # it keeps state between steps
-            draw_noise(generators, self.latent_shape()),
-            guidance,
-            steps=self.settings.steps,
-            generators=generators,
-            on_step=on_step,
-        )
+        self._offload.make_room(self.transformer)
+        with compiling() if self.settings.compile else nullcontext():
+            latents = (denoise_sprint if self.sprint else denoise)(
+                self.transformer,
+                copy.deepcopy(self.components.scheduler),  # it keeps state between steps
+                draw_noise(generators, self.latent_shape()),
+                guidance,
+                steps=self.settings.steps,
+                generators=generators,
+                on_step=on_step,
+            )
         if not bool(torch.isfinite(latents).all()):
             raise InputError(
-                f"{self.name} gives values that are not finite in {str(self.transformer.dtype).removeprefix('torch.')}",
+                f"{self.name} gives values that are not finite in {str(self._dtype).removeprefix('torch.')}",
                 hint="try another --dtype: bf16, or fp16 for SANA-1.0; else its weights are damaged",
             )
         return latents
@@ -186,5 +257,6 @@ class Sana:
         from sanactl.model.sampler import decode_latents
 
         latents = self.denoise(guidance, filled(seeds, self.fixed_batch))
+        self._offload.make_room(self.components.vae)
         pixels: NDArray[np.uint8] = decode_latents(self.components.vae, latents).numpy()
         return places, pixels[: len(seeds)]

@@ -1,4 +1,6 @@
-"""The text conditions of a run of sampling: each prompt encoded by itself, once while it is in use.
+"""The text conditions of a run of sampling: each prompt encoded by itself, in portions, with the encoder in memory only then.
+
+Gemma 2 2B, the published text encoder, is larger than SANA 1.6B. So prompts are encoded before the transformer is loaded.
 
 A text is padded to the next of a few lengths (`TEXT_LENGTHS`) rather than to the length of training. Which one depends on
 the prompt and the negative prompt alone, and all images of a fixed batch have texts of one length; so an image is still a
@@ -8,7 +10,8 @@ so another length changes rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +29,18 @@ __all__ = ["TEXT_LENGTHS", "TextConditions", "filled", "fixed_batches"]
 TEXT_LENGTHS = (16, 32, 64, 96, 128, 192, 256)
 
 
+# A portion ends with any of these. The conditions of a prompt of 300 tokens in fp32 are 2.8 MB. A slow machine does not
+# spend much more time on prompts before their first image, and a run that is stopped does not lose more.
+PORTION_PROMPTS, PORTION_BYTES, PORTION_SECONDS = 256, 1 << 30, 60.0
+
+
 class TextConditions:
     """Prompts as conditions of the transformer.
 
     Args:
         name: of the checkpoint, for errors.
-        tokenizer, text_encoder: the checkpoint's components.
+        tokenizer: the checkpoint's.
+        load_encoder: loads its text encoder. It is called for each portion of prompts.
         settings: the sampling settings.
         width: D, the width of the embeddings that the transformer takes.
         sprint: whether it is a SANA-Sprint checkpoint, which has no negative prompt.
@@ -44,17 +53,19 @@ class TextConditions:
         self,
         name: str,
         tokenizer: Any,
-        text_encoder: Any,
+        load_encoder: Callable[[], Any],
         settings: SamplingSettings,
         *,
         width: int,
         sprint: bool,
     ) -> None:
-        self._name, self._tokenizer, self._encoder = name, tokenizer, text_encoder
+        self._name, self._tokenizer, self._load = name, tokenizer, load_encoder
         self._settings, self._width, self._sprint = settings, width, sprint
         self.instruction = _instruction(settings)
-        # Images of a prompt come one after the other, so a cache of a few prompts is enough to encode each once.
-        self._encoded = lru_cache(maxsize=64)(self._encode)
+        self._encoder: Any = None
+        self._stays = False
+        # Of a prompt, whether it is the negative one, and its length.
+        self._kept: dict[tuple[str, bool, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._lengths = lru_cache(maxsize=4096)(self._length)
 
     def cut_note(self, prompts: Sequence[str]) -> str | None:
@@ -67,6 +78,67 @@ class TextConditions:
             max_sequence_length=self._settings.max_sequence_length,
             instruction=self.instruction,
         )
+
+    def encoder(self) -> Any:
+        """The text encoder, which stays in memory from now on."""
+        self._stays = True
+        if self._encoder is None:
+            self._encoder = self._load()
+        return self._encoder
+
+    def lack(self, prompts: Iterable[str]) -> bool:
+        """Whether one of these prompts has to be encoded yet."""
+        return any(key not in self._kept for prompt in prompts for key in self._keys(prompt))
+
+    def prepare(self, prompts: Iterable[str], later: Iterable[str] = ()) -> None:
+        """Encode what is not encoded yet. The text encoder is loaded for it, and freed at the end.
+
+        Args:
+            prompts: those that are needed now. All of them are encoded.
+            later: those that will be needed then, in this order; as many of them as fill a portion are encoded, too.
+                They are not read if all of `prompts` are encoded.
+        """
+        needed = {key: None for prompt in prompts for key in self._keys(prompt)}
+        if all(key in self._kept for key in needed):
+            return
+        if self._bytes() >= PORTION_BYTES:
+            self._kept = {key: kept for key, kept in self._kept.items() if key in needed}
+        if self._encoder is None:
+            self._encoder = self._load()
+        start, before, size = time.monotonic(), len(self._kept), self._bytes()
+        for key in needed:
+            size += self._keep(*key)
+        for prompt in later:
+            if (
+                len(self._kept) - before >= PORTION_PROMPTS
+                or size >= PORTION_BYTES
+                or time.monotonic() - start >= PORTION_SECONDS
+            ):
+                break
+            for key in self._keys(prompt):
+                size += self._keep(*key)
+        if not self._stays:
+            from sanactl.model.memory import free_memory
+
+            self._encoder = None
+            free_memory()
+
+    def _keys(self, prompt: str) -> list[tuple[str, bool, int]]:
+        """What is encoded for images of a prompt: it, and the negative prompt at the same length."""
+        length = self.text_length(prompt)
+        negative = [(self._settings.negative_prompt, True, length)] if self._guided else []
+        return [(prompt, False, length), *negative]
+
+    def _bytes(self) -> int:
+        return sum(text.nbytes for text, _ in self._kept.values())
+
+    def _keep(self, prompt: str, negative: bool, length: int) -> int:
+        """Encode a prompt unless it is known; the bytes that it takes on the CPU."""
+        if (prompt, negative, length) in self._kept:
+            return 0
+        text, mask = self._encode(prompt, negative, length)
+        self._kept[prompt, negative, length] = text.cpu(), mask.cpu()
+        return text.nbytes
 
     def text_length(self, prompt: str) -> int:
         """T of this prompt: what fits it and the negative prompt, of `TEXT_LENGTHS` or `max_sequence_length`."""
@@ -94,16 +166,17 @@ class TextConditions:
         return next(fits, longest)
 
     def guidance(self, prompts: Sequence[str]) -> Guidance:
-        """Conditions for a batch of prompts of one `text_length`."""
+        """Conditions for a batch of prompts of one `text_length`, on the CPU."""
         import torch
 
         from sanactl.model.sampler import Guidance
 
+        self.prepare(prompts)
         (length,) = {self.text_length(prompt) for prompt in prompts}
-        text, mask = zip(*(self._encoded(prompt, False, length) for prompt in prompts), strict=True)
+        text, mask = zip(*(self._kept[prompt, False, length] for prompt in prompts), strict=True)
         negative = (None, None)
         if self._guided:
-            negative = self._encoded(self._settings.negative_prompt, True, length)
+            negative = self._kept[self._settings.negative_prompt, True, length]
         return Guidance(torch.cat(text), torch.cat(mask), *negative, self._settings.guidance_scale)
 
     def _encode(self, prompt: str, negative: bool, length: int) -> tuple[torch.Tensor, torch.Tensor]:

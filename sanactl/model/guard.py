@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 _MAX_NUMBER = 1 << 40
+# transformers writes 10^30 for a tokenizer without a limit, Gemma's among them. Nothing is allocated for it.
+_ANY_SIZE = frozenset(["model_max_length"])
 _MAX_LAYERS = 1024
 _LAYERS = re.compile(r"(^|_)(n_)?(layers?|blocks|depths?|layers_per_block)$")
 # The message's first line can be a whole config.
@@ -161,7 +163,8 @@ def check_numbers(config: Any, where: str, key: str = "") -> None:
     """
     if isinstance(config, Mapping):
         for name, value in config.items():
-            check_numbers(value, where, str(name))
+            if name not in _ANY_SIZE:
+                check_numbers(value, where, str(name))
     elif isinstance(config, list | tuple):
         if len(config) > _MAX_LAYERS:
             raise InputError(f"{where}: {shown(key)} is {brief(config)}; at most {_MAX_LAYERS:,} are taken")

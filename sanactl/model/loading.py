@@ -18,6 +18,7 @@ from sanactl.checkpoint.open import Checkpoint
 from sanactl.errors import InputError, UsageError
 from sanactl.files.dtypes import WEIGHT_DTYPES, find_dtype
 from sanactl.files.paths import utf8_name
+from sanactl.model import stored
 from sanactl.model.components import load_text_encoder, load_tokenizer, load_vae
 from sanactl.model.schedulers import load_scheduler
 from sanactl.model.tensors import TORCH_DTYPES, read_tensor
@@ -106,24 +107,37 @@ def _names(checkpoint: Checkpoint) -> list[str]:
 
 
 def load_transformer(
-    checkpoint: Checkpoint, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    keep: bool = False,
 ) -> Any:
     """The checkpoint's `SanaTransformer2DModel`, in eval mode.
+
+    Args:
+        keep: keep the weights of a large model in their file's dtype, where the cast to `dtype` is exact
+            (`sanactl.model.stored`).
 
     Raises:
         InputError: if the weights do not fit the config, or the file changed since it was opened.
     """
+    keep = keep and checkpoint.num_parameters >= stored.LARGE
     model = empty_transformer(checkpoint)
     state: dict[str, torch.Tensor] = {}
     with closing(Sources(checkpoint.stamps)) as sources:
         for name, ref in checkpoint.tensors.items():
-            state[name] = read_tensor(sources, ref).to(device).to(dtype)
+            tensor = read_tensor(sources, ref)
+            state[name] = tensor.to(device).to(stored.kept_dtype(tensor.dtype, dtype) if keep else dtype)
         sources.check()
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     if missing or unexpected:
         what = f"lacks {missing[0]}" if missing else f"has {unexpected[0]}, which its config does not know"
         raise InputError(f"{checkpoint.path}: {what}")
     fill_position_embedding(model, checkpoint)
+    if keep:
+        stored.cast_in_use(model, dtype)
+        return model.eval()
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -155,8 +169,12 @@ def load_components(
     parts: tuple[str, ...] = ("tokenizer", "text_encoder", "vae", "scheduler"),
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    keep: bool = False,
 ) -> Components:
     """Load the named components.
+
+    Args:
+        keep: keep the text encoder's weights in their file's dtype (`load_text_encoder`).
 
     Raises:
         InputError: if the checkpoint names none, or what it names cannot be loaded.
@@ -174,7 +192,7 @@ def load_components(
         source, options = component_source(checkpoint, entry)
         try:
             with utf8_name(source) as place:
-                setattr(found, part, _load_part(part, place, options, device, dtype))
+                setattr(found, part, _load_part(part, place, options, device, dtype, keep))
         except InputError as error:
             raise InputError(
                 f"{checkpoint.path}: its {_NAMES.get(part, part)}: {error.message}", hint=error.hint
@@ -210,10 +228,13 @@ def quiet_libraries() -> None:
     diffusers.utils.logging.set_verbosity_error()
 
 
-def _load_part(part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype) -> Any:
+def _load_part(
+    part: str, source: str, options: dict[str, Any], device: Any, dtype: torch.dtype, keep: bool
+) -> Any:
     if part == "tokenizer":
         return load_tokenizer(source, options)
     if part == "scheduler":
         return load_scheduler(source, options)
-    load = load_vae if part == "vae" else load_text_encoder
-    return load(source, options, device=device, dtype=dtype)
+    if part == "vae":
+        return load_vae(source, options, device=device, dtype=dtype)
+    return load_text_encoder(source, options, device=device, dtype=dtype, keep=keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -62,11 +63,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Gives memory that nothing uses back to the device."""
+    """Gives memory that nothing uses back to the device, or to the system."""
+    import ctypes
     import gc
+    import platform
 
     import torch
 
     gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sanactl.model.flow import transformer_timestep_scale
+from sanactl.model.offload import compute_device
 from sanactl.model.sampling_transformer import Conditioned
 
 __all__ = [
@@ -98,7 +99,7 @@ def denoise(
         scaled latents, float32 [B, C, H, W].
     """
     parameter = next(transformer.parameters())
-    device, dtype = parameter.device, parameter.dtype
+    device, dtype = compute_device(transformer), parameter.dtype
     guided = guidance.scale > 1
     text, mask = guidance.text, guidance.mask
     if guided:
@@ -133,6 +134,6 @@ def step_options(scheduler: Any, generators: Sequence[torch.Generator] | None) -
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     """Latents [B, C, H, W] to pixels: uint8 [B, height, width, 3] on the CPU."""
     parameter = next(vae.parameters())
-    scaled = latents.to(parameter.device, parameter.dtype) / vae.config.scaling_factor
+    scaled = latents.to(compute_device(vae), parameter.dtype) / vae.config.scaling_factor
     pixels = vae.decode(scaled, return_dict=False)[0].float()
     return pixels.mul(127.5).add(127.5).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).cpu()

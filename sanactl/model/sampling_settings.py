@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError, SanactlError, UsageError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_FIXED_BATCH", "TEXT_PADDING", "SamplingSettings", "fixed_batch_size", "is_sprint", "pixels_per_latent", "published_settings",
-    "sampling_settings", "with_fixed_batch",
+    "sampling_settings", "tile_size", "with_fixed_batch",
 ]  # fmt: skip
 
 # Published checkpoints without sampling defaults of their own: SANA's (facts of the paper, section 3.1).
@@ -31,6 +31,10 @@ SPRINT = {**PUBLISHED, "steps": 2}
 FIXED_BATCH_TOKENS = ((1e9, 8192), (2.5e9, 4096), (math.inf, 2048))
 FIXED_BATCH_IMAGES = 8
 TEXT_PADDING = ("trim", "full")
+
+# Whether the VAE decodes in tiles; by default above this number of pixels a side.
+TILING = ("auto", "on", "off")
+WHOLE_PIXELS = 1024
 
 MAX_STEPS = 1000  # the timesteps that SANA is trained with
 MAX_FIXED_BATCH = 1024
@@ -52,6 +56,8 @@ class SamplingSettings:
         text_padding: "trim": the text is padded to the next of a few lengths; "full": to `max_sequence_length`.
         fixed_batch: the number of images that are computed together; None until it is known how many images are wanted
             (`with_fixed_batch`).
+        vae_tiling: whether the VAE decodes an image in tiles (`tile_size`), which changes pixels at their seams.
+        compile: whether the transformer is compiled, which changes rounding.
     """
 
     steps: int = 20
@@ -65,6 +71,13 @@ class SamplingSettings:
     negative_prompt: str = ""
     text_padding: str = "trim"
     fixed_batch: int | None = None
+    vae_tiling: bool = False
+    compile: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """The settings for comparing images. Later settings are left out at their defaults: older images stay the same."""
+        found = asdict(self)
+        return {k: v for k, v in found.items() if v or k not in ("vae_tiling", "compile")}
 
 
 def _whole(least: int, most: int) -> Callable[[Any], str | None]:
@@ -102,10 +115,12 @@ _FAULTS: Mapping[str, Callable[[Any], str | None]] = {
     "negative_prompt": _text,
     "text_padding": lambda value: None if value in TEXT_PADDING else f"has to be {' or '.join(TEXT_PADDING)}",
     "fixed_batch": lambda value: None if value is None else _whole(1, MAX_FIXED_BATCH)(value),
+    "vae_tiling": lambda value: None if value in TILING else f"has to be one of {', '.join(TILING)}",
+    "compile": lambda value: None if isinstance(value, bool) else "has to be true or false",
 }
 # `instruction` is an option of the command line only, because training would not know of one in the header. Others say how
 # an image is computed rather than which.
-_IN_HEADER = frozenset(_FAULTS) - {"instruction", "text_padding", "fixed_batch"}
+_IN_HEADER = frozenset(_FAULTS) - {"instruction", "text_padding", "fixed_batch", "vae_tiling", "compile"}
 _OPTIONS = {"guidance_scale": "guidance", "negative_prompt": "negative"}
 
 
@@ -146,7 +161,10 @@ def _checked(defaults: Mapping[str, Any], given: Mapping[str, Any], step: int, n
     given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         _check(key, value, UsageError, f"--{_OPTIONS.get(key, key).replace('_', '-')}")
+    tiling = given.pop("vae_tiling", "auto")
     settings = SamplingSettings(**{**defaults, **given})
+    large = max(settings.height, settings.width) > WHOLE_PIXELS
+    settings = replace(settings, vae_tiling=tiling == "on" or (tiling == "auto" and large))
     for what, pixels in (("height", settings.height), ("width", settings.width)):
         if pixels < step or pixels % step:
             raise UsageError(f"--{what} {pixels}: has to be a multiple of {step} for {name}")
@@ -166,6 +184,11 @@ def _defaults(checkpoint: Checkpoint) -> dict[str, Any]:
     for key, value in stored.items():
         _check(key, value, InputError, f"{checkpoint.path}: its sampling settings: {key}")
     return {**(SPRINT if is_sprint(checkpoint) else PUBLISHED), "height": size, "width": size, **stored}
+
+
+def tile_size(settings: SamplingSettings) -> tuple[int, int]:
+    """Pixels a side of a tile, and from one tile to the next: of 1024 for large images, else of 512 as in diffusers."""
+    return (1024, 896) if max(settings.height, settings.width) > WHOLE_PIXELS else (512, 448)
 
 
 def is_sprint(checkpoint: Checkpoint) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanactl.model.offload import compute_device
 from sanactl.model.sampler import Guidance, step_options
 from sanactl.model.sampling_transformer import Conditioned
 
@@ -73,7 +74,7 @@ def denoise_sprint(
         scaled latents, float32 [B, C, H, W].
     """
     parameter = next(transformer.parameters())
-    device, dtype = parameter.device, parameter.dtype
+    device, dtype = compute_device(transformer), parameter.dtype
     set_sprint_timesteps(scheduler, steps, device)
     spread = scheduler.config.sigma_data
     scale = sprint_guidance(transformer, guidance.scale, guidance.text.to(device))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sanactl.errors import InputError
+from sanactl.model.offload import compute_device
 
 __all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction", "kept_tokens"]
 
@@ -72,7 +73,7 @@ def encode_prompts(
             f"the tokenizer gives the token {most:,}, and the text encoder knows {rows:,}",
             hint="they are not of one model",
         )
-    device = next(text_encoder.parameters()).device
+    device = compute_device(text_encoder)
     mask = tokens["attention_mask"].to(device)
     hidden = text_encoder(tokens["input_ids"].to(device), attention_mask=mask)[0]
     select = [0, *range(-max_sequence_length + 1, 0)]

@@ -170,18 +170,21 @@ def _measure(
     from sanactl.model.sampler import Guidance, image_seed
 
     rank, world = share
+    # A fixed number if each batch runs on one thread, else `batch_size`.
+    size = sana.fixed_batch if sana.one_thread_each else batch_size
+    every = enumerate(fixed_batches(map(sana.texts.text_length, prompts), size))
+    mine = [(number, places) for number, places in every if number % world == rank]
+    # All of them before the hooks are set: the transformer may be loaded again where prompts are encoded.
+    sana.texts.prepare(prompts[i] for _, places in mine for i in places)
     blocks = list(sana.transformer.transformer_blocks)
     watched, place = _Watched(blocks), _fp64_device(sana.device)
     timesteps: list[float] = [0.0] * settings.steps
-    # A fixed number if each batch runs on one thread, else `batch_size`.
-    size = sana.fixed_batch if sana.one_thread_each else batch_size
 
     def batches() -> Iterator[tuple[int, list[str], int, Guidance]]:
-        for number, places in enumerate(fixed_batches(map(sana.texts.text_length, prompts), size)):
-            if number % world == rank:
-                chunk = [prompts[i] for i in places]
-                whole = filled(chunk, size) if sana.one_thread_each else chunk
-                yield number, whole, len(chunk), sana.texts.guidance(whole)
+        for number, places in mine:
+            chunk = [prompts[i] for i in places]
+            whole = filled(chunk, size) if sana.one_thread_each else chunk
+            yield number, whole, len(chunk), sana.texts.guidance(whole)
 
     def measure(batch: tuple[int, list[str], int, Guidance]) -> tuple[int, _Similarities]:
         number, chunk, count, guidance = batch

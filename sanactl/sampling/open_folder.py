@@ -7,7 +7,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def folder_settings(
         "digest": checkpoint.digest,
         "seed": seed,
         "dtype": str(dtype),
-        **asdict(settings),
+        **settings.identity(),
         **given_components(checkpoint),
         "prompts": {"count": len(prompts), "digest": prompts_digest(prompts)},
         **({} if guard is None else {"guard": dict(guard)}),

@@ -22,6 +22,7 @@ def sample_images(
     *,
     device: torch.device,
     batch_size: int = 128,
+    offload: str = "none",
     numbers: Sequence[int] | None = None,
     renew: bool = False,
     progress: Progress = SILENT,
@@ -34,7 +35,7 @@ def sample_images(
     Args:
         images: what to draw, and where. The first process has opened the folder (`open_folder.opened_folder`).
         device: of the models.
-        batch_size: see `sanactl.sampling.painter.Painter`.
+        batch_size, offload: see `sanactl.sampling.painter.Painter`.
         numbers: of the images to draw, by rising number; by default all.
         renew: remove the images that sanactl drew into the folder before. This is done after the models are loaded.
 
@@ -43,7 +44,7 @@ def sample_images(
     """
     state = open_processes()
     world = state.num_processes
-    painter = Painter(images, device=device, batch_size=batch_size, progress=progress)
+    painter = Painter(images, device=device, batch_size=batch_size, offload=offload, progress=progress)
     wanted = range(len(images)) if numbers is None else numbers
     progress.start(len(wanted), "sampling")
     try:

@@ -16,13 +16,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import OutputExistsError
-from sanactl.files.atomic import atomic_path
-from sanactl.files.images import write_png
+from sanactl.files.atomic import atomic_path, write_files
+from sanactl.files.images import png_bytes
 from sanactl.records.records import Record, dumps
 from sanactl.sampling.open_folder import MARK, folder_settings, given_components, mark_of
 
@@ -84,7 +83,7 @@ class SampleFolder:
         self._function = {
             "digest": checkpoint.digest,
             "dtype": str(dtype),
-            **asdict(settings),
+            **settings.identity(),
             **given_components(checkpoint),
         }
 
@@ -113,7 +112,7 @@ class SampleFolder:
         prompt = self.prompts[place]
         return {
             "kind": "image",
-            "path": str(self.folder / f"{place:05d}" / "samples" / f"{index:04d}.png"),
+            "path": str(self._path(place, index)),
             "prompt_id": str(prompt["id"]),
             # A prompt's record must not set the path of its image.
             **{k: v for k, v in prompt.items() if k not in ("kind", "id", "path", "prompt_id")},
@@ -139,11 +138,25 @@ class SampleFolder:
                     hint="move it away, or give another folder with -o",
                 )
 
-    def write(self, pixels: NDArray[np.uint8], record: Record) -> None:
-        """Write an image, uint8 [height, width, 3], whole or not at all."""
-        path = Path(record["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(pixels, path, text={MARK: json.dumps(self._mark(record), ensure_ascii=False)})
+    def missing_prompts(self, numbers: Iterable[int]) -> Iterator[str]:
+        """The prompts of those of these images that are not there yet."""
+        for number in numbers:
+            place, index = self.place(number)
+            if not self._path(place, index).exists():
+                yield self.prompts[place]["prompt"]
+
+    def _path(self, place: int, index: int) -> Path:
+        return self.folder / f"{place:05d}" / "samples" / f"{index:04d}.png"
+
+    def write(self, images: Iterable[tuple[Record, NDArray[np.uint8]]]) -> None:
+        """Write images, uint8 [height, width, 3], each whole or not at all, with one flush for all of them."""
+        contents = {}
+        for record, pixels in images:
+            path = Path(record["path"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = {MARK: json.dumps(self._mark(record), ensure_ascii=False)}
+            contents[path] = png_bytes(pixels, text=text)
+        write_files(contents)
 
     def describe(self, numbers: Iterable[int]) -> None:
         """Write the metadata.jsonl of these images' prompts, in the format of GenEval's own evaluation."""

@@ -61,7 +61,7 @@ def test_an_existing_target_is_kept_without_force(tmp_path: Path, write: type) -
 def test_a_target_made_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for native in (True, False):
         if not native:
-            monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
+            monkeypatch.setattr(atomic, "renameat2", lambda *_: False)
         with (
             pytest.raises(OutputExistsError, match="another process"),
             atomic_path(tmp_path / "x") as temporary,
@@ -83,7 +83,7 @@ def test_force_replaces_files_links_and_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool
 ) -> None:
     if not native:
-        monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(atomic, "renameat2", lambda *_: False)
     (tmp_path / "real").write_text("real")
     os.symlink("real", tmp_path / "x")
     with atomic_path(tmp_path / "x", force=True) as temporary:
@@ -220,8 +220,8 @@ class Pausing(Progress):
             pause()
 
 if pause_at == "before the rename":
-    rename = atomic._renameat2
-    atomic._renameat2 = lambda *arguments: pause() or rename(*arguments)
+    rename = atomic.renameat2
+    atomic.renameat2 = lambda *arguments: pause() or rename(*arguments)
 if pause_at == "after the rename":
     atomic._sync_folder = lambda folder: pause() if target.exists() else None
 options = {} if target.suffix else {"shard_size": "30KB"}

@@ -196,7 +196,7 @@ def test_text_encoder_and_vae_are_never_fp16(place: Path) -> None:
     tiny = open_checkpoint("tiny.st")
     sana = Sana(tiny, sampling_settings(tiny, steps=1), device=torch.device("cpu"), dtype=torch.float16)
     assert sana.transformer.dtype == torch.float16
-    assert {sana.components.vae.dtype, sana.components.text_encoder.dtype} == {torch.float32}
+    assert {sana.components.vae.dtype, sana.texts.encoder().dtype} == {torch.float32}
     assert np.isfinite(next(sana.draw(["a star"], [1]))[1]).all()
     assert component_dtype(torch.bfloat16, "cpu") == torch.bfloat16
 

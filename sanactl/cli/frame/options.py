@@ -13,6 +13,7 @@ __all__ = [
     "MAX_BAD",
     "BatchSize",
     "CheckpointArgument",
+    "Compile",
     "ComponentsFrom",
     "Device",
     "DryRun",
@@ -26,6 +27,7 @@ __all__ = [
     "Link",
     "MaxBad",
     "Negative",
+    "Offload",
     "Output",
     "Pipeline",
     "Plot",
@@ -39,6 +41,7 @@ __all__ = [
     "Sheet",
     "Steps",
     "TextPadding",
+    "VaeTiling",
     "Width",
     "choices",
 ]
@@ -252,6 +255,34 @@ Instruction = Annotated[
         "Default: the checkpoint's own, else SANA's complex human instruction.",
         show_default=False,
         rich_help_panel=SAMPLING,
+    ),
+]
+VaeTiling = Annotated[
+    str,
+    typer.Option(
+        "--vae-tiling",
+        help="Whether the autoencoder decodes in tiles, which takes less memory and changes pixels at the seams; "
+        "auto is on above 1024 pixels.",
+        rich_help_panel=SAMPLING,
+        **choices("auto", "on", "off"),
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the transformer with torch.compile, for long runs; it changes rounding.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Offload = Annotated[
+    str,
+    typer.Option(
+        "--offload",
+        help="Where models wait while a GPU does not need them: none is on the GPU, model moves whole models, "
+        "group moves each block.",
+        rich_help_panel=MACHINE,
+        **choices("none", "model", "group"),
     ),
 ]
 ComponentsFrom = Annotated[

@@ -16,12 +16,11 @@ from sanactl.judging.tournament import Verdict
 from sanactl.model.processes import gather, open_processes
 from sanactl.records.records import Record
 from sanactl.sampling.painter import Painter
-from sanactl.sampling.sample_folder import SampleFolder
 from sanactl.sampling.search.policy import Rules
 from sanactl.sampling.search.rounds import Rounds
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 __all__ = ["Judging", "Search"]
 
@@ -58,11 +57,9 @@ class Search:
     verdicts, and take the same decisions.
 
     Args:
-        images: the folder; its `count` is the most images of a prompt (`Rules.most`).
+        painter: draws the images; the `count` of its folder is the most images of a prompt (`Rules.most`).
         judging: the judge.
         rules: when a prompt stops.
-        device: of the models that draw.
-        batch_size: images drawn at once. Neither images nor decisions depend on it.
         places: numbers of the prompts to search for, by rising number; by default all. What is learned of a task decides
             about all of its prompts, so a task's prompts are all among them or none.
 
@@ -76,21 +73,19 @@ class Search:
 
     def __init__(
         self,
-        images: SampleFolder,
+        painter: Painter,
         judging: Judging,
         rules: Rules,
         *,
-        device: torch.device,
-        batch_size: int = 128,
         places: Sequence[int] | None = None,
         progress: Progress = SILENT,
     ) -> None:
+        images = painter.images
         assert images.count == rules.most
-        self._images, self._judging, self._progress = images, judging, progress
+        self._painter, self._images, self._judging, self._progress = painter, images, judging, progress
         self._places = range(len(images.prompts)) if places is None else places
         self._rounds = Rounds([str(images.prompts[p].get("tag") or "") for p in self._places], rules)
         self.order: list[int] = []
-        self._painter = Painter(images, device=device, batch_size=batch_size, progress=progress)
         self._state = open_processes()
         self._verdicts: dict[int, Verdict] = {}
         self._answers = Answers(judging.cache.judge.name)
