@@ -124,14 +124,16 @@ def ours_in_batches(parts: Parts, batch: int) -> Draw:
 
 
 def _texts(parts: Parts) -> TextConditions:
-    return TextConditions(
+    texts = TextConditions(
         "the model",
         parts.tokenizer,
-        parts.text_encoder,
+        lambda: parts.text_encoder,
         parts.settings,
         width=int(parts.transformer.config.caption_channels),
         sprint=parts.sprint,
     )
+    texts.encoder()
+    return texts
 
 
 def _drawn(parts: Parts, guidance: Guidance, seeds: Sequence[int], steps: int) -> Any:

@@ -98,7 +98,8 @@ class Sana:
         from sanactl.model.loading import component_dtype, load_components
         from sanactl.model.schedulers import prepared_scheduler
 
-        if device.type == "cpu":
+        self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
+        if self.one_thread_each:  # a large model would keep gigabytes in pieces
             keep_freed_memory()
         if settings.compile:
             check_compiler(device)
@@ -116,7 +117,6 @@ class Sana:
             sprint=self.sprint,
             steps=settings.steps,
         )
-        self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
         self._factor = pixels_per_latent(checkpoint)
         vae = self.components.vae
         if vae is not None and 2 ** (len(vae.config.encoder_block_out_channels) - 1) != self._factor:
@@ -150,8 +150,9 @@ class Sana:
             from sanactl.model.loading import load_transformer
             from sanactl.model.sampling_transformer import SamplingTransformer
 
-            # A compiled layer has no hooks.
-            keep = self.device.type == "cpu" and not self.one_thread_each and not self.settings.compile
+            # A compiled layer has no hooks, and other programs that share the modules expect one dtype.
+            plain = self.one_thread_each or self.settings.compile or self.texts.stays
+            keep = self.device.type == "cpu" and not plain
             loaded = load_transformer(
                 self._checkpoint, device=self._offload.load_on, dtype=self._dtype, keep=keep
             )
@@ -180,7 +181,7 @@ class Sana:
             parts=("text_encoder",),
             device=self._offload.load_on if blockwise else self.device,
             dtype=component_dtype(self._dtype, self.device),
-            keep=self.device.type == "cpu",
+            keep=self.device.type == "cpu" and not self.texts.stays,
         ).text_encoder
         return self._offload.place(found) if blockwise else found
 

@@ -47,6 +47,7 @@ class TextConditions:
 
     Attributes:
         instruction: the lines that are put before every prompt, or None.
+        stays: whether the text encoder stays in memory.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TextConditions:
         self._settings, self._width, self._sprint = settings, width, sprint
         self.instruction = _instruction(settings)
         self._encoder: Any = None
-        self._stays = False
+        self.stays = False
         # Of a prompt, whether it is the negative one, and its length.
         self._kept: dict[tuple[str, bool, int], tuple[torch.Tensor, torch.Tensor]] = {}
         self._lengths = lru_cache(maxsize=4096)(self._length)
@@ -81,7 +82,7 @@ class TextConditions:
 
     def encoder(self) -> Any:
         """The text encoder, which stays in memory from now on."""
-        self._stays = True
+        self.stays = True
         if self._encoder is None:
             self._encoder = self._load()
         return self._encoder
@@ -117,7 +118,7 @@ class TextConditions:
                 break
             for key in self._keys(prompt):
                 size += self._keep(*key)
-        if not self._stays:
+        if not self.stays:
             from sanactl.model.memory import free_memory
 
             self._encoder = None

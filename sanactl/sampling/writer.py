@@ -17,9 +17,9 @@ Result = TypeVar("Result")
 
 # Batches that wait for the disk beside the one that is being written. A kill loses them.
 _WAITING = 1
-# Of the time since the last batch: so long the next one waits for its own write. A slow batch comes out at once, rather than
-# after the next one, and a slow disk costs no more than this.
-_PATIENCE = 0.05
+# Seconds that the first batch waits for its own write, and the part of the time since the last batch that the others wait.
+# A slow batch comes out at once, rather than after the next one, and a slow disk costs no more than this.
+_FIRST, _PATIENCE = 1.0, 0.05
 
 
 class Writer(Generic[Item, Result]):
@@ -54,12 +54,14 @@ class Writer(Generic[Item, Result]):
         if not items and self._unfinished == 1:
             self._done.append(result)
         else:
+            patience = _PATIENCE * (time.monotonic() - self._last)
             if self._thread is None:
+                patience = _FIRST
                 self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
                 self._thread.start()
             self._idle.clear()
             self._waiting.put((items, result))
-            self._idle.wait(_PATIENCE * (time.monotonic() - self._last))
+            self._idle.wait(patience)
         self._last = time.monotonic()
         yield from self._finished()
 

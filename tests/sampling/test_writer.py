@@ -16,7 +16,8 @@ from sanactl.files.atomic import write_files
 from sanactl.sampling.writer import Writer
 
 
-def test_results_come_in_order_and_after_their_batch() -> None:
+def test_results_come_in_order_and_after_their_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sanactl.sampling.writer._FIRST", 0.01)
     written: list[int] = []
     release = threading.Event()
 
