@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+DECODED_PIXELS = 2**20
+
+
 @dataclass(frozen=True)
 class Guidance:
     """Text conditions of a batch: embeddings [B, T, D] and masks [B, T], and those of the negative prompt (B = 1).
@@ -132,7 +135,16 @@ def step_options(scheduler: Any, generators: Sequence[torch.Generator] | None) -
 
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Latents [B, C, H, W] to pixels: uint8 [B, height, width, 3] on the CPU."""
+    """Latents [B, C, H, W] to pixels: uint8 [B, height, width, 3] on the CPU.
+
+    At once so many images as have `DECODED_PIXELS` are decoded: at 1024 pixels each by itself, because the autoencoder's
+    memory is that of its pixels, and one such image keeps a device busy.
+    """
+    if len(latents) > 1:
+        side = 2 ** (len(vae.config.encoder_block_out_channels) - 1)
+        size = max(1, DECODED_PIXELS // (latents.shape[2] * latents.shape[3] * side**2))
+        if size < len(latents):
+            return torch.cat([decode_latents(vae, part) for part in latents.split(size)])
     parameter = next(vae.parameters())
     scaled = latents.to(compute_device(vae), parameter.dtype) / vae.config.scaling_factor
     pixels = vae.decode(scaled, return_dict=False)[0].float()

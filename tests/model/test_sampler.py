@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from sanactl.checkpoint.builtin import asset
-from sanactl.model.sampler import Guidance, denoise, image_seed, initial_noise
+from sanactl.model.sampler import Guidance, decode_latents, denoise, image_seed, initial_noise
 
 
 class Straight(torch.nn.Module):
@@ -64,3 +64,24 @@ def test_seeds_depend_on_seed_prompt_and_index() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # What is joined is told apart: prompt "1\x000..." cannot pass for index 1.
     assert image_seed(0, "x", 11) != image_seed(0, "1x", 1)
+
+
+def test_large_images_are_decoded_by_themselves() -> None:
+    """So a fixed batch takes no more memory in the autoencoder than one image."""
+    sizes = []
+
+    class Vae(torch.nn.Linear):
+        config = SimpleNamespace(scaling_factor=1.0, encoder_block_out_channels=(1,) * 6)
+
+        def decode(self, latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+            sizes.append(len(latents))
+            return (latents[:, :3].repeat_interleave(32, 2).repeat_interleave(32, 3),)
+
+    for side, wanted in ((32, [1, 1, 1]), (64, [1, 1, 1]), (16, [3]), (24, [1, 1, 1])):
+        sizes.clear()
+        latents = torch.rand(3, 4, side, side) * 2 - 1
+        pixels = decode_latents(Vae(1, 1), latents)
+        assert sizes == wanted and pixels.shape == (3, 32 * side, 32 * side, 3)
+        assert (
+            pixels[:, ::32, ::32].permute(0, 3, 1, 2).float() / 127.5 - 1 - latents[:, :3]
+        ).abs().max() < 0.01
