@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sanactl.errors import UsageError
 from sanactl.optim.blockwise import Scheme, check_scheme
 from sanactl.optim.masked import MaskedSteps, hyper_of, kernels_for, seed_base_of
+from sanactl.optim.plan import is_capturing
 from sanactl.optim.reference import Hyper
 from sanactl.optim.rounding import fingerprint, seed_at
 from sanactl.optim.sharded import check_sharding, local, part_of
@@ -155,7 +156,7 @@ class CAME(Optimizer):
 
     @torch.compiler.disable
     def _masked_step(self, work: list[Entry], *, check: bool) -> None:
-        if check and any(entry.p.is_cuda for entry in work) and torch.cuda.is_current_stream_capturing():
+        if check and any(is_capturing(device) for device in {entry.p.device for entry in work}):
             raise UsageError(
                 f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
                 hint="give it capturable=True",

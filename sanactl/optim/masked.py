@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanactl.errors import UsageError
 from sanactl.optim.moment import Moment
-from sanactl.optim.plan import Item, Plan
+from sanactl.optim.plan import Item, Plan, is_capturing
 from sanactl.optim.reference import Hyper
 from sanactl.optim.rounding import seed_at, seed_base
 from sanactl.optim.sharded import is_sharded, local, part_of
@@ -89,6 +90,7 @@ class _Device:
         self.ok, self.skipped = torch.ones(1, device=device), torch.zeros(1, device=device)
         self._key: list[Any] = []
         self._plan: Plan | None = None
+        self._captured: list[Plan] = []  # earlier plans that CUDA graphs still use
         self._kernels: ModuleType | None = None
         self._planned: list[int] = []  # indices into the work: those in the plan, and the others
         self._rest: list[int] = []
@@ -100,6 +102,11 @@ class _Device:
         gradients = [local(entry.p.grad) for entry in work if entry.p.grad is not None]
         key = _key(work, gradients, states)
         if key != self._key:
+            if is_capturing(self.device):
+                raise UsageError(
+                    "the parameters, or which of them have a gradient, are not those of the last step",
+                    hint="take one such step before it is captured",
+                )
             self._prepare(gradients)
             self._key = _key(work, gradients, states)
         self._sums = [sums_of(work[i]) for i in self._rest]
@@ -161,6 +168,8 @@ class _Device:
         """Divide the work between kernels and torch, and plan the kernels' part."""
         for state in self._states:  # states that were loaded otherwise can have it on the CPU
             state["step"] = state["step"].to(self.device)
+        if self._plan is not None and self._plan.captured:
+            self._captured.append(self._plan)
         self._kernels, self._plan = kernels_for(self.device), None
         self._bases = [
             seed_base_of(e, s) if IDENTITY in s and e.group["bf16_stochastic_round"] else None

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sanactl.errors import UsageError
 from sanactl.optim.moment import Moment
 from sanactl.optim.sharded import Part, cuts_of
 from sanactl.optim.state import Group
 
-__all__ = ["CHUNK", "FIELDS", "HYPERS", "Chunk", "Item", "Kind", "Plan", "Vectors"]
+__all__ = ["CHUNK", "FIELDS", "HYPERS", "Chunk", "Item", "Kind", "Plan", "Vectors", "is_capturing"]
 
 CHUNK = 1 << 28
 # A tile is STRIP x TILE_COLS values, of which a program has TILE_ROWS x TILE_COLS in registers at a time.
@@ -204,19 +205,28 @@ class Plan:
         """Write the pointers of new gradients, in the order of the items, into the table."""
         new = torch.tensor([gradients[i].data_ptr() for i in self.order], dtype=torch.int64)
         column = FIELDS.index("G")
-        if not torch.equal(new, self._host[:, column]):
+        if self._sends_always() or not torch.equal(new, self._host[:, column]):
             self._host[:, column] = new
             self._send(self._host, self.table)
 
     def set_hyper(self, groups: Sequence[Group]) -> None:
         """Write the groups' settings into `hyper`; a learning rate that is a tensor is copied on the device."""
         settings = [_settings(group) for group in groups]
-        if settings != self._settings:
+        if self._sends_always() or settings != self._settings:
             self._settings = settings
             self._send(torch.tensor(settings, dtype=torch.float32), self.hyper)
         for i, group in enumerate(groups):
             if isinstance(group["lr"], Tensor):
                 self.hyper[i, :1].copy_(group["lr"].detach().view(1), non_blocking=True)
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph uses the tables, which must then stay where they are."""
+        return bool(self._sent)
+
+    def _sends_always(self) -> bool:
+        """Whether another step may have written into the tables: a captured one writes its own before each replay."""
+        return self.captured or is_capturing(self.device)
 
     def _send(self, values: Tensor, to: Tensor) -> None:
         """Copy to the device without waiting.
@@ -227,9 +237,10 @@ class Plan:
         if self.device.type != "cuda":
             to.copy_(values)
             return
-        if torch.cuda.is_current_stream_capturing():
+        if is_capturing(self.device):
             same = next((t for t in self._spare if t.shape == values.shape and t.dtype == values.dtype), None)
-            assert same is not None, "a step comes before the capture"
+            if same is None:
+                raise UsageError("two CUDA graphs were captured in a row", hint="take a step between them")
             self._spare.remove(same)
             self._sent.append(same.copy_(values))
             to.copy_(same, non_blocking=True)
@@ -292,6 +303,11 @@ class Plan:
         return Cuts(
             count, *(_there(torch.tensor(x, dtype=torch.int64), self.device) for x in (touched, edge, place))
         )
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _there(values: Tensor, device: torch.device) -> Tensor:

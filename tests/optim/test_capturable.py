@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sanactl.errors import UsageError
-from sanactl.optim import CAME, CAME8bit
+from sanactl.optim import CAME, CAME8bit, masked, plan
 
 from .test_came import params, set_grads
 
@@ -127,6 +127,43 @@ def test_all_groups_or_none() -> None:
     set_grads([a, b], 0)
     with pytest.raises(UsageError, match="some parameter groups are capturable and others are not"):
         optimizer.step()
+
+
+def test_a_captured_step_has_tables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device, where kernels are not run, and with a capture that is only claimed."""
+    pytest.importorskip("triton")
+    from sanactl.bench.launches import _counted_kernels
+
+    sent: list[int] = []
+    capturing = False
+
+    def send(self: plan.Plan, values: torch.Tensor, to: torch.Tensor) -> None:
+        sent.append(values.shape[0])
+        if capturing:
+            self._sent.append(values)
+
+    monkeypatch.setattr(plan.Plan, "_send", send)
+    for module in (plan, masked):
+        monkeypatch.setattr(module, "is_capturing", lambda device: capturing)
+    ps = [nn.Parameter(torch.empty(shape, device="meta")) for shape in ((6, 20), (5,))]
+    for p in ps:
+        p.grad = torch.empty_like(p)
+    optimizer = CAME8bit(ps, capturable=True)
+    with _counted_kernels():
+        for claimed, expected in ((False, [2, 1]), (False, []), (True, [1, 2]), (False, [1, 2])):
+            capturing = claimed
+            sent.clear()
+            optimizer.step()
+            assert sent == expected  # rows of the table, rows of settings
+        ps[1].grad = None
+        optimizer.step()  # other tables, and the graph keeps its own
+        assert sent == [1, 2, 1, 1]
+        assert optimizer._masked is not None
+        (device,) = optimizer._masked._devices.values()
+        assert len(device._captured) == 1
+        capturing, ps[1].grad = True, torch.empty_like(ps[1])
+        with pytest.raises(UsageError, match="not those of the last step"):
+            optimizer.step()
 
 
 @pytest.mark.gpu
