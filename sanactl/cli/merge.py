@@ -41,9 +41,12 @@ def merge(
     if a shard is missing, there twice, cut short, changed, or of other settings
     or another input. Records also go to stdout.
     """
+    from sanactl.cli.frame.terminal import is_first_process
     from sanactl.data.encoded import is_encoded
     from sanactl.errors import UsageError
 
+    if not is_first_process():
+        return  # it computes nothing
     if not any(path.is_dir() for path in files):
         _join(files, output, None, force=force)
     elif all(is_encoded(path) for path in files):

@@ -13,6 +13,7 @@ from sanactl import merge
 from sanactl.files.images import write_png
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
+from tests.cli.test_eval_processes import SEVERAL, launched
 from tests.program import Program, snapshot
 
 FEW = ("-n", "3", "--steps", "1")
@@ -208,3 +209,31 @@ def test_what_is_not_complete_is_named(place: Path, sanactl: Program) -> None:
     for value in ("4/4", "1", "-1/4", "a/b", "1/0", "1/999999", ""):
         assert "--shard" in sanactl.fails("judge", "r.jsonl", "--shard", value, code=2)
     assert "--force and --shard" in sanactl.fails("sample", "tiny.st", "--shard", "0/2", "--force", code=2)
+
+
+@pytest.mark.slow
+def test_jobs_of_two_processes_each(place: Path, sanactl: Program) -> None:
+    """Both ways to divide the work at once."""
+    prompts = "".join(json.dumps({**p, "kind": "prompt"}) + "\n" for p in load_eval_prompts()[::40])
+    Path("p.jsonl").write_text(prompts)
+    sample = ["sample", "tiny.st", "-p", "p.jsonl", "-n", "4", "--steps", "1", "-o", "images"]
+    judge = ["judge", "images/images.jsonl", "-k", "2", "-b", "4", "--no-cache", "-o"]
+    encode = ["encode", "tiny.st", "--count", "30", "--shard-size", "20KB", "-o", "latents"]
+    for command in (sample, [*judge, "judge.jsonl"], encode):
+        sanactl(*command)
+    one = {name: snapshot(place / name) for name in ("images", "latents")}
+    judged = Path("judge.jsonl").read_bytes()
+    for name in one:
+        shutil.rmtree(name)
+    both = [("--shard", "0/2"), ("--shard", "1/2")]
+    several = [[*sample, *shard] for shard in both] + [["merge", "images"]]
+    several += [[*judge, f"{shard[1][0]}.jsonl", *shard] for shard in both]
+    several += [["merge", "0.jsonl", "1.jsonl", "-o", "judge.jsonl", "-f"]]
+    several += [[*encode, *shard] for shard in both] + [["merge", "latents"]]
+    process = launched(2, SEVERAL, json.dumps(several), environment={})
+    _, said = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    for listing in Path("images").glob("images.*-of-2.jsonl"):
+        listing.unlink()
+    assert {name: snapshot(place / name) for name in one} == one
+    assert Path("judge.jsonl").read_bytes() == judged
