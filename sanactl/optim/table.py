@@ -31,6 +31,7 @@ class OptimizerEntry:
         defaults: options that are used unless the caller gives others.
         options: the settings of `finetune` that it accepts, besides the learning rate and the weight decay.
         shards: whether it takes parameters that are divided among processes (FSDP2).
+        shard_options: options that it has with these.
     """
 
     name: str
@@ -40,6 +41,7 @@ class OptimizerEntry:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     shards: bool = False
+    shard_options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Callable[..., Optimizer]:
         """The class.
@@ -80,7 +82,9 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
             "came8bit", "sanactl.optim.came:CAME8bit", came8bit_bytes, options=("scheme",), shards=True
         ),
         OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes, shards=True),
-        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, shards=True),
+        # Parameter by parameter, each of AdamW's operations on a DTensor takes its time: 0.19 ms a parameter and step on a
+        # CPU, fused 0.03.
+        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, shards=True, shard_options={"fused": True}),
         OptimizerEntry("adamw8bit", "bitsandbytes.optim:AdamW8bit", adamw8bit_bytes, package="bitsandbytes"),
     )
 }
