@@ -70,7 +70,7 @@ _MID_AUTOENCODER: Mapping[str, Any] = {
     "encoder_block_out_channels": (8, 16, 32, 64, 64, 64),
     "decoder_block_out_channels": (8, 16, 32, 64, 64, 64),
     "encoder_layers_per_block": (0, 1, 1, 1, 1, 1),
-    "decoder_layers_per_block": (1, 1, 1, 1, 1, 1),
+    "decoder_layers_per_block": (0, 1, 1, 1, 1, 1),
     "encoder_qkv_multiscales": ((),) * 6,
     "decoder_qkv_multiscales": ((),) * 6,
 }

@@ -69,7 +69,7 @@ class Turns:
 
     images: int = 32
     batch: int = BATCH
-    steps: int = 10
+    steps: int = 20
     rounds: int = 3
 
 

@@ -33,16 +33,16 @@ def sample(
     ] = 8,
     steps: Annotated[
         int, typer.Option("--steps", min=1, max=1000, metavar="INT", help="Number of sampling steps.")
-    ] = 10,
+    ] = 20,
     rounds: Annotated[int, typer.Option(min=1, metavar="INT", help="Number of rounds.")] = 3,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
     """Measure the time of many images of one prompt against diffusers' SanaPipeline.
 
-    Some minutes on a CPU:
+    Ten to twenty minutes on a CPU:
     [bold]sanactl bench sample[/bold]
-    The built-in base alone, in about half a minute:
+    The built-in base alone, in about a minute:
     [bold]sanactl bench sample --model base[/bold]
 
     Both programs draw the same images with the same modules, in turns; the ratio
