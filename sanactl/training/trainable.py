@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from sanactl.training.settings import FinetuneSettings
 
-__all__ = ["Trainable", "choose_trained"]
+__all__ = ["ADAPTED", "Trainable", "choose_trained"]
 
-_ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention, the usual choice
+ADAPTED = ["to_q", "to_k", "to_v", "to_out.0"]  # of self- and cross-attention, the usual choice
 
 
 def choose_trained(model: Any, settings: FinetuneSettings, blocks: list[int] | None = None) -> None:
@@ -99,4 +99,4 @@ def _add_adapter(model: Any, rank: int) -> None:
     except ImportError as error:
         raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'") from error
     model.requires_grad_(False)
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=_ADAPTED))
+    model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ADAPTED))
