@@ -62,6 +62,7 @@ def finetune(
     accumulate: int = FinetuneSettings.accumulate,
     gradient_checkpointing: bool = FinetuneSettings.gradient_checkpointing,
     shard: bool = FinetuneSettings.shard,
+    offload_optimizer: bool = FinetuneSettings.offload_optimizer,
     precision: DtypeLike | None = None,
     device: DeviceLike | None = FinetuneSettings.device,
     cache: int = FinetuneSettings.cache,
@@ -101,6 +102,7 @@ def finetune(
         train_new_blocks_only, lora: train the blocks that `grow` added; adapters of this rank.
         teacher: the checkpoint that was pruned, to learn from as well.
         teacher_weight, feature_weight: share of the teacher's velocity in the loss; weight of the blocks' outputs.
+        offload_optimizer: keep the optimizer's state in the machine's memory while a GPU trains.
         accumulate, gradient_checkpointing, precision: less memory for more time; "fp32" or "bf16" (autocast) or a
             `torch.dtype`, None is bf16 on a GPU and fp32 on a CPU.
         shard: divide weights, gradients and optimizer state among the processes of a launcher (FSDP2).
@@ -157,6 +159,7 @@ def finetune(
         ema=ema,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
+        offload_optimizer=offload_optimizer,
         new_blocks_only=train_new_blocks_only,
         lora=lora,
         teacher_weight=teacher_weight,

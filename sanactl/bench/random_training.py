@@ -22,7 +22,9 @@ __all__ = ["random_checkpoint", "random_encoded"]
 _EMPTY_TOKENS = 2
 
 
-def random_checkpoint(path: Path, config: Mapping[str, Any], *, pixels: int, max_sequence_length: int = 300) -> Checkpoint:
+def random_checkpoint(
+    path: Path, config: Mapping[str, Any], *, pixels: int, max_sequence_length: int = 300
+) -> Checkpoint:
     """Writes a checkpoint in a config's shape, and opens it.
 
     The weights are N(0, 0.02^2). It names components that are not there, so only encoded data fit it.

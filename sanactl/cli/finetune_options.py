@@ -285,6 +285,14 @@ Shard = Annotated[
         help="Divide weights, gradients and optimizer state among the processes of a launcher (FSDP2): less memory for each, more traffic.",
     ),
 ]
+OffloadOptimizer = Annotated[
+    bool,
+    _option(
+        _MEMORY,
+        "--offload-optimizer",
+        help="On a GPU, keep the optimizer's state in the machine's memory; each step copies it there and back. Same results.",
+    ),
+]
 Precision = Annotated[
     Optional[str],
     _option(

@@ -32,6 +32,7 @@ class OptimizerEntry:
         options: the settings of `finetune` that it accepts, besides the learning rate and the weight decay.
         shards: whether it takes parameters that are divided among processes (FSDP2).
         shard_options: options that it has with these.
+        offloads: whether its state can lie in the machine's memory (`sanactl.optim.offload`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class OptimizerEntry:
     options: tuple[str, ...] = ()
     shards: bool = False
     shard_options: Mapping[str, Any] = field(default_factory=dict)
+    offloads: bool = True
 
     def load(self) -> Callable[..., Optimizer]:
         """The class.
@@ -84,8 +86,14 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes, shards=True),
         # Parameter by parameter, each of AdamW's operations on a DTensor takes its time: 0.19 ms a parameter and step on a
         # CPU, fused 0.03.
-        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, shards=True, shard_options={"fused": True}),
-        OptimizerEntry("adamw8bit", "bitsandbytes.optim:AdamW8bit", adamw8bit_bytes, package="bitsandbytes"),
+        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, defaults={"fused": True}, shards=True, shard_options={"fused": True}),
+        OptimizerEntry(
+            "adamw8bit",
+            "bitsandbytes.optim:AdamW8bit",
+            adamw8bit_bytes,
+            package="bitsandbytes",
+            offloads=False,
+        ),
     )
 }
 

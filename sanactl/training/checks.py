@@ -53,9 +53,19 @@ def check_run(
         raise UsageError("--lora needs the package peft", hint="pip install 'sanactl[lora]'")
     optimizer = find_optimizer(settings.optimizer)
     optimizer.check_installed("--optimizer")
+    if settings.offload_optimizer and not optimizer.offloads:
+        raise UsageError(
+            f"--offload-optimizer does not work with --optimizer {settings.optimizer}",
+            hint="use came8bit, came or adamw",
+        )
     if settings.scheme and "scheme" not in optimizer.options:
         takers = " or ".join(optimizers_with("scheme"))
         raise UsageError(f"--scheme is for --optimizer {takers}, and this is {settings.optimizer}")
+    if settings.offload_optimizer and settings.shard:
+        raise UsageError(
+            "--offload-optimizer and --shard exclude each other",
+            hint="--shard divides the optimizer's state, too",
+        )
     if settings.shard and not optimizer.shards:
         takers = " or ".join(entry.name for entry in OPTIMIZERS.values() if entry.shards)
         raise UsageError(f"--shard is for --optimizer {takers}, and this is {settings.optimizer}")

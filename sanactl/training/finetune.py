@@ -133,6 +133,10 @@ class _Run:
         progress.note(plan.summary)
         if plan.advice:
             progress.note(plan.advice)
+        if settings.offload_optimizer and accelerator.device.type != "cuda":
+            progress.note(
+                f"--offload-optimizer changes nothing on {accelerator.device.type}: the state is in the machine's memory"
+            )
         trained, optimizer, average = open_models(self.checkpoint, settings, accelerator.device, blocks)
         if average is not None:
             decay = f"{average_decay(settings):.4g}"

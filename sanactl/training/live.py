@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,11 +52,11 @@ class LiveBytes(TorchDispatchMode):
         if key in self._known:
             return
         size = storage.nbytes() if made else 0
-        self._known[key] = (weakref.ref(storage, lambda _, key=key: self._gone(key)), size)
+        self._known[key] = (weakref.ref(storage, partial(self._gone, key)), size)
         self.live += size
         if self.live > self.peak:
             self.peak, self.at_peak = self.live, self._note()
 
-    def _gone(self, key: int) -> None:
+    def _gone(self, key: int, storage: Any) -> None:
         _, size = self._known.pop(key)
         self.live -= size

@@ -1,14 +1,14 @@
 """How much memory a run of `finetune` will take, computed before it starts, and what to change where that is too much.
 
-What stays from step to step is arithmetic on shapes (`sanactl.surgery.memory`). Activations are counted in the real
-diffusers class: one and two blocks of it are run on fake tensors, which have shapes and no memory, while torch reports
-what autograd keeps for the backward pass; that is linear in blocks and images, so four such runs give any size.
+What stays from step to step is arithmetic on shapes (`sanactl.surgery.memory`). The rest changes within a step: during
+the backward pass activations are given back while gradients are made. The real model is therefore run on fake tensors
+(`sanactl.training.activations`), and what counts is the phase of a step that takes most.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import UsageError
 from sanactl.files.human import human_bytes
 from sanactl.surgery.memory import training_memory
-from sanactl.training.activations import activation_bytes
+from sanactl.training.activations import Pass, Peak, frozen, pass_peaks
 
 if TYPE_CHECKING:
     import torch
@@ -31,34 +31,47 @@ _FP32, _BF16 = 4, 2
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run takes on one device, in bytes.
+    """What a run takes on one device at the peak of a step, in bytes.
 
     Attributes:
-        parts: weights, gradients, optimizer, average, buckets (to share gradients), part gradients (of the batch's parts
-            that are computed side by side), teacher, collected blocks (of a sharded model), activations, encoders; none
-            of 0.
+        parts: weights, gradients (those that are there at the peak), optimizer, average, buckets (to share gradients), part
+            gradients (of the batch's parts that are computed side by side), teacher, collected blocks (of a sharded model),
+            activations, encoders; none of 0.
+        stays: what stays from step to step, and all gradients.
         available: free on the device now.
         capacity: of the device.
-        savers: options that save memory, by what the run would take with it and those before it.
+        try_savers: computes `savers`.
         unknown: what could not be counted.
+        host: bytes of the machine's memory that hold the optimizer's state for the device; 0 without that.
     """
 
     parts: Mapping[str, int]
+    stays: int
     available: int
     capacity: int
-    savers: Mapping[str, int]
+    try_savers: Callable[[], Mapping[str, int]]
     unknown: tuple[str, ...] = ()
+    host: int = 0
 
     @property
     def total(self) -> int:
         return sum(self.parts.values())
 
     @cached_property
+    def savers(self) -> Mapping[str, int]:
+        """Options that save memory, by what the run would take with it and those before it."""
+        return self.try_savers()
+
+    @cached_property
     def summary(self) -> str:
         """One line: what is needed, for what, and what there is."""
         listed = ", ".join(f"{name} {human_bytes(size)}" for name, size in self.parts.items())
         without = f", without {' and '.join(self.unknown)}" if self.unknown else ""
-        return f"training needs about {human_bytes(self.total)} ({listed}{without}); {human_bytes(self.available)} are free"
+        host = f", and {human_bytes(self.host)} of the machine's memory" if self.host else ""
+        return (
+            f"training needs about {human_bytes(self.total)} ({listed}{without}){host};"
+            f" {human_bytes(self.available)} are free"
+        )
 
     @cached_property
     def advice(self) -> str | None:
@@ -75,8 +88,7 @@ class MemoryPlan:
 
     def check(self) -> None:
         """Raises UsageError where not even what stays from step to step fits an empty device."""
-        stays = self.total - self.parts.get("activations", 0) - self.parts.get("encoders", 0)
-        if stays > self.capacity and all(total > self.capacity for total in self.savers.values()):
+        if self.stays > self.capacity and all(total > self.capacity for total in self.savers.values()):
             raise UsageError(
                 f"the device has {human_bytes(self.capacity)} in all, and {self.summary}",
                 hint="take a larger device, or --lora",
@@ -102,62 +114,126 @@ def plan_memory(
         blocks: the only ones that are trained; None for all.
     """
     encoders, unknown = (0, []) if encoded else _encoder_bytes(checkpoint)
+    on_host = device.type == "cuda"
 
-    def parts(chosen: FinetuneSettings, encoders: int = encoders) -> dict[str, int]:
+    def needs(chosen: FinetuneSettings, encoders: int = encoders) -> tuple[dict[str, int], int, int]:
+        """The parts at the peak, what stays, and what the machine's memory holds."""
         shapes = _trained_shapes(checkpoint, chosen, blocks)
         kept = training_memory(shapes, chosen.optimizer, ema=bool(chosen.ema))
+        offloaded = chosen.offload_optimizer and on_host
         shards = processes if chosen.shard else 1
+        weights = checkpoint.num_parameters * _FP32 + (kept["weights"] if chosen.lora else 0)
         taught = 0 if teacher is None else teacher.num_parameters * _teacher_bytes(chosen)
-        found = {
-            "weights": checkpoint.num_parameters * _FP32 // shards,
-            "gradients": kept["gradients"] // shards,
-            "optimizer": kept["optimizer"] // shards,
+        stays = {
+            "weights": weights // shards,
+            "optimizer": 0 if offloaded else kept["optimizer"] // shards,
             "average": kept["ema"] // shards,
             "buckets": kept["gradients"] if processes > 1 and shards == 1 else 0,
-            "part gradients": kept["gradients"] * _parts_at_once(checkpoint, chosen, device, processes),
             "teacher": taught // shards,
             "collected blocks": _collected(checkpoint) if shards > 1 else 0,
-            "activations": _activations(checkpoint, chosen, processes, blocks),
             "encoders": encoders,
         }
-        return {name: size for name, size in found.items() if size}
+        changing = _at_the_peak(checkpoint, chosen, device, processes, kept, teacher, blocks)
+        found = {name: size for name, size in {**stays, **changing}.items() if size}
+        all_gradients = sum(stays.values()) - encoders + kept["gradients"] // shards
+        return found, all_gradients, kept["optimizer"] // shards if offloaded else 0
 
     free, capacity = _device_memory(device)
-    savers: dict[str, int] = {}
-    chosen = settings
     share = -(-settings.batch_size // processes)
-    ways: list[tuple[str, dict[str, Any]]] = [
+    steps: list[tuple[str, dict[str, Any]]] = [
         (f"--accumulate {share}", {"accumulate": share}),
         ("--gradient-checkpointing", {"gradient_checkpointing": True}),
         ("--optimizer came8bit", {"optimizer": "came8bit"}),
     ]
     if processes > 1:
-        ways.append(("--shard", {"shard": True}))
-    for option, changes in ways:
-        if any(getattr(chosen, name) != value for name, value in changes.items()):
-            chosen = replace(chosen, **changes)
-            savers[option] = sum(parts(chosen).values())
-    if encoders:
-        savers["data made by sanactl encode"] = sum(parts(chosen, encoders=0).values())
-    return MemoryPlan(parts(settings), free, capacity, savers, tuple(unknown))
+        steps.append(("--shard", {"shard": True}))
+    if on_host:
+        steps.append(("--offload-optimizer", {"offload_optimizer": True}))
+
+    def try_savers() -> dict[str, int]:
+        savers: dict[str, int] = {}
+        chosen = settings
+        for option, changes in steps:
+            if any(getattr(chosen, name) != value for name, value in changes.items()):
+                chosen = replace(chosen, **changes)
+                savers[option] = sum(needs(chosen)[0].values())
+        if encoders:
+            savers["data made by sanactl encode"] = sum(needs(chosen, encoders=0)[0].values())
+        return savers
+
+    parts, stays, host = needs(settings)
+    return MemoryPlan(parts, stays, free, capacity, try_savers, tuple(unknown), host)
 
 
-def _parts_at_once(
-    checkpoint: Checkpoint, settings: FinetuneSettings, device: torch.device, processes: int
-) -> int:
-    """How many parts of a batch have gradients of their own at one time (`sanactl.training.gradient`)."""
+def _at_the_peak(
+    checkpoint: Checkpoint,
+    settings: FinetuneSettings,
+    device: torch.device,
+    processes: int,
+    kept: Mapping[str, int],
+    teacher: Checkpoint | None,
+    blocks: list[int] | None,
+) -> dict[str, int]:
+    """What changes within a step, in the phase that takes most: gradients, part gradients, activations."""
     import torch
 
+    from sanactl.optim.offload import CHUNK_BYTES, CHUNKS_THERE
     from sanactl.training.parts import at_once, cut, side_by_side
 
-    if settings.shard or not side_by_side(
+    share = -(-settings.batch_size // processes)
+    whole = kept["gradients"] // (processes if settings.shard else 1)
+    shape = _latent_shape(checkpoint, settings)
+    parts = min(share, settings.accumulate)
+    together = 0
+    if not settings.shard and side_by_side(
         device, checkpoint.num_parameters, settings.batch_size // processes
     ):
-        return 0
-    _, height, width = _latent_shape(checkpoint, settings)
-    tokens = height * width // int(checkpoint.config.get("patch_size") or 1) ** 2
-    parts = cut(-(-settings.batch_size // processes), tokens, settings.accumulate)
-    return min(at_once(len(parts), settings.accumulate), torch.get_num_threads() + 1)
+        tokens = shape[1] * shape[2] // int(checkpoint.config.get("patch_size") or 1) ** 2
+        parts = len(cut(share, tokens, settings.accumulate))
+        together = min(at_once(parts, settings.accumulate), torch.get_num_threads() + 1)
+    step = Pass(
+        frozen(checkpoint.config),
+        shape,
+        settings.max_sequence_length,
+        images=-(-share // parts),
+        bf16=settings.precision == "bf16",
+        checkpointing=settings.gradient_checkpointing,
+        continued=parts > 1 and not together,
+        blocks_only=blocks is not None,
+        lora=settings.lora,
+        teacher=_compared(checkpoint, teacher),
+    )
+    # Before the first block that is trained nothing is kept.
+    peaks = list(pass_peaks(step, checkpoint.num_blocks - (min(blocks) if blocks else 0)).values())
+    made = max(peak.gradients for peak in peaks)
+    if made:  # of blocks that are not trained none is made
+        peaks = [Peak(peak.total, round(peak.gradients * min(1, whole / made))) for peak in peaks]
+    if settings.offload_optimizer and device.type == "cuda":
+        peaks.append(Peak(min(kept["optimizer"], CHUNKS_THERE * CHUNK_BYTES), 0 if step.continued else whole))
+    peak = max(peaks, key=sum)
+    if not together:
+        gradients = whole if step.continued else peak.gradients
+        return {"gradients": gradients, "activations": peak.total}
+    # Each thread computes a part; others wait to be added, as gradients. All are added to those of the parameters.
+    running = min(together, torch.get_num_threads())
+    return {
+        "gradients": whole,
+        "part gradients": running * peak.gradients + (together - running) * whole,
+        "activations": running * peak.total,
+    }
+
+
+def _compared(checkpoint: Checkpoint, teacher: Checkpoint | None) -> str | None:
+    """What a teacher is compared with (`Pass.teacher`)."""
+    from sanactl.training.ancestry import Unknown, trace_blocks
+
+    if teacher is None:
+        return None
+    try:
+        trace_blocks(checkpoint, teacher)
+    except Unknown:
+        return "velocity"
+    return "features"
 
 
 def _collected(checkpoint: Checkpoint) -> int:
@@ -175,22 +251,6 @@ def _latent_shape(checkpoint: Checkpoint, settings: FinetuneSettings) -> tuple[i
 
     factor = pixels_per_latent(checkpoint)
     return int(checkpoint.config["in_channels"]), settings.height // factor, settings.width // factor
-
-
-def _activations(
-    checkpoint: Checkpoint, settings: FinetuneSettings, processes: int, trained: list[int] | None
-) -> int:
-    share = -(-settings.batch_size // processes)
-    return activation_bytes(
-        checkpoint.config,
-        _latent_shape(checkpoint, settings),
-        settings.max_sequence_length,
-        -(-share // settings.accumulate),
-        # Before the first block that is trained nothing is kept.
-        blocks=checkpoint.num_blocks - (min(trained) if trained else 0),
-        bf16=settings.precision == "bf16",
-        checkpointing=settings.gradient_checkpointing,
-    )
 
 
 def _trained_shapes(

@@ -48,7 +48,7 @@ def open_models(
     if settings.gradient_checkpointing:
         model.enable_gradient_checkpointing()
     trained = Trainable(model, bool(settings.lora))
-    optimizer = build_optimizer(
+    optimizer: Any = build_optimizer(
         settings.optimizer,
         trained.named,
         lr=settings.effective_learning_rate,
@@ -56,6 +56,10 @@ def open_models(
         **({"scheme": settings.scheme} if settings.scheme else {}),
         **(find_optimizer(settings.optimizer).shard_options if settings.shard else {}),
     )
+    if settings.offload_optimizer and device.type == "cuda":
+        from sanactl.optim.offload import OffloadedState
+
+        optimizer = OffloadedState(optimizer)
     if not settings.ema:
         return trained, optimizer, None
     from diffusers.training_utils import EMAModel

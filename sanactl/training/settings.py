@@ -21,7 +21,15 @@ SCALINGS = ("none", "sqrt", "linear")
 _REFERENCE_BATCH = 256  # images a step for which the reference code's learning rates are meant
 
 # What changes memory, speed or what is left on disk, and no step but for the rounding of its sums.
-_FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every", "shard", "workers")
+_FREE = (
+    "accumulate",
+    "gradient_checkpointing",
+    "keep_last",
+    "offload_optimizer",
+    "save_every",
+    "shard",
+    "workers",
+)
 # What belongs to this machine or this call, and is not part of the result's lineage either.
 _LOCAL = ("device", "tracker", "resume")
 
@@ -100,6 +108,7 @@ class FinetuneSettings:
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
         gradient_checkpointing: compute each block's activations again in the backward pass: less memory, more time.
         shard: divide weights, gradients, optimizer and average among the processes (FSDP2).
+        offload_optimizer: keep the optimizer's state in the machine's memory while a GPU computes gradients.
         new_blocks_only: train the blocks that `grow` added and leave the others as they are.
         lora: rank of low-rank adapters on the attention; 0 trains the weights themselves.
         teacher_weight: share of the loss that is the teacher's velocity in place of the data's, 0 to 1.
@@ -135,6 +144,7 @@ class FinetuneSettings:
     precision: str = "no"
     gradient_checkpointing: bool = False
     shard: bool = False
+    offload_optimizer: bool = False
     new_blocks_only: bool = False
     lora: int = 0
     teacher_weight: float = 0.5

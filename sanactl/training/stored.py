@@ -126,8 +126,9 @@ def read_parts(folder: Path, model: Stateful, optimizer: torch.optim.Optimizer, 
         if (folder / "extra.safetensors").exists():
             assert isinstance(model, HasExtra), model
             model.load_extra(load_file(folder / "extra.safetensors", device=device))
-        # Mapped where it can be, so that a process reads the rows that it needs.
-        state = torch.load(folder / "optimizer.pt", weights_only=True, map_location=where, mmap=sharded)
+        # Mapped where it can be, so that a process reads the rows that it needs. The optimizer takes each tensor to where
+        # it belongs; a second copy of all may not fit a GPU.
+        state = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu", mmap=sharded)
         optimizer.load_state_dict(cut_optimizer(optimizer, state, divided("optimizer.safetensors")))
         if average is not None:
             state = torch.load(folder / "average.pt", weights_only=True, map_location=where, mmap=sharded)

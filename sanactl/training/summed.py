@@ -173,6 +173,7 @@ class SummedGradient(ABC, Generic[Drawn, Inputs]):
         for gradients, losses in workers.map(descend, read, at_once=together):
             add_gradients(parameters, gradients)
             total += losses
+            del gradients  # before the next part is waited for, or computed here
 
     def _add(self, total: Tensor, values: Sequence[Tensor]) -> None:
         """Adds a part's share of the batch's mean losses."""
