@@ -45,7 +45,8 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def _see(self, value: Any, *, made: bool) -> None:
-        if not isinstance(value, torch.Tensor):
+        # A fake tensor has the device that it stands for; one of the meta device stands for nothing.
+        if not isinstance(value, torch.Tensor) or value.device.type == "meta":
             return
         storage = value.untyped_storage()
         key = storage._cdata

@@ -190,7 +190,8 @@ def _at_the_peak(
     ):
         tokens = shape[1] * shape[2] // int(checkpoint.config.get("patch_size") or 1) ** 2
         parts = len(cut(share, tokens, settings.accumulate))
-        together = min(at_once(parts, settings.accumulate), torch.get_num_threads() + 1)
+        threads = torch.get_num_threads()
+        together = min(at_once(parts, settings.accumulate), threads + 1) if threads > 1 else 1
     step = Pass(
         frozen(checkpoint.config),
         shape,

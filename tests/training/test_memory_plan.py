@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import torch
 
 from sanactl.bench.random_models import CONFIGS
 from sanactl.bench.random_training import random_checkpoint, random_encoded
-from sanactl.training import finetune as finetune_module
 from sanactl.training import parts
 from sanactl.training.finetune import FinetuneSettings, finetune
 from sanactl.training.live import LiveBytes
+from sanactl.training.memory_plan import plan_memory
 
 # The published model's layout at an eighth of its width.
 SHAPE = {**CONFIGS["1.6b"], "num_attention_heads": 8, "num_layers": 4, "num_cross_attention_heads": 4,
@@ -61,24 +60,19 @@ def test_the_plan_is_the_peak(
     monkeypatch.setattr(parts, "side_by_side", lambda *_: together)
     checkpoint = random_checkpoint(tmp_path / "model.st", SHAPE, pixels=128)
     data = random_encoded(tmp_path / "data", checkpoint, images=4)
-    plans, peaks = [], list[int]()
-
-    def plan(run: Any, blocks: Any, plan: Any = finetune_module._Run._plan) -> Any:
-        plans.append(plan(run, blocks))
-        gc.collect()  # the fake model, which counts here
-        live.restart()
-        return plans[-1]
-
-    monkeypatch.setattr(finetune_module._Run, "_plan", plan)
     settings = replace(SETTINGS, **changes)
+    teacher = checkpoint if taught else None
+    # Beforehand, and kept for the run: its fake tensors would count.
+    planned = plan_memory(checkpoint, settings, device=torch.device("cpu"), teacher=teacher, encoded=True)
+    peaks: list[int] = []
     with LiveBytes() as live:
         finetune(
             checkpoint,
             data,
             settings,
             target=tmp_path / "trained.st",
-            teacher=checkpoint if taught else None,
+            teacher=teacher,
             # What follows the last step is no part of the plan.
             on_step=lambda point: peaks.append(live.peak),
         )
-    assert plans[0].total == pytest.approx(peaks[-1], rel=0.1)
+    assert planned.total == pytest.approx(peaks[-1], rel=0.1)
