@@ -44,7 +44,9 @@ def prepare(folder: Path, model: str, tokens: tuple[int, int]) -> None:
         (folder / "model.st").symlink_to(asset("base.st"))
         checkpoint = open_checkpoint(folder / "model.st")
     else:
-        checkpoint = random_checkpoint(folder / "model.st", CONFIGS[name], pixels=pixels)
+        # 32 pixels a side of a latent, as SANA's autoencoder has.
+        config = {**CONFIGS[name], "sample_size": pixels // 32}
+        checkpoint = random_checkpoint(folder / "model.st", config, pixels=pixels)
     random_encoded(folder / "data", checkpoint, images=_IMAGES, tokens=tokens)
 
 

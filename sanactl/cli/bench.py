@@ -11,6 +11,7 @@ from sanactl.cli.bench_judge import judge
 from sanactl.cli.bench_load import load
 from sanactl.cli.bench_optim import optim
 from sanactl.cli.bench_sample import sample
+from sanactl.cli.bench_train import train
 from sanactl.records.records import Record
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help=True)
@@ -18,13 +19,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", no_args_is_help
 
 @app.callback()
 def bench() -> None:
-    """Measure speed and memory: bench surgery, bench optim, bench load, bench judge, bench sample.
+    """Measure speed and memory: surgery, optim, load, judge, sample, train.
 
     [bold]sanactl bench surgery --scale 0.1[/bold]
     [bold]sanactl bench optim --blocks 2[/bold]
     [bold]sanactl bench load[/bold]
     [bold]sanactl bench judge[/bold]
     [bold]sanactl bench sample[/bold]
+    [bold]sanactl bench train[/bold]
     """
 
 
@@ -109,5 +111,6 @@ def _show(records: list[Record]) -> None:
 
 app.command()(optim)
 app.command()(load)
+app.command()(train)
 app.command()(judge)
 app.command()(sample)
