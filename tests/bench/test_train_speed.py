@@ -44,7 +44,7 @@ def test_both_programs_take_steps_when_they_are_told(tmp_path: Path) -> None:
 
 
 def test_what_a_program_says_last_is_the_error() -> None:
-    with pytest.raises(SanactlError, match="'ours' failed: .*no_such_setting"):
+    with pytest.raises(SanactlError, match=r"'ours' failed: .*no_such_setting"):
         measure_train_speed("tiny", {"batch_size": 1, "no_such_setting": 3}, steps=1, rounds=1)
 
 
