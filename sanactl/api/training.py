@@ -43,6 +43,7 @@ def finetune(
     workers: int | None = FinetuneSettings.workers,
     text_dropout: float = FinetuneSettings.text_dropout,
     flow_shift: float = FinetuneSettings.flow_shift,
+    text_padding: str = FinetuneSettings.text_padding,
     steps: int = FinetuneSettings.steps,
     batch_size: int = FinetuneSettings.batch_size,
     lr: float | None = None,
@@ -91,6 +92,8 @@ def finetune(
         workers: processes that read images ahead; None is up to 4 on a GPU, none on a CPU.
         text_dropout: share of the captions that are replaced by the empty prompt, 0 to 1.
         flow_shift: shift of the noise levels towards noise.
+        text_padding: "trim" pads the texts of a part of a batch to the next of a few lengths, "full" to the longest that
+            there may be.
         steps: updates of the weights. The paper recovers a pruned model in 100.
         batch_size: images of a step, over all processes and accumulated parts.
         lr: learning rate; None is the checkpoint's own, else 2e-5.
@@ -137,7 +140,9 @@ def finetune(
     from sanactl.training.finetune import finetune as train
     from sanactl.training.outputs import check_outputs
 
-    check_choices(optimizer=optimizer, schedule=schedule, scale_lr=scale_lr, scheme=scheme)
+    check_choices(
+        optimizer=optimizer, schedule=schedule, scale_lr=scale_lr, scheme=scheme, text_padding=text_padding
+    )
     check_seed(seed)
     found = opened(checkpoint, revision, components)
     settings = finetune_settings(
@@ -156,6 +161,7 @@ def finetune(
         weight_decay=weight_decay,
         text_dropout=text_dropout,
         flow_shift=flow_shift,
+        text_padding=text_padding,
         ema=ema,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,

@@ -30,6 +30,7 @@ def finetune(
     workers: option.Workers = DEFAULTS.workers,
     text_dropout: option.TextDropout = DEFAULTS.text_dropout,
     flow_shift: option.FlowShift = DEFAULTS.flow_shift,
+    text_padding: option.TextPadding = DEFAULTS.text_padding,
     steps: option.Steps = DEFAULTS.steps,
     batch_size: option.Batch = DEFAULTS.batch_size,
     lr: option.LearningRate = None,
@@ -91,7 +92,9 @@ def finetune(
     from sanactl.training.outputs import check_outputs
 
     scheme = scheme or code
-    check_choices(optimizer=optimizer, schedule=schedule, scale_lr=scale_lr, scheme=scheme)
+    check_choices(
+        optimizer=optimizer, schedule=schedule, scale_lr=scale_lr, scheme=scheme, text_padding=text_padding
+    )
     run = Invocation("finetune", seed=seed)
     found, piped = find_checkpoint(
         checkpoint,
@@ -122,6 +125,7 @@ def finetune(
         weight_decay=weight_decay,
         text_dropout=text_dropout,
         flow_shift=flow_shift,
+        text_padding=text_padding,
         ema=ema,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from sanactl.cli.frame.options import MAX_BAD, choices
+from sanactl.model.sampling_settings import TEXT_PADDING
 from sanactl.optim.table import OPTIMIZERS
 from sanactl.training.settings import SCALINGS, SCHEDULES
 
@@ -99,6 +100,16 @@ FlowShift = Annotated[
         metavar="FLOAT",
         min=0,
         help="Flow shift of the noise levels; above 1 there is more noise.",
+    ),
+]
+
+TextPadding = Annotated[
+    str,
+    _option(
+        _DATA,
+        "--text-padding",
+        **choices(*TEXT_PADDING),
+        help="Pad the texts of a batch to the next of a few lengths (trim), or to the longest that there may be (full) as diffusers does. The steps differ in rounding.",
     ),
 ]
 

@@ -196,9 +196,16 @@ class EncodedData:
         """Nothing is skipped: images that could not be read were left out when the data were encoded."""
 
     def encoded(
-        self, positions: Sequence[int], dropped: Sequence[bool]
+        self,
+        positions: Sequence[int],
+        dropped: Sequence[bool],
+        length: Callable[[Sequence[torch.Tensor], int], int] = lambda texts, most: most,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents [B, C, h, w] and text [B, T, D], float32, and the mask [B, T], on the CPU."""
+        """Latents [B, C, h, w] and text [B, T, D], float32, and the mask [B, T], on the CPU.
+
+        Args:
+            length: T, of the embeddings and the most tokens that there may be; by default the latter.
+        """
         import torch
 
         latents, texts = [], []
@@ -206,7 +213,7 @@ class EncodedData:
             latent, text = self._example(self.order.row(position), position, drop)
             latents.append(latent)
             texts.append(text)
-        text, mask = padded(texts, self.settings["max_sequence_length"])
+        text, mask = padded(texts, length(texts, self.settings["max_sequence_length"]))
         return torch.stack(latents), text, mask
 
     def _example(self, row: int, position: int, drop: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["check_choices", "finetune_settings", "precision_name", "reading_settings", "trained_name"]
 
 
-def check_choices(*, optimizer: str, schedule: str, scale_lr: str, scheme: str = "") -> None:
+def check_choices(
+    *, optimizer: str, schedule: str, scale_lr: str, scheme: str = "", text_padding: str = "trim"
+) -> None:
     """Refuses names that there are not.
 
     Raises:
         UsageError: such a name, with those that there are.
     """
+    from sanactl.model.sampling_settings import TEXT_PADDING
     from sanactl.optim.blockwise import SCHEMES
 
     _check("--optimizer", optimizer, tuple(OPTIMIZERS))
     _check("--schedule", schedule, SCHEDULES)
     _check("--scale-lr", scale_lr, SCALINGS)
+    _check("--text-padding", text_padding, TEXT_PADDING)
     if scheme:
         _check("--scheme", scheme, SCHEMES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -183,7 +183,7 @@ class Conditions:
         import torch
 
         if isinstance(self.data, EncodedData):
-            held = self.data.encoded(positions, dropped)
+            held = self.data.encoded(positions, dropped, self._length)
             return lambda: (held[0].to(self.device), held[1].to(self.device), held[2].to(self.device))
         images: NDArray[np.uint8] | torch.Tensor | None = None
         if self.encoders is None:
@@ -197,7 +197,8 @@ class Conditions:
                 latents = torch.stack([self.cached[p][0] for p in positions]).to(self.device)
             else:
                 latents = self.encoders.latents(images)
-            text, mask = padded(self._texts(captions), self.settings.max_sequence_length)
+            texts = self._texts(captions)
+            text, mask = padded(texts, self._length(texts, self.settings.max_sequence_length))
             return latents, text.to(self.device), mask.to(self.device)
 
         return compute
@@ -207,6 +208,15 @@ class Conditions:
             return self.ahead.batch(positions)
         assert isinstance(self.data, ImageData), self.data
         return self.data.batch(positions)
+
+    def _length(self, texts: Sequence[torch.Tensor], most: int) -> int:
+        """The tokens that the texts of a part are padded to: the next of `TEXT_LENGTHS`, or all that there may be."""
+        from sanactl.model.conditions import TEXT_LENGTHS
+
+        longest = max(len(text) for text in texts)
+        if self.settings.text_padding == "full" or not longest:
+            return most
+        return next((length for length in TEXT_LENGTHS if longest <= length < most), most)
 
     def _texts(self, captions: list[str]) -> list[torch.Tensor]:
         """The embeddings [tokens, D] of captions."""

@@ -34,7 +34,7 @@ _FREE = (
 _LOCAL = ("device", "tracker", "resume")
 
 # Raised whenever the same settings give other steps than before, so that older states and results are not taken for new.
-_ARITHMETIC = 2
+_ARITHMETIC = 3
 
 
 class Schedule(Protocol):
@@ -104,6 +104,8 @@ class FinetuneSettings:
         height: of the images, in pixels.
         width: of the images, in pixels.
         max_sequence_length: text tokens that the model is given.
+        text_padding: "trim": the texts of a part of a batch are padded to the next of a few lengths; "full": to
+            `max_sequence_length`. The steps differ in rounding.
         complex_human_instruction: whether SANA's instruction stands before every caption.
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
         gradient_checkpointing: compute each block's activations again in the backward pass: less memory, more time.
@@ -140,6 +142,7 @@ class FinetuneSettings:
     height: int = 64
     width: int = 64
     max_sequence_length: int = 300
+    text_padding: str = "trim"
     complex_human_instruction: bool = True
     precision: str = "no"
     gradient_checkpointing: bool = False

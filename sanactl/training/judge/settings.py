@@ -17,7 +17,7 @@ _FREE = ("accumulate", "gradient_checkpointing", "keep_last", "save_every", "max
 # What belongs to this machine or this call.
 _LOCAL = ("device", "tracker", "resume")
 # Raised whenever the same settings give other steps than before.
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 
 
 @dataclass(frozen=True)
