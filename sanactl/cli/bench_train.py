@@ -18,7 +18,7 @@ def train(
         typer.Option(
             "--model",
             **choices("base", "mid", "tiny"),
-            help="base: the built-in base at 64 px. mid: random weights, width 512, 8 blocks, 512 px, 300 text tokens. tiny: for a trial.",
+            help="Model: the built-in base at 64 px; random weights of width 512 with 8 blocks, at 512 px with 300 text tokens (mid); or a tiny one, for a trial.",
         ),
     ] = "base",
     batch_size: Annotated[
