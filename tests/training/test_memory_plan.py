@@ -20,7 +20,13 @@ from sanactl.training.memory_plan import plan_memory
 SHAPE = {**CONFIGS["1.6b"], "num_attention_heads": 8, "num_layers": 4, "num_cross_attention_heads": 4,
          "cross_attention_head_dim": 64, "cross_attention_dim": 256, "caption_channels": 128, "sample_size": 8}  # fmt: skip
 SETTINGS = FinetuneSettings(
-    steps=2, batch_size=2, height=128, width=128, complex_human_instruction=False, device="cpu"
+    steps=2,
+    batch_size=2,
+    height=128,
+    width=128,
+    complex_human_instruction=False,
+    device="cpu",
+    text_padding="full",
 )
 
 
