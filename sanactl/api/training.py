@@ -165,6 +165,7 @@ def finetune(
         ema=ema,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
+        shard=shard,
         offload_optimizer=offload_optimizer,
         new_blocks_only=train_new_blocks_only,
         lora=lora,
