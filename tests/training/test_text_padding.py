@@ -24,13 +24,17 @@ def test_steps_are_those_with_all_padding(tmp_path: Path) -> None:
     trimmed = finetune_settings(checkpoint, **chosen)
     losses: dict[str, list[float]] = {}
     for settings in (trimmed, replace(trimmed, text_padding="full")):
-        point = losses.setdefault(settings.text_padding, [])
+        found = losses.setdefault(settings.text_padding, [])
+
+        def add(point: dict[str, Any], found: list[float] = found) -> None:
+            found.append(point["loss"])
+
         finetune(
             checkpoint,
             data,
             settings,
             target=tmp_path / f"{settings.text_padding}.st",
-            on_step=lambda found, point=point: point.append(found["loss"]),
+            on_step=add,
         )
     assert losses["trim"] == pytest.approx(losses["full"], rel=1e-5)
     assert len(losses["trim"]) == 3
