@@ -86,7 +86,14 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         OptimizerEntry("came", "sanactl.optim.came:CAME", came_bytes, shards=True),
         # Parameter by parameter, each of AdamW's operations on a DTensor takes its time: 0.19 ms a parameter and step on a
         # CPU, fused 0.03.
-        OptimizerEntry("adamw", "torch.optim:AdamW", adamw_bytes, defaults={"fused": True}, shards=True, shard_options={"fused": True}),
+        OptimizerEntry(
+            "adamw",
+            "torch.optim:AdamW",
+            adamw_bytes,
+            defaults={"fused": True},
+            shards=True,
+            shard_options={"fused": True},
+        ),
         OptimizerEntry(
             "adamw8bit",
             "bitsandbytes.optim:AdamW8bit",
