@@ -92,8 +92,7 @@ def options_of(command: str) -> dict[str, Any]:
         options[OTHER_NAMES.get(name, name)] = (
             parameter.default if parameter.param_type_name == "option" else inspect.Parameter.empty
         )
-    if command != "finetune":  # of a list, a part is taken by slicing it; `finetune` divides a model
-        options.pop("shard", None)
+    options.pop("shard", None)  # of a list, a part is taken by slicing it
     return {name: default for name, default in options.items() if name not in FOR_TERMINALS}
 
 

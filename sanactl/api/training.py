@@ -62,7 +62,7 @@ def finetune(
     feature_weight: float = FinetuneSettings.feature_weight,
     accumulate: int = FinetuneSettings.accumulate,
     gradient_checkpointing: bool = FinetuneSettings.gradient_checkpointing,
-    shard: bool = FinetuneSettings.shard,
+    fsdp: bool = FinetuneSettings.fsdp,
     offload_optimizer: bool = FinetuneSettings.offload_optimizer,
     precision: DtypeLike | None = None,
     device: DeviceLike | None = FinetuneSettings.device,
@@ -108,7 +108,7 @@ def finetune(
         offload_optimizer: keep the optimizer's state in the machine's memory while a GPU trains.
         accumulate, gradient_checkpointing, precision: less memory for more time; "fp32" or "bf16" (autocast) or a
             `torch.dtype`, None is bf16 on a GPU and fp32 on a CPU.
-        shard: divide weights, gradients and optimizer state among the processes of a launcher (FSDP2).
+        fsdp: divide weights, gradients and optimizer state among the processes of a launcher (FSDP2).
         device: where to train, a name or a `torch.device`; None is the best there is.
         cache: encode this many images once, and train only on these; 0: none.
         save_every, keep_last, resume: steps between saved states (0: ten minutes); how many are kept; go on from one.
@@ -165,7 +165,7 @@ def finetune(
         ema=ema,
         seed=seed,
         gradient_checkpointing=gradient_checkpointing,
-        shard=shard,
+        fsdp=fsdp,
         offload_optimizer=offload_optimizer,
         new_blocks_only=train_new_blocks_only,
         lora=lora,

@@ -288,11 +288,11 @@ Checkpointing = Annotated[
         help="Compute each block a second time in the backward pass, which takes less memory and more time.",
     ),
 ]
-Shard = Annotated[
+Fsdp = Annotated[
     bool,
     _option(
         _MEMORY,
-        "--shard",
+        "--fsdp",
         help="Divide weights, gradients and optimizer state among the processes of a launcher (FSDP2): less memory for each, more traffic.",
     ),
 ]

@@ -121,7 +121,7 @@ def launcher_shards() -> bool:
 
 
 def _check_fsdp() -> None:
-    """Raises UsageError for settings of accelerate's FSDP that `finetune --shard` does not have."""
+    """Raises UsageError for settings of accelerate's FSDP that `finetune --fsdp` does not have."""
     for variable, refused, what, hint in (
         ("FSDP_VERSION", ("1",), "version 1", "set fsdp_version: 2"),
         ("FSDP_OFFLOAD_PARAMS", ("1", "true"), "offload to the CPU", "set fsdp_offload_params: false"),
@@ -151,7 +151,7 @@ def _refuse_sharding() -> None:
         if _is_set(variable):
             raise UsageError(
                 f"this training does not run under {name}",
-                hint="launch with --multi_gpu (DDP); finetune --shard divides the model among the processes",
+                hint="launch with --multi_gpu (DDP); finetune --fsdp divides the model among the processes",
             )
 
 

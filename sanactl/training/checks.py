@@ -61,14 +61,14 @@ def check_run(
     if settings.scheme and "scheme" not in optimizer.options:
         takers = " or ".join(optimizers_with("scheme"))
         raise UsageError(f"--scheme is for --optimizer {takers}, and this is {settings.optimizer}")
-    if settings.offload_optimizer and settings.shard:
+    if settings.offload_optimizer and settings.fsdp:
         raise UsageError(
-            "--offload-optimizer and --shard exclude each other",
-            hint="--shard divides the optimizer's state, too",
+            "--offload-optimizer and --fsdp exclude each other",
+            hint="--fsdp divides the optimizer's state, too",
         )
-    if settings.shard and not optimizer.shards:
+    if settings.fsdp and not optimizer.shards:
         takers = " or ".join(entry.name for entry in OPTIMIZERS.values() if entry.shards)
-        raise UsageError(f"--shard is for --optimizer {takers}, and this is {settings.optimizer}")
+        raise UsageError(f"--fsdp is for --optimizer {takers}, and this is {settings.optimizer}")
     if teacher is not None:
         check_teacher(checkpoint, teacher)
 

@@ -75,11 +75,11 @@ def finetune(
         UsageError: what `check_run` and `check_outputs` refuse, before anything is loaded.
         InputError: another run makes the same target right now; or all saved states are damaged.
     """
-    settings = replace(settings, shard=settings.shard or launcher_shards())
+    settings = replace(settings, fsdp=settings.fsdp or launcher_shards())
     accelerator = open_accelerator(settings.precision, settings.device, shards=True)
-    if settings.shard and accelerator.num_processes == 1:
-        progress.note("--shard divides the model among processes, and this is the only one")
-        settings = replace(settings, shard=False)
+    if settings.fsdp and accelerator.num_processes == 1:
+        progress.note("--fsdp divides the model among processes, and this is the only one")
+        settings = replace(settings, fsdp=False)
     key = run_key(checkpoint, settings, data, teacher)
     with contextlib.ExitStack() as held, one_falls_all_fall():
 
@@ -185,7 +185,7 @@ class _Run:
 
         share = self.settings.batch_size // self.accelerator.num_processes
         in_parts = side_by_side(self.accelerator.device, self.checkpoint.num_parameters, share)
-        in_parts = in_parts and not self.settings.shard
+        in_parts = in_parts and not self.settings.fsdp
         return Workers() if in_parts else contextlib.nullcontext()
 
     def _plan(self, blocks: list[int] | None) -> MemoryPlan:

@@ -121,7 +121,7 @@ def plan_memory(
         shapes = _trained_shapes(checkpoint, chosen, blocks)
         kept = training_memory(shapes, chosen.optimizer, ema=bool(chosen.ema))
         offloaded = chosen.offload_optimizer and on_host
-        shards = processes if chosen.shard else 1
+        shards = processes if chosen.fsdp else 1
         weights = checkpoint.num_parameters * _FP32 + (kept["weights"] if chosen.lora else 0)
         taught = 0 if teacher is None else teacher.num_parameters * _teacher_bytes(chosen)
         stays = {
@@ -146,7 +146,7 @@ def plan_memory(
         ("--optimizer came8bit", {"optimizer": "came8bit"}),
     ]
     if processes > 1:
-        steps.append(("--shard", {"shard": True}))
+        steps.append(("--fsdp", {"fsdp": True}))
     if on_host:
         steps.append(("--offload-optimizer", {"offload_optimizer": True}))
 
@@ -181,11 +181,11 @@ def _at_the_peak(
     from sanactl.training.parts import at_once, cut, side_by_side
 
     share = -(-settings.batch_size // processes)
-    whole = kept["gradients"] // (processes if settings.shard else 1)
+    whole = kept["gradients"] // (processes if settings.fsdp else 1)
     shape = _latent_shape(checkpoint, settings)
     parts = min(share, settings.accumulate)
     together = 0
-    if not settings.shard and side_by_side(
+    if not settings.fsdp and side_by_side(
         device, checkpoint.num_parameters, settings.batch_size // processes
     ):
         tokens = shape[1] * shape[2] // int(checkpoint.config.get("patch_size") or 1) ** 2

@@ -39,7 +39,7 @@ def open_models(
     def choose(model: Any) -> None:
         choose_trained(model, settings, blocks)
 
-    if settings.shard:
+    if settings.fsdp:
         model = load_sharded_transformer(checkpoint, device=device, dtype=torch.float32, prepare=choose)
     else:
         model = load_transformer(checkpoint, device=device, dtype=torch.float32)
@@ -54,7 +54,7 @@ def open_models(
         lr=settings.effective_learning_rate,
         weight_decay=settings.weight_decay,
         **({"scheme": settings.scheme} if settings.scheme else {}),
-        **(find_optimizer(settings.optimizer).shard_options if settings.shard else {}),
+        **(find_optimizer(settings.optimizer).shard_options if settings.fsdp else {}),
     )
     if settings.offload_optimizer and device.type == "cuda":
         from sanactl.optim.offload import OffloadedState

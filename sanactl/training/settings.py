@@ -27,7 +27,7 @@ _FREE = (
     "keep_last",
     "offload_optimizer",
     "save_every",
-    "shard",
+    "fsdp",
     "workers",
 )
 # What belongs to this machine or this call, and is not part of the result's lineage either.
@@ -109,7 +109,7 @@ class FinetuneSettings:
         complex_human_instruction: whether SANA's instruction stands before every caption.
         precision: "no" (fp32) or "bf16" (autocast; weights and optimizer stay fp32).
         gradient_checkpointing: compute each block's activations again in the backward pass: less memory, more time.
-        shard: divide weights, gradients, optimizer and average among the processes (FSDP2).
+        fsdp: divide weights, gradients, optimizer and average among the processes (FSDP2).
         offload_optimizer: keep the optimizer's state in the machine's memory while a GPU computes gradients.
         new_blocks_only: train the blocks that `grow` added and leave the others as they are.
         lora: rank of low-rank adapters on the attention; 0 trains the weights themselves.
@@ -146,7 +146,7 @@ class FinetuneSettings:
     complex_human_instruction: bool = True
     precision: str = "no"
     gradient_checkpointing: bool = False
-    shard: bool = False
+    fsdp: bool = False
     offload_optimizer: bool = False
     new_blocks_only: bool = False
     lora: int = 0

@@ -111,7 +111,7 @@ def open_teacher(
     from sanactl.training.precision import keep_attention_fp32
 
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    load = load_sharded_transformer if settings.shard else load_transformer
+    load = load_sharded_transformer if settings.fsdp else load_transformer
     model = load(teacher, device=next(trained.parameters()).device, dtype=dtype)
     keep_attention_fp32(model)
     try:

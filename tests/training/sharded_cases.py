@@ -34,10 +34,10 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(name: str, start: Path, folder: Path, *, shard: bool, stop: int = 0) -> None:
+def run(name: str, start: Path, folder: Path, *, fsdp: bool, stop: int = 0) -> None:
     """One run, until its end or until step `stop`."""
     checkpoint = open_checkpoint(start)
-    settings = finetune_settings(checkpoint, **{**COMMON, **RUNS[name]}, shard=shard)
+    settings = finetune_settings(checkpoint, **{**COMMON, **RUNS[name]}, fsdp=fsdp)
     data = open_training_data(None, reading_settings(checkpoint, settings))
 
     def on_step(point: dict[str, Any]) -> None:
@@ -55,4 +55,4 @@ if __name__ == "__main__":
     begin, *wanted = sys.argv[1:]
     for each in wanted:
         where, _, last = each.partition("@")
-        run(Path(where).name, Path(begin), Path(where).parent, shard=True, stop=int(last or 0))
+        run(Path(where).name, Path(begin), Path(where).parent, fsdp=True, stop=int(last or 0))

@@ -1,4 +1,4 @@
-"""`finetune --shard` (FSDP2): what one process gives, on any number of them, also where it goes on with another number."""
+"""`finetune --fsdp` (FSDP2): what one process gives, on any number of them, also where it goes on with another number."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sharded(*runs: str, processes: int = 2) -> None:
 
 
 def alone(where: str, stop: int = 0) -> None:
-    run(Path(where).name, Path("tiny.st"), Path(where).parent, shard=False, stop=stop)
+    run(Path(where).name, Path("tiny.st"), Path(where).parent, fsdp=False, stop=stop)
 
 
 def apart(a: str, b: str) -> float:
@@ -111,20 +111,20 @@ def test_adapters_and_a_teacher_with_a_sharded_model(place: Path, sanactl: Progr
 def test_the_plan_of_a_sharded_run(place: Path) -> None:
     checkpoint = open_checkpoint("tiny.st")
     whole, share = (
-        plan_memory(checkpoint, FinetuneSettings(shard=shard), device=torch.device("cpu"), processes=4)
-        for shard in (False, True)
+        plan_memory(checkpoint, FinetuneSettings(fsdp=fsdp), device=torch.device("cpu"), processes=4)
+        for fsdp in (False, True)
     )
     for part in ("weights", "optimizer"):
         assert share.parts[part] == whole.parts[part] // 4
     assert "buckets" in whole.parts and "buckets" not in share.parts
     assert "collected blocks" in share.parts and "collected blocks" not in whole.parts
-    assert "--shard" in whole.savers and "--shard" not in share.savers
+    assert "--fsdp" in whole.savers and "--fsdp" not in share.savers
 
 
 def test_sharding_that_cannot_be(place: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("finetune", "tiny.st", "--steps", "1", "-b", "2")
-    said = sanactl.fails(*few, "--shard", "--optimizer", "adamw8bit", code=2)
-    assert "--shard is for --optimizer came8bit or came or adamw" in said
+    said = sanactl.fails(*few, "--fsdp", "--optimizer", "adamw8bit", code=2)
+    assert "--fsdp is for --optimizer came8bit or came or adamw" in said
     # As `accelerate launch` asks for it.
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "1")
@@ -143,7 +143,7 @@ def test_sharding_that_cannot_be(place: Path, sanactl: Program, monkeypatch: pyt
 @pytest.mark.timeout(600)
 def test_a_sharded_run_that_is_stopped_or_loses_a_process(place: Path) -> None:
     """SIGKILL of one process: one line, and the last state. SIGTERM: that step's state. Weights that are too large: a line."""
-    few = ("--shard", "--steps", "400", "-b", "4", "--save-every", "2", "--lr", "1e-5", "-o", "out.st")
+    few = ("--fsdp", "--steps", "400", "-b", "4", "--save-every", "2", "--lr", "1e-5", "-o", "out.st")
     command = [*torchrun(), "-m", "sanactl", "finetune", "tiny.st", *few]
 
     def started(step: int) -> subprocess.Popen[str]:
@@ -174,7 +174,7 @@ def test_a_sharded_run_that_is_stopped_or_loses_a_process(place: Path) -> None:
     assert record["metric"] == "train_state" and "resuming at step" in said
     assert list(place.glob(f".out.st.training/step-{record['step']:08d}")), said
     done = subprocess.run(
-        [*command[:-10], "--shard", "--steps", "9", "-b", "4", "--lr", "1e20", "--clip", "0", "-o", "nan.st"],
+        [*command[:-10], "--fsdp", "--steps", "9", "-b", "4", "--lr", "1e20", "--clip", "0", "-o", "nan.st"],
         env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 1
