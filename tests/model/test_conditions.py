@@ -76,7 +76,7 @@ def test_a_text_without_tokens_keeps_its_padding(tiny_file: Path, monkeypatch: p
 @pytest.mark.parametrize("instruction", [None, ["Given a prompt, say more.", "Prompt: "]])
 def test_kept_tokens_are_those_of_the_mask(tiny_file: Path, instruction: list[str] | None) -> None:
     sana = sana_of(tiny_file)
-    tools = sana.components.tokenizer, sana.components.text_encoder
+    tools = sana.components.tokenizer, sana.texts.encoder()
     prompts = ["", "a star", SHORT, LONG, "red " * 15, "red " * 200]
     for length in (16, 40):
         _, mask = encode_prompts(*tools, prompts, max_sequence_length=length, instruction=instruction)
