@@ -94,13 +94,15 @@ class Sana:
         offload: str = "none",
     ) -> None:
         from sanactl.model.compiled import check_compiler
-        from sanactl.model.cpu import keep_freed_memory, one_thread_each
+        from sanactl.model.cpu import keep_freed_memory, one_thread_each, return_freed_memory
         from sanactl.model.loading import component_dtype, load_components
         from sanactl.model.schedulers import prepared_scheduler
 
         self.one_thread_each = one_thread_each(device, checkpoint.num_parameters)
-        if self.one_thread_each:  # a large model would keep gigabytes in pieces
+        if self.one_thread_each:
             keep_freed_memory()
+        elif device.type == "cpu":
+            return_freed_memory()
         if settings.compile:
             check_compiler(device)
         self.settings, self.device, self.name = settings, device, str(checkpoint.path)

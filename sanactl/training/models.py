@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import set_seed
 
-from sanactl.model.cpu import keep_freed_memory
+from sanactl.model.cpu import keep_freed_memory, one_thread_each, return_freed_memory
 from sanactl.model.loading import load_transformer
 from sanactl.model.sharded import load_sharded_transformer
 from sanactl.optim import build_optimizer
@@ -33,8 +33,10 @@ def open_models(
         blocks: the only ones that are trained; None for all.
     """
     set_seed(settings.seed % 2**32)  # of new adapters; numpy takes no more bits
-    if device.type == "cpu":
+    if one_thread_each(device, checkpoint.num_parameters):
         keep_freed_memory()
+    elif device.type == "cpu":
+        return_freed_memory()
 
     def choose(model: Any) -> None:
         choose_trained(model, settings, blocks)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sanactl.model.cpu import Workers, keep_freed_memory, single_threaded
+from sanactl.model.cpu import Workers, keep_freed_memory, return_freed_memory, single_threaded
 
 FAULTS = """
 import resource, torch
@@ -41,9 +41,29 @@ def test_freed_memory_is_used_again() -> None:
     assert kept < plain / 4
 
 
+GAPS = """
+import sys, psutil, torch
+from sanactl.model.cpu import keep_freed_memory, return_freed_memory
+assert {"keep": keep_freed_memory, "return": return_freed_memory}[sys.argv[1]]()
+tensors = [torch.ones(1 << 19) for _ in range(100)]
+full = psutil.Process().memory_info().rss
+del tensors[::2]
+print((full - psutil.Process().memory_info().rss) >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="advice to glibc's malloc")
+@pytest.mark.parametrize(("way", "least", "most"), [("keep", 0, 10), ("return", 90, 110)])
+def test_gaps_between_tensors(way: str, least: int, most: int) -> None:
+    """Every other one of 100 tensors of 2 MiB is freed."""
+    done = subprocess.run([sys.executable, "-c", GAPS, way], capture_output=True, text=True, check=True)
+    assert least <= int(done.stdout) <= most
+
+
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
+    assert return_freed_memory() is False
 
 
 def test_threads_are_as_before() -> None:
