@@ -9,45 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sanactl.files import http
-from sanactl.shapes.languages import translate
-from sanactl.shapes.prompts import load_eval_prompts
 from tests.chat_server import Handler
 from tests.program import Program
 from tests.prompts.llm_server import LlmServer, asked, by_rules, completion, running
+from tests.prompts.twelve_prompts import PROMPTS, ZH, prompts, relabel
 
-PROMPTS = [r["prompt"] for r in load_eval_prompts()[:12]]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder with twelve prompts; a failed request is repeated at once."""
-    monkeypatch.setattr(http, "FIRST_WAIT", 0.001)
-    monkeypatch.chdir(tmp_path)
-    Path("p.txt").write_text("".join(f"{p}\n" for p in PROMPTS))
-
-
-@pytest.fixture
-def server() -> Iterator[LlmServer]:
-    with running() as server:
-        yield server
-
-
-def relabel(server: LlmServer, *more: str) -> list[str]:
-    return ["relabel", "p.txt", "--to", "zh", "--llm", f"{server.address}#m", *more]
-
-
-def prompts(records: list[Any]) -> list[str]:
-    return [r["prompt"] for r in records]
-
-
-ZH = [translate(p, "zh") for p in PROMPTS]
+pytestmark = pytest.mark.usefixtures("twelve_prompts")
 
 
 def test_in_order_several_at_once_and_never_twice(server: LlmServer, sanactl: Program) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,23 +12,10 @@ from sanactl.files import http
 from sanactl.files.server_address import address_hint
 from tests.chat_server import Handler
 from tests.program import Program
-from tests.prompts.llm_server import LlmServer, asked, completion, running
-from tests.prompts.test_rewriting_server import PROMPTS, ZH, prompts, relabel
+from tests.prompts.llm_server import LlmServer, asked, completion
+from tests.prompts.twelve_prompts import PROMPTS, ZH, prompts, relabel
 
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder with twelve prompts; a failed request is repeated at once."""
-    monkeypatch.setattr(http, "FIRST_WAIT", 0.001)
-    monkeypatch.chdir(tmp_path)
-    Path("p.txt").write_text("".join(f"{p}\n" for p in PROMPTS))
-
-
-@pytest.fixture
-def server() -> Iterator[LlmServer]:
-    with running() as server:
-        yield server
-
+pytestmark = pytest.mark.usefixtures("twelve_prompts")
 
 FOREVER = {
     "500": ("500 oh, 2 times", lambda h: h.say(500, {"error": "oh"})),

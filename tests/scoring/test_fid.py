@@ -22,8 +22,7 @@ from sanactl.scoring.distances.reference import open_reference
 from sanactl.scoring.distances.weights import find_weights
 from tests.program import Program
 from tests.scoring.inception_reference import STEM, first_layers, run
-
-Rows = np.ndarray[Any, Any]
+from tests.scoring.picture_sets import Rows, frechet, listed
 
 
 @pytest.fixture(scope="module")
@@ -33,42 +32,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def sets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
-    """Eleven pictures, and five of another kind in a folder of folders."""
-    monkeypatch.chdir(tmp_path)
-    cache = tmp_path_factory.getbasetemp() / "cache"  # a check that has passed is not made again
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    rng = np.random.default_rng(0)
-    for number in range(16):
-        kind = "drawn" if number < 11 else f"real/{number % 2}"
-        image = rng.integers(0, 256 if number < 11 else 160, (3, 4, 3), dtype=np.uint8)
-        path = tmp_path / kind / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).resize((30 + number, 28), Image.Resampling.NEAREST).save(path)
-    Path("real/.hidden.png").write_text("no image")
-    Path("real/notes.txt").write_text("no image")
-    return [tmp_path / "drawn", tmp_path / "real"]
-
-
-def listed(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*.png")) if not p.name.startswith(".")]
-
-
 def of_inception(folder: Path, prepare: Callable[[Rows], torch.Tensor]) -> Rows:
     """64 features of each image of a folder, float64."""
     inputs = torch.stack([prepare(np.array(Image.open(p))) for p in listed(folder)])
     with torch.inference_mode():
         return run(first_layers(), inputs, STEM[:4]).mean((2, 3)).double().numpy()
-
-
-def frechet(a: Rows, b: Rows) -> float:
-    """By the eigenvalues of the product, as torch-fidelity does."""
-    s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = np.sqrt(np.linalg.eigvals(s @ t).astype(complex)).real.sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * root)
 
 
 def command(metric: str, weights: Path, *more: str) -> list[str]:

@@ -10,28 +10,8 @@ import torch
 from PIL import Image
 
 from tests.program import Program
-from tests.scoring.test_fid import Rows, frechet, listed
+from tests.scoring.picture_sets import Rows, frechet, listed
 from tests.scoring.tiny_models import save_clip
-
-
-@pytest.fixture
-def sets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
-    """Eleven pictures, and five of another kind in a folder of folders."""
-    monkeypatch.chdir(tmp_path)
-    cache = tmp_path_factory.getbasetemp() / "cache"  # a check that has passed is not made again
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    rng = np.random.default_rng(0)
-    for number in range(16):
-        kind = "drawn" if number < 11 else f"real/{number % 2}"
-        image = rng.integers(0, 256 if number < 11 else 160, (3, 4, 3), dtype=np.uint8)
-        path = tmp_path / kind / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).resize((30 + number, 28), Image.Resampling.NEAREST).save(path)
-    Path("real/.hidden.png").write_text("no image")
-    Path("real/notes.txt").write_text("no image")
-    return [tmp_path / "drawn", tmp_path / "real"]
 
 
 def test_cmmd_is_that_of_an_own_computation(sets: list[Path], sanactl: Program, tmp_path: Path) -> None:
