@@ -50,7 +50,7 @@ def element(dtype: Any) -> Any:
 
 
 @triton.jit
-def _number(row, FIELD: tl.constexpr, EVEN: tl.constexpr = False):  # type: ignore[no-untyped-def]
+def _number(row, FIELD: tl.constexpr, EVEN: tl.constexpr = False):
     """A number of the row; EVEN promises that it is a multiple of 16."""
     # The promise belongs to the operation that makes the number: given to a function's result, Triton 3.6 forgets it.
     n = tl.load(row + FIELD).to(tl.int32)
@@ -60,7 +60,7 @@ def _number(row, FIELD: tl.constexpr, EVEN: tl.constexpr = False):  # type: igno
 
 
 @triton.jit
-def _pointer(row, FIELD: tl.constexpr, T: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _pointer(row, FIELD: tl.constexpr, T: tl.constexpr, ALIGNED: tl.constexpr):
     p = tl.load(row + FIELD).to(tl.pointer_type(T))
     if ALIGNED:
         p = tl.multiple_of(p, 16)
@@ -68,7 +68,7 @@ def _pointer(row, FIELD: tl.constexpr, T: tl.constexpr, ALIGNED: tl.constexpr): 
 
 
 @triton.jit
-def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):
     """Values of the first 8-bit block that other processes have."""
     phase = 0
     if CUT:
@@ -77,13 +77,13 @@ def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def setting(hyper, row, NAME: tl.constexpr):  # type: ignore[no-untyped-def]
+def setting(hyper, row, NAME: tl.constexpr):
     """A setting of the parameter's group."""
     return tl.load(hyper + tl.load(row + GROUP) * HYPER + NAME)
 
 
 @triton.jit
-def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):
     """This program's row of the table, R, C, first and last row of its tile, and the tile's column and row of tiles."""
     n = tl.program_id(0)
     row = table + tl.load(tile_of + n) * WIDTH
@@ -96,7 +96,7 @@ def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):  # type: 
 
 
 @triton.jit
-def square_kernel(  # type: ignore[no-untyped-def]
+def square_kernel(
     table, tile_of, parts, GT: tl.constexpr, ALIGNED: tl.constexpr,
     TR: tl.constexpr, TC: tl.constexpr, STRIP: tl.constexpr,
 ):  # fmt: skip
@@ -118,7 +118,7 @@ def square_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _restore(code, scale, offset, map_ptr, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+def _restore(code, scale, offset, map_ptr, KIND: tl.constexpr):
     """First moments in fp32: `blockwise.dequantize`."""
     if KIND == 3:
         m = tl.load(map_ptr + code.to(tl.int32)) * scale
@@ -130,12 +130,12 @@ def _restore(code, scale, offset, map_ptr, KIND: tl.constexpr):  # type: ignore[
 
 
 @triton.jit
-def _of_block(ptr, n, inside):  # type: ignore[no-untyped-def]
+def _of_block(ptr, n, inside):
     return tl.load(ptr + n, mask=inside, other=0).to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["step"])
-def residual_kernel(  # type: ignore[no-untyped-def]
+def residual_kernel(
     table, tile_of, lines, parts, step, map_ptr, ok,
     GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, B: tl.constexpr, CUT: tl.constexpr,
     ALIGNED: tl.constexpr,    TR: tl.constexpr, TC: tl.constexpr, STRIP: tl.constexpr,
@@ -204,13 +204,13 @@ def residual_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _round(x):  # type: ignore[no-untyped-def]
+def _round(x):
     """Round to nearest, ties to even, for |x| < 2**22."""
     return (x + 12582912.0) - 12582912.0
 
 
 @triton.jit
-def _write(  # type: ignore[no-untyped-def]
+def _write(
     m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, keep, low, high, KIND: tl.constexpr, TINY: tl.constexpr
 ):  # fmt: skip
     """Keep the block n of first moments: `blockwise.quantize`. Others write values from low to high into it."""
@@ -244,7 +244,7 @@ def _write(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["first"])
-def edges_kernel(  # type: ignore[no-untyped-def]
+def edges_kernel(
     table, first, hyper, lines, edges, map_ptr,
     GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, BLOCKED: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
@@ -269,7 +269,7 @@ def edges_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def noise(at, row):  # type: ignore[no-untyped-def]
+def noise(at, row):
     """16 random bits for each flat index: `rounding._hash`, with the seed of `rounding.seed_of`."""
     step = tl.load(tl.load(row + STEP).to(tl.pointer_type(tl.float32))).to(tl.int32).to(tl.uint32)
     seed = (step * 0x9E3779B1) ^ tl.load(row + SEED).to(tl.uint32)
@@ -281,7 +281,7 @@ def noise(at, row):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def round_to(p, at, row, PT: tl.constexpr, STOCHASTIC: tl.constexpr):  # type: ignore[no-untyped-def]
+def round_to(p, at, row, PT: tl.constexpr, STOCHASTIC: tl.constexpr):
     """fp32 p in the parameter's dtype, at its flat indices."""
     if PT == tl.bfloat16:  # noqa: SIM300 (not a constant)
         # bf16 is the upper half of fp32: add noise, or just under a half (ties to even), and cut the lower half off.
@@ -295,7 +295,7 @@ def round_to(p, at, row, PT: tl.constexpr, STOCHASTIC: tl.constexpr):  # type: i
 
 
 @triton.jit(do_not_specialize=["first", "line_r"])
-def apply_kernel(  # type: ignore[no-untyped-def]
+def apply_kernel(
     table, first, block_of, hyper, lines, steps, line_r, line_c, edges, map_ptr, mid_ptr, ok,
     PT: tl.constexpr, GT: tl.constexpr, OT: tl.constexpr, KIND: tl.constexpr, BLOCKED: tl.constexpr,
     WIDE: tl.constexpr, CUT: tl.constexpr, EDGES: tl.constexpr, STOCHASTIC: tl.constexpr, ALIGNED: tl.constexpr, TINY: tl.constexpr, B: tl.constexpr,

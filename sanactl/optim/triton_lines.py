@@ -24,7 +24,7 @@ EPS, EPS_RES = (tl.constexpr(HYPERS.index(name)) for name in ("EPS", "EPS_RES"))
 
 
 @triton.jit(do_not_specialize=["line_r", "line_c", "part_step", "out_step"])
-def segment_kernel(  # type: ignore[no-untyped-def]
+def segment_kernel(
     table, segments, parts, out, line_r, line_c, part_step, out_step,
     SUMS: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -49,7 +49,7 @@ def segment_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _total(x, length, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def _total(x, length, B: tl.constexpr):
     """The sum of `length` numbers."""
     total = tl.zeros([B], tl.float32)
     for first in range(0, length, B):
@@ -59,7 +59,7 @@ def _total(x, length, B: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def total_kernel(table, lines, totals, SHARDED: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def total_kernel(table, lines, totals, SHARDED: tl.constexpr, B: tl.constexpr):
     """The sum over a matrix; of a sharded one, every process has the sums of all columns, but not of all rows."""
     k = tl.program_id(0)
     row = table + k * WIDTH
@@ -71,7 +71,7 @@ def total_kernel(table, lines, totals, SHARDED: tl.constexpr, B: tl.constexpr): 
 
 
 @triton.jit(do_not_specialize=["count", "most"])
-def verdict_kernel(totals, count, most, ok, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def verdict_kernel(totals, count, most, ok, B: tl.constexpr):
     """ok = 1 where all totals are at most `most`, else 0. One program."""
     bad = 0
     for first in range(0, count, B):
@@ -82,7 +82,7 @@ def verdict_kernel(totals, count, most, ok, B: tl.constexpr):  # type: ignore[no
 
 
 @triton.jit
-def _update_means(means, sums, length, per, eps, rate, keep, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def _update_means(means, sums, length, per, eps, rate, keep, B: tl.constexpr):
     """Running means of lines: means += rate (sums / per + eps - means), also written over `sums`; their total."""
     total = tl.zeros([B], tl.float32)
     for first in range(0, length, B):
@@ -97,7 +97,7 @@ def _update_means(means, sums, length, per, eps, rate, keep, B: tl.constexpr):  
 
 
 @triton.jit
-def _inverse_roots(x, length, times, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def _inverse_roots(x, length, times, B: tl.constexpr):
     """x = times / sqrt(x) in place."""
     for first in range(0, length, B):
         i = first + tl.arange(0, B)
@@ -105,7 +105,7 @@ def _inverse_roots(x, length, times, B: tl.constexpr):  # type: ignore[no-untype
 
 
 @triton.jit
-def _factors(  # type: ignore[no-untyped-def]
+def _factors(
     row, rows, cols, row_means, col_means, eps, rate, times, keep, SHARDED: tl.constexpr, B: tl.constexpr
 ):
     """As `update._factors`: sums in `rows` and `cols` become factors, those of rows times `times`."""
@@ -122,7 +122,7 @@ def _factors(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def factors_kernel(table, hyper, lines, ok, SHARDED: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def factors_kernel(table, hyper, lines, ok, SHARDED: tl.constexpr, B: tl.constexpr):
     """The second moment of one matrix from its sums of g^2, which become the factors of u. Counts the step."""
     row = table + tl.program_id(0) * WIDTH
     rows, cols = lines + tl.load(row + LINE_R), lines + tl.load(row + LINE_C)
@@ -136,7 +136,7 @@ def factors_kernel(table, hyper, lines, ok, SHARDED: tl.constexpr, B: tl.constex
 
 
 @triton.jit
-def _confidence(sums, length, step, k, scale, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def _confidence(sums, length, step, k, scale, B: tl.constexpr):
     """The sums of (k v - m)^2, times `scale`, from those of d^2, d m and m^2; over those of d^2."""
     for first in range(0, length, B):
         i = first + tl.arange(0, B)
@@ -151,7 +151,7 @@ def _confidence(sums, length, step, k, scale, B: tl.constexpr):  # type: ignore[
 
 
 @triton.jit(do_not_specialize=["first", "line_r", "line_c", "step"])
-def combine_kernel(  # type: ignore[no-untyped-def]
+def combine_kernel(
     table, first, hyper, lines, sums, line_r, line_c, step, ok, SHARDED: tl.constexpr, B: tl.constexpr
 ):
     """One matrix: k into the rows' factors of u; the instability's means; the factors of the step over the sums.

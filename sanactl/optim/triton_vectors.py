@@ -31,7 +31,7 @@ RATE_SQ, EPS, CLIP, SIGN = (tl.constexpr(HYPERS.index(name)) for name in ("RATE_
 
 
 @triton.jit
-def _place(table, program_of, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def _place(table, program_of, B: tl.constexpr):
     """This program's row of the table, and its indices."""
     row = table + tl.load(program_of + tl.program_id(0)) * WIDTH
     at = (tl.program_id(0) - tl.load(row + TILE).to(tl.int32)) * B + tl.arange(0, B)
@@ -39,7 +39,7 @@ def _place(table, program_of, B: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def vector_square_kernel(table, program_of, parts, GT: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def vector_square_kernel(table, program_of, parts, GT: tl.constexpr, B: tl.constexpr):
     """Partial sums of g^2."""
     row, at = _place(table, program_of, B)
     g = tl.load(tl.load(row + G).to(tl.pointer_type(GT)) + at, mask=at < tl.load(row + NUMEL), other=0.0)
@@ -48,7 +48,7 @@ def vector_square_kernel(table, program_of, parts, GT: tl.constexpr, B: tl.const
 
 
 @triton.jit(do_not_specialize=["first", "out"])
-def part_kernel(table, first, parts, out, ok, COUNTS: tl.constexpr, B: tl.constexpr, SUM: tl.constexpr):  # type: ignore[no-untyped-def]
+def part_kernel(table, first, parts, out, ok, COUNTS: tl.constexpr, B: tl.constexpr, SUM: tl.constexpr):
     """The sum of one parameter's partial sums, of which each is of B values. COUNTS: counts the step, too."""
     row = table + (first + tl.program_id(0)) * WIDTH
     count = (tl.load(row + NUMEL).to(tl.int32) + B - 1) // B
@@ -64,7 +64,7 @@ def part_kernel(table, first, parts, out, ok, COUNTS: tl.constexpr, B: tl.conste
 
 
 @triton.jit
-def vector_moment_kernel(table, program_of, hyper, parts, ok, GT: tl.constexpr, B: tl.constexpr):  # type: ignore[no-untyped-def]
+def vector_moment_kernel(table, program_of, hyper, parts, ok, GT: tl.constexpr, B: tl.constexpr):
     """The second moment, and partial sums of u^2 with u = g / sqrt(second moment)."""
     row, at = _place(table, program_of, B)
     inside = at < tl.where(tl.load(ok) > 0, tl.load(row + NUMEL), 0)
@@ -78,7 +78,7 @@ def vector_moment_kernel(table, program_of, hyper, parts, ok, GT: tl.constexpr, 
 
 
 @triton.jit(do_not_specialize=["first"])
-def vector_apply_kernel(  # type: ignore[no-untyped-def]
+def vector_apply_kernel(
     table, first, program_of, hyper, power, ok,
     PT: tl.constexpr, GT: tl.constexpr, STOCHASTIC: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
