@@ -106,7 +106,7 @@ def guard(
     from sanactl.prompts.guard.kept import KeptFindings
     from sanactl.prompts.guard.registry import open_guard
     from sanactl.records.prompts import numbered
-    from sanactl.records.shards import Ending, Taken, read_shard, shard_stem
+    from sanactl.records.shards import Ending, Taken, read_shard
 
     run = Invocation("guard")
     part = read_shard(shard)
@@ -115,8 +115,8 @@ def guard(
         """The first process's inputs and outputs; the others get only a guard."""
         if not is_first_process():
             return None
-        target = run.records_file(output, shard_stem("guard", part), force=force)
-        aside = run.records_file(blocked, shard_stem("guard-blocked", part), force=force)
+        target = run.records_file(output, "guard", force=force, shard=part)
+        aside = run.records_file(blocked, "guard-blocked", force=force, shard=part)
         if target.absolute() == aside.absolute():
             raise UsageError(f"{target}: the file of safe prompts and of blocked ones; name two files")
         if prompts is None and not stdin_is_piped():
@@ -156,9 +156,11 @@ def guard(
             ends: list[Ending] = []
             if part is not None and taken is not None:
                 decides = {"guard": dict(chosen.identity), "rules": asdict(rules), "batch_size": batch_size}
-                ends = [Ending(part, name, decides, taken.whole) for name in ("guard", "guard:blocked")]
+                ends = [Ending(part, name, decides, taken.whole) for name in ("guard", "guard-blocked")]
             try:
-                passed = _split(checked, aside, ends, taken.places if taken else (), force=force)
+                passed = _split(
+                    checked, aside, ends, taken.places if taken else (), force=run.replaces(aside, force)
+                )
                 run.emit(run.tee(passed, target, force=force), show=show_prompts, take_all=True)
             except KeyboardInterrupt:
                 run.progress.note(
@@ -169,7 +171,7 @@ def guard(
         note(line)
     if tally.blocked:
         note(f"the blocked prompts are in {aside}")
-    run.finish((target, "shard" if part else "prompt"), (aside, "blocked"), guard=chosen.name)
+    run.finish((aside, "blocked"), (target, "shard" if part else "prompt"), guard=chosen.name)
 
 
 def _split(

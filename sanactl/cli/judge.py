@@ -85,7 +85,7 @@ def judge(
     from sanactl.model.processes import agree, is_one_of_several
     from sanactl.model.sharing import leading, on_each
     from sanactl.records.options import split_options
-    from sanactl.records.shards import Ending, ranked, read_shard, shard_stem
+    from sanactl.records.shards import Ending, ranked, read_shard
 
     named = judges or [model or DEFAULT]
     given = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code or None}
@@ -110,7 +110,7 @@ def judge(
         if not is_first_process():
             return None
         calibrations = [c for path in calibration or () for c in read_calibrations(user_path(path))]
-        target = run.records_file(output, shard_stem("judge", part), force=force)
+        target = run.records_file(output, "judge", force=force, shard=part)
         stream, source = find_records(
             records,
             ("image",),

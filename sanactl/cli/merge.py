@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,8 +22,8 @@ def merge(
         list[Path],
         typer.Argument(
             metavar="FILES",
-            help="What commands with --shard wrote: files of records (also several behind each other in one), the folder of "
-            "samples that they share, or the folder or folders of encode. Default: none; it is needed.",
+            help="What commands with --shard wrote: files of records (also several behind each other in one, or - for "
+            "stdin), the folder of samples that they share, or the folder or folders of encode. Default: none; it is needed.",
             show_default=False,
         ),
     ],
@@ -41,6 +42,7 @@ def merge(
     if a shard is missing, there twice, cut short, changed, or of other settings
     or another input. Records also go to stdout.
     """
+    from sanactl.cli.frame.stdin import stdin_files
     from sanactl.cli.frame.terminal import is_first_process
     from sanactl.data.encoded import is_encoded
     from sanactl.errors import UsageError
@@ -48,7 +50,8 @@ def merge(
     if not is_first_process():
         return  # it computes nothing
     if not any(path.is_dir() for path in files):
-        _join(files, output, None, force=force)
+        with stdin_files(files) as there:
+            _join(there, output, None, force=force, piped=[one for one in there if one not in files])
     elif all(is_encoded(path) for path in files):
         _join_latents(files, output, force=force)
     elif len(files) == 1:
@@ -61,35 +64,43 @@ def merge(
         _join(parts, output or files[0] / LISTING, files[0], force=force)
     else:
         raise UsageError(
-            "several folders are merged only if all are of encode",
+            "several folders are merged only if all are of encode"
+            if all(path.is_dir() for path in files)
+            else "files and a folder are not merged together",
             hint="give the files of records, such as a/images.0-of-2.jsonl b/images.1-of-2.jsonl",
         )
 
 
-def _join(files: list[Path], output: Path | None, folder: Path | None, *, force: bool) -> None:
-    """Joins files of records; in a folder of samples, the files of a dataset are written, too."""
+def _join(
+    files: list[Path], output: Path | None, folder: Path | None, *, force: bool, piped: Sequence[Path] = ()
+) -> None:
+    """Joins files of records, `piped` those from stdin; in a folder of samples, the files of a dataset are written, too."""
     from sanactl.cli.frame.render import show_images, show_prompts
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.terminal import note
-    from sanactl.records.merge import merged, read_parts
+    from sanactl.records.merge import check_output, merged, read_parts
     from sanactl.records.records import load_records
     from sanactl.sampling.dataset_files import LISTING, write_dataset_files
 
     run = Invocation("merge")
-    if output is not None:
-        run.records_file(output, "", force=force)
     parts = read_parts(files)
-    target = output or run.records_file(None, _stem(parts), force=force)
+    if output is not None:
+        check_output(parts, output)
+    target = run.records_file(output, _stem(parts), force=force)
     for part in parts:
-        run.uses(part.path)
-    records = run.counted(merged(parts), "records")
+        run.uses("stdin" if part.path in piped else part.path)
+    # Nothing blocked is a result, too: the shards are complete.
+    records = run.counted(merged(parts), "records", empty=True)
     run.emit(
         run.tee(records, target, force=force), show=show_images if folder else show_prompts, take_all=True
     )
     if folder is not None and target == folder / LISTING:
         write_dataset_files(folder, load_records(target))
     first = parts[0]
-    note(f"merged {first.shard.of} shards of {first.command}: {first.groups:,} groups, complete")
+    shards, groups = (
+        f"{n:,} {what}{'s' * (n != 1)}" for n, what in ((first.shard.of, "shard"), (first.groups, "group"))
+    )
+    note(f"merged {shards} of {first.outputs}: {groups}, complete")
     run.finish((target, run.kind_of_input or "prompt"))
 
 
@@ -117,4 +128,4 @@ def _join_latents(folders: list[Path], output: Path | None, *, force: bool) -> N
 
 def _stem(parts: list[Part]) -> str:
     """The name of the output: that of a run without --shard."""
-    return {"sample": "images"}.get(parts[0].command, parts[0].command.replace(" ", "-"))
+    return "images" if parts[0].command in ("sample", "scale-images") else parts[0].command

@@ -142,7 +142,8 @@ def scale(
     The best image of each prompt, from 1,000 images in all:
     [bold]sanactl scale -p geneval.jsonl --max 16 --round 2 -k 1 --budget 1000[/bold]
 
-    The second of four jobs of a cluster, which take the tasks in turn:
+    The second of four jobs of a cluster, which take the tasks in turn
+    (prompts without a tag are one task, so one job has all of them):
     [bold]sanactl scale base.st -p geneval.jsonl -o images --shard 1/4[/bold]
 
     Images are those of sample -n MAX, in the same folder. The winners' records go
@@ -198,7 +199,7 @@ def scale(
     if output is not None:
         check_folder(output, parents=True)
     stem = shard_stem("scale", part)
-    target = run.records_file(None, stem, force=force)
+    target = run.records_file(None, "scale", force=force, shard=part)
     checkpoint, typed = typed_prompts(checkpoint, prompt, prompts)
     also = () if typed else prompts_wanted(prompts, checkpoint)
     found, piped = find_checkpoint(
@@ -272,6 +273,11 @@ def scale(
         folder = broadcast(folder)
         settings = settled(folder, settings, wanted)
         places = tasks_of(records, part)
+        if part is not None and (tasks := len({str(r.get("tag") or "") for r in records})) < part.of:
+            note(
+                f"warning: {tasks:,} task{'s' * (tasks != 1)} for {part.of:,} jobs; a job takes whole tasks, and prompts"
+                " without a tag are one task"
+            )
         cache = VerdictCache(Path.cwd(), chosen, ask_again=no_cache, tell=run.progress.note)
         images = SampleFolder(
             folder,
@@ -302,7 +308,7 @@ def scale(
             else:
                 whole = Whole(len(records), len(places))
                 yield from Ending(part, "scale", decides, lambda: whole).after(ranked(search.order, best))
-                drawn = Ending(part, "scale:images", decides, lambda: whole).after(search.drawn_at())
+                drawn = Ending(part, "scale-images", decides, lambda: whole).after(search.drawn_at())
                 list_part(folder, list(drawn), checked.blocked, part)
 
         run.emit(run.tee(listed(), target, force=force), show=show_images, take_all=True)

@@ -121,7 +121,10 @@ class EncodedData:
         self.settings: dict[str, Any] = index["settings"]
         self.skipped: list[str] = []
         if not index.get("complete"):
-            raise InputError(f"{folder}: is not finished", hint="run the same sanactl encode again to go on")
+            raise InputError(
+                f"{folder}: is not finished",
+                hint=f"run the same sanactl encode again to go on; if jobs with --shard are done: sanactl merge {folder}",
+            )
         stored = find_columns(_names(self.settings["captions"]), self.settings["captions"], self.name)
         check_scored_columns(self.settings, len(stored.columns), str(folder / INDEX))
         self.captions, self._scores = encoded_choice(stored, self.settings, self.name, captions, rule)

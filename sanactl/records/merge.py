@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import heapq
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
 from sanactl.files.regular import open_regular
 from sanactl.records.jsonl import MAX_LINE, dump_json, parse_json
 from sanactl.records.records import SHARD, Record, check_record
 from sanactl.records.shards import Shard, read_shard
 
-__all__ = ["Part", "merged", "read_parts"]
+__all__ = ["Part", "check_output", "merged", "read_parts"]
 
 _BEGIN = dump_json({"kind": SHARD})[:-1].encode()
 _SHOWN = 20  # missing shards in an error
+_WORDS = {"guard-blocked": "guard's blocked prompts", "scale-images": "scale's images"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,13 @@ class Part:
     offsets: array[int]
 
     @property
+    def outputs(self) -> str:
+        """Whose outputs these are, in words: the command's, or one of two kinds of it."""
+        return _WORDS.get(self.command, self.command)
+
+    @property
     def what(self) -> str:
-        return f"{self.path}: shard {self.shard} of {self.command}"
+        return f"{self.path}: shard {self.shard} of {self.outputs}"
 
     def in_order(self, number: int) -> Iterator[tuple[int, int, int, int]]:
         """(place, `number`, number of its first line, number of lines) of each group."""
@@ -63,10 +70,11 @@ def read_parts(paths: Sequence[Path]) -> list[Part]:
     first = parts[0]
     for part in parts[1:]:
         if part.command != first.command:
-            raise InputError(f"{part.what}, and {first.path} has one of {first.command}")
+            raise InputError(f"{part.what}, and {first.path} has one of {first.outputs}")
         if part.shard.of != first.shard.of:
             raise InputError(
-                f"{part.what}, and {first.path} has shard {first.shard}: not one division of the work"
+                f"{part.what}, and {first.path} has shard {first.shard}: not one division of the work",
+                hint=f"leave out or remove {_leftover(parts)}, if it is left of an earlier run",
             )
         if (part.key, part.groups) != (first.key, first.groups):
             raise InputError(
@@ -85,13 +93,30 @@ def read_parts(paths: Sequence[Path]) -> list[Part]:
         verb = "is" if len(lacking) == 1 else "are"
         raise InputError(
             f"shard{'s' * (len(lacking) > 1)} {', '.join(lacking[:_SHOWN])}{more} {verb} missing",
-            hint=f"run sanactl {first.command.split(':')[0]} with --shard {lacking[0]}",
+            hint=f"run sanactl {first.command.split('-')[0]} with --shard {lacking[0]}",
         )
     found = [known[number] for number in sorted(known)]
     taken = sum(part.taken for part in found)
     if taken != first.groups:
         raise InputError(f"the shards have {taken:,} groups together, and the input {first.groups:,}")
     return found
+
+
+def check_output(parts: Sequence[Part], target: Path) -> None:
+    """Refuses an output that is one of the files to merge.
+
+    Raises:
+        UsageError: it is.
+    """
+    for part in parts:
+        if target.exists() and target.samefile(part.path):
+            raise UsageError(f"{target} is one of the files to merge", hint="name another with -o")
+
+
+def _leftover(parts: Sequence[Part]) -> Path:
+    """A file of the division of which fewer shards are there."""
+    count = Counter(part.shard.of for part in parts)
+    return min(parts, key=lambda part: count[part.shard.of] / part.shard.of).path
 
 
 def merged(parts: Sequence[Part]) -> Iterator[Record]:
@@ -166,7 +191,7 @@ def _part(path: Path, line: bytes, offsets: array[int], digest: str) -> Part:
             raise ValueError("impossible places")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: a shard's record that cannot be read ({error})") from None
-    said = f"{path}: shard {shard} of {end['command']}"
+    said = f"{path}: shard {shard} of {_WORDS.get(end['command'], end['command'])}"
     count = len(offsets) - 1
     if count != end["records"] or count != sum(row[2] * row[3] for row in rows):
         raise InputError(f"{said} has {count:,} records, and wrote {end['records']:,}", hint="run it again")

@@ -94,7 +94,9 @@ def test_jobs_check_and_translate_as_one(place: Path, sanactl: Program) -> None:
     sanactl("merge", "b2", "b1", "b0", "-o", "b-all.jsonl")
     assert Path("g-all.jsonl").read_bytes() == Path("g.jsonl").read_bytes()
     assert Path("b-all.jsonl").read_bytes() == Path("b.jsonl").read_bytes() != b""
-    assert "b0: shard 0/3 of guard:blocked" in sanactl.fails("merge", "g1", "b0", "g2", "-o", "x.jsonl")
+    assert "b0: shard 0/3 of guard's blocked prompts" in sanactl.fails(
+        "merge", "g1", "b0", "g2", "-o", "x.jsonl"
+    )
     command = ("relabel", "p.txt", "--to", "zh,emoji", "--allow-failed")
     sanactl(*command, "-o", "one.jsonl")
     parts = jobs(sanactl, *command, of=4)
@@ -105,6 +107,42 @@ def test_jobs_check_and_translate_as_one(place: Path, sanactl: Program) -> None:
     sanactl("rewrite", "two.txt", "-o", "rewritten.jsonl")
     sanactl("merge", *jobs(sanactl, "rewrite", "two.txt", output="r-{}.jsonl"), "-o", "r.jsonl")
     assert Path("r.jsonl").read_bytes() == Path("rewritten.jsonl").read_bytes()
+
+
+def test_a_job_again_replaces_its_own_output(place: Path, sanactl: Program) -> None:
+    """And a run in which nothing is blocked merges into an empty file."""
+    Path("p.txt").write_text("a star\na red circle\n")
+    for part in (0, 0, 1):
+        sanactl("guard", "p.txt", "-m", "builtin:words", "-b", "1", "--shard", f"{part}/2")
+    assert "wrote guard.1-of-2.jsonl (1 prompt) - next: sanactl merge guard.*-of-2.jsonl" in sanactl.said
+    assert sorted(p.name for p in Path().glob("guard*-2.jsonl")) == [
+        f"{stem}.{part}-of-2.jsonl" for stem in ("guard-blocked", "guard") for part in (0, 1)
+    ]
+    blocked = sorted(map(str, Path().glob("guard-blocked.*-of-2.jsonl")))
+    assert sanactl("merge", *blocked) == [] and Path("guard-blocked.jsonl").read_bytes() == b""
+    assert "merged 2 shards of guard's blocked prompts: 2 groups" in sanactl.said
+    files = sorted(Path().glob("guard.*-of-2.jsonl"))
+    piped = "".join(path.read_text() for path in reversed(files))
+    assert sanactl("merge", "-", stdin=piped) == merge(files) and len(merge(files)) == 2
+    assert "wrote guard.jsonl (2 prompts)" in sanactl.said
+    said = sanactl.fails("merge", *files, "-o", files[0], "--force", code=2)
+    assert "is one of the files to merge" in said
+    sanactl("guard", "p.txt", "-m", "builtin:words", "--shard", "0/3", "-o", "old.jsonl", "--blocked", "b")
+    assert "leave out or remove old.jsonl" in sanactl.fails("merge", "old.jsonl", *files, "-o", "x.jsonl")
+
+
+def test_a_folder_of_samples_is_merged_in_python(place: Path, sanactl: Program) -> None:
+    """A missing shard is named before a list that is there already, and prompts without tags are one task."""
+    Path("p.txt").write_text("a star\na red circle\n")
+    command = ("sample", "tiny.st", "-p", "p.txt", "-n", "1", "--steps", "1", "-o", "whole")
+    jobs(sanactl, *command, of=2, output="whole")
+    records = merge("whole", output="whole/images.jsonl")
+    assert len(records) == 2 and Path("whole/metadata.csv").exists()
+    Path("whole/images.1-of-2.jsonl").unlink()
+    assert "shard 1/2 is missing" in sanactl.fails("merge", "whole")
+    scale = ("scale", "tiny.st", "-p", "p.txt", "-n", "1", "-k", "1", "--steps", "1", "-m", "oracle")
+    sanactl(*scale, "-o", "searched", "--shard", "1/2")
+    assert "1 task for 2 jobs" in sanactl.said and "no prompts for this job" in sanactl.said
 
 
 def test_jobs_search_as_one(place: Path, sanactl: Program) -> None:

@@ -18,7 +18,7 @@ from tests.program import Program, snapshot
 ROOT = Path(__file__).parents[2]
 
 
-def array(step: str, jobs: range) -> None:
+def array(step: str, jobs: range, **changed: str) -> None:
     """The jobs of one `sbatch`, one after the other."""
     Path("bin").mkdir(exist_ok=True)
     python = Path("bin/python")
@@ -30,7 +30,7 @@ def array(step: str, jobs: range) -> None:
         path = f"{Path('bin').absolute()}:{os.environ['PATH']}"
         subprocess.run(
             ["bash", str(ROOT / "recipes/slurm-array.sh"), step],
-            env={**os.environ, **work, **slurm, "PATH": path, "PYTHONPATH": str(ROOT)}, check=True, timeout=200,
+            env={**os.environ, **work, **changed, **slurm, "PATH": path, "PYTHONPATH": str(ROOT)}, check=True, timeout=200,
         )  # fmt: skip
 
 
@@ -51,8 +51,22 @@ def test_three_jobs_give_what_one_process_gives(place: Path, sanactl: Program) -
     assert drawn == snapshot(Path("images"))
     assert Path("judged.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
     assert Path("scores.jsonl").read_bytes() == Path("one-scores.jsonl").read_bytes()
-    # Started again, nothing is done twice.
+    # Started again with another setting, its files are made anew.
+    array("judge", range(3), KEEP="1")
     array("merge", range(1))
+    assert len(Path("judged.jsonl").read_text().splitlines()) == len(prompts)
+
+
+def test_a_wrong_start_ends_with_one_line() -> None:
+    own = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    for word, said in (
+        ("drw", "usage: slurm-array.sh draw|judge|merge"),
+        ("draw", "start it with sbatch --array"),
+    ):
+        got = subprocess.run(
+            ["bash", str(ROOT / "recipes/slurm-array.sh"), word], env=own, capture_output=True, text=True
+        )
+        assert (got.returncode, len(got.stderr.splitlines())) == (2, 1) and said in got.stderr
 
 
 def test_the_configuration_of_accelerate_is_known_to_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ _NEXT = {
     "train-judge": "sanactl judge --model {}",
     "eval": "sanactl report",
 }
+_PART = re.compile(r"(?P<stem>.+)\.[0-9]+-of-(?P<of>[0-9]+)\.jsonl")
 _WHAT = {"block": "blocks", "image": "images", "score": "scores", "prompt": "prompts"}
 
 
@@ -42,12 +44,17 @@ def wrote_line(
         scorable: whether GenEval's rules can score the images.
     """
     parts = [
-        f"{counts[of]:,} {_plural(of, counts[of])}" for of in ("block", "image", "score") if counts.get(of)
+        f"{counts[of]:,} {_plural(of, counts[of])}"
+        for of in ("block", "image", "score", "prompt")
+        if counts.get(of)
     ]
     empty = kind in _WHAT and not any(counts.values())
     if empty:
         parts = [f"0 {_plural(kind, 0)}"]
-    amount = ", ".join(parts) if kind in _WHAT and parts else human_bytes(_size(path))
+    elif kind == "shard" and not parts:
+        parts = ["no work for this job"]
+    counted = kind in _WHAT or kind == "shard"
+    amount = ", ".join(parts) if counted and parts else human_bytes(_size(path))
     # The next command would find nothing in an empty file.
     step = None if empty else _step(command, path, counts, scorable)
     return f"wrote {path} ({amount})" + (f" - next: {step}" if step else "")
@@ -58,6 +65,10 @@ def _plural(kind: str, count: int) -> str:
 
 
 def _step(command: str, path: Path, counts: Mapping[str, int], scorable: bool) -> str | None:
+    if part := _PART.fullmatch(path.name):
+        # sample says what joins its images.
+        every = f"{shlex.quote(str(path.with_name(part['stem'])))}.*-of-{part['of']}.jsonl"
+        return None if command == "sample" else f"sanactl merge {every}, when all {part['of']} jobs are done"
     if command == "importance":
         half = -(-counts.get("block", 0) // 2)
         return f"sanactl prune --keep {half}" if half else None

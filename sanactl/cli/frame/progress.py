@@ -53,13 +53,14 @@ class BarProgress(Progress):
         )
         at_end(self.close)  # in every case, because the bar hides the cursor
         self._bar.start()
-        self._what = safe(what)
+        self._what, self._total, self._done = safe(what), total, done
         self._task = self._bar.add_task(self._what, total=total, completed=done, shown="")
 
     def advance(self, count: int = 1, **fields: str) -> None:
         if self._bar is not None:
             shown = safe("  ".join(f"{k} {v}" for k, v in fields.items()))
-            self._bar.update(self._task, advance=count, **({"shown": shown} if shown else {}))
+            self._done = within(self._done + count, self._total)
+            self._bar.update(self._task, completed=self._done, **({"shown": shown} if shown else {}))
 
     def doing(self, what: str | None) -> None:
         if self._bar is not None:
@@ -75,6 +76,11 @@ class BarProgress(Progress):
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()
+
+
+def within(done: int, total: int | None) -> int:
+    """What is done, at most the total. One of several processes counts for all of them, and may have more than its share."""
+    return done if total is None else min(done, total)
 
 
 def _bar_width(columns: int) -> int:
@@ -98,7 +104,7 @@ class LineProgress(Progress):
         self._open = True
 
     def advance(self, count: int = 1, **fields: str) -> None:
-        self._done += count
+        self._done = within(self._done + count, self._total)
         self._fields = fields or self._fields
         if self._open and time.monotonic() - self._last >= LINE_EVERY:
             self._last = time.monotonic()
@@ -135,7 +141,7 @@ class BoardProgress(Progress):
         self._open = True
 
     def advance(self, count: int = 1, **fields: str) -> None:
-        self._done += count
+        self._done = within(self._done + count, self._total)
         self._fields = fields or self._fields
         if self._open and time.monotonic() - self._drawn >= REDRAW_EVERY:
             self._drawn = time.monotonic()

@@ -20,8 +20,10 @@ from sanactl.errors import OutputExistsError, SanactlError
 from sanactl.files.atomic import atomic_path
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.records import SHARD, Record, dumps
+from sanactl.records.shards import shard_stem
 
 if TYPE_CHECKING:
+    from sanactl.records.shards import Shard
     from sanactl.report.sheet import ContactSheet
 
 __all__ = ["RecordsOut"]
@@ -51,6 +53,7 @@ class RecordsOut:
         self._fault: SanactlError | None = None
         self._renamed: dict[Path, Path] = {}
         self._natural: set[Path] = set()
+        self._again: set[Path] = set()
         self._counts: Counter[str] = Counter()
         self._sheet: ContactSheet | None = None
 
@@ -107,21 +110,30 @@ class RecordsOut:
             self._counts[record["kind"]] += 1
             yield record
 
-    def records_file(self, named: Path | None, stem: str, *, force: bool) -> Path:
+    def records_file(self, named: Path | None, stem: str, *, force: bool, shard: Shard | None = None) -> Path:
         """The file of records to write, checked before any work: the one named, else STEM.jsonl, STEM-2.jsonl, ...
+
+        A shard's is STEM.I-of-N.jsonl; it takes the place of the same shard's earlier one, so that `STEM.*-of-N.jsonl`
+        are those of one run.
 
         Raises:
             SanactlError: it could not be written at the end; see `check_file`.
         """
         path = named
         if path is None:
-            path = Path(f"{stem}.jsonl")
-            if os.path.lexists(path) and not force:
+            path = Path(f"{shard_stem(stem, shard)}.jsonl")
+            if shard is not None and os.path.lexists(path):
+                self._again.add(path)
+            elif os.path.lexists(path) and not force:
                 path = next(free_names(path))
             self._natural.add(path)
         if is_first_process():
-            check_file(path, "records", force=force)
+            check_file(path, "records", force=self.replaces(path, force))
         return path
+
+    def replaces(self, path: Path, force: bool) -> bool:
+        """Whether a file of this name is replaced: with --force, or as the same shard's earlier output."""
+        return force or path in self._again
 
     def tee(self, records: Iterable[Record], path: Path | None, *, force: bool) -> Iterator[Record]:
         """Pass records on and write them to `path` (whole or not at all); with None, nothing is written.
@@ -135,7 +147,7 @@ class RecordsOut:
         stream: IO[str] | None = None
         complete = False
         try:
-            with atomic_path(path, force=force) as temporary:
+            with atomic_path(path, force=self.replaces(path, force)) as temporary:
                 stream = temporary.open("w+", encoding="utf-8")
                 for record in records:
                     stream.write(dumps(record) + "\n")

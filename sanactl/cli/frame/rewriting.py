@@ -169,7 +169,7 @@ def run_tasks(
     from sanactl.prompts.kept_answers import KeptAnswers
     from sanactl.prompts.llm.shared import SharedModel, divides, serve_model
     from sanactl.prompts.rewrite import new_prompts
-    from sanactl.records.shards import Ending, Taken, shard_stem
+    from sanactl.records.shards import Ending, Taken
 
     run = Invocation(command)
 
@@ -178,8 +178,8 @@ def run_tasks(
         if not is_first_process():
             return None
         spending = _spending(asking)
-        target = run.records_file(output, shard_stem(command, asking.shard), force=force)
-        aside = _failed_file(failed, target, force=force)
+        target = run.records_file(output, command, force=force, shard=asking.shard)
+        aside = _failed_file(failed, target, force=run.replaces(target, force))
         stream, source = _find(prompts)
         run.progress.start(None, f"opening {asking.llm or DEFAULT}")
         return spending, target, aside, stream, source
@@ -202,7 +202,7 @@ def run_tasks(
             None, f"{'translating' if command == 'relabel' else 'rewriting'} with {model.name}"
         )
         try:
-            with FailedRecords(aside, force=force) as failures:
+            with FailedRecords(aside, force=run.replaces(target, force)) as failures:
                 every, taken = run.counted(stream, "prompts"), asking.shard and Taken(asking.shard)
                 made = new_prompts(taken.of(every) if taken else every, tasks, asker, failed=failures.add)
                 if asking.shard and taken:

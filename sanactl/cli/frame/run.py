@@ -27,7 +27,7 @@ from sanactl.version import __version__
 __all__ = ["Invocation", "checkpoint_record", "given_key"]
 
 # Kinds of outputs that are reported at the end; commands with other outputs have messages of their own.
-_TOLD = ("checkpoint", "block", "image", "score", "judge")
+_TOLD = ("checkpoint", "block", "image", "score", "judge", "prompt", "shard")
 
 
 def checkpoint_record(checkpoint: Checkpoint, *, digest: bool = True) -> Record:
@@ -159,12 +159,16 @@ class Invocation(RecordsOut):
         finally:
             kept.close()
 
-    def counted(self, records: Iterable[Record], what: str) -> Iterator[Record]:
-        """Pass records on, and raise if there was none, because an empty pipe means that the command before failed."""
+    def counted(self, records: Iterable[Record], what: str, *, empty: bool = False) -> Iterator[Record]:
+        """Pass records on, and raise if there was none, because an empty pipe means that the command before failed.
+
+        Args:
+            empty: no records are no error.
+        """
         for record in records:
             self._example = self._example or record
             yield record
-        if self._example is None:
+        if self._example is None and not empty:
             raise InputError(f"no {what} came in", hint="the command before may have failed")
 
     @property
@@ -202,7 +206,8 @@ class Invocation(RecordsOut):
             note(f"drew {self._sheet.path}{more}")
         if not stdout_is_piped():  # in a pipe, the next command runs already
             for path, kind, *_ in outputs[-1:]:  # the main one
-                if path not in self._there and kind in _TOLD:
+                # A shard of encode is no file of records; the command says what it has written.
+                if path not in self._there and kind in _TOLD and (kind != "shard" or self._counts):
                     told = self._renamed.get(path, path)
                     scorable = self._example is None or "tag" in self._example
                     note(wrote_line(self.run.command, told, kind, self._counts, scorable=scorable))

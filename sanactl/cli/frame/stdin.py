@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +34,7 @@ __all__ = [
     "is_stdin",
     "prompt_stream",
     "prompts_of",
+    "stdin_files",
     "stdin_is_piped",
     "stdin_prompts",
     "stdin_records",
@@ -130,6 +131,24 @@ def prompts_of(path: str) -> list[Record]:
     """The prompts of a file, or of a process substitution of the shell (`<(command)`)."""
     with _patience(path) if is_open_already(path) else contextlib.nullcontext():
         return load_prompts(Path(path))
+
+
+@contextlib.contextmanager
+def stdin_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The same paths, with a file of stdin's bytes in place of `-`; the file is there in the body."""
+    import shutil
+    import tempfile
+
+    if not any(is_stdin(str(path)) for path in paths):
+        yield list(paths)
+        return
+    with tempfile.TemporaryDirectory(prefix="sanactl-") as folder:
+        held = Path(folder, "stdin")
+        with _patience("stdin") as timer, held.open("wb") as copy:
+            with open(0, "rb", closefd=False) as stream:
+                shutil.copyfileobj(stream, copy)
+            timer.cancel()
+        yield [held if is_stdin(str(path)) else path for path in paths]
 
 
 def _open_stdin() -> IO[str]:

@@ -208,6 +208,8 @@ class Search:
         rounds = self._rounds
         reasons = Counter(str(why) for why in rounds.stopped)
         prompts = len(rounds.values)
+        if not prompts:
+            return "no prompts for this job, so it has no work"
         return (
             f"{rounds.drawn:,} images for {prompts:,} prompts, {rounds.drawn / max(prompts, 1):.1f} each of at most"
             f" {rounds.rules.most}; prompts stopped: "

@@ -116,7 +116,7 @@ def evaluate_geneval(
     if not seen:
         raise InputError("no image records to score", hint="sanactl sample makes some")
     if taken:
-        progress.note(f"{taken:,} verdicts were taken over from a run that was stopped")
+        progress.note(f"{taken:,} verdicts were taken over from earlier runs")
     if scorer.reused:
         progress.note(f"the detections of {scorer.reused:,} images were in {detections} already")
     if not final.allow_missing:

@@ -121,7 +121,7 @@ class ClipScore:
         if not seen:
             raise InputError("no image records to score", hint="sanactl sample makes some")
         if taken:
-            progress.note(f"{taken:,} scores were taken over from a run that was stopped")
+            progress.note(f"{taken:,} scores were taken over from earlier runs")
         if without:
             progress.note(f"{without:,} images without a text in {self.text_field!r} have no score")
         if truncated:
