@@ -11,6 +11,8 @@ import pytest
 
 from sanactl import merge
 from sanactl.files.images import write_png
+from sanactl.records.shards import Ending, Shard, Whole
+from sanactl.sampling.dataset_files import list_part
 from sanactl.shapes.prompts import load_eval_prompts, scene_for
 from sanactl.shapes.render import render
 from tests.cli.test_eval_processes import SEVERAL, launched
@@ -134,8 +136,12 @@ def test_a_job_again_replaces_its_own_output(place: Path, sanactl: Program) -> N
 def test_a_folder_of_samples_is_merged_in_python(place: Path, sanactl: Program) -> None:
     """A missing shard is named before a list that is there already, and prompts without tags are one task."""
     Path("p.txt").write_text("a star\na red circle\n")
-    command = ("sample", "tiny.st", "-p", "p.txt", "-n", "1", "--steps", "1", "-o", "whole")
-    jobs(sanactl, *command, of=2, output="whole")
+    for part in (Shard(0, 2), Shard(1, 2)):
+        path = f"whole/0000{part.part}/samples/0000.png"
+        drawn = {"kind": "image", "path": path, "prompt": "a star", "prompt_id": "0", "index": 0, "seed": 0}
+        Path(path).parent.mkdir(parents=True)
+        ending = Ending(part, "sample", {}, lambda: Whole(2, 1))
+        list_part(Path("whole"), list(ending.after([(part.part, drawn)])), None, part)
     records = merge("whole", output="whole/images.jsonl")
     assert len(records) == 2 and Path("whole/metadata.csv").exists()
     Path("whole/images.1-of-2.jsonl").unlink()
