@@ -80,6 +80,7 @@ def iter_sample(
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
+    from sanactl.sampling.room import check_room
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
 
@@ -123,6 +124,8 @@ def iter_sample(
     planned = with_fixed_batch(
         found, settings, len(records) * (count or 4) if drafts is None else len(drafts.images)
     )
+    if drafts is None:
+        check_room(Path(output or f"{found.name}-samples"), len(records) * (count or 4), settings)
     wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
     drawn: list[Record] = []
     with ExitStack() as stack:

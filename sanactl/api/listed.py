@@ -33,12 +33,16 @@ def listed(stream: Callable[P, Iterator[T]]) -> Callable[[Callable[[], None]], C
 
     def decorate(described: Callable[[], None]) -> Callable[P, list[T]]:
         def function(*arguments: P.args, **keywords: P.kwargs) -> list[T]:
+            try:
+                signature.bind(*arguments, **keywords)
+            except TypeError as error:  # Python's own message would name `stream`
+                raise TypeError(f"{described.__name__}() {error}") from None
             return list(stream(*arguments, **keywords))
 
+        signature = inspect.signature(stream)
         found: Any = function
         found.__name__, found.__qualname__ = described.__name__, described.__qualname__
         found.__module__, found.__doc__ = described.__module__, described.__doc__
-        signature = inspect.signature(stream)
         yielded = str(signature.return_annotation).removeprefix("Iterator")
         found.__signature__ = signature.replace(return_annotation=f"list{yielded}")
         return function

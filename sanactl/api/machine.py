@@ -13,8 +13,8 @@ __all__ = ["doctor"]
 
 
 def doctor(
-    *,
     only: Sequence[str] | None = None,
+    *,
     device: DeviceLike | None = None,
     progress: bool | Progress = False,
 ) -> list[ScoreRecord]:

@@ -8,6 +8,7 @@ safetensors, numpy and diffusers. The part `tests` needs pytest, and the scores 
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -41,12 +42,18 @@ SMALL = (("CUDA_VISIBLE_DEVICES", ""), ("TRITON_INTERPRET", "1"), ("SANACTL_TEST
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts. Returns 0 if every part was done, 1 if not, 2 for an unknown part."""
+    """Run the parts. Returns 0 if every part was done, 1 if not, 2 for wrong options."""
     options = _parser().parse_args(arguments)
-    if options.table:
+    if options.table is not None:
+        if not options.table.is_file():
+            print(f"--table {options.table}: no such file", file=sys.stderr)
+            return 2
         print(tables(read_rows(options.table)), end="")
         return 0
-    chosen = options.only.split(",") if options.only else list(PARTS)
+    if not 0 < options.minutes < math.inf:
+        print(f"--minutes has to be above 0, got {options.minutes:g}", file=sys.stderr)
+        return 2
+    chosen = list(PARTS) if options.only is None else options.only.split(",")
     unknown = [name for name in chosen if name not in PARTS]
     if unknown:
         print(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}", file=sys.stderr)

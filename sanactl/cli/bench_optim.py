@@ -76,7 +76,9 @@ def optim(
 
     They take turns, each with new state, so that a busy machine disturbs all
     alike. One that cannot run here has a row with the reason. A pipe gets score
-    records.
+    records: step_ms and step_ms_min (also as value: step_ms), step_cpu_ms_min,
+    moved_bytes_, state_bytes_ and peak_bytes_per_parameter, copy_share (of the
+    copy bandwidth copy_gb_s); with --launches: launches.
     """
     from sanactl.bench import optim as bench
     from sanactl.cli.frame.stdout import write_line

@@ -46,7 +46,9 @@ def train(
     [bold]sanactl bench train --model mid --batch-size 2 --steps 1[/bold]
 
     Each program runs in a process of its own, and they take turns. The ratio is
-    that of the medians: below 1, finetune is faster.
+    that of the medians: below 1, finetune is faster. A pipe gets a score record:
+    value (the ratio), ratios (the least and the most of a turn), seconds and
+    their_seconds of a step, parts (seconds of each part of finetune's step).
     """
     from sanactl.bench.train_speed import measure_train_speed
     from sanactl.cli.frame.run import Invocation

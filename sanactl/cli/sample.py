@@ -133,10 +133,11 @@ def sample(
     from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.records.shards import Ending, Whole, read_shard
-    from sanactl.sampling.dataset_files import list_images, list_part
+    from sanactl.sampling.dataset_files import list_images, list_part, listed_number
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
+    from sanactl.sampling.room import check_room
     from sanactl.sampling.sample import sample_images
     from sanactl.sampling.sample_folder import SampleFolder
 
@@ -197,6 +198,8 @@ def sample(
     planned = with_fixed_batch(
         found, settings, len(records) * (count or 4) if drafts is None else len(drafts.images)
     )
+    if drafts is None:
+        check_room(output or Path(f"{found.name}-samples"), len(records) * (count or 4), settings)
     wanted = folder_settings(found, planned, seed, kind, records, guard=checked.identity)
     run.uses(found)
     run.uses(source)
@@ -233,6 +236,9 @@ def sample(
             )
         folder = broadcast(folder)
         settings = settled(folder, settings, wanted)
+        if (kept := settings.fixed_batch or 0) < (planned.fixed_batch or 0):
+            note(f"{folder} keeps its fixed batch of {kept}; a new folder would take {planned.fixed_batch}")
+        before = 0 if part is not None or force else listed_number(folder)
         samples = (
             SampleFolder(
                 folder,
@@ -268,6 +274,8 @@ def sample(
             images = ending.after(placed) if is_first_process() else (record for _, record in placed)
         run.emit(remembered(images), show=show_images, take_all=True)
     if emitted:
+        if (more := before - len(emitted)) > 0:
+            note(f"images.jsonl lists this run's {len(emitted):,} images; {more:,} others stay in {folder}")
         lists = (
             partial(list_images, folder, emitted, checked.blocked)
             if part is None

@@ -281,7 +281,7 @@ def _explained(target: Path, only: set[int] | None = None) -> Iterator[None]:
         if error.errno is None or (only is not None and error.errno not in only):
             raise
         raise SanactlError(
-            f"cannot write {target}: {_reason(error, target.parent)}", hint=_hint(error)
+            f"cannot write {target}: {_reason(error, target.parent)}", hint=_hint(error, target)
         ) from error
 
 
@@ -299,9 +299,10 @@ def _reason(error: OSError, folder: Path) -> str:
     return os.strerror(error.errno or 0).lower()
 
 
-def _hint(error: OSError) -> str:
+def _hint(error: OSError, target: Path) -> str:
     if error.errno == errno.EFBIG:
-        return "raise the limit (ulimit -f), or write a folder of shards on this disk"
+        sharded = "; grow, prune and convert can also write a folder of shards"
+        return f"raise the limit (ulimit -f){sharded if target.suffix in ('.st', '.safetensors') else ''}"
     if error.errno in _NO_SPACE:
         return "free some, or name another disk with -o"
     if error.errno in (errno.EIO, errno.ESTALE):

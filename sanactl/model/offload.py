@@ -24,7 +24,7 @@ def check_offload(offload: str, device: torch.device) -> None:
         UsageError: says what to do.
     """
     if offload not in OFFLOADS:
-        raise UsageError(f"--offload {offload}: no such way", hint=f"choose one of {', '.join(OFFLOADS)}")
+        raise UsageError(f"--offload takes none, model or group, not {offload}")
     if offload != "none" and device.type == "cpu":
         raise UsageError(
             f"--offload {offload} has no effect on a CPU",

@@ -16,7 +16,7 @@ from sanactl.records.records import Record, write_records
 from sanactl.records.shards import Shard, shard_stem
 
 __all__ = [
-    "BLOCKED", "LISTING", "list_images", "list_part", "listed_parts", "remove_dataset_files", "write_dataset_files",
+    "BLOCKED", "LISTING", "list_images", "list_part", "listed_number", "listed_parts", "remove_dataset_files", "write_dataset_files",
 ]  # fmt: skip
 
 LISTING = "images.jsonl"
@@ -97,6 +97,15 @@ def write_dataset_files(folder: Path, records: Iterable[Record]) -> None:
     if not readme.exists():
         with atomic_path(readme) as place:
             place.write_text(_README, encoding="utf-8")
+
+
+def listed_number(folder: Path) -> int:
+    """How many images the folder's list has; 0 where there is none."""
+    try:
+        with (folder / LISTING).open("rb") as stream:
+            return sum(1 for _ in stream)
+    except OSError:
+        return 0
 
 
 def remove_dataset_files(folder: Path) -> None:

@@ -40,6 +40,7 @@ SETTINGS = "settings.json"
 # The keyword of the PNG text chunk.
 MARK = "sanactl"
 _MAX_SETTINGS = 2**20  # bytes
+_SHORT = 60  # characters of a setting's value that a message quotes
 
 
 def prompts_digest(prompts: Iterable[Record]) -> str:
@@ -155,9 +156,15 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch:
                 hint="give another folder with -o, or --force to replace them",
             )
         return False
-    if folder.exists() and any(folder.iterdir()):
+    if (folder / SETTINGS).exists() and any(folder.glob("[0-9]*/samples")):
         raise OutputExistsError(
-            f"{folder} has other contents than samples; sanactl does not remove files of other programs",
+            f"{folder / SETTINGS} is damaged, so it cannot be known what the images in {folder} are",
+            hint="bring the file back from a copy, or name another folder with -o",
+        )
+    if folder.exists() and any(folder.iterdir()):
+        kept = "; sanactl does not remove files of other programs" if force else ""
+        raise OutputExistsError(
+            f"{folder} has other contents than samples{kept}",
             hint="name another folder with -o",
         )
     made = not folder.exists()
@@ -232,8 +239,20 @@ def _difference(there: dict[str, Any], wanted: dict[str, Any], any_batch: bool) 
     if other and {**there, **but} == {**wanted, **but} and not any_batch:
         return f"fixed batches of {there.get('fixed_batch')}, not {wanted.get('fixed_batch')}"
     if {**there, **but} != {**wanted, **but}:
-        return "another checkpoint, seed or settings"
+        return _named(there, wanted, but)
     return "another list of prompts" if there.get("guard") == wanted.get("guard") else "another guard"
+
+
+def _named(there: Mapping[str, Any], wanted: Mapping[str, Any], but: Mapping[str, Any]) -> str:
+    """The settings that differ: "another checkpoint; steps 1, not 2"."""
+    said = []
+    for name in [name for name in {**wanted, **there} if name not in but]:
+        one, other = (json.dumps(s.get(name), ensure_ascii=False) for s in (there, wanted))
+        if one != other:
+            title = "checkpoint" if name == "digest" else name.replace("_", " ")
+            short = name != "digest" and len(one) <= _SHORT and len(other) <= _SHORT
+            said.append(f"{title} {one}, not {other}" if short else f"another {title}")
+    return "; ".join(said)
 
 
 def _settings_of(folder: Path) -> dict[str, Any] | None:

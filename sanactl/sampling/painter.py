@@ -141,6 +141,8 @@ class Painter:
             every = [p["prompt"] for p in images.prompts]
             if self._state.is_main_process and (line := self._sana.texts.cut_note(every)):
                 self._progress.note(line)
+            if self._state.is_main_process and images.settings.compile:
+                self._progress.note("the first batch compiles the transformer: it may take a minute or more")
         if self._sana.texts.lack(prompts):
             self._progress.doing("encoding prompts")
             self._sana.texts.prepare(prompts, later)

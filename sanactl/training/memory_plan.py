@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["MemoryPlan", "plan_memory"]
 
 _FP32, _BF16 = 4, 2
+# A run is refused that needs so many times the device's whole memory: the plan is not that wrong.
+_HOPELESS = 1.5
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,32 @@ class MemoryPlan:
         """What to change where it will not fit, or None where it will."""
         if self.total <= self.available:
             return None
+        helps, remedy = self._remedy
+        return f"training may not fit; it should with {remedy}" if helps else f"training may not fit{remedy}"
+
+    @cached_property
+    def _remedy(self) -> tuple[bool, str]:
+        """Whether the options that save memory are enough, and the options or other things to change."""
         tried = []
         for option, total in self.savers.items():
             tried.append(f"{option} ({human_bytes(total)})")
             if total <= self.available:
-                return f"training may not fit; it should with {' and '.join(tried)}"
+                return True, " and ".join(tried)
         hint = f" even with {' and '.join(tried)}" if tried else ""
-        return f"training may not fit{hint}; take a larger device, a shallower checkpoint, or --lora"
+        return False, f"{hint}; take a larger device, a shallower checkpoint, or --lora"
 
     def check(self) -> None:
-        """Raises UsageError where not even what stays from step to step fits an empty device."""
+        """Raises UsageError where it cannot fit an empty device: what stays from step to step, or by far the whole."""
         if self.stays > self.capacity and all(total > self.capacity for total in self.savers.values()):
             raise UsageError(
                 f"the device has {human_bytes(self.capacity)} in all, and {self.summary}",
                 hint="take a larger device, or --lora",
+            )
+        if self.total > _HOPELESS * self.capacity:
+            helps, remedy = self._remedy
+            raise UsageError(
+                f"the device has {human_bytes(self.capacity)} in all, and {self.summary}",
+                hint=f"it should fit with {remedy}" if helps else f"it does not fit{remedy}",
             )
 
 

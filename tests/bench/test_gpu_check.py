@@ -50,6 +50,21 @@ def test_a_row_cut_short_costs_itself_alone(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--table", "/nothere"], "--table /nothere: no such file"),
+        (["--minutes=-3"], "--minutes has to be above 0, got -3"),
+        (["--minutes", "nan"], "--minutes has to be above 0, got nan"),
+        (["--only", ""], "unknown part ''"),
+    ],
+)
+def test_wrong_options(option: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(option) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and err.startswith(said)
+
+
 def test_a_part_costs_no_other_part(tmp_path: Path) -> None:
     results = Results(tmp_path)
     file = results.rows

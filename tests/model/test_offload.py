@@ -40,7 +40,7 @@ def test_images_do_not_depend_on_where_models_wait() -> None:
 def test_offload_is_for_gpus(place: object, sanactl: Program) -> None:
     check_offload("none", CPU)
     check_offload("group", torch.device("cuda"))
-    with pytest.raises(UsageError, match="no such way"):
+    with pytest.raises(UsageError, match="--offload takes none, model or group, not"):
         check_offload("disk", torch.device("cuda"))
     assert "has no effect on a CPU" in sanactl.fails(
         "sample", "--offload", "model", "--device", "cpu", code=2

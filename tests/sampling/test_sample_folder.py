@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from sanactl.checkpoint.open import open_checkpoint
-from sanactl.errors import OutputExistsError
+from sanactl.errors import OutputExistsError, UsageError
+from sanactl.model.sampling_settings import SamplingSettings
 from sanactl.sampling.open_folder import open_folder, opened_folder
+from sanactl.sampling.room import check_room
 from tests.program import Program, snapshot
 from tests.sampling.test_sample import STEPS, images, write_prompts
 
@@ -36,7 +38,7 @@ def test_two_runs_in_one_folder(place: Path, sanactl: Program) -> None:
 def test_a_folder_is_of_one_checkpoint_seed_and_settings(place: Path, sanactl: Program) -> None:
     sanactl("sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "1", "-o", "out")
     before = snapshot(place / "out")
-    assert "another checkpoint, seed or settings" in sanactl.fails(
+    assert "images of steps 1, not 2;" in sanactl.fails(
         "sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "2", "-o", "out", code=2
     )
     sanactl("sample", "tiny.st", "-n", "1", "--limit", "1", "--steps", "2", "-o", "out", "--force")
@@ -52,6 +54,21 @@ def test_a_folder_is_of_one_checkpoint_seed_and_settings(place: Path, sanactl: P
 
 def settings_of(number: int) -> dict[str, Any]:
     return {"digest": number, "prompts": {"count": 1, "digest": "x"}}
+
+
+def test_settings_that_are_damaged(tmp_path: Path) -> None:
+    assert open_folder(tmp_path / "out", settings_of(1), force=False)
+    (tmp_path / "out/00000/samples").mkdir(parents=True)
+    (tmp_path / "out/settings.json").write_text("{")
+    with pytest.raises(OutputExistsError, match=r"settings\.json is damaged"):
+        open_folder(tmp_path / "out", settings_of(1), force=False)
+
+
+def test_more_images_than_a_disk_holds(tmp_path: Path) -> None:
+    settings = SamplingSettings(height=64, width=64)
+    check_room(tmp_path / "new", 8, settings)
+    with pytest.raises(UsageError, match="40,000,000,000 images take at least 164 TB"):
+        check_room(tmp_path / "new", 40_000_000_000, settings)
 
 
 def natural(number: int) -> Path:

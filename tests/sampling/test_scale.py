@@ -319,7 +319,7 @@ def test_trouble_is_one_line_and_nothing_is_lost(prompts: Path, ran: list[Any], 
     first.unlink()  # its file of records names it: it is drawn again
     assert sanactl(*FEW, "--model", "oracle", "-o", "out") == ran and first.read_bytes() == kept
     assert f"{sum(r['drawn'] for r in ran) - 1} of" in sanactl.said and Path("scale-2.jsonl").exists()
-    assert "another checkpoint, seed or settings" in sanactl.fails(*FEW, "-o", "out", "--seed", "5", code=2)
+    assert "seed 0, not 5" in sanactl.fails(*FEW, "-o", "out", "--seed", "5", code=2)
 
 
 @pytest.fixture

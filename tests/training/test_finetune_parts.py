@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 
 from sanactl.checkpoint.open import open_checkpoint
+from sanactl.errors import UsageError
 from sanactl.training.ancestry import new_blocks
 from sanactl.training.finetune import FinetuneSettings
 from sanactl.training.memory_plan import plan_memory
@@ -129,6 +130,11 @@ def test_the_plan_says_what_would_help(
         made = plan_memory(open_checkpoint("tiny.st"), settings, device=torch.device("cpu"))
         return replace(made, available=available)
 
+    with pytest.raises(UsageError, match=r"in all.*should fit with --accumulate 8 "):
+        replace(plan(10**12), capacity=plan(1).total // 2, available=plan(10**12).total - 1).check()
+    near = replace(plan(1), capacity=int(plan(1).total / 1.4), stays=0)
+    near.check()
+    assert near.advice
     whole = plan(10**12)
     assert whole.advice is None
     assert "--accumulate 8" in plan(whole.total - 1).advice

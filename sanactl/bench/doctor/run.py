@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 
 from sanactl.bench.doctor.finding import Finding, Place, raised
 from sanactl.bench.doctor.registry import CHECKS, Check
@@ -25,7 +26,11 @@ def chosen_checks(names: Sequence[str]) -> list[str]:
     """
     for name in names:
         if name not in CHECKS:
-            raise UsageError(f"--only {name}: there is no such check", hint=f"there are: {', '.join(CHECKS)}")
+            near = get_close_matches(name, CHECKS, n=1)
+            guess = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"--only {name}: there is no such check", hint=f"{guess}there are: {', '.join(CHECKS)}"
+            )
     return [name for name in CHECKS if not names or name in names]
 
 
