@@ -47,9 +47,9 @@ def sample(
 
     Both programs draw the same images with the same modules, in turns; the ratio
     is the median over rounds. A second table says where the time of one batch
-    goes. A terminal shows tables; a pipe gets score records: value and ratio_range
-    (sanactl's time / SanaPipeline's), cpu_ratio, seconds and their_seconds of a
-    round, apart (mean difference of the images, in 255ths).
+    goes. A terminal shows tables; a pipe gets score records: value and
+    ratio_range (sanactl's time / SanaPipeline's), cpu_ratio, seconds and
+    their_seconds of a round, apart (mean difference of the images, in 255ths).
     """
     from sanactl.bench.sampling_ratio import MODELS, Turns, measure_ratio
     from sanactl.cli.frame.run import Invocation

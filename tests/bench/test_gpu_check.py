@@ -238,6 +238,7 @@ def test_a_part_that_was_cut_is_measured_again(tmp_path: Path) -> None:
 
 
 def test_wheels_are_unpacked_once(tmp_path: Path) -> None:
+    (tmp_path / "nothing.jsonl").touch()
     (tmp_path / "wheels").mkdir()
     with zipfile.ZipFile(tmp_path / "wheels" / "brought-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("sitecustomize.py", "import sys; print('from the wheel', file=sys.stderr)")
