@@ -81,7 +81,7 @@ def test_names_are_those_that_type_checkers_see() -> None:
 def test_an_option_of_the_command_alone_is_refused_by_the_name_of_the_function() -> None:
     for function in (api.sample, api.judge):
         with pytest.raises(TypeError, match=rf"^{function.__name__}\(\) got an unexpected .*'shard'"):
-            function("base.st", shard="0/2")
+            function("base.st", shard="0/2")  # type: ignore[call-arg]
 
 
 # One set of options
