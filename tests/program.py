@@ -60,6 +60,7 @@ class Program:
 
     def fails(self, *arguments: str | Path, code: int = 1, stdin: str | None = None) -> str:
         """Runs a command that must fail, and leave nothing behind; its one line beside `NOTES`."""
+        assert not Path("pyproject.toml").exists(), "run it in an empty folder, not in the repository"
         before = snapshot(Path.cwd())
         assert self(*arguments, stdin=stdin, code=code) == []
         lines = [line for line in self.said.splitlines() if not line.startswith(NOTES)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.judging.tiny_models import make
 from tests.program import Program
 
 
-def test_rows(tmp_path: Path, sanactl: Program) -> None:
+def test_rows(tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = make("internvl", tmp_path / "internvl")
     few = ("--images", "5", "--rounds", "1", "-b", "4", "--device", "cpu")
     rows = sanactl("bench", "judge", "--model", str(folder), *few)

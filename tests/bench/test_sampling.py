@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,7 +42,10 @@ def test_other_images_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         list(measure_ratio(["tiny"], FEW, **CPU))
 
 
-def test_the_batch_has_to_divide_the_images(sanactl: Program) -> None:
+def test_the_batch_has_to_divide_the_images(
+    sanactl: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     line = sanactl.fails("bench", "sample", "-n", "20", "-b", "8", code=2)
     assert "--images 20 is not a multiple of the batch, 8" in line
     assert "no such model" in sanactl.fails("bench", "sample", "--model", "huge", code=2)
