@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from sanactl.judging.backends.vlm_load import load_vlm
@@ -12,7 +13,10 @@ from tests.program import Program
 from tests.training.judge_set import labelled, write_records
 
 
-def test_a_dry_run_tells_images_steps_and_memory(tmp_path: Path, sanactl: Program) -> None:
+def test_a_dry_run_tells_images_steps_and_memory(
+    tmp_path: Path, sanactl: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     model = make("smolvlm", tmp_path / "smolvlm")
     records = write_records(labelled(tmp_path), tmp_path / "r.jsonl")
     few = ("train-judge", records, "--model", model, "--dry-run", "-o", tmp_path / "judge")
