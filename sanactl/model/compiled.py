@@ -29,7 +29,7 @@ def check_compiler(device: torch.device) -> None:
 
     try:
         found = shutil.which(get_cpp_compiler()) is not None
-    except Exception:  # torch has a class of its own for it, elsewhere in each version
+    except RuntimeError:  # torch's InvalidCxxCompiler
         found = False
     if not found:
         raise UsageError(

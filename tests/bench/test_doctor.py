@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -27,11 +28,6 @@ from sanactl.optim import tiled
 from sanactl.records.records import Record
 from sanactl.scoring.detectors.shapes import ShapesDetector
 from tests.program import Program, on_terminal
-
-try:
-    import resource
-except ImportError:
-    resource = None  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +137,6 @@ def test_caches_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert "TRITON_CACHE_DIR" in says["kernel cache"]
 
 
-@pytest.mark.skipif(resource is None, reason="no limits of file sizes")
 def test_files_that_cannot_grow(tmp_path: Path) -> None:
     """As on a full disk: a limit of the process, whose signal Python ignores."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

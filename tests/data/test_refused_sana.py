@@ -17,9 +17,9 @@ from tests.data.sana_sets import LONG, index, records, sana
 from tests.layouts import opened, png, tar, write
 
 
-def fault(reference: str | None = "set", **options: Any) -> str:
+def fault(reference: str = "set", **options: Any) -> str:
     with pytest.raises(SanactlError) as caught:
-        opened(reference, **options)  # type: ignore[arg-type]
+        opened(reference, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -95,7 +95,9 @@ class _Executed(Loader):
         try:
             with _standing_in(module, names):
                 self._usual.exec_module(module)
-        except Exception:
+        except (
+            Exception
+        ):  # of any kind: a stand-in does not fit; an error of the module itself comes again below
             if not names:
                 raise
             vars(module).clear()
