@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,12 +72,12 @@ def iter_sample(
     from sanactl.errors import UsageError
     from sanactl.files.paths import user_path
     from sanactl.model.offload import check_offload
-    from sanactl.model.processes import broadcast, open_processes
+    from sanactl.model.processes import open_processes
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.room import check_room
     from sanactl.sampling.sample import sample_images
@@ -128,22 +127,9 @@ def iter_sample(
         check_room(Path(output or f"{found.name}-samples"), len(records) * (count or 4), settings)
     wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
     drawn: list[Record] = []
-    with ExitStack() as stack:
-        folder = named = None if output is None else user_path(output)
-        first = open_processes().is_main_process
-        if first:
-            folder = stack.enter_context(
-                opened_folder(
-                    named,
-                    f"{found.name}-samples",
-                    wanted,
-                    force=force,
-                    any_batch=settings.fixed_batch is None,
-                )
-            )
-        folder = broadcast(folder)
-        assert folder is not None
-        settings = settled(folder, settings, wanted)
+    named = None if output is None else user_path(output)
+    first = open_processes().is_main_process
+    with shared_folder(named, f"{found.name}-samples", wanted, settings, force=force) as (folder, settings):
         samples = (
             SampleFolder(
                 folder,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -85,12 +84,12 @@ def iter_scale(
     from sanactl.judging.calibration import read_calibrations
     from sanactl.judging.shipped import chosen_calibrations
     from sanactl.model.offload import check_offload
-    from sanactl.model.processes import broadcast, open_processes
+    from sanactl.model.processes import open_processes
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.report.sheet import ContactSheet
     from sanactl.sampling.dataset_files import list_images
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.painter import Painter
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
@@ -136,22 +135,9 @@ def iter_scale(
     records = safe.passed
     planned = with_fixed_batch(found, settings, len(records) * rules.round)
     wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
-    with ExitStack() as stack:
-        folder = named = None if output is None else user_path(output)
-        first = open_processes().is_main_process
-        if first:
-            folder = stack.enter_context(
-                opened_folder(
-                    named,
-                    f"{found.name}-samples",
-                    wanted,
-                    force=force,
-                    any_batch=settings.fixed_batch is None,
-                )
-            )
-        folder = broadcast(folder)
-        assert folder is not None
-        settings = settled(folder, settings, wanted)
+    named = None if output is None else user_path(output)
+    first = open_processes().is_main_process
+    with shared_folder(named, f"{found.name}-samples", wanted, settings, force=force) as (folder, settings):
         images = SampleFolder(
             folder, found, settings, records, count=max, seed=seed, dtype=kind, guard=safe.identity
         )

@@ -115,7 +115,6 @@ def sample(
     to stdout. A stopped run goes on where it was when the same command is given
     again.
     """
-    from contextlib import ExitStack
     from functools import partial
 
     from sanactl.cli.frame.guarding import guarded
@@ -130,12 +129,11 @@ def sample(
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.offload import check_offload
-    from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.records.shards import Ending, Whole, read_shard
     from sanactl.sampling.dataset_files import list_images, list_part, listed_number
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.redraw import RedrawFolder, read_drafts
     from sanactl.sampling.room import check_room
     from sanactl.sampling.sample import sample_images
@@ -221,21 +219,11 @@ def sample(
             emitted.append(record)
             yield record
 
-    with ExitStack() as stack:
-        folder = output or Path(f"{found.name}-samples")
-        if is_first_process():
-            folder = stack.enter_context(
-                opened_folder(
-                    output,
-                    str(folder),
-                    wanted,
-                    force=force,
-                    any_batch=settings.fixed_batch is None,
-                    shared=part is not None,
-                )
-            )
-        folder = broadcast(folder)
-        settings = settled(folder, settings, wanted)
+    stem = f"{found.name}-samples"
+    with shared_folder(output, stem, wanted, settings, force=force, shared=part is not None) as (
+        folder,
+        settings,
+    ):
         if (kept := settings.fixed_batch or 0) < (planned.fixed_batch or 0):
             note(f"{folder} keeps its fixed batch of {kept}; a new folder would take {planned.fixed_batch}")
         before = 0 if part is not None or force else listed_number(folder)

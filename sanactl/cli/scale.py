@@ -151,7 +151,6 @@ def scale(
     max or budget. A stopped run goes on where it was when the same command is
     given again.
     """
-    from contextlib import ExitStack
     from dataclasses import asdict
 
     from sanactl.cli.frame.guarding import guarded
@@ -170,12 +169,11 @@ def scale(
     from sanactl.model.hardware import hardware_facts
     from sanactl.model.loading import dtype_warning, resolve_dtype
     from sanactl.model.offload import check_offload
-    from sanactl.model.processes import broadcast
     from sanactl.model.sampling_settings import sampling_settings, with_fixed_batch
     from sanactl.records.shards import Ending, Whole, ranked, read_shard, shard_stem
     from sanactl.sampling.dataset_files import list_images, list_part
     from sanactl.sampling.inputs import instruction_settings, spread
-    from sanactl.sampling.open_folder import folder_settings, opened_folder, settled
+    from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.painter import Painter
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
@@ -257,21 +255,11 @@ def scale(
             (made, "image" if part is None else "shard"), checkpoint=str(found.path), judge=chosen.name
         )
         return
-    with ExitStack() as stack:
-        folder = output or Path(f"{found.name}-samples")
-        if is_first_process():
-            folder = stack.enter_context(
-                opened_folder(
-                    output,
-                    str(folder),
-                    wanted,
-                    force=force,
-                    any_batch=settings.fixed_batch is None,
-                    shared=part is not None,
-                )
-            )
-        folder = broadcast(folder)
-        settings = settled(folder, settings, wanted)
+    stem = f"{found.name}-samples"
+    with shared_folder(output, stem, wanted, settings, force=force, shared=part is not None) as (
+        folder,
+        settings,
+    ):
         places = tasks_of(records, part)
         if part is not None and (tasks := len({str(r.get("tag") or "") for r in records})) < part.of:
             note(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sanactl.errors import OutputExistsError
 from sanactl.files.atomic import atomic_path
 from sanactl.files.folder_lock import FolderLock
+from sanactl.model.processes import broadcast, open_processes
 from sanactl.model.sampling_settings import MAX_FIXED_BATCH
 from sanactl.records.records import Record
 from sanactl.sampling.dataset_files import BLOCKED, LISTING, listed_parts, remove_dataset_files
@@ -34,6 +35,7 @@ __all__ = [
     "prompts_digest",
     "renew_folder",
     "settled",
+    "shared_folder",
 ]
 
 SETTINGS = "settings.json"
@@ -78,6 +80,30 @@ def folder_settings(
 def given_components(checkpoint: Checkpoint) -> dict[str, str]:
     """The user's `--components`, if any, because other components give other images."""
     return {} if checkpoint.given is None else {"components": checkpoint.given}
+
+
+@contextlib.contextmanager
+def shared_folder(
+    folder: Path | None,
+    stem: str,
+    wanted: dict[str, Any],
+    settings: SamplingSettings,
+    *,
+    force: bool,
+    shared: bool = False,
+) -> Iterator[tuple[Path, SamplingSettings]]:
+    """The folder that the first process opens, and the settings with its fixed batch (`settled`), on every process.
+
+    Arguments and errors as in `opened_folder`.
+    """
+    with contextlib.ExitStack() as stack:
+        chosen = folder or Path(stem)
+        if open_processes().is_main_process:
+            any_batch = settings.fixed_batch is None
+            opened = opened_folder(folder, stem, wanted, force=force, any_batch=any_batch, shared=shared)
+            chosen = stack.enter_context(opened)
+        chosen = broadcast(chosen)
+        yield chosen, settled(chosen, settings, wanted)
 
 
 @contextlib.contextmanager
