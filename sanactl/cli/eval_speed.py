@@ -13,14 +13,11 @@ from sanactl.cli.frame.options import (
     Device,
     Dtype,
     Force,
-    GuidanceScale,
-    Height,
     Output,
     Revision,
-    Steps,
-    Width,
     choices,
 )
+from sanactl.cli.frame.sampling_options import GuidanceScale, Height, Steps, Width
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from sanactl.cli import finetune_options as option
+from sanactl.cli import finetune_running_options as running
 from sanactl.cli.frame.options import CheckpointArgument, ComponentsFrom, Force, Output, Revision, Seed
 from sanactl.data.settings import DataSettings
 from sanactl.training.settings import FinetuneSettings
@@ -48,17 +49,17 @@ def finetune(
     teacher: option.TeacherRef = None,
     teacher_weight: option.TeacherWeight = DEFAULTS.teacher_weight,
     feature_weight: option.FeatureWeight = DEFAULTS.feature_weight,
-    accumulate: option.Accumulate = DEFAULTS.accumulate,
-    gradient_checkpointing: option.Checkpointing = DEFAULTS.gradient_checkpointing,
-    fsdp: option.Fsdp = DEFAULTS.fsdp,
-    offload_optimizer: option.OffloadOptimizer = DEFAULTS.offload_optimizer,
-    precision: option.Precision = None,
-    device: option.TrainDevice = DEFAULTS.device,
-    cache: option.Cache = DEFAULTS.cache,
-    save_every: option.SaveEvery = DEFAULTS.save_every,
-    keep_last: option.KeepLast = DEFAULTS.keep_last,
-    tracker: option.Tracker = DEFAULTS.tracker,
-    resume: option.Resume = DEFAULTS.resume,
+    accumulate: running.Accumulate = DEFAULTS.accumulate,
+    gradient_checkpointing: running.Checkpointing = DEFAULTS.gradient_checkpointing,
+    fsdp: running.Fsdp = DEFAULTS.fsdp,
+    offload_optimizer: running.OffloadOptimizer = DEFAULTS.offload_optimizer,
+    precision: running.Precision = None,
+    device: running.TrainDevice = DEFAULTS.device,
+    cache: running.Cache = DEFAULTS.cache,
+    save_every: running.SaveEvery = DEFAULTS.save_every,
+    keep_last: running.KeepLast = DEFAULTS.keep_last,
+    tracker: running.Tracker = DEFAULTS.tracker,
+    resume: running.Resume = DEFAULTS.resume,
     seed: Seed = 0,
     components: ComponentsFrom = None,
     revision: Revision = None,

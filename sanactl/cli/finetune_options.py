@@ -1,4 +1,4 @@
-"""The options of `finetune`, by purpose."""
+"""The options of `finetune` that decide what it learns: data, steps, and what is trained."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from sanactl.optim.table import OPTIMIZERS
 from sanactl.training.settings import SCALINGS, SCHEDULES
 
 
-def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+def option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """An option in a panel of the help."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-_DATA, _STEPS, _WHAT, _MEMORY, _STATE = (
-    "Data",
-    "Steps",
-    "What is trained",
-    "Memory",
-    "Watching and restarting",
-)
+_DATA, _STEPS, _WHAT = "Data", "Steps", "What is trained"
 
 Data = Annotated[
     Optional[str],
-    _option(
+    option(
         _DATA,
         "--data",
         "-d",
@@ -39,30 +34,30 @@ Data = Annotated[
 ]
 Captions = Annotated[
     Optional[str],
-    _option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
+    option(_DATA, "--captions", metavar="COLUMNS", help="Columns that captions are drawn from, with weights, such as text:0.7,short:0.3. Default: the first of text, caption, prompt and txt.", show_default=False),
 ]  # fmt: skip
 CaptionChoice = Annotated[
     Optional[str],
-    _option(_DATA, "--caption-choice", metavar="RULE", help="Draw among an image's captions by their CLIP scores, as SANA: clipscore, or clipscore:25:0.1 for captions of a score of at least 25 with a temperature of 0.1. Default: by the weights of --captions.", show_default=False),
+    option(_DATA, "--caption-choice", metavar="RULE", help="Draw among an image's captions by their CLIP scores, as SANA: clipscore, or clipscore:25:0.1 for captions of a score of at least 25 with a temperature of 0.1. Default: by the weights of --captions.", show_default=False),
 ]  # fmt: skip
 MinClipScore = Annotated[
     Optional[float],
-    _option(_DATA, "--min-clip-score", metavar="FLOAT", help="With --caption-choice, leave out images whose prompt has a smaller CLIP score. Default: 22, as SANA-1.5.", show_default=False),
+    option(_DATA, "--min-clip-score", metavar="FLOAT", help="With --caption-choice, leave out images whose prompt has a smaller CLIP score. Default: 22, as SANA-1.5.", show_default=False),
 ]  # fmt: skip
 Buckets = Annotated[
     bool,
-    _option(
+    option(
         _DATA,
         "--buckets",
         help="Keep each image's aspect ratio approximately; the images of one step have one size.",
     ),
 ]
 Streaming = Annotated[
-    bool, _option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
+    bool, option(_DATA, "--streaming", help="Read a dataset as a stream, without preparing a copy on disk.")
 ]
 MaxBad = Annotated[
     int,
-    _option(
+    option(
         _DATA,
         "--max-bad",
         metavar="INT",
@@ -72,7 +67,7 @@ MaxBad = Annotated[
 ]
 Workers = Annotated[
     Optional[int],
-    _option(
+    option(
         _DATA,
         "--workers",
         metavar="INT",
@@ -83,7 +78,7 @@ Workers = Annotated[
 ]
 TextDropout = Annotated[
     float,
-    _option(
+    option(
         _DATA,
         "--text-dropout",
         metavar="FLOAT",
@@ -94,7 +89,7 @@ TextDropout = Annotated[
 ]
 FlowShift = Annotated[
     float,
-    _option(
+    option(
         _DATA,
         "--flow-shift",
         metavar="FLOAT",
@@ -105,7 +100,7 @@ FlowShift = Annotated[
 
 TextPadding = Annotated[
     str,
-    _option(
+    option(
         _DATA,
         "--text-padding",
         **choices(*TEXT_PADDING),
@@ -115,7 +110,7 @@ TextPadding = Annotated[
 
 Steps = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--steps",
         metavar="INT",
@@ -125,7 +120,7 @@ Steps = Annotated[
 ]
 Batch = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--batch-size",
         "-b",
@@ -136,7 +131,7 @@ Batch = Annotated[
 ]
 LearningRate = Annotated[
     Optional[float],
-    _option(
+    option(
         _STEPS,
         "--lr",
         metavar="FLOAT",
@@ -147,7 +142,7 @@ LearningRate = Annotated[
 ]
 ScaleLr = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--scale-lr",
         **choices(*SCALINGS),
@@ -156,7 +151,7 @@ ScaleLr = Annotated[
 ]
 OptimizerName = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--optimizer",
         **choices(*OPTIMIZERS),
@@ -165,7 +160,7 @@ OptimizerName = Annotated[
 ]
 Scheme = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--scheme",
         **choices("linear", "zero", "dynamic"),
@@ -176,7 +171,7 @@ Scheme = Annotated[
 OldScheme = Annotated[str, typer.Option("--code", hidden=True, help="The former name of --scheme.")]
 Schedule = Annotated[
     str,
-    _option(
+    option(
         _STEPS,
         "--schedule",
         **choices(*SCHEDULES),
@@ -185,7 +180,7 @@ Schedule = Annotated[
 ]
 Warmup = Annotated[
     int,
-    _option(
+    option(
         _STEPS,
         "--warmup",
         metavar="INT",
@@ -195,7 +190,7 @@ Warmup = Annotated[
 ]
 Clip = Annotated[
     Optional[float],
-    _option(
+    option(
         _STEPS,
         "--clip",
         metavar="FLOAT",
@@ -206,11 +201,11 @@ Clip = Annotated[
 ]
 WeightDecay = Annotated[
     float,
-    _option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
+    option(_STEPS, "--weight-decay", metavar="FLOAT", min=0, help="Decoupled weight decay, as in AdamW."),
 ]
 Ema = Annotated[
     float,
-    _option(
+    option(
         _STEPS,
         "--ema",
         metavar="FLOAT",
@@ -222,7 +217,7 @@ Ema = Annotated[
 
 NewBlocksOnly = Annotated[
     bool,
-    _option(
+    option(
         _WHAT,
         "--train-new-blocks-only",
         help="Train only the blocks that grow added; all other weights stay as they are.",
@@ -230,7 +225,7 @@ NewBlocksOnly = Annotated[
 ]
 Lora = Annotated[
     int,
-    _option(
+    option(
         _WHAT,
         "--lora",
         metavar="INT",
@@ -240,7 +235,7 @@ Lora = Annotated[
 ]
 TeacherRef = Annotated[
     Optional[str],
-    _option(
+    option(
         _WHAT,
         "--teacher",
         metavar="CHECKPOINT",
@@ -250,7 +245,7 @@ TeacherRef = Annotated[
 ]
 TeacherWeight = Annotated[
     float,
-    _option(
+    option(
         _WHAT,
         "--teacher-weight",
         metavar="FLOAT",
@@ -261,109 +256,11 @@ TeacherWeight = Annotated[
 ]
 FeatureWeight = Annotated[
     float,
-    _option(
+    option(
         _WHAT,
         "--feature-weight",
         metavar="FLOAT",
         min=0,
         help="Weight of the distance between the blocks' outputs and the teacher's.",
-    ),
-]
-
-Accumulate = Annotated[
-    int,
-    _option(
-        _MEMORY,
-        "--accumulate",
-        metavar="INT",
-        min=1,
-        help="Number of parts that a process divides its share of a step into (gradient accumulation).",
-    ),
-]
-Checkpointing = Annotated[
-    bool,
-    _option(
-        _MEMORY,
-        "--gradient-checkpointing",
-        help="Compute each block a second time in the backward pass, which takes less memory and more time.",
-    ),
-]
-Fsdp = Annotated[
-    bool,
-    _option(
-        _MEMORY,
-        "--fsdp",
-        help="Divide weights, gradients and optimizer state among the processes of a launcher (FSDP2): less memory for each, more traffic.",
-    ),
-]
-OffloadOptimizer = Annotated[
-    bool,
-    _option(
-        _MEMORY,
-        "--offload-optimizer",
-        help="On a GPU, keep the optimizer's state in the machine's memory; each step copies it there and back. Same results.",
-    ),
-]
-Precision = Annotated[
-    Optional[str],
-    _option(
-        _MEMORY,
-        "--precision",
-        **choices("fp32", "bf16"),
-        help="Precision of the forward and backward pass; bf16 is autocast. Default: bf16 on a GPU, fp32 on a CPU.",
-        show_default=False,
-    ),
-]
-TrainDevice = Annotated[
-    Optional[str],
-    _option(
-        _MEMORY,
-        "--device",
-        metavar="NAME",
-        autocompletion=lambda: ["cpu", "cuda", "mps"],
-        help="Device to train on: cpu, cuda, cuda:1, mps. Default: a GPU if there is one, else the CPU.",
-        show_default=False,
-    ),
-]
-Cache = Annotated[
-    int,
-    _option(
-        _MEMORY,
-        "--cache",
-        metavar="INT",
-        min=0,
-        help="Number of images to encode once before training, which then uses only these; 0 encodes at each step.",
-    ),
-]
-
-SaveEvery = Annotated[
-    int,
-    _option(
-        _STATE,
-        "--save-every",
-        metavar="INT",
-        min=0,
-        help="Number of steps from one saved state to the next; 0 saves every ten minutes.",
-    ),
-]
-KeepLast = Annotated[
-    int, _option(_STATE, "--keep-last", metavar="INT", min=1, help="Number of saved states that are kept.")
-]
-Resume = Annotated[
-    bool,
-    _option(
-        _STATE,
-        "--resume/--restart",
-        help="Continue an interrupted run with the same settings, or start it again.",
-    ),
-]
-Tracker = Annotated[
-    Optional[str],
-    _option(
-        _STATE,
-        "--tracker",
-        **choices("tensorboard", "wandb", "trackio"),
-        help="Also log every step to this tracker. Default: none.",
-        show_default=False,
     ),
 ]

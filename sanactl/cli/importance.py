@@ -13,15 +13,17 @@ from sanactl.cli.frame.options import (
     Device,
     Dtype,
     Force,
+    Output,
+    Plot,
+    Revision,
+    Seed,
+)
+from sanactl.cli.frame.sampling_options import (
     GuidanceScale,
     Instruction,
     Negative,
-    Output,
-    Plot,
     Prompt,
     PromptsFile,
-    Revision,
-    Seed,
     Steps,
 )
 

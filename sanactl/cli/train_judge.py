@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sanactl.cli import finetune_options as tuning
+from sanactl.cli import finetune_running_options as running
 from sanactl.cli import train_judge_options as option
 from sanactl.cli.frame.options import DryRun, Force, Output, RecordsArgument, Seed
 from sanactl.training.judge.settings import TuningSettings
@@ -45,14 +46,14 @@ def train_judge(
     lora: option.Lora = DEFAULTS.lora,
     quantize: option.Quantize = DEFAULTS.quantize,
     merge: option.Merge = DEFAULTS.merge,
-    accumulate: tuning.Accumulate = DEFAULTS.accumulate,
-    gradient_checkpointing: tuning.Checkpointing = DEFAULTS.gradient_checkpointing,
-    precision: tuning.Precision = None,
-    device: tuning.TrainDevice = DEFAULTS.device,
+    accumulate: running.Accumulate = DEFAULTS.accumulate,
+    gradient_checkpointing: running.Checkpointing = DEFAULTS.gradient_checkpointing,
+    precision: running.Precision = None,
+    device: running.TrainDevice = DEFAULTS.device,
     save_every: option.SaveEvery = None,
-    keep_last: tuning.KeepLast = DEFAULTS.keep_last,
-    tracker: tuning.Tracker = DEFAULTS.tracker,
-    resume: tuning.Resume = DEFAULTS.resume,
+    keep_last: running.KeepLast = DEFAULTS.keep_last,
+    tracker: running.Tracker = DEFAULTS.tracker,
+    resume: running.Resume = DEFAULTS.resume,
     rendered: option.Rendered = False,
     start: option.Start = None,
     dry_run: DryRun = False,
