@@ -5,7 +5,8 @@
 #   ./recipes/evidence.sh [FOLDER] [growth] [optimizers] [recovery]
 #
 # All three by default: about an hour and a half on 2 CPU cores. What is done is not done again: stop it, and start it
-# again with the same folder. Ends with a table; SEEDS and STEPS in the environment change the defaults.
+# again with the same folder. Ends with a table. In the environment, SEEDS ("1 2 3"), STEPS of every training and LIMIT, the
+# number of prompts of a score, change the size: SEEDS=1 STEPS=2 LIMIT=6 is a trial, and its numbers mean nothing.
 set -euo pipefail
 exec </dev/null
 . "$(dirname "$0")/setup.sh"
@@ -16,10 +17,10 @@ mkdir -p "$run" && cd "$run"
 seeds=${SEEDS:-1 2 3}
 say() { printf '\n== %s\n' "$*" >&2; }
 
-# Every model is scored on the same 72 held-out prompts with the same seeds; a score that is there is kept.
+# Every model is scored on the same held-out prompts with the same seeds; a score that is there is kept.
 score() {       # score NAME IMAGES-A-PROMPT
   [ -e "$1.geneval.jsonl" ] && return
-  sanactl sample "$1.st" --prompts shapes --limit 72 -n "$2" -o "$1-samples" |
+  sanactl sample "$1.st" --prompts shapes --limit "${LIMIT:-72}" -n "$2" -o "$1-samples" |
     sanactl eval geneval -o "$1.geneval.jsonl" >/dev/null
 }
 # What finetune tells when it is done, its optimizer's bytes among it, goes to NAME.done.jsonl.

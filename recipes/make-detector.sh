@@ -4,7 +4,9 @@
 #   ./recipes/make-detector.sh [FOLDER]
 #
 # The official detector's classes, small. Expected on 2 idle CPU cores: samples 20 minutes, CLIP 2, detector 90 (0.36 s a step on
-# one core). Every stage can be stopped and started again. Training sees training prompts only.
+# one core). Every stage can be stopped and started again. Training sees training prompts only. In the environment, PROMPTS to
+# train on, HELD kept prompts, STEPS of the detector, POOL, the number of rendered pictures, and EVAL, a file in place of the
+# 360 evaluation prompts, change the size: PROMPTS=6 HELD=3 STEPS=2 POOL=40 is a trial, and its numbers mean nothing.
 set -euo pipefail
 exec </dev/null
 . "$(dirname "$0")/setup.sh"
@@ -12,7 +14,7 @@ exec </dev/null
 folder=${1:-$root/runs/detector}
 mkdir -p "$folder" && cd "$folder"
 say() { printf '\n== %s\n' "$*" >&2; }
-PROMPTS=${PROMPTS:-2200} HELD=${HELD:-100} STEPS=${STEPS:-15000} # EVAL: a file in place of all 360 evaluation prompts
+PROMPTS=${PROMPTS:-2200} HELD=${HELD:-100} STEPS=${STEPS:-15000}
 
 say "images of training prompts, drawn by the base; those of the last $HELD prompts are kept from training"
 [ -e prompts.jsonl ] || sanactl prompts shapes --split train -n "$((PROMPTS + HELD))" > prompts.jsonl

@@ -140,7 +140,8 @@ class Conditions:
     def fill_cache(self, progress: Progress) -> None:
         """Encodes the examples of the first steps, `settings.cache` of them or a few more, each process its share.
 
-        Autoencoder and text encoder are released afterwards. Encoded data need no cache.
+        Examples that the run's steps do not reach are left out. Autoencoder and text encoder are released afterwards.
+        Encoded data need no cache.
         """
         import torch
 
@@ -149,7 +150,7 @@ class Conditions:
         if self.encoders is None:
             return
         processes, batch = open_processes(), self.settings.batch_size
-        steps = -(-self.settings.cache // batch)
+        steps = min(-(-self.settings.cache // batch), self.settings.steps)
         known = {""}
 
         def read() -> Iterator[_Uncached]:

@@ -241,6 +241,23 @@ def test_training_lowers_the_loss(place: Path) -> None:
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
+def test_a_cache_has_no_images_that_the_steps_do_not_reach(place: Path) -> None:
+    class Totals(Progress):
+        def __init__(self) -> None:
+            self.of: dict[str, int | None] = {}
+
+        def start(self, total: int | None, what: str, *, done: int = 0) -> None:
+            self.of[what] = total
+
+    for target, cache in (("large.st", 400), ("exact.st", 8)):
+        totals = Totals()
+        train(target, replace(SETTINGS, steps=2, cache=cache), progress=totals)
+        assert totals.of["encoding images"] == 8
+    large, exact = weights("large.st"), weights("exact.st")
+    assert large.keys() == exact.keys()
+    assert all(np.array_equal(large[name], exact[name]) for name in large)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 50), (100, 1), (7, 3), (5, 9)])
 def test_the_learning_rate_is_that_of_diffusers_one_step_on(schedule: str, steps: int, warmup: int) -> None:
