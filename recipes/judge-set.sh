@@ -6,7 +6,7 @@
 #
 # On the built-in world as it stands; about 35 minutes on 2 idle CPU cores. There the model to fine-tune is one that was
 # trained for some minutes on renderings with faults, and has seen no sample. With real models (the paper has 15,654 prompts
-# and 160 images each; DETECTOR is a folder of `sanactl convert-detector`):
+# and 160 images each; DETECTOR is the absolute path of a folder of `sanactl convert-detector`):
 #   MODEL=Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers WRITE="prompts geneval --split train" PROMPTS=15654 \
 #     IMAGES=160 GUIDANCE=4.5 SCORE="--detector mask2former:DETECTOR" VLM=Qwen/Qwen3-VL-2B-Instruct TUNE="--lora 64" \
 #     ./recipes/judge-set.sh runs/judge
@@ -14,6 +14,7 @@
 set -euo pipefail
 exec </dev/null
 . "$(dirname "$0")/setup.sh"
+from_here MODEL VLM
 
 folder=${1:-$root/runs/judge-set}
 mkdir -p "$folder" && cd "$folder"

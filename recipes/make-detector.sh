@@ -10,6 +10,7 @@
 set -euo pipefail
 exec </dev/null
 . "$(dirname "$0")/setup.sh"
+from_here EVAL
 
 folder=${1:-$root/runs/detector}
 mkdir -p "$folder" && cd "$folder"

@@ -29,14 +29,7 @@ if [ -e "$checkpoint" ]; then checkpoint=$(realpath "$checkpoint"); fi
 name=$(basename "${checkpoint:-shapes}" .st)
 run=${2:-$root/runs/paper-eval-$name}
 LAUNCH=${LAUNCH:-} LIMIT=${LIMIT:-} SAMPLING_STEPS=${SAMPLING_STEPS:-}
-# The run has a folder of its own: paths that were given are from here.
-for variable in MJHQ REFERENCE INCEPTION DPG CLIP; do
-  if [ -e "${!variable:-}" ]; then printf -v "$variable" %s "$(realpath "${!variable}")"; fi
-done
-case ${DETECTOR:-} in mask2former:*)
-  folder=${DETECTOR#mask2former:}
-  if [ -e "$folder" ]; then DETECTOR=mask2former:$(realpath "$folder"); fi
-esac
+from_here DETECTOR MJHQ REFERENCE INCEPTION DPG CLIP VQA
 mkdir -p "$run" && cd "$run"
 say() { printf '\n== %s\n' "$*" >&2; }
 launched() { if [ -n "$LAUNCH" ]; then $LAUNCH -m sanactl "$@"; else sanactl "$@"; fi; }

@@ -4,7 +4,7 @@
 #   ./recipes/quickstart.sh [FOLDER]
 #
 # Needs nothing but Python 3.10 or newer; makes its own environment first. On 2 CPU cores the run itself takes about
-# eight minutes and ends with a table beside the paper's and a page to look at, FOLDER/report.html.
+# six minutes and ends with a table beside the paper's and a page to look at, FOLDER/report.html.
 set -euo pipefail
 exec </dev/null                          # commands that read a pipe must not read this script's
 . "$(dirname "$0")/setup.sh"

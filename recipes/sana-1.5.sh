@@ -12,6 +12,7 @@
 set -euo pipefail
 exec </dev/null                          # commands that read a pipe must not read this script's stdin
 . "$(dirname "$0")/setup.sh"
+from_here MODEL DATA PROMPTS CALIBRATION DETECTOR JUDGE MJHQ REFERENCE INCEPTION DPG CLIP VQA
 
 # ---- Choices ---------------------------------------------------------------------------------------------------------
 WORLD=${WORLD:-published}                # published: the released checkpoints; shapes: the built-in world
@@ -41,10 +42,6 @@ RECOVERY_STEPS=${RECOVERY_STEPS:-100}    # the paper's budget after pruning (sec
 run=${1:-$root/runs/sana-1.5-$WORLD}
 # ----------------------------------------------------------------------------------------------------------------------
 
-# What paper-eval.sh is given is named from here, and it starts in another folder.
-for variable in MJHQ REFERENCE INCEPTION DPG CLIP; do
-  if [ -e "${!variable:-}" ]; then export "$variable=$(realpath "${!variable}")"; fi
-done
 mkdir -p "$run" && cd "$run"
 say() { printf '\n== %s\n' "$*" >&2; }
 launched() { if [ -n "$LAUNCH" ]; then $LAUNCH -m sanactl "$@"; else sanactl "$@"; fi; }

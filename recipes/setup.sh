@@ -25,3 +25,13 @@ elif [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ] || [ "$root/co
 fi
 [ "$venv" = active ] || PATH=$venv/bin:$PATH
 export PATH
+
+# A recipe works in a folder of its own, and paths that it is given are from where it was started.
+from_here() { # from_here VARIABLE...: makes paths absolute where they are there, behind mask2former: and mplug: as well
+  local variable value prefix
+  for variable in "$@"; do
+    value=${!variable:-} prefix=
+    case $value in mask2former:*|mplug:*) prefix=${value%%:*}: ;; esac
+    if [ -e "${value#"$prefix"}" ]; then printf -v "$variable" %s "$prefix$(realpath "${value#"$prefix"}")"; fi
+  done
+}

@@ -8,14 +8,15 @@
 # same model and guiding again overshoots. The paper's came from another model, FLUX.1-schnell, which needs no guidance.
 #
 # On the built-in world as it stands; about 40 minutes on 2 idle CPU cores. With a real checkpoint (the paper has 18,240
-# prompts; DETECTOR is a folder of `sanactl convert-detector`):
+# prompts; DETECTOR is the absolute path of a folder of `sanactl convert-detector`, and geneval.jsonl is of
+# `sanactl prompts geneval`):
 #   MODEL=Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers WRITE="prompts geneval --split train" PROMPTS=18240 IMAGES=32 \
 #     GUIDANCE=4.5 SCORE="--detector mask2former:DETECTOR" HELD=geneval.jsonl EACH=4 STEPS=2000 LR=2e-5 ./recipes/sft-set.sh runs/sft
-# geneval.jsonl is of `sanactl prompts geneval`, in the folder.
 # What is done is not done again: stop it, and start it again with the same folder.
 set -euo pipefail
 exec </dev/null
 . "$(dirname "$0")/setup.sh"
+from_here MODEL HELD
 
 folder=${1:-$root/runs/sft-set}
 mkdir -p "$folder" && cd "$folder"
