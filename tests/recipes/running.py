@@ -17,11 +17,12 @@ def run(name: str, folder: Path, settings: Mapping[str, str]) -> str:
 
 
 def run_both(name: str, folder: Path, settings: Mapping[str, str]) -> tuple[str, str]:
-    """Runs a recipe that must succeed; its stdout and stderr."""
+    """Runs a recipe that must succeed, from the folder above `folder`; its stdout and stderr."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **settings, "SANACTL_VENV": "active", "OMP_NUM_THREADS": "1", "PATH": path}
     done = subprocess.run(
         [str(RECIPES / name), str(folder)],
+        cwd=folder.parent,
         env=environment,
         capture_output=True,
         text=True,

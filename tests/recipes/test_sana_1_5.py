@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sanactl.shapes.prompts import load_eval_prompts
 from tests.recipes.running import run
 
 SMALL = {
     "WORLD": "shapes",
+    "PROMPTS": "prompts.jsonl",
     "DEEP": "12",
     "DEPTHS": "6",
     "STEPS": "2",
@@ -21,6 +24,8 @@ SMALL = {
 
 @pytest.mark.slow
 def test_the_paper_as_one_script(tmp_path: Path) -> None:
+    lines = [json.dumps({**prompt, "kind": "prompt"}) for prompt in load_eval_prompts()[:61:60]]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines) + "\n")
     said = run("sana-1.5.sh", tmp_path / "run", SMALL)
     made = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"fresh.st", "grown.st", "pruned-d6.st", "recovered-d6.st", "judged.jsonl", "report.html"} <= made
