@@ -9,7 +9,8 @@
 #   recipes/gpu-check.sh --minutes 4                      what fits in 4 minutes, from the first part on
 #   SMALL=1 recipes/gpu-check.sh                          tiny models on the CPU, about two minutes: a trial
 #
-# It may be cut anywhere: results.jsonl and table.md have what was found until then, and the same command goes on with the
+# It takes no longer, however slow the machine: a part that runs over its time is killed, and one that would not fit is
+# left out. It may be cut anywhere: results.jsonl and table.md have what was found until then, and the same command goes on with the
 # parts that were not done. Another OUT measures all of them again.
 #
 # It uses the python3 that is there (PYTHON names another) with torch, triton, transformers, safetensors, numpy and
@@ -21,6 +22,8 @@
 # Optimizers of bitsandbytes, torchao and came-pytorch, the tests (pytest), and scores of the built-in world (scipy) are
 # left out where these are missing. One process needs no accelerate.
 set -euo pipefail
+SANACTL_BENCH_BEGAN=$(date +%s)           # the minutes count from here
+export SANACTL_BENCH_BEGAN
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
 small=()

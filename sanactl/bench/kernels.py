@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ __all__ = ["SMALL_SHAPES", "kernel_differences", "measure_kernels"]
 SHAPES = ((2240, 2240), (11200, 2240), (2240, 5600))
 SMALL_SHAPES = ((70, 150), (1, 300))
 _BLOCK = 2048
+# Values of the matrices that a kernel is timed on, all of one shape. They are far more than a cache holds, and their kernel
+# takes far longer than its launch.
+_VALUES = 1 << 27
 
 
 class _Inputs(NamedTuple):
@@ -49,28 +53,33 @@ def measure_kernels(rows: Rows, device: torch.device, *, small: bool = False) ->
     """Adds a row for each kernel, matrix and quantization scheme to the table "kernels beside their torch twin".
 
     `difference` is the root mean square of the difference, divided by that of torch's result; the largest of all results
-    counts. Codes of 8-bit moments count as numbers: one code of a hundred that is off by one level gives about 1e-4. On a
+    counts. Times are those of one launch over as many equal matrices as have `_VALUES` values together, as in a step, and of
+    torch's operations on the same matrices. Codes of 8-bit moments count as numbers: one code of a hundred that is off by one level gives about 1e-4. On a
     CPU the kernels run in Triton's interpreter, and their times have no meaning.
     """
     bandwidth = copy_bandwidth(device, 1 << 24 if small else 1 << 30)
     for shape in SMALL_SHAPES if small else SHAPES:
+        count = 1 if small else _VALUES // (shape[0] * shape[1])
         for scheme in (None, *SCHEMES):
+            one = _inputs(shape, scheme, device)
+            many = [one, *(_copy(one) for _ in range(count - 1))]
+            ready = triton_kernels.Ready([(i.p, i.g, i.m) for i in many])
             for case in _cases(shape, scheme):
                 difference = _case_difference(case, shape, scheme, device)
-                inputs, count = _inputs(shape, scheme, device), 1 if small else 10
                 ours, twin = (
-                    time_calls(lambda p=p, i=inputs, c=case: c.run(p, i), device, count=count, warm=2)
-                    for p in (triton_kernels, tiled)
+                    time_calls(call, device, count=1 if small else 10, warm=1)
+                    for call in (getattr(ready, case.name), partial(_run_all, case, many))
                 )
                 rows.add(
                     "kernels beside their torch twin",
                     kernel=case.name,
                     matrix=f"{shape[0]} x {shape[1]}",
+                    matrices=count,
                     moment=scheme or "fp32",
                     difference=difference,
                     ms=ours,
                     twin_ms=twin,
-                    copy_share=case.moved / (ours / 1000) / bandwidth,
+                    copy_share=count * case.moved / (ours / 1000) / bandwidth,
                 )
 
 
@@ -92,16 +101,27 @@ def _case_difference(
     return max(d if d == d else math.inf for d in (_difference(a, b) for a, b in zip(*found, strict=True)))
 
 
+def _run_all(case: _Case, inputs: Sequence[_Inputs]) -> None:
+    for i in inputs:
+        case.run(tiled, i)
+
+
+def _copy(i: _Inputs) -> _Inputs:
+    scale, offset = (None if t is None else t.clone() for t in (i.m.scale, i.m.offset))
+    m = i.m._replace(values=i.m.values.clone(), scale=scale, offset=offset)
+    return i._replace(p=i.p.clone(), g=i.g.clone(), m=m)
+
+
 def _cases(shape: tuple[int, int], scheme: Scheme | None) -> Iterator[_Case]:
     size, moment = shape[0] * shape[1], 4 if scheme is None else 1
-    if scheme is None:
-        yield _Case("square_sums", lambda passes, i: passes.square_sums(i.g), 2 * size)
     yield _Case(
         "residual_sums",
         lambda passes, i: passes.residual_sums(i.g, i.m, i.row, i.col, 1.0, part_of(i.g)),
         size * (2 + moment),
     )
     yield _Case("apply", _apply, size * (2 + 2 * 2 + 2 * moment))
+    if scheme is None:
+        yield _Case("square_sums", lambda passes, i: passes.square_sums(i.g), 2 * size)
 
 
 def _apply(passes: ModuleType, i: _Inputs) -> tuple[Tensor, ...]:

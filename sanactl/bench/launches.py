@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sanactl.bench.optim import LR, MODELS, block_shapes
+from sanactl.bench.contenders import LR
+from sanactl.bench.optim import MODELS, block_shapes
 from sanactl.errors import UsageError
 from sanactl.optim import build_optimizer
 from sanactl.optim.listwise import ListwiseCAME8bit

@@ -1,16 +1,19 @@
-"""The Triton kernels on one matrix, with the arguments of the three functions of `tiled`, to compare the two."""
+"""The Triton kernels by themselves: on one matrix as the functions of `tiled`, to compare the two; and ready to be timed."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sanactl.optim import triton_step
 from sanactl.optim.moment import Moment
-from sanactl.optim.plan import HYPERS, Chunk, Item, Plan
+from sanactl.optim.plan import Plan
+from sanactl.optim.plan_fields import HYPERS, Chunk, Item
 from sanactl.optim.sharded import Part, part_of
 
-__all__ = ["apply", "residual_sums", "square_sums"]
+__all__ = ["Ready", "apply", "residual_sums", "square_sums"]
 
 
 def square_sums(g: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,3 +83,34 @@ def _put(lines: Tensor, chunk: Chunk, row: Tensor, col: Tensor) -> None:
 
 def _lines(lines: Tensor, chunk: Chunk, g: Tensor) -> tuple[Tensor, Tensor]:
     return lines[: g.shape[0]], lines[chunk.rows : chunk.rows + g.shape[1]]
+
+
+class Ready:
+    """The kernels with all of their tables, so that nothing but their launches is left to a call.
+
+    Args:
+        matrices: parameter, gradient and moment of matrices of one kind; together no more values than a chunk has.
+    """
+
+    def __init__(self, matrices: Sequence[tuple[Tensor, Tensor, Moment]]) -> None:
+        device = matrices[0][1].device
+        self._matrices = matrices  # the tables have pointers alone
+        step = torch.zeros((), device=device)
+        items = [Item(p, g, m, (step,) * 4, step, part_of(p), 0, None) for p, g, m in matrices]
+        self._plan = Plan(items, 1, device)
+        (self._chunk,) = self._plan.chunks
+        self._space = self._plan.space()
+        self._plan.lines.fill_(10.0)  # factors, for gradients of about 1e-3
+        self._steps = torch.full((self._chunk.rows + self._chunk.cols,), 1e-3, device=device)
+        settings = {"LR": 1.0, "BETA": 0.9, "RATE_M": 0.1}
+        self._plan.hyper.copy_(torch.tensor([[settings.get(name, 0.0) for name in HYPERS]]))
+
+    def square_sums(self) -> None:
+        """Its sums take the place of the factors, so it comes last."""
+        triton_step.square_sums(self._plan, self._chunk, self._space)
+
+    def residual_sums(self) -> None:
+        triton_step.residual_sums(self._plan, self._chunk, self._space)
+
+    def apply(self) -> None:
+        triton_step.apply(self._plan, self._chunk, self._steps)

@@ -10,13 +10,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
+from sanactl.bench.captured import capture
+from sanactl.bench.contenders import BASELINE, CONTENDERS, HUNGRIEST
 from sanactl.bench.optim_cost import (
     Timer,
     copy_bandwidth,
@@ -27,11 +27,9 @@ from sanactl.bench.optim_cost import (
     state_bytes,
 )
 from sanactl.bench.profiled import profiled_launches
-from sanactl.errors import UsageError
-from sanactl.optim import build_optimizer
-from sanactl.optim.listwise import ListwiseCAME8bit
+from sanactl.errors import SanactlError, UsageError
 
-__all__ = ["BASELINE", "CONTENDERS", "MODELS", "block_shapes", "fitting_blocks", "run"]
+__all__ = ["MODELS", "block_shapes", "fitting_blocks", "run"]
 
 # Width, with or without query-key norms, blocks. The last two are SANA 1.6B and SANA-1.5 4.8B.
 MODELS = {
@@ -40,44 +38,6 @@ MODELS = {
     "1.6b": (2240, False, 20),
     "4.8b": (2240, True, 60),
 }
-BASELINE = "came8bit-public"
-
-LR = 1e-5
-
-Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-
-
-def _imported(module: str, name: str, **options: Any) -> Make:
-    """An optimizer of another package; ImportError when it is made."""
-
-    def make(params: list[nn.Parameter]) -> torch.optim.Optimizer:
-        built: torch.optim.Optimizer = getattr(import_module(module), name)(params, **options)
-        return built
-
-    return make
-
-
-def _named(name: str, **options: Any) -> Make:
-    """An optimizer of sanactl's table."""
-    return lambda params: build_optimizer(name, params, LR, **options)
-
-
-# Name to the algorithm (for the bytes that it must move) and the function that makes it.
-CONTENDERS: dict[str, tuple[str, Make]] = {
-    "adamw": ("adam", _named("adamw", fused=False)),
-    "adamw-fused": ("adam", _named("adamw", fused=True)),
-    "adamw8bit-bitsandbytes": ("adam", _imported("bitsandbytes.optim", "AdamW8bit", lr=LR)),
-    "adamw8bit-torchao": ("adam", _imported("torchao.optim", "AdamW8bit", lr=LR)),
-    "came-pytorch": ("came", _imported("came_pytorch", "CAME", lr=LR)),
-    "came": ("came", _named("came")),
-    BASELINE: ("came8bit", partial(ListwiseCAME8bit, lr=LR)),
-    "came8bit-linear": ("came8bit", _named("came8bit", scheme="linear")),
-    "came8bit-dynamic": ("came8bit", _named("came8bit", scheme="dynamic")),
-    "came8bit": ("came8bit", _named("came8bit")),
-}
-
-# The most memory of any optimizer besides parameters and gradients, in bytes a parameter (came-pytorch).
-HUNGRIEST = 16
 
 
 @dataclass
@@ -111,12 +71,13 @@ def run(
         blocks: number of blocks; by default `fitting_blocks`. Two blocks of SANA 1.6B are 156 million parameters.
         rounds: number of turns of each optimizer.
         steps: timed steps in a turn, after one that makes the state; by default 1 on a CPU and 10 elsewhere.
-        optimizers: names from `CONTENDERS`; all of them by default.
+        optimizers: names from `CONTENDERS`; by default all of them, on a GPU with the captured ones.
         dtype: of parameters and gradients.
         device: of parameters and gradients.
 
     Yields:
-        The whole table after every turn, with a row for each measured optimizer; the last table is the result. A row:
+        The whole table after every turn, with a row for each measured optimizer; the last table is the result. Launches are
+        counted after all turns, because a profiler makes later launches slower. A row:
         `optimizer`, `model`, `blocks`, `parameters`, `dtype`, `device`, `threads`, `rounds` and
 
         - `step_ms`, `step_ms_min`: median and minimum of all timed steps;
@@ -134,11 +95,15 @@ def run(
     Raises:
         UsageError: the model or an optimizer is unknown; blocks, rounds or steps are below 1; or not one block fits.
     """
-    names = list(CONTENDERS) if optimizers is None else list(dict.fromkeys(optimizers))
+    device = torch.device(device)
+    names = (
+        [name for name, c in CONTENDERS.items() if device.type == "cuda" or not c.captured]
+        if optimizers is None
+        else list(dict.fromkeys(optimizers))
+    )
     unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
         raise UsageError(f"unknown optimizer {unknown[0]!r}", hint=f"use some of {', '.join(CONTENDERS)}")
-    device = torch.device(device)
     shapes = block_shapes(model)
     blocks = fitting_blocks(model, dtype, device) if blocks is None else blocks
     steps = (1 if device.type == "cpu" else 10) if steps is None else steps
@@ -167,6 +132,8 @@ def run(
     if table():
         yield table()  # those that do not run here
     copied = min(1 << 28, max(1 << 24, 2 * common["parameters"] * dtype.itemsize))
+    if device.type == "cuda":  # a cache of 50 MB would count, and so would a launch
+        copied = 1 << 30
     for _ in range(rounds):
         for name in names:
             if found[name].error is None:
@@ -174,6 +141,10 @@ def run(
                 bandwidth = max(bandwidth, beside)
                 _turn(name, found[name], params, steps, device, beside)
                 yield table()
+    for name in names:
+        if device.type == "cuda" and found[name].error is None:
+            found[name].launches = _launches(name, params, device)
+            yield table()
 
 
 def block_shapes(model: str) -> list[tuple[int, ...]]:
@@ -215,37 +186,53 @@ def _fault(name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     p = nn.Parameter(torch.ones(2, 2, device=device, dtype=dtype))
     p.grad = torch.ones_like(p)
     try:
-        CONTENDERS[name][1]([p]).step()
+        _stepper(name, [p], device)[1]()
     except Exception as e:  # any error of another package becomes a row of the table
         return _line(e)
     return None
+
+
+def _stepper(
+    name: str, params: list[nn.Parameter], device: torch.device
+) -> tuple[torch.optim.Optimizer, Callable[[], Any]]:
+    """A new optimizer, and what takes its step; for a captured one, the state is made and the graph is there."""
+    optimizer = CONTENDERS[name].make(params)
+    return optimizer, capture(optimizer.step, device) if CONTENDERS[name].captured else optimizer.step
+
+
+def _launches(name: str, params: list[nn.Parameter], device: torch.device) -> int | None:
+    reset_peak(device)  # the memory of the last optimizer
+    try:
+        _, step = _stepper(name, params, device)
+        step()
+        return profiled_launches(step, device)
+    except RuntimeError:  # no profiler here, or no memory left
+        return None
 
 
 def _turn(
     name: str, found: _Found, params: list[nn.Parameter], steps: int, device: torch.device, bandwidth: float
 ) -> None:
     """One optimizer's turn: new state, one step to set it up, then the timed ones."""
-    kind, make = CONTENDERS[name]
     wall = []
     try:
         before = reset_peak(device)
-        optimizer = make(params)
-        optimizer.step()
+        optimizer, step = _stepper(name, params, device)
+        step()
         for _ in range(steps):
             timer = Timer(device)
-            optimizer.step()
+            step()
             ms, cpu_ms = timer.stop()
             wall.append(ms)
             found.cpu += [] if cpu_ms is None else [cpu_ms]
         peak = peak_memory(device)
-        found.launches = found.launches or profiled_launches(optimizer.step, device)
     except Exception as e:  # out of memory, say
         found.error = _line(e)
         return
     if peak is not None and before is not None:
         found.peak = max(found.peak or 0, peak - before)
     found.state = state_bytes(list(optimizer.state.values()))
-    found.moved = moved_bytes(kind, params, found.state)
+    found.moved = moved_bytes(CONTENDERS[name].kind, params, found.state)
     found.wall.append(wall)
     found.shares.append(found.moved / (statistics.median(wall) / 1000) / bandwidth)
 
@@ -276,6 +263,8 @@ def _row(
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, SanactlError):
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

@@ -74,6 +74,8 @@ class Timer:
         self._device = device
         if device.type == "cuda":
             self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            # torch makes an event when it is first recorded, which must not count.
+            self._events[1].record(torch.cuda.current_stream(device))
             torch.cuda.synchronize(device)
             self._events[0].record(torch.cuda.current_stream(device))
         self._start, self._cpu = time.perf_counter(), time.process_time()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sanactl.bench.rows import Rows
-from sanactl.bench.runner import heed_alarm
+from sanactl.bench.runner import heed_limits
 
 __all__ = ["do_part"]
 
@@ -80,5 +80,5 @@ def _train(rows: Rows, device: torch.device, model: str, small: bool) -> None:
 
 
 if __name__ == "__main__":
-    heed_alarm()
+    heed_limits()
     sys.exit(do_part(sys.argv[1], Rows(Path(sys.argv[2]), sys.argv[1]), small="--small" in sys.argv[3:]))

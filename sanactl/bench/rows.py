@@ -37,7 +37,11 @@ class Rows:
         """Append one row and flush it to the disk. Numbers that are not finite become null."""
         row = {"part": self.part, "table": table, **{k: _plain(v) for k, v in fields.items()}}
         line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        with self.file.open("ab") as file:
+        with self.file.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a kill cut the last line short, which must not cost this one
+                    line = b"\n" + line
             file.write(line)
             file.flush()
             os.fsync(file.fileno())

@@ -81,6 +81,7 @@ def optim(
     copy bandwidth copy_gb_s); with --launches: launches.
     """
     from sanactl.bench import optim as bench
+    from sanactl.bench.contenders import CONTENDERS
     from sanactl.cli.frame.stdout import write_line
     from sanactl.cli.frame.terminal import is_first_process, note
     from sanactl.errors import UsageError
@@ -97,11 +98,11 @@ def optim(
     kind = resolve_dtype(dtype, place)
     count = bench.fitting_blocks(model, kind, place) if blocks is None else blocks
     if names == []:
-        raise UsageError("--optimizer names none", hint=f"choose from {', '.join(bench.CONTENDERS)}")
+        raise UsageError("--optimizer names none", hint=f"choose from {', '.join(CONTENDERS)}")
     tables = bench.run(model, count, rounds=rounds, steps=steps, optimizers=names, dtype=kind, device=place)
     if not is_first_process():
         return
-    number = len(names or bench.CONTENDERS)
+    number = len(names) if names else sum(place.type == "cuda" or not c.captured for c in CONTENDERS.values())
     note(
         f"optimizers: {number}, rounds: {rounds}, blocks of {model}: {count}; --blocks and --optimizer take less"
     )

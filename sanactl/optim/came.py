@@ -156,11 +156,17 @@ class CAME(Optimizer):
 
     @torch.compiler.disable
     def _masked_step(self, work: list[Entry], *, check: bool) -> None:
-        if check and any(is_capturing(device) for device in {entry.p.device for entry in work}):
-            raise UsageError(
-                f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
-                hint="give it capturable=True",
-            )
+        if any(is_capturing(device) for device in {entry.p.device for entry in work}):
+            if check:
+                raise UsageError(
+                    f"a CUDA graph is being captured, and this {type(self).__name__} reads from the device",
+                    hint="give it capturable=True",
+                )
+            if not all(self._is_ready(entry) for entry in work):
+                raise UsageError(
+                    "a CUDA graph is being captured, and some parameters have no optimizer state yet",
+                    hint="take one step before it is captured",
+                )
         if self._masked is None:
             self._masked = MaskedSteps()
         states = [self._ready_state(entry) for entry in work]
@@ -172,9 +178,13 @@ class CAME(Optimizer):
         state: dict[str, Tensor] = self.state[entry.p]
         if not state:
             state.update(empty_state(entry.p, entry.group))
-        if entry.group["bf16_stochastic_round"] and entry.p.dtype == torch.bfloat16 and IDENTITY not in state:
+        if _draws(entry) and IDENTITY not in state:
             state[IDENTITY] = _identity(entry)
         return state
+
+    def _is_ready(self, entry: Entry) -> bool:
+        state = self.state.get(entry.p)
+        return bool(state) and (not _draws(entry) or IDENTITY in state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a result of `state_dict` onto the parameters' devices; all dtypes and bits are kept.
@@ -305,6 +315,11 @@ def _capturable(groups: list[dict[str, Any]]) -> bool:
             hint="give capturable to the optimizer, not to a group",
         )
     return found == {True}
+
+
+def _draws(entry: Entry) -> bool:
+    """Whether the parameter is rounded at random."""
+    return bool(entry.group["bf16_stochastic_round"]) and entry.p.dtype == torch.bfloat16
 
 
 def _identity(entry: Entry) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sanactl.errors import UsageError
 from sanactl.optim.moment import Moment
-from sanactl.optim.plan import Item, Plan, is_capturing
+from sanactl.optim.plan import Plan, is_capturing
+from sanactl.optim.plan_fields import Item
 from sanactl.optim.reference import Hyper
 from sanactl.optim.rounding import seed_at, seed_base
 from sanactl.optim.sharded import is_sharded, local, part_of
@@ -99,6 +100,11 @@ class _Device:
     def begin(self, work: list[Entry], states: list[State], groups: list[Group]) -> None:
         """Sum the squared gradients and set `ok`."""
         self._work, self._states, self._groups = work, states, groups
+        if is_capturing(self.device) and any(_is_on_cpu(group["lr"]) for group in groups):
+            raise UsageError(
+                "a CUDA graph is being captured, and the learning rate is a tensor on the CPU",
+                hint=f"make it on {self.device}, or give a number",
+            )
         gradients = [local(entry.p.grad) for entry in work if entry.p.grad is not None]
         key = _key(work, gradients, states)
         if key != self._key:
@@ -171,6 +177,8 @@ class _Device:
         if self._plan is not None and self._plan.captured:
             self._captured.append(self._plan)
         self._kernels, self._plan = kernels_for(self.device), None
+        if self._kernels is not None and self.device.type == "cuda":
+            self._kernels.check_driver()
         self._bases = [
             seed_base_of(e, s) if IDENTITY in s and e.group["bf16_stochastic_round"] else None
             for e, s in zip(self._work, self._states, strict=True)
@@ -231,6 +239,10 @@ def _item(entry: Entry, g: Tensor, state: State, groups: list[Group], base: int 
 def seed_base_of(entry: Entry, state: State) -> int:
     """What the seed for stochastic rounding has besides the step."""
     return seed_base(entry.position, part_of(entry.p).rank, int(state[IDENTITY]))
+
+
+def _is_on_cpu(lr: Any) -> bool:
+    return isinstance(lr, Tensor) and lr.is_cpu
 
 
 def _key(work: list[Entry], gradients: list[Tensor], states: list[State]) -> list[Any]:

@@ -1,141 +1,42 @@
 """The tables that let one kernel work on many parameters: where their tensors are, and which program does what.
 
-A kernel's program finds its parameter in a list (one number a program), and the parameter's pointers and sizes in a table
-(one row a parameter). So the number of kernels of a step does not depend on the number of parameters. Tables stay on the
-device between steps; they are sent again when a pointer has changed, as gradients' pointers do.
-
-Matrices are worked on in chunks of about `CHUNK` values, which bounds the memory of the partial sums. A "line" is a row or
-a column of a matrix; numbers a line (sums, factors) are in one flat buffer for all matrices: all rows, then all columns.
+So the number of kernels of a step does not depend on the number of parameters. Tables stay on the device between steps;
+they are sent again when a pointer has changed, as gradients' pointers do. A "line" is a row or a column of a matrix;
+numbers a line (sums, factors) are in one flat buffer for all matrices: all rows, then all columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sanactl.errors import UsageError
-from sanactl.optim.moment import Moment
-from sanactl.optim.sharded import Part, cuts_of
+from sanactl.optim.plan_fields import (
+    CHUNK,
+    FIELDS,
+    HYPERS,
+    SEGMENT,
+    STRIP,
+    TILE_COLS,
+    VECTOR,
+    Chunk,
+    Cuts,
+    Item,
+    Kind,
+    Vectors,
+    kind_of,
+    partial_sums,
+    row_of,
+    set_fields,
+    settings_of,
+)
+from sanactl.optim.sharded import cuts_of
 from sanactl.optim.state import Group
 
-__all__ = ["CHUNK", "FIELDS", "HYPERS", "Chunk", "Item", "Kind", "Plan", "Vectors", "is_capturing"]
-
-CHUNK = 1 << 28
-# A tile is STRIP x TILE_COLS values, of which a program has TILE_ROWS x TILE_COLS in registers at a time.
-TILE_ROWS, TILE_COLS, STRIP = 8, 128, 256
-SEGMENT = 128  # lines that one program sums
-VECTOR = 1024  # values of an unfactored parameter for one program
-FP32_BLOCK = 2048  # values for one program where the moment is fp32
-
-# The columns of the table. Up to STEP they are pointers. For an unfactored parameter, ROW is its second moment.
-FIELDS = (
-    "P", "G", "M", "SCALE", "OFFSET", "ROW", "COL", "RES_ROW", "RES_COL", "STEP",
-    "R", "C", "NUMEL", "WHOLE_ROWS", "WHOLE_NUMEL",  # local rows, columns, local values; of the whole parameter
-    "LINE_R", "LINE_C",  # the first row and column in the flat buffer
-    "PARTS_R", "PARTS_C",  # the first partial sum of rows and columns in the chunk's buffer
-    "TILE", "ACROSS", "DOWN", "BLOCK",  # first tile of the chunk, tiles in a row, in a column; first 8-bit block
-    "PHASE",  # values of the first 8-bit block that other processes have
-    "GROUP", "SEED",
-)  # fmt: skip
-HYPERS = ("LR", "BETA", "RATE_M", "RATE_SQ", "RATE_RES", "EPS", "EPS_RES", "CLIP", "DECAY", "SIGN")
-
-
-class Item(NamedTuple):
-    """A parameter for the kernels: this process's part of its tensors.
-
-    Attributes:
-        p, g: the parameter and its gradient; [R, C] for a matrix.
-        m: the first moment; of an unfactored parameter, fp32 of any shape.
-        second: fp32: `exp_avg_sq_row`, `_col`, `exp_avg_res_row`, `_col` of a matrix; else `exp_avg_sq`.
-        step: the step count, an fp32 scalar on the device.
-        part: which part of the whole parameter this is.
-        group: index of the parameter's group.
-        seed: the part of the seed for stochastic rounding that does not change; None without it.
-    """
-
-    p: Tensor
-    g: Tensor
-    m: Moment
-    second: tuple[Tensor, ...]
-    step: Tensor
-    part: Part
-    group: int
-    seed: int | None
-
-    @property
-    def is_matrix(self) -> bool:
-        return len(self.second) == 4
-
-
-class Kind(NamedTuple):
-    """What a kernel is compiled for; the same on all processes that share the parameters."""
-
-    p: torch.dtype
-    g: torch.dtype
-    scheme: str | None
-    block: int
-    stochastic: bool
-    wide: bool  # a block has values of two rows at most
-    even: bool  # rows and blocks are multiples of 16 values
-
-
-class Cuts(NamedTuple):
-    """Where 8-bit blocks of a chunk's matrices lie on cuts between processes; see `sharded.share_edges`.
-
-    Attributes:
-        cuts: cuts that lie within a block.
-        touched, edge: such cuts in this process's blocks, and which block's edges these are: matrix * 2, + 1 for the last.
-        place: for each matrix's first and last block one such cut; `cuts` where there is none.
-    """
-
-    cuts: int
-    touched: Tensor
-    edge: Tensor
-    place: Tensor
-
-
-class Chunk(NamedTuple):
-    """Matrices of one kind.
-
-    Attributes:
-        tile_of, block_of: int32, for each program: the matrix (row of the table).
-        segments: int32 [segments, 3]: matrix, 0 for rows or 1 for columns, first line.
-        first, members: its matrices' rows in the table.
-        parts: partial sums (one of three numbers each).
-        line_r, line_c: rows and columns before the chunk.
-        rows, cols: rows and columns of the chunk, with the gaps between matrices.
-        cuts: None where no 8-bit block lies on a cut.
-        cut: whether a matrix's first block here begins in another process.
-        aligned: whether loads of 16 bytes are possible.
-    """
-
-    kind: Kind
-    tile_of: Tensor
-    block_of: Tensor
-    segments: Tensor
-    first: int
-    members: int
-    parts: int
-    line_r: int
-    line_c: int
-    rows: int
-    cols: int
-    cuts: Cuts | None
-    cut: bool
-    aligned: bool
-
-
-class Vectors(NamedTuple):
-    """Unfactored parameters of one kind: `program_of` as `Chunk.tile_of`, and their rows in the table."""
-
-    kind: Kind
-    program_of: Tensor
-    first: int
-    members: int
+__all__ = ["Plan", "is_capturing"]
 
 
 class Plan:
@@ -153,7 +54,7 @@ class Plan:
 
     def __init__(self, items: Sequence[Item], groups: int, device: torch.device) -> None:
         self.device, self.group = device, items[0].part.group
-        kinds = [_kind(item) for item in items]
+        kinds = [kind_of(item) for item in items]
         self.order: list[int] = []
         rows: list[list[int]] = []
         self.chunks: list[Chunk] = []
@@ -169,7 +70,7 @@ class Plan:
         self.matrices = len(self.order)
         for kind in dict.fromkeys(k for k, item in zip(kinds, items, strict=True) if not item.is_matrix):
             members = [i for i, item in enumerate(items) if not item.is_matrix and kinds[i] == kind]
-            found = [_row(items[i]) for i in members]
+            found = [row_of(items[i]) for i in members]
             counts = [-(-items[i].g.numel() // VECTOR) for i in members]
             of = _there(_programs(found, "TILE", counts, len(rows)), device)
             self.vectors.append(Vectors(kind, of, len(rows), len(members)))
@@ -211,7 +112,7 @@ class Plan:
 
     def set_hyper(self, groups: Sequence[Group]) -> None:
         """Write the groups' settings into `hyper`; a learning rate that is a tensor is copied on the device."""
-        settings = [_settings(group) for group in groups]
+        settings = [settings_of(group) for group in groups]
         if self._sends_always() or settings != self._settings:
             self._settings = settings
             self._send(torch.tensor(settings, dtype=torch.float32), self.hyper)
@@ -250,7 +151,7 @@ class Plan:
             self._spare.append(torch.empty_like(values, pin_memory=True))
 
     def _chunk(self, kind: Kind, items: list[Item], lines: tuple[int, int]) -> tuple[Chunk, list[list[int]]]:
-        first, rows = len(self.order), [_row(item) for item in items]
+        first, rows = len(self.order), [row_of(item) for item in items]
         shapes = [tuple(item.g.shape) for item in items]
         down = [-(-r // STRIP) for r, _ in shapes]
         across = [-(-c // TILE_COLS) for _, c in shapes]
@@ -262,9 +163,9 @@ class Plan:
         line_r, line_c = lines
         segments = []
         for k, (row, (r, c)) in enumerate(zip(rows, shapes, strict=True)):
-            _set(row, LINE_R=line_r, LINE_C=line_c, ACROSS=across[k], DOWN=down[k], PHASE=phases[k])
-            _set(row, PARTS_R=parts, PARTS_C=parts + across[k] * r)
-            parts += across[k] * r + down[k] * c
+            set_fields(row, LINE_R=line_r, LINE_C=line_c, ACROSS=across[k], DOWN=down[k], PHASE=phases[k])
+            set_fields(row, PARTS_R=parts, PARTS_C=parts + across[k] * r)
+            parts += partial_sums(r, c)
             line_r, line_c = line_r + _padded(r), line_c + _padded(c)
             segments += [[first + k, 0, i] for i in range(0, r, SEGMENT)]
             segments += [[first + k, 1, i] for i in range(0, c, SEGMENT)]
@@ -306,8 +207,11 @@ class Plan:
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether a CUDA graph is being captured."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    """Whether a CUDA graph is being captured in the device's current stream."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_current_stream_capturing())
 
 
 def _there(values: Tensor, device: torch.device) -> Tensor:
@@ -315,14 +219,6 @@ def _there(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
-
-
-def _kind(item: Item) -> Kind:
-    p, g = item.p, item.g
-    cols = g.shape[1] if item.is_matrix else 1
-    block = item.m.block if item.m.scheme else FP32_BLOCK
-    even = cols % 16 == 0 and block % 16 == 0
-    return Kind(p.dtype, g.dtype, item.m.scheme, block, item.seed is not None, cols >= block, even)
 
 
 def _cut(items: Sequence[Item], kinds: list[Kind]) -> Iterator[tuple[Kind, list[int]]]:
@@ -346,29 +242,9 @@ def _cut(items: Sequence[Item], kinds: list[Kind]) -> Iterator[tuple[Kind, list[
         yield kind, members
 
 
-def _row(item: Item) -> list[int]:
-    row = [0] * len(FIELDS)
-    m = item.m
-    scale = m.values if m.scale is None else m.scale
-    _set(row, P=item.p.data_ptr(), G=item.g.data_ptr(), M=m.values.data_ptr(), STEP=item.step.data_ptr())
-    _set(row, SCALE=scale.data_ptr(), OFFSET=(scale if m.offset is None else m.offset).data_ptr())
-    names = ("ROW", "COL", "RES_ROW", "RES_COL")
-    _set(row, **{name: t.data_ptr() for name, t in zip(names, item.second, strict=False)})
-    if item.is_matrix:
-        _set(row, R=item.g.shape[0], C=item.g.shape[1])
-    _set(row, NUMEL=item.g.numel(), WHOLE_ROWS=item.part.rows, WHOLE_NUMEL=item.part.numel)
-    _set(row, GROUP=item.group, SEED=item.seed or 0)
-    return row
-
-
 def _padded(lines: int) -> int:
     """The room for the numbers of some lines, so that the next ones begin at a multiple of 64 bytes."""
     return -(-lines // 16) * 16
-
-
-def _set(row: list[int], **values: int) -> None:
-    for name, value in values.items():
-        row[FIELDS.index(name)] = value
 
 
 def _programs(rows: list[list[int]], field: str, counts: list[int], first: int) -> Tensor:
@@ -377,15 +253,6 @@ def _programs(rows: list[list[int]], field: str, counts: list[int], first: int) 
     A row's first program goes into its `field`.
     """
     for row, begin in zip(rows, accumulate([0, *counts[:-1]]), strict=True):
-        _set(row, **{field: begin})
+        set_fields(row, **{field: begin})
     numbers = torch.arange(first, first + len(rows), dtype=torch.int32)
     return torch.repeat_interleave(numbers, torch.tensor(counts))
-
-
-def _settings(group: Group) -> list[float]:
-    """The row of `HYPERS`."""
-    b1, b2, b3 = group["betas"]
-    lr = 0.0 if isinstance(group["lr"], Tensor) else float(group["lr"])
-    sign = -1.0 if group["maximize"] else 1.0
-    clip, decay = group["clip_threshold"], group["weight_decay"]
-    return [lr, b1, 1 - b1, 1 - b2, 1 - b3, *group["eps"], clip, decay, sign]

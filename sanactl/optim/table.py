@@ -31,7 +31,6 @@ class OptimizerEntry:
         defaults: options that are used unless the caller gives others.
         options: the settings of `finetune` that it accepts, besides the learning rate and the weight decay.
         shards: whether it takes parameters that are divided among processes (FSDP2).
-        shard_options: options that it has with these.
         offloads: whether its state can lie in the machine's memory (`sanactl.optim.offload`).
     """
 
@@ -42,7 +41,6 @@ class OptimizerEntry:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     shards: bool = False
-    shard_options: Mapping[str, Any] = field(default_factory=dict)
     offloads: bool = True
 
     def load(self) -> Callable[..., Optimizer]:
@@ -92,7 +90,6 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
             adamw_bytes,
             defaults={"fused": True},
             shards=True,
-            shard_options={"fused": True},
         ),
         OptimizerEntry(
             "adamw8bit",

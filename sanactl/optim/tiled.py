@@ -96,7 +96,7 @@ def new_edges(g: Tensor, m: Moment, u_factors: tuple[Tensor, Tensor], beta: floa
     if m.values.numel() == 0:
         return None
     places, cols = m.edge_places(), g.shape[1]
-    u = g.view(-1)[places] * u_factors[1][places % cols] * u_factors[0][places // cols]
+    u = g.reshape(-1)[places] * u_factors[1][places % cols] * u_factors[0][places // cols]
     new = m.edge_values(places).lerp_(u, 1 - beta)
     return torch.stack([new.amin(1), new.amax(1)])
 

@@ -1,85 +1,48 @@
 """The passes over whole matrices as Triton kernels: 3 reads of the gradient, 2 of the moment, 1 of the parameter.
 
-A kernel works on all matrices of a `plan.Chunk`; a program takes a tile of STRIP x TC values, TR rows at a time, or one
+A kernel works on all matrices of a `plan_fields.Chunk`; a program takes a tile of STRIP x TC values, TR rows at a time, or one
 8-bit block. Sums have a fixed order (no atomics), so a restart gives the same bits. `tiled` has the same passes in torch,
 and tests/optim/interpreted_kernels.py compares them in Triton's interpreter.
 
-Legend: `table` and its fields as in `plan.FIELDS`; R rows, C columns of the matrix; `ok` is 1, or 0 where the step must
+Legend: `table` and its fields as in `plan_fields.FIELDS`; R rows, C columns of the matrix; `ok` is 1, or 0 where the step must
 change nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 
-from sanactl.optim.plan import FIELDS, HYPERS
+from sanactl.optim.triton_table import (
+    ACROSS,
+    BLOCK,
+    COLS,
+    DECAY,
+    LINE_C,
+    LINE_R,
+    LR,
+    NUMEL,
+    OFFSET,
+    PARTS_C,
+    PARTS_R,
+    PHASE,
+    RATE_M,
+    ROWS,
+    SCALE,
+    SEED,
+    STEP,
+    TILE,
+    WIDTH,
+    G,
+    M,
+    P,
+    number,
+    own_phase,
+    pointer,
+    setting,
+)
 
-__all__ = [
-    "apply_kernel",
-    "edges_kernel",
-    "element",
-    "noise",
-    "residual_kernel",
-    "round_to",
-    "setting",
-    "square_kernel",
-]
-
-FP32, LINEAR, ZERO, DYNAMIC = 0, 1, 2, 3
-WIDTH = tl.constexpr(len(FIELDS))
-HYPER = tl.constexpr(len(HYPERS))
-# Their places in a row, for the kernels.
-P, G, M = (tl.constexpr(FIELDS.index(name)) for name in ("P", "G", "M"))
-SCALE, OFFSET, STEP = (tl.constexpr(FIELDS.index(name)) for name in ("SCALE", "OFFSET", "STEP"))
-ROWS, COLS, NUMEL = (tl.constexpr(FIELDS.index(name)) for name in ("R", "C", "NUMEL"))
-LINE_R, LINE_C = (tl.constexpr(FIELDS.index(name)) for name in ("LINE_R", "LINE_C"))
-PARTS_R, PARTS_C = (tl.constexpr(FIELDS.index(name)) for name in ("PARTS_R", "PARTS_C"))
-TILE, ACROSS = (tl.constexpr(FIELDS.index(name)) for name in ("TILE", "ACROSS"))
-BLOCK, PHASE = (tl.constexpr(FIELDS.index(name)) for name in ("BLOCK", "PHASE"))
-GROUP, SEED = (tl.constexpr(FIELDS.index(name)) for name in ("GROUP", "SEED"))
-BETA, RATE_M = (tl.constexpr(HYPERS.index(name)) for name in ("BETA", "RATE_M"))
-LR, DECAY = (tl.constexpr(HYPERS.index(name)) for name in ("LR", "DECAY"))
-
-
-def element(dtype: Any) -> Any:
-    """Triton's name of a torch dtype."""
-    return getattr(tl, {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}[str(dtype)[6:]])
-
-
-@triton.jit
-def _number(row, FIELD: tl.constexpr, EVEN: tl.constexpr = False):
-    """A number of the row; EVEN promises that it is a multiple of 16."""
-    # The promise belongs to the operation that makes the number: given to a function's result, Triton 3.6 forgets it.
-    n = tl.load(row + FIELD).to(tl.int32)
-    if EVEN:
-        n = tl.multiple_of(n, 16)
-    return n
-
-
-@triton.jit
-def _pointer(row, FIELD: tl.constexpr, T: tl.constexpr, ALIGNED: tl.constexpr):
-    p = tl.load(row + FIELD).to(tl.pointer_type(T))
-    if ALIGNED:
-        p = tl.multiple_of(p, 16)
-    return p
-
-
-@triton.jit
-def _phase(row, CUT: tl.constexpr, ALIGNED: tl.constexpr):
-    """Values of the first 8-bit block that other processes have."""
-    phase = 0
-    if CUT:
-        phase = _number(row, PHASE, ALIGNED)
-    return phase
-
-
-@triton.jit
-def setting(hyper, row, NAME: tl.constexpr):
-    """A setting of the parameter's group."""
-    return tl.load(hyper + tl.load(row + GROUP) * HYPER + NAME)
+__all__ = ["apply_kernel", "edges_kernel", "noise", "residual_kernel", "round_to", "square_kernel"]
 
 
 @triton.jit
@@ -87,9 +50,9 @@ def _tile(table, tile_of, STRIP: tl.constexpr, ALIGNED: tl.constexpr):
     """This program's row of the table, R, C, first and last row of its tile, and the tile's column and row of tiles."""
     n = tl.program_id(0)
     row = table + tl.load(tile_of + n) * WIDTH
-    R, C = _number(row, ROWS), _number(row, COLS, ALIGNED)
-    n -= _number(row, TILE)
-    across = _number(row, ACROSS)
+    R, C = number(row, ROWS), number(row, COLS, ALIGNED)
+    n -= number(row, TILE)
+    across = number(row, ACROSS)
     down, beside = n // across, n % across
     first = down * STRIP
     return row, R, C, first, tl.minimum(first + STRIP, R), down, beside
@@ -102,7 +65,7 @@ def square_kernel(
 ):  # fmt: skip
     """Row sums and column sums of g^2 over one tile."""
     row, R, C, first, last, down, beside = _tile(table, tile_of, STRIP, ALIGNED)
-    g_ptr = _pointer(row, G, GT, ALIGNED)
+    g_ptr = pointer(row, G, GT, ALIGNED)
     row_ptr = parts + tl.load(row + PARTS_R) + beside * R
     j = beside * TC + tl.arange(0, TC)
     col_sum = tl.zeros([TR, TC], tl.float32)
@@ -147,12 +110,12 @@ def residual_kernel(
     """
     row, R, C, first, last, down, beside = _tile(table, tile_of, STRIP, ALIGNED)
     last = tl.where(tl.load(ok) > 0, last, first)
-    g_ptr = _pointer(row, G, GT, ALIGNED)
-    m_ptr = _pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
-    scale_ptr, offset_ptr = _pointer(row, SCALE, tl.float32, False), _pointer(row, OFFSET, OT, False)
+    g_ptr = pointer(row, G, GT, ALIGNED)
+    m_ptr = pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
+    scale_ptr, offset_ptr = pointer(row, SCALE, tl.float32, False), pointer(row, OFFSET, OT, False)
     row_ptr = parts + tl.load(row + PARTS_R) + beside * R
     r_ptr = lines + tl.load(row + LINE_R)
-    phase = _phase(row, CUT, ALIGNED)
+    phase = own_phase(row, CUT, ALIGNED)
     j = beside * TC + tl.arange(0, TC)
     c = tl.load(lines + tl.load(row + LINE_C) + j, mask=j < C, other=0.0)
     dd, dm, mm = (
@@ -251,17 +214,17 @@ def edges_kernel(
     """Smallest and largest value that `apply_kernel` will write into the first and the last block: `tiled.new_edges`."""
     matrix, which = tl.program_id(0) // 2, tl.program_id(0) % 2
     row = table + (first + matrix) * WIDTH
-    size, C, phase = _number(row, NUMEL), _number(row, COLS), _number(row, PHASE)
+    size, C, phase = number(row, NUMEL), number(row, COLS), number(row, PHASE)
     n = tl.where(which == 0, 0, (size + phase - 1) // BLOCKED)
     k = tl.arange(0, B)
     at = n * BLOCKED - phase + k
     inside = (k < BLOCKED) & (at >= 0) & (at < size)
-    g = tl.load(_pointer(row, G, GT, False) + at, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(pointer(row, G, GT, False) + at, mask=inside, other=0.0).to(tl.float32)
     u = g * tl.load(lines + tl.load(row + LINE_C) + at % C, mask=inside, other=0.0)
     u *= tl.load(lines + tl.load(row + LINE_R) + at // C, mask=inside, other=0.0)
-    code = tl.load(_pointer(row, M, tl.uint8, False) + at, mask=inside, other=0)
-    scale = tl.load(_pointer(row, SCALE, tl.float32, False) + n, mask=size > 0, other=0.0)
-    offset = tl.load(_pointer(row, OFFSET, OT, False) + n, mask=size > 0, other=0).to(tl.float32)
+    code = tl.load(pointer(row, M, tl.uint8, False) + at, mask=inside, other=0)
+    scale = tl.load(pointer(row, SCALE, tl.float32, False) + n, mask=size > 0, other=0.0)
+    offset = tl.load(pointer(row, OFFSET, OT, False) + n, mask=size > 0, other=0).to(tl.float32)
     m = _restore(code, scale, offset, map_ptr, KIND)
     m = m + setting(hyper, row, RATE_M) * (u - m)
     tl.store(edges + matrix * 4 + which, tl.min(tl.where(inside, m, float("inf"))))
@@ -307,10 +270,10 @@ def apply_kernel(
     """
     row = table + tl.load(block_of + tl.program_id(0)) * WIDTH
     keep = tl.load(ok) > 0
-    n = tl.program_id(0) - _number(row, BLOCK)
-    C = _number(row, COLS, ALIGNED)
-    begin, k = n * BLOCKED - _phase(row, CUT, ALIGNED), tl.arange(0, B)
-    at, end = begin + k, tl.where(keep, _number(row, NUMEL), 0)
+    n = tl.program_id(0) - number(row, BLOCK)
+    C = number(row, COLS, ALIGNED)
+    begin, k = n * BLOCKED - own_phase(row, CUT, ALIGNED), tl.arange(0, B)
+    at, end = begin + k, tl.where(keep, number(row, NUMEL), 0)
     u_row, u_col = lines + tl.load(row + LINE_R), lines + tl.multiple_of(tl.load(row + LINE_C), 16)
     s_row, s_col = (
         steps + (tl.load(row + LINE_R) - line_r),
@@ -333,10 +296,10 @@ def apply_kernel(
         j = at % C
         ur = tl.load(u_row + at // C, mask=inside, other=0.0)
         sr = tl.load(s_row + at // C, mask=inside, other=0.0)
-    g = tl.load(_pointer(row, G, GT, ALIGNED) + at, mask=inside, other=0.0).to(tl.float32)
+    g = tl.load(pointer(row, G, GT, ALIGNED) + at, mask=inside, other=0.0).to(tl.float32)
     u = g * tl.load(u_col + j, mask=inside, other=0.0) * ur
-    m_ptr = _pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
-    scale_ptr, offset_ptr = _pointer(row, SCALE, tl.float32, False), _pointer(row, OFFSET, OT, False)
+    m_ptr = pointer(row, M, tl.float32 if KIND == 0 else tl.uint8, ALIGNED)
+    scale_ptr, offset_ptr = pointer(row, SCALE, tl.float32, False), pointer(row, OFFSET, OT, False)
     m = tl.load(m_ptr + at, mask=inside, other=0)
     if KIND > 0:
         m = _restore(m, _of_block(scale_ptr, n, keep), _of_block(offset_ptr, n, keep), map_ptr, KIND)
@@ -347,14 +310,14 @@ def apply_kernel(
         low, high = tl.full((), float("inf"), tl.float32), tl.full((), float("-inf"), tl.float32)
         if EDGES:  # two numbers for the first block and two for the last
             edges += (tl.load(block_of + tl.program_id(0)) - first) * 4
-            last = begin + BLOCKED >= _number(row, NUMEL)
+            last = begin + BLOCKED >= number(row, NUMEL)
             low = tl.load(edges, mask=n == 0, other=float("inf"))
             low = tl.minimum(low, tl.load(edges + 1, mask=last, other=float("inf")))
             high = tl.load(edges + 2, mask=n == 0, other=float("-inf"))
             high = tl.maximum(high, tl.load(edges + 3, mask=last, other=float("-inf")))
         _write(m_ptr, scale_ptr, offset_ptr, mid_ptr, m, at, inside, n, keep, low, high, KIND, TINY)
     step = m * tl.load(s_col + j, mask=inside, other=0.0) * sr
-    p_ptr = _pointer(row, P, PT, ALIGNED)
+    p_ptr = pointer(row, P, PT, ALIGNED)
     decay = 1 - setting(hyper, row, LR) * setting(hyper, row, DECAY)
     p = tl.load(p_ptr + at, mask=inside, other=0.0).to(tl.float32) * decay - step
     tl.store(p_ptr + at, round_to(p, at, row, PT, STOCHASTIC), mask=inside)

@@ -9,16 +9,29 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sanactl.optim.plan import FIELDS, HYPERS
-from sanactl.optim.triton_kernels import COLS, LINE_C, LINE_R, PARTS_C, PARTS_R, ROWS, STEP, WIDTH, setting
+from sanactl.optim.plan_fields import FIELDS, HYPERS
+from sanactl.optim.triton_table import (
+    ACROSS,
+    BETA,
+    COLS,
+    LINE_C,
+    LINE_R,
+    LR,
+    PARTS_C,
+    PARTS_R,
+    ROWS,
+    STEP,
+    WIDTH,
+    setting,
+)
 
 __all__ = ["combine_kernel", "factors_kernel", "segment_kernel", "total_kernel", "verdict_kernel"]
 
 SQ_ROW, SQ_COL = (tl.constexpr(FIELDS.index(name)) for name in ("ROW", "COL"))
 RES_ROW, RES_COL = (tl.constexpr(FIELDS.index(name)) for name in ("RES_ROW", "RES_COL"))
 WHOLE_ROWS, WHOLE_NUMEL = (tl.constexpr(FIELDS.index(name)) for name in ("WHOLE_ROWS", "WHOLE_NUMEL"))
-ACROSS, DOWN = (tl.constexpr(FIELDS.index(name)) for name in ("ACROSS", "DOWN"))
-LR, BETA, CLIP, SIGN = (tl.constexpr(HYPERS.index(name)) for name in ("LR", "BETA", "CLIP", "SIGN"))
+DOWN = tl.constexpr(FIELDS.index("DOWN"))
+CLIP, SIGN = (tl.constexpr(HYPERS.index(name)) for name in ("CLIP", "SIGN"))
 RATE_SQ, RATE_RES = (tl.constexpr(HYPERS.index(name)) for name in ("RATE_SQ", "RATE_RES"))
 EPS, EPS_RES = (tl.constexpr(HYPERS.index(name)) for name in ("EPS", "EPS_RES"))
 

@@ -6,26 +6,19 @@ kernels store nothing.
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from sanactl.errors import UsageError
 from sanactl.optim.blockwise import TINY_RANGE, dynamic_map, dynamic_midpoints
 from sanactl.optim.moment import Moment
-from sanactl.optim.plan import SEGMENT, STRIP, TILE_COLS, TILE_ROWS, VECTOR, Chunk, Kind, Plan
-from sanactl.optim.triton_kernels import (
-    DYNAMIC,
-    FP32,
-    LINEAR,
-    ZERO,
-    apply_kernel,
-    edges_kernel,
-    element,
-    residual_kernel,
-    square_kernel,
-)
+from sanactl.optim.plan import Plan
+from sanactl.optim.plan_fields import SEGMENT, STRIP, TILE_COLS, TILE_ROWS, VECTOR, Chunk, Kind, partial_sums
+from sanactl.optim.triton_kernels import apply_kernel, edges_kernel, residual_kernel, square_kernel
 from sanactl.optim.triton_lines import (
     combine_kernel,
     factors_kernel,
@@ -33,6 +26,7 @@ from sanactl.optim.triton_lines import (
     total_kernel,
     verdict_kernel,
 )
+from sanactl.optim.triton_table import DYNAMIC, FP32, LINEAR, ZERO, element
 from sanactl.optim.triton_vectors import (
     part_kernel,
     vector_apply_kernel,
@@ -44,12 +38,14 @@ __all__ = [
     "apply",
     "can_step",
     "change_parameters",
+    "check_driver",
     "residual_sums",
     "sum_squares",
     "verdict",
 ]
 
 LARGEST_BLOCK = 16384  # values that one program keeps in registers
+LARGEST_INDEX = 1 << 31  # places are signed 32-bit numbers
 KINDS = {None: FP32, "linear": LINEAR, "zero": ZERO, "dynamic": DYNAMIC}
 # Fused multiply-adds would round differently from torch; they would gain nothing, since memory limits the speed.
 LAUNCH: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
@@ -60,10 +56,32 @@ LINES = 1024  # lines of a matrix that a program has in registers
 
 
 def can_step(p: Tensor, g: Tensor, m: Moment | None) -> bool:
-    """Whether the kernels take this parameter: row-major, fewer than 2**31 values, with blocks that fit a program."""
-    dense = p.is_contiguous() and g.is_contiguous() and g.numel() < 1 << 31
+    """Whether the kernels take this parameter: row-major, with blocks that fit a program, and places that fit 32 bits.
+
+    A place can be up to two blocks after the last value, and the partial sums of a matrix are in three times its tiles'
+    lines, of which a matrix with hundreds of millions of very short rows has too many.
+    """
+    dense = p.is_contiguous() and g.is_contiguous() and g.numel() < LARGEST_INDEX - 2 * LARGEST_BLOCK
+    if g.ndim == 2:
+        dense = dense and 3 * partial_sums(*g.shape) < LARGEST_INDEX
     narrow = p.dtype != torch.float64 and g.dtype != torch.float64
     return dense and narrow and (m is None or (m.block <= LARGEST_BLOCK and m.values.is_contiguous()))
+
+
+def check_driver() -> None:
+    """Let Triton load its driver, which it builds with a C compiler when it is first used.
+
+    Raises:
+        UsageError: that fails.
+    """
+    try:
+        triton.runtime.driver.active.get_current_device()
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(
+            f"Triton cannot start kernels on this machine: {str(error).partition(chr(10))[0]}",
+            hint="install a C compiler and Python's headers (gcc, python3-dev); or set SANACTL_NO_TRITON=1, with which "
+            "torch takes the steps, more slowly",
+        ) from error
 
 
 def sum_squares(plan: Plan, space: tuple[Tensor, Tensor]) -> None:

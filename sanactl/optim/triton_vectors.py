@@ -8,8 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sanactl.optim.plan import FIELDS, HYPERS
-from sanactl.optim.triton_kernels import (
+from sanactl.optim.plan_fields import FIELDS, HYPERS
+from sanactl.optim.triton_kernels import round_to
+from sanactl.optim.triton_table import (
     DECAY,
     LR,
     NUMEL,
@@ -20,7 +21,6 @@ from sanactl.optim.triton_kernels import (
     G,
     M,
     P,
-    round_to,
     setting,
 )
 

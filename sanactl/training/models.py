@@ -11,7 +11,6 @@ from sanactl.model.cpu import keep_freed_memory, one_thread_each, return_freed_m
 from sanactl.model.loading import load_transformer
 from sanactl.model.sharded import load_sharded_transformer
 from sanactl.optim import build_optimizer
-from sanactl.optim.table import find_optimizer
 from sanactl.training.precision import keep_attention_fp32
 from sanactl.training.sharding import local_parameters
 from sanactl.training.trainable import Trainable, choose_trained
@@ -56,7 +55,6 @@ def open_models(
         lr=settings.effective_learning_rate,
         weight_decay=settings.weight_decay,
         **({"scheme": settings.scheme} if settings.scheme else {}),
-        **(find_optimizer(settings.optimizer).shard_options if settings.fsdp else {}),
     )
     if settings.offload_optimizer and device.type == "cuda":
         from sanactl.optim.offload import OffloadedState

@@ -13,41 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from sanactl.bench import optimizers
+from sanactl.bench import gpu_check, optimizers
 from sanactl.bench.gpu_check import PARTS, main
 from sanactl.bench.parts import do_part
 from sanactl.bench.rows import Rows, read_rows, tables
-from sanactl.bench.runner import Part, Results, run_parts
 from sanactl.cli.frame.deferred import defer_imports
 from tests.bare_machine import bare_python
+from tests.processes import runs, wait_for
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "gpu-check.sh"
 # What the machines that are lent have, and diffusers beside the repository.
 PACKAGES = ("torch", "triton", "transformers", "safetensors", "numpy", "diffusers")
-ADD = "from pathlib import Path; from sanactl.bench.rows import Rows; rows = Rows(Path({file!r}), {part!r}); "
-
-
-def part(file: Path, name: str, code: str, seconds: float = 60) -> Part:
-    return Part(name, seconds, ["-c", ADD.format(file=str(file), part=name) + code])
-
-
-def test_a_row_cut_short_costs_itself_alone(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    rows = Rows(file, "one")
-    rows.add("speeds", name="a|b", ms=1.23456, share=float("nan"))
-    rows.add("speeds", name="c", peak=12345.6)
-    file.write_bytes(file.read_bytes() + b'{"part": "one", "table": "speeds", "na')
-    found = read_rows(file)
-    assert [row["name"] for row in found] == ["a|b", "c"]
-    assert found[0]["share"] is None
-    assert tables(found).splitlines() == [
-        "### speeds",
-        "",
-        "| name | ms | share | peak |",
-        "|---|---|---|---|",
-        "| a\\|b | 1.235 |  |  |",
-        "| c |  |  | 12,346 |",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -65,58 +41,15 @@ def test_wrong_options(option: list[str], said: str, capsys: pytest.CaptureFixtu
     assert (out, err.count("\n")) == ("", 1) and err.startswith(said)
 
 
-def test_a_part_costs_no_other_part(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    file = results.rows
-    said: list[str] = []
-    parts = [
-        part(file, "crash", "rows.add('t', found=1); import os; os.kill(os.getpid(), 11)"),
-        part(file, "error", "rows.add('t', found=2); raise MemoryError('no room')"),
-        part(file, "hang", "rows.add('t', found=3); import time; time.sleep(600)", seconds=5),
-        part(file, "good", "rows.add('t', found=4)"),
-    ]
-    started = time.monotonic()
-    assert not run_parts(parts, results, seconds=120, say=said.append)
-    assert time.monotonic() - started < 100
-    rows = read_rows(file)
-    assert [row["found"] for row in rows if row["table"] == "t"] == [1, 2, 3, 4]
-    faults = {row["what"]: row["fault"] for row in rows if row["table"] == "faults"}
-    assert faults == {
-        "crash": "exit code -11: it said nothing",
-        "error": "exit code 1: MemoryError: no room",
-        "hang": "ended after 5 s",
-    }
-    assert results.table.read_text() == tables(rows)
-    assert tables(rows).count("| good |") == 1
-    assert any("found 4" in line for line in said)
+def test_no_part_can_begin_that_would_not_fit() -> None:
+    for least, most, _ in PARTS.values():
+        assert 0 < least < most <= 540 / 2
 
 
-def test_parts_for_which_no_time_is_left_are_named(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    assert not run_parts([part(results.rows, "late", "rows.add('t', found=1)")], results, seconds=6)
-    assert [row["fault"] for row in read_rows(results.rows)] == ["left out: no time was left"]
-
-
-def test_a_run_that_is_killed_leaves_its_rows_and_no_process(tmp_path: Path) -> None:
-    """The part has an alarm of its own, for the case that its parent is gone at once."""
-    file = tmp_path / "results.jsonl"
-    code = f"""
-from pathlib import Path
-from sanactl.bench.runner import Part, Results, run_parts
-from sanactl.cli.frame.deferred import defer_imports
-from tests.bare_machine import bare_python
-hang = "import os, time; from sanactl.bench.runner import heed_alarm; heed_alarm(); "
-hang += {ADD.format(file=str(file), part="hang")!r} + "rows.add('t', pid=os.getpid()); time.sleep(600)"
-run_parts([Part("hang", 6, ["-c", hang])], Results(Path({str(tmp_path)!r})), seconds=60)
-"""
-    runner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: read_rows(file) != [])
-    finally:
-        runner.kill()
-        runner.wait()
-    (row,) = read_rows(file)
-    wait_for(lambda: not runs(row["pid"]))
+def test_the_minutes_count_from_the_scripts_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    for began, gone in ((str(time.time() - 100), 100), ("", 0), ("soon", 0), (str(time.time() + 100), 0)):
+        monkeypatch.setenv("SANACTL_BENCH_BEGAN", began)
+        assert gpu_check._gone() == pytest.approx(gone, abs=5)
 
 
 def test_a_run_that_is_terminated_ends_its_part(tmp_path: Path) -> None:
@@ -140,21 +73,6 @@ def test_a_run_that_is_terminated_ends_its_part(tmp_path: Path) -> None:
         runner.kill()
     assert children
     wait_for(lambda: not any(runs(int(child)) for child in children))
-
-
-def wait_for(what: object, seconds: float = 60) -> None:
-    assert callable(what)
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_an_unknown_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,25 +134,6 @@ def test_the_script_on_a_machine_with_six_packages(tmp_path: Path) -> None:
     assert (imported.returncode, imported.stdout) == (0, "0.0\n"), imported.stderr
     (row,) = read_rows(tmp_path / "train.jsonl")
     assert row["optimizer"] == "came8bit" and row["ms"] > row["of_it_optimizer_ms"] > 0
-
-
-def test_a_part_that_was_cut_is_measured_again(tmp_path: Path) -> None:
-    results = Results(tmp_path)
-    cut = part(results.rows, "one", "rows.add('t', what='a', ms=1.0); raise SystemExit(3)")
-    assert not run_parts([cut], results, seconds=60, on="card")
-    whole = part(results.rows, "one", "rows.add('t', what='a', ms=2.0); rows.add('t', what='b', ms=3.0)")
-    for _ in range(2):
-        assert run_parts([whole], results, seconds=60, on="card")
-    rows = read_rows(results.rows)
-    assert [row["ms"] for row in rows if row["table"] == "t"] == [1.0, 2.0, 3.0]
-    shown = tables(rows)
-    assert (
-        "| a | 2 |\n| b | 3 |" in shown
-        and "1 |" not in shown.partition("###")[0]
-        and "exit code 3" not in shown
-    )
-    assert run_parts([whole], results, seconds=60, on="another card")
-    assert len(read_rows(results.rows)) == len(rows) + 3
 
 
 def test_wheels_are_unpacked_once(tmp_path: Path) -> None:

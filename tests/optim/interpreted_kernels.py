@@ -1,6 +1,8 @@
 """The Triton kernels against their torch twin; run by `test_triton`.
 
-On a GPU where there is one, else on the CPU in Triton's interpreter (TRITON_INTERPRET=1).
+On a GPU where there is one, else on the CPU in Triton's interpreter (TRITON_INTERPRET=1). There a program takes some
+milliseconds, so shapes are the smallest that have what they are for: a tile of whole and of cut rows, two columns of tiles,
+and several blocks, the last one cut.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from sanactl.optim.moment import Moment
 from sanactl.optim.rounding import stochastic_bf16
 from sanactl.optim.sharded import part_of
 
-SHAPES = [(19, 150), (4, 272), (1, 300), (2, 2)]  # the second: even rows that are longer than a block
-TALL = (270, 2)  # more rows than a tile has
+SHAPES = [(11, 150), (4, 272), (1, 300), (2, 2)]  # the second: even rows that are longer than a block
+TALL = (258, 2)  # more rows than a tile has
 BLOCK = 256
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
@@ -46,8 +48,9 @@ def factors(shape: tuple[int, int], seed: int) -> tuple[Tensor, Tensor]:
     return row, col
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [*SHAPES, TALL])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [*((shape, torch.float32) for shape in [*SHAPES, TALL]), (SHAPES[0], torch.bfloat16)]
+)
 def test_square_sums(shape: tuple[int, int], dtype: torch.dtype) -> None:
     g = gradient(shape, dtype)
     for ours, twin in zip(one_matrix.square_sums(g), tiled.square_sums(g), strict=True):
@@ -71,18 +74,18 @@ def test_residual_sums(shape: tuple[int, int], scheme: Scheme | None, clip: floa
 
 def test_residual_sums_where_the_moment_has_settled() -> None:
     """u = m up to 1e-3, clipped: the expanded square loses digits, by no more than 1e-6 of u^2."""
-    g, row, col = (torch.ones(shape, device=DEVICE) for shape in ((70, 150), 70, 150))
+    g, row, col = (torch.ones(shape, device=DEVICE) for shape in ((20, 150), 20, 150))
     k, rows, cols = one_matrix.residual_sums(g, Moment(0.8 * 1.001 * g), row, col, 0.8, part_of(g))
     assert k.item() == pytest.approx(0.8)
     torch.testing.assert_close(rows / 150, 6.4e-7 * row, rtol=0, atol=1e-6)
-    torch.testing.assert_close(cols / 70, 6.4e-7 * col, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cols / 20, 6.4e-7 * col, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("shape", "scheme", "dtype", "seed"),
     [
         *((SHAPES[0], scheme, torch.float32, None) for scheme in (None, *SCHEMES)),
-        *((SHAPES[0], scheme, torch.bfloat16, -7) for scheme in (None, *SCHEMES)),
+        *((SHAPES[0], scheme, torch.bfloat16, -7) for scheme in (None, "zero")),
         *((shape, "zero", torch.bfloat16, None) for shape in SHAPES[1:]),
         (SHAPES[0], "zero", torch.float16, None),
     ],
@@ -115,7 +118,7 @@ def test_apply(shape: tuple[int, int], scheme: Scheme | None, dtype: torch.dtype
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_kernel_writes_what_the_reference_writes(scheme: Scheme) -> None:
     """With beta 1 the moment is read and written again: its values must not move by more than a level."""
-    shape = (20, 100)
+    shape = (9, 100)
     p, g = torch.zeros(2, *shape, device=DEVICE)
     m = moment(shape, scheme)
     before = dequantize(quantize(moment(shape, None).values, BLOCK, scheme), BLOCK, scheme)
@@ -128,17 +131,17 @@ def test_the_kernel_writes_what_the_reference_writes(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_shard_whose_first_and_last_block_are_cut(scheme: Scheme) -> None:
-    """37 rows of 70 values after 11 others: its blocks begin 770 values before, and others write into both ends."""
-    shape, rows, cols = (37, 70), 37, 70
+    """19 rows of 70 values after 11 others: its blocks begin 770 values before, and others write into both ends."""
+    shape, rows, cols = (19, 70), 19, 70
     g, u, s = gradient(shape), factors(shape, 3), factors(shape, 4)
     whole, edges = moment((11 + rows + 5, cols), scheme), torch.tensor([[-9.0, -8.0], [8.0, 9.0]]).to(DEVICE)
-    first, last = 11 * cols // BLOCK, -(-48 * cols // BLOCK)
+    first, last = 11 * cols // BLOCK, -(-30 * cols // BLOCK)
     assert whole.scale is not None
     results = []
     for passes in (one_matrix, tiled):
         offset = None if whole.offset is None else whole.offset[first:last].clone()
         scale = whole.scale[first:last].clone()
-        m = Moment(whole.values[11:48].clone(), scale, offset, BLOCK, scheme, 11, edges)
+        m = Moment(whole.values[11:30].clone(), scale, offset, BLOCK, scheme, 11, edges)
         sums = passes.residual_sums(g, m, *u, 1.0, part_of(g))
         p = gradient(shape).clone()
         passes.apply(p, g, m, u, s, 0.9, 0.99, None)

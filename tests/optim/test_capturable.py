@@ -166,6 +166,36 @@ def test_a_captured_step_has_tables_of_its_own(monkeypatch: pytest.MonkeyPatch) 
             optimizer.step()
 
 
+@pytest.mark.parametrize("options", [{}, {"bf16_stochastic_round": True}])
+def test_a_capture_that_cannot_be_is_refused(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A capture that is only claimed: before the first step, and with a rate on the CPU."""
+    from sanactl.optim import came
+
+    ps = params(dtype=torch.bfloat16)
+    set_grads(ps, 0)
+    optimizer = CAME8bit(ps, lr=1e-3, capturable=True)
+    before = [p.detach().clone() for p in ps]
+    if options:  # the state is there, but not what the draws need
+        optimizer.step()
+        before = [p.detach().clone() for p in ps]
+        optimizer.param_groups[0].update(options)
+    for module in (came, masked):
+        monkeypatch.setattr(module, "is_capturing", lambda device: True)
+    with pytest.raises(UsageError, match="some parameters have no optimizer state yet"):
+        optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(ps, before, strict=True))
+    monkeypatch.undo()
+    optimizer.step()
+    for module in (came, masked):
+        monkeypatch.setattr(module, "is_capturing", lambda device: True)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = torch.tensor(1e-3)
+    with pytest.raises(UsageError, match="the learning rate is a tensor on the CPU"):
+        optimizer.step()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("kind", "options", "dtype"), KINDS)
 def test_a_graph_holds_the_step(

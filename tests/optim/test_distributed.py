@@ -1,4 +1,4 @@
-"""DDP and FSDP2, in two processes on the CPU: the cases are in `distributed_cases.py`."""
+"""DDP and FSDP2, in two processes on the CPU: the cases are in `distributed_cases.py` and `distributed_state.py`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import torch.distributed
 
 HERE = Path(__file__).parent
+FILES = [str(HERE / f"distributed_{name}.py") for name in ("cases", "state")]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes() -> None:
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pytest"]
-    cases = ["-q", "-x", "-p", "no:cacheprovider", str(HERE / "distributed_cases.py")]
+    cases = ["-q", "-x", "-p", "no:cacheprovider", *FILES]
     done = subprocess.run(
         [sys.executable, *launch, *cases],
         env={

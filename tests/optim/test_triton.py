@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from sanactl.errors import UsageError
 from sanactl.optim import masked
 
 pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
-CASES = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / "interpreted_kernels.py")]
+FILES = [str(HERE / f"interpreted_{name}.py") for name in ("kernels", "offsets")]
+CASES = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FILES]
 
 
 def run(program: list[str], interpret: str) -> str:
@@ -43,6 +45,27 @@ def test_the_device_chooses_and_the_environment_can_refuse(monkeypatch: pytest.M
     monkeypatch.delenv("SANACTL_NO_TRITON")
     monkeypatch.setattr(masked, "_triton_step", lambda: None)  # triton is not installed
     assert masked.kernels_for(gpu) is None
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Failed to find C compiler.\nSet CC"), FileNotFoundError("no such file: gcc")]
+)
+def test_a_machine_where_triton_cannot_start_is_named(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton builds its driver with a C compiler, which is not on every machine with a GPU."""
+    from sanactl.optim import triton_step
+
+    class Driver:
+        @property
+        def active(self) -> None:
+            raise error
+
+    monkeypatch.setattr(triton_step.triton.runtime, "driver", Driver())
+    with pytest.raises(UsageError) as caught:
+        triton_step.check_driver()
+    assert str(caught.value) == f"Triton cannot start kernels on this machine: {str(error).splitlines()[0]}"
+    assert "SANACTL_NO_TRITON=1" in str(caught.value.hint)
 
 
 @pytest.mark.timeout(900)
