@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 
-def wait_for(what: object, seconds: float = 60) -> None:
+def wait_for(what: object, seconds: float = 150) -> None:
     assert callable(what)
     end = time.monotonic() + seconds
     while not what():

@@ -26,7 +26,7 @@ def capture(step: Callable[[], Any], device: torch.device) -> Callable[[], None]
         UsageError: the device has no CUDA graphs.
     """
     if device.type != "cuda":
-        raise UsageError(f"a captured step {NEEDS_GPU}", hint="measure the steps that are not captured")
+        raise UsageError(f"a captured step {NEEDS_GPU}")
     with torch.cuda.device(device):
         # As torch asks for: what comes before a capture is done in a stream beside the ordinary one.
         side = torch.cuda.Stream(device)

@@ -264,7 +264,7 @@ def _row(
 
 def _line(error: Exception) -> str:
     if isinstance(error, SanactlError):
-        return str(error)
+        return error.message
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

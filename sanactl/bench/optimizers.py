@@ -81,11 +81,13 @@ def _ordinary(row: Row) -> Row:
 
 def _captured(name: str, found: Mapping[str, Row]) -> Row:
     row = found[name]
+    if "error" in row:
+        return {"ms": None, "fault": row["error"]}
     return {
         "ms": row.get("step_ms"),
         "eager_ms": found.get(name.removesuffix(CAPTURED), {}).get("step_ms"),
         "adamw_ms": found.get(ADAMW + CAPTURED, {}).get("step_ms"),
         "copy_share": row.get("copy_share"),
         "launches": row.get("launches"),
-        "fault": row.get("error"),
+        "fault": None,
     }

@@ -75,7 +75,8 @@ def optim(
     [bold]sanactl bench optim --launches --model 4.8b --optimizer came8bit[/bold]
 
     They take turns, each with new state, so that a busy machine disturbs all
-    alike. One that cannot run here has a row with the reason. A pipe gets score
+    alike. One that cannot run here has a row with the reason. On a GPU, those
+    named -captured replay their step from a CUDA graph. A pipe gets score
     records: step_ms and step_ms_min (also as value: step_ms), step_cpu_ms_min,
     moved_bytes_, state_bytes_ and peak_bytes_per_parameter, copy_share (of the
     copy bandwidth copy_gb_s); with --launches: launches.

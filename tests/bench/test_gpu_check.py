@@ -68,7 +68,7 @@ def test_a_run_that_is_terminated_ends_its_part(tmp_path: Path) -> None:
         wait_for(lambda: read_rows(tmp_path / "out" / "results.jsonl") != [])
         children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
         runner.send_signal(signal.SIGTERM)
-        assert runner.wait(30) == 143
+        assert runner.wait(60) == 143
     finally:
         runner.kill()
     assert children

@@ -37,7 +37,7 @@ def aim(plan: Plan, **first: int) -> None:
 
 
 def test_the_last_values_of_a_large_matrix() -> None:
-    assert ROWS * COLS < triton_step.LARGEST_INDEX - 2 * triton_step.LARGEST_BLOCK < (ROWS + 1) * COLS
+    assert triton_step.LARGEST_INDEX - (1 << 20) < ROWS * COLS
     generator = torch.Generator().manual_seed(0)
     tail = torch.randn(LAST, COLS, generator=generator).to(DEVICE)
     before = (ROWS - LAST) * COLS  # values before the last rows
@@ -104,7 +104,7 @@ def test_the_last_values_of_a_large_matrix() -> None:
     assert torch.equal(small_p.view(-1)[:end], tail.bfloat16().view(-1)[:end])  # one block was worked on
 
 
-@pytest.mark.parametrize("shape", [(ROWS + 1, COLS), (2**29, 1)])
+@pytest.mark.parametrize("shape", [(ROWS + 30, COLS), (2**30, 1)])
 def test_larger_ones_are_left_to_torch(shape: tuple[int, int]) -> None:
     x = torch.empty(shape, dtype=torch.bfloat16, device="meta")
     assert not triton_step.can_step(x, x, Moment(x))

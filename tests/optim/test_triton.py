@@ -64,7 +64,9 @@ def test_a_machine_where_triton_cannot_start_is_named(
     monkeypatch.setattr(triton_step.triton.runtime, "driver", Driver())
     with pytest.raises(UsageError) as caught:
         triton_step.check_driver()
-    assert str(caught.value) == f"Triton cannot start kernels on this machine: {str(error).splitlines()[0]}"
+    assert (
+        caught.value.message == f"Triton cannot start kernels on this machine: {str(error).splitlines()[0]}"
+    )
     assert "SANACTL_NO_TRITON=1" in str(caught.value.hint)
 
 
