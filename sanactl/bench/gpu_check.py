@@ -72,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("no CUDA device; --small tries the script on the CPU", file=sys.stderr)
         return 1
     # If the run is stopped, the running part is stopped, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     results = Results(options.out)
     parts = [_part(name, results.rows, small=options.small) for name in chosen]
     seconds = options.minutes * 60 * (SMALL_TIME if options.small else 1)

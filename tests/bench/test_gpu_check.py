@@ -52,7 +52,8 @@ def test_the_minutes_count_from_the_scripts_begin(monkeypatch: pytest.MonkeyPatc
         assert gpu_check._gone() == pytest.approx(gone, abs=5)
 
 
-def test_a_run_that_is_terminated_ends_its_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_terminated_ends_its_part(number: signal.Signals, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -67,8 +68,8 @@ def test_a_run_that_is_terminated_ends_its_part(tmp_path: Path) -> None:
     try:
         wait_for(lambda: read_rows(tmp_path / "out" / "results.jsonl") != [])
         children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
-        runner.send_signal(signal.SIGTERM)
-        assert runner.wait(60) == 143
+        runner.send_signal(number)
+        assert runner.wait(60) == 128 + number
     finally:
         runner.kill()
     assert children
