@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from sanactl.files.progress import Progress
@@ -14,6 +15,7 @@ class Bar(Progress):
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._kept: str | None = None
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
         from tqdm import tqdm
@@ -32,7 +34,18 @@ class Bar(Progress):
 
         tqdm.write(line, file=None if self._bar is None else self._bar.fp)
 
+    def keeps(self, what: str | None) -> None:
+        self._kept = what
+        self._tell()
+
     def close(self) -> None:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.close()
+        self._tell()
+
+    def _tell(self) -> None:
+        """After an interrupt, say once what is kept."""
+        if self._kept is not None and isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            self.note(f"stopped; {self._kept}, and the same call goes on from there")
+            self._kept = None

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from sanactl.cli.frame import stopping
 from sanactl.cli.frame.board import join_board
 from sanactl.cli.frame.deferred import defer_imports
 from sanactl.cli.frame.process import Interrupts
@@ -188,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     # bitsandbytes says on import that an optional kernel is missing, which no command here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     defer_imports()
+    stopping.begin()
     with Interrupts() as interrupts:
         try:
             try:
@@ -230,5 +232,5 @@ def _run(arguments: list[str]) -> int:
 def _interrupted() -> int:
     silence_stdout()
     if is_first_process():
-        say("interrupted")
+        say(stopping.line())
     return 130

@@ -116,13 +116,12 @@ def every(
                 scored.append(record)
             yield record
 
+    run.progress.keeps("the results so far are kept")
     try:
         run.emit(run.tee(remembered(), target, force=force), show=lambda shown: None, take_all=True)
+        run.progress.keeps(None)
         for partial in partials:  # not before all is written: a stopped run takes them over
             partial.done()
-    except KeyboardInterrupt:
-        run.progress.note("stopped; the results so far are kept, and the same command goes on from there")
-        raise
     finally:
         for partial in partials:
             partial.close()

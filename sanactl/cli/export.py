@@ -116,16 +116,13 @@ def export(
     target = output or Path(target_name(named, to))
     check_folder(target)
     with Export(target, settings, force=force) as dataset:
-        try:
-            made = dataset.write(
-                run.counted(stream, "images to export"),
-                source=named,
-                journal=run.journal,
-                progress=run.progress,
-            )
-        except KeyboardInterrupt:
-            note("stopped; the shards so far are kept, and the same command goes on from there")
-            raise
+        run.progress.keeps("the shards so far are kept")
+        made = dataset.write(
+            run.counted(stream, "images to export"),
+            source=named,
+            journal=run.journal,
+            progress=run.progress,
+        )
         run.key(dataset=made["key"])
         run.emit(dataset.records(), show=lambda _: show_dataset(made), take_all=True)
     left_out = f"; {counted(made['skipped'], 'record')} left out" if made["skipped"] else ""

@@ -157,16 +157,11 @@ def guard(
             if part is not None and taken is not None:
                 decides = {"guard": dict(chosen.identity), "rules": asdict(rules), "batch_size": batch_size}
                 ends = [Ending(part, name, decides, taken.whole) for name in ("guard", "guard-blocked")]
-            try:
-                passed = _split(
-                    checked, aside, ends, taken.places if taken else (), force=run.replaces(aside, force)
-                )
-                run.emit(run.tee(passed, target, force=force), show=show_prompts, take_all=True)
-            except KeyboardInterrupt:
-                run.progress.note(
-                    "stopped; the findings so far are kept, and the same command goes on from there"
-                )
-                raise
+            run.progress.keeps("the findings so far are kept")
+            passed = _split(
+                checked, aside, ends, taken.places if taken else (), force=run.replaces(aside, force)
+            )
+            run.emit(run.tee(passed, target, force=force), show=show_prompts, take_all=True)
     for line in tally.lines(chosen):
         note(line)
     if tally.blocked:

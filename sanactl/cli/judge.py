@@ -157,11 +157,6 @@ def judge(
                     "batch_size": batch_size,
                 }
                 winners = Ending(part, "judge", decides, taken.whole).after(ranked(taken.places, winners))
-            try:
-                run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
-            except KeyboardInterrupt:
-                run.progress.note(
-                    "stopped; the verdicts so far are kept, and the same command goes on from there"
-                )
-                raise
+            run.progress.keeps("the verdicts so far are kept")
+            run.emit(run.tee(winners, target, force=force), show=show_images, take_all=True)
     run.finish((target, "image" if part is None else "shard"), judge=chosen.name)

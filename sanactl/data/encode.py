@@ -127,6 +127,7 @@ class _Job:
     def shards(self, first: int, step: int) -> None:
         """Writes every `step`th shard from `first` on, those that are not there."""
         self.progress.start(self.plan.most, "encoding")
+        self.progress.keeps("whole shards stay")
         number = first
         try:
             while (rows := self.plan.shard(number)) is not None:

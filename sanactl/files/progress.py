@@ -9,7 +9,7 @@ class Progress:
     """Receives the progress of a stage; this class discards it.
 
     A stage calls `start` once, `advance` often (its fields, such as loss or images/s, are shown beside the bar), `note`
-    for a line that a person should see, and `close` at the end.
+    for a line that a person should see, `keeps` before it makes what a stop leaves, and `close` at the end.
     """
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
@@ -23,6 +23,12 @@ class Progress:
 
     def note(self, line: str) -> None:
         """One line for a person."""
+
+    def keeps(self, what: str | None) -> None:
+        """What stays if the work is stopped from now on, for the line of the stop; None: nothing.
+
+        `what` is a clause, such as "the images drawn so far stay". The same work, begun again, goes on from there.
+        """
 
     def close(self) -> None:
         """The work has ended."""

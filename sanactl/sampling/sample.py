@@ -47,6 +47,7 @@ def sample_images(
     painter = Painter(images, device=device, batch_size=batch_size, offload=offload, progress=progress)
     wanted = range(len(images)) if numbers is None else numbers
     progress.start(len(wanted), "sampling")
+    progress.keeps("the images drawn so far stay")
     try:
         if renew:
             painter.renew()
@@ -57,9 +58,6 @@ def sample_images(
             progress.note(
                 f"{painter.kept} of {len(wanted)} images were there already{' for this process' * (world > 1)}"
             )
-    except KeyboardInterrupt:
-        progress.note("stopped; the images drawn so far stay, and the same command goes on from there")
-        raise
     finally:
         progress.close()
     if world > 1:

@@ -108,6 +108,7 @@ class TrainingLoop:
                     return False
                 if self._is_time_to_save("save" in asked):
                     self.save()
+                    progress.keeps(f"the state after step {self.done} is saved")
                     saved = time.monotonic()
         finally:
             self.gradient.end()

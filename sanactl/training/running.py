@@ -157,8 +157,11 @@ def _keep(loop: TrainingLoop, error: BaseException, progress: Progress) -> None:
     except (OSError, SanactlError) as trouble:
         progress.note(f"the state after step {loop.done} could not be saved: {trouble}")
         return
-    if not isinstance(error, TrainingError):
-        progress.note(f"the state after step {loop.done} is saved; the same command goes on from there")
+    saved = f"the state after step {loop.done} is saved"
+    if isinstance(error, KeyboardInterrupt):
+        progress.keeps(saved)
+    elif not isinstance(error, TrainingError):
+        progress.note(f"{saved}; the same command goes on from there")
 
 
 def tail_loss(loop: TrainingLoop) -> float | None:

@@ -158,7 +158,8 @@ def test_a_process_that_is_killed(pictures: Path, sanactl: Program) -> None:
     assert process.returncode == 1
     own = [line for line in said.splitlines() if line.startswith("sanactl")]
     assert (
-        len([line for line in own if "another process of this run ended" in line or "stopped;" in line]) == 1
+        len([line for line in own if "another process of this run ended" in line or "interrupted;" in line])
+        == 1
     )
     assert "unexpected" not in said and not Path("geneval.jsonl").exists(), said
     records = sanactl(*command)

@@ -266,7 +266,8 @@ def test_two_processes_judge_as_one(
     assert process.returncode == 1
     own = [line for line in said.splitlines() if line.startswith("sanactl")]
     assert (
-        len([line for line in own if "another process of this run ended" in line or "stopped;" in line]) == 1
+        len([line for line in own if "another process of this run ended" in line or "interrupted;" in line])
+        == 1
     )
     assert "unexpected" not in said and not Path("judge.jsonl").exists(), said
     done = two(*JUDGE, "--model", "oracle")

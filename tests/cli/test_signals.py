@@ -133,6 +133,29 @@ def test_an_interrupt_is_one_however_it_comes_out(tmp_path: Path, moment: str) -
     assert moment != "sent twice" or (tmp_path / "cleaned").exists()
 
 
+@pytest.mark.parametrize("kept", ["the images so far stay", None])
+def test_an_interrupt_is_one_line_that_says_what_is_kept(tmp_path: Path, kept: str | None) -> None:
+    """No last line of progress, and no note of its own; not even where it comes out as another exception."""
+    happening = f"""
+        from sanactl.cli.frame.progress import open_progress
+        progress = open_progress()
+        progress.start(10, "working")
+        progress.keeps({kept!r})
+        progress.advance()
+        time.sleep(1.1)
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            try:
+                raise ImportError("cannot import name 'x'") from None
+            finally:
+                progress.close()
+        """
+    done = run(driver(happening), tmp_path)
+    more = "" if kept is None else f"; {kept}, and the same command goes on from there"
+    assert (done.returncode, done.stderr) == (130, f"sanactl: interrupted{more}\n")
+
+
 @pytest.mark.parametrize("module", ["typer", "sanactl.cli.app", "sanactl.cli.log", "rich.console"])
 def test_an_interrupt_of_an_import(tmp_path: Path, module: str) -> None:
     done = run(driver("interrupt()", module, ("log", "--help")), tmp_path)

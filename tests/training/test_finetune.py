@@ -55,6 +55,9 @@ class Stopper(Progress):
     def note(self, line: str) -> None:
         self.notes += line + "\n"
 
+    def keeps(self, what: str | None) -> None:
+        self.note(f"a stop leaves: {what}")
+
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("optimizer", ["came8bit", "adamw"])

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+from sanactl.cli.frame import stopping
 from sanactl.cli.frame.terminal import safe
 
 __all__ = ["Interrupts", "end", "ignore_at_exit", "leave_at_once", "prepare"]
@@ -219,6 +220,7 @@ class Interrupts:
         leaving = sys.exc_info()[0] is not None
         if not self.asked:
             self.asked, self._number, self._first = True, signal.Signals(number), time.monotonic()
+            stopping.ask()
         elif leaving and (reminding or time.monotonic() - self._first < _SAME_WISH):
             self._remind()
             return

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from sanactl.cli.frame import stopping
 from sanactl.cli.frame.board import Board, the_board
 from sanactl.cli.frame.terminal import at_end, note, one_line, safe
 from sanactl.files.progress import Progress
@@ -19,7 +20,14 @@ REDRAW_EVERY = 0.1
 LINE_EVERY = 15.0
 
 
-class BarProgress(Progress):
+class _Shown(Progress):
+    """What all ways of showing have in common."""
+
+    def keeps(self, what: str | None) -> None:
+        stopping.keep(what)
+
+
+class BarProgress(_Shown):
     """A rich progress bar, with the stage's fields beside it."""
 
     def __init__(self) -> None:
@@ -88,12 +96,12 @@ def _bar_width(columns: int) -> int:
     return max(min(40, columns - 60), 5)
 
 
-class LineProgress(Progress):
-    """A line every `LINE_EVERY` seconds, and one at the end if the work took longer than a second."""
+class LineProgress(_Shown):
+    """A line every `LINE_EVERY` seconds, and one at the end if the work took longer than a second and was not stopped."""
 
     def __init__(self) -> None:
         self._open = False
-        at_end(self.close)  # its last line comes before the one about an interrupt
+        at_end(self.close)  # its last line comes before the one about an error
 
     def start(self, total: int | None, what: str, *, done: int = 0) -> None:
         self.close()
@@ -121,12 +129,13 @@ class LineProgress(Progress):
         note(line)
 
     def close(self) -> None:
-        if self._open and self._done > self._printed and time.monotonic() - self._started > 1:
+        seconds = time.monotonic() - self._started if self._open else 0
+        if seconds > 1 and self._done > self._printed and not stopping.is_asked():
             self._print()
         self._open = False
 
 
-class BoardProgress(Progress):
+class BoardProgress(_Shown):
     """A status line among those of a pipe's other commands; it begins with the first unit."""
 
     def __init__(self, board: Board) -> None:

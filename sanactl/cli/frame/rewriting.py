@@ -201,6 +201,7 @@ def run_tasks(
         run.progress.start(
             None, f"{'translating' if command == 'relabel' else 'rewriting'} with {model.name}"
         )
+        run.progress.keeps("the answers so far are kept")
         try:
             with FailedRecords(aside, force=run.replaces(target, force)) as failures:
                 every, taken = run.counted(stream, "prompts"), asking.shard and Taken(asking.shard)
@@ -217,9 +218,6 @@ def run_tasks(
                 if first is not None:  # else there is nothing to write
                     passed = run.tee(itertools.chain((first,), made), target, force=force)
                     run.emit(passed, show=_show, take_all=output is not None)
-        except KeyboardInterrupt:
-            run.progress.note("stopped; the answers so far are kept, and the same command goes on from there")
-            raise
         finally:
             run.progress.close()
             if said := spending.said() if model.keeps else "":

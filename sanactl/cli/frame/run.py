@@ -148,14 +148,11 @@ class Invocation(RecordsOut):
         """
         command = self.run.command.replace(" ", "-")
         kept = Partial(target.parent, command, {"version": __version__, **identity}, tell=self.progress.note)
+        self.progress.keeps("the results so far are kept")
         try:
             yield kept
+            self.progress.keeps(None)
             kept.done()
-        except KeyboardInterrupt:
-            self.progress.note(
-                "stopped; the results so far are kept, and the same command goes on from there"
-            )
-            raise
         finally:
             kept.close()
 

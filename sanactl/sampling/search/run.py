@@ -108,6 +108,7 @@ class Search:
         rounds, prompts, told = self._rounds, len(self._places), False
         turn = 0
         self._progress.start(rounds.rules.budget, "scaling")
+        self._progress.keeps("the images and verdicts so far stay")
         try:
             if renew:
                 self._painter.renew()
@@ -136,11 +137,6 @@ class Search:
                 of_this = " for this process" * (self._state.num_processes > 1)
                 self._progress.note(f"{kept:,} of {rounds.drawn:,} images were there already{of_this}")
             self._progress.note(self._summary())
-        except KeyboardInterrupt:
-            self._progress.note(
-                "stopped; the images and verdicts so far stay, and the same command goes on from there"
-            )
-            raise
         finally:
             self._progress.close()
 
