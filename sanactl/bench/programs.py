@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sanactl.model.conditioning import Sana
 
 __all__ = [
-    "PROMPT", "Draw", "Parts", "ours", "ours_in_batches", "random_parts", "their_name", "theirs", "theirs_in_batches",
+    "PROMPT", "Draw", "Parts", "ours", "ours_in_batches", "random_parts", "texts_of", "their_name", "theirs", "theirs_in_batches",
 ]  # fmt: skip
 
 PROMPT = "a photo of a red apple and a green vase on a wooden table"
@@ -95,7 +95,7 @@ def ours(parts: Parts) -> Draw:
     """As `sanactl sample` draws one fixed batch: uint8 [images, height, width, 3]."""
 
     def draw(images: int, steps: int, first: int = 0) -> Any:
-        guidance = _texts(parts).guidance([PROMPT] * images)
+        guidance = texts_of(parts).guidance([PROMPT] * images)
         return _drawn(parts, guidance, range(first, first + images), steps)
 
     return draw
@@ -109,7 +109,7 @@ def ours_in_batches(parts: Parts, batch: int) -> Draw:
     device = next(parts.transformer.parameters()).device
 
     def draw(images: int, steps: int, first: int = 0) -> Any:
-        guidance = _texts(parts).guidance([PROMPT] * batch)
+        guidance = texts_of(parts).guidance([PROMPT] * batch)
         starts = range(first, first + images, batch)
 
         def one(start: int) -> Any:
@@ -123,7 +123,8 @@ def ours_in_batches(parts: Parts, batch: int) -> Draw:
     return draw
 
 
-def _texts(parts: Parts) -> TextConditions:
+def texts_of(parts: Parts) -> TextConditions:
+    """The texts of sanactl's program."""
     texts = TextConditions(
         "the model",
         parts.tokenizer,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sanactl.bench.optim_cost import Timer, free_memory, peak_memory, reset_peak
-from sanactl.bench.programs import Draw, Parts, ours, random_parts, their_name, theirs
+from sanactl.bench.programs import PROMPT, Draw, Parts, ours, random_parts, texts_of, their_name, theirs
 from sanactl.errors import InputError
 from sanactl.files.progress import SILENT, Progress
 from sanactl.records.records import Record
@@ -96,9 +96,9 @@ def of_checkpoint(
         InputError: it cannot be loaded.
     """
     from sanactl.model.conditioning import Sana
-    from sanactl.model.flops import image_flops
+    from sanactl.model.flops import ImageCosts
 
-    flops = image_flops(checkpoint, settings)
+    flops = float(ImageCosts(checkpoint, settings).of(PROMPT).total)
     parts = Parts.of(Sana(checkpoint, settings, device=device, dtype=dtype))
     about = {"checkpoint": str(checkpoint.path), "digest": checkpoint.digest, "weights": "trained"}
     return Measured(parts, checkpoint.num_parameters, flops, about)
@@ -134,20 +134,24 @@ def of_random(name: str, settings: SamplingSettings, device: torch.device, dtype
 
 
 def _flops(shapes: tuple[Any, Any, Any], parts: Parts) -> float:
-    from sanactl.model.flops import count_flops, transformer_flops
+    from sanactl.model.flops import count_flops, sampling_flops
 
-    (transformer, text_encoder, vae), s = shapes, parts.settings
+    (transformer, text_encoder, vae), s, texts = shapes, parts.settings, texts_of(parts)
     height, width = s.height // parts.pixels_per_latent, s.width // parts.pixels_per_latent
-    forward = transformer_flops(
-        dict(transformer.config), height=height, width=width, text_tokens=s.max_sequence_length
+    sampling = sampling_flops(
+        dict(transformer.config),
+        height=height,
+        width=width,
+        text_tokens=texts.text_length(PROMPT),
+        steps=s.steps,
+        guided=s.guidance_scale > 1,
     )
-    prefix = "\n".join(parts.instruction or [])
-    tokens = s.max_sequence_length + (len(parts.tokenizer.encode(prefix)) - 2 if prefix else 0)
     with torch.device("meta"):
-        text = count_flops(lambda: text_encoder(torch.zeros(1, tokens, dtype=torch.int64)))
+        tokens = torch.zeros(1, texts.encoder_tokens(PROMPT), dtype=torch.int64)
+        text = count_flops(lambda: text_encoder(tokens))
         latent = torch.zeros(1, transformer.config.in_channels, height, width)
         pixels = count_flops(lambda: vae.decode(latent, return_dict=False))
-    return float(text + s.steps * (2 if s.guidance_scale > 1 else 1) * forward + pixels)
+    return float(text + sampling + pixels)
 
 
 def measure_speed(

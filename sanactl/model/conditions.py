@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import InputError
@@ -145,6 +145,16 @@ class TextConditions:
         """T of this prompt: what fits it and the negative prompt, of `TEXT_LENGTHS` or `max_sequence_length`."""
         length = self._lengths(prompt, False)
         return max(length, self._lengths(self._settings.negative_prompt, True)) if self._guided else length
+
+    def encoder_tokens(self, prompt: str) -> int:
+        """Tokens that the text encoder gets for this prompt: those of the instruction are in front of the prompt's own."""
+        return self._more_tokens + self.text_length(prompt)
+
+    @cached_property
+    def _more_tokens(self) -> int:
+        from sanactl.model.text import instruction_tokens
+
+        return instruction_tokens(self._tokenizer, self.instruction)
 
     @property
     def _guided(self) -> bool:

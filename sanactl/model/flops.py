@@ -4,9 +4,14 @@ torch counts them (`FlopCounterMode`) while the models run on the meta device: s
 So the numbers are the same for any dtype and device. A multiply-add counts as two. Matrix products, convolutions and
 attention are counted; normalisations, activations and sums are not (below 1 %).
 
+What is counted is what `sample` computes for an image: the text has the length that its prompt is padded to
+(`sanactl.model.conditions.TextConditions.text_length`), and the transformer's keys and values of the text are computed in
+the first step alone. So an image of a longer prompt may cost more. Copies that fill a fixed batch are not counted.
+
 The paper says 49,140 GFLOPs an image for its 4.8B with 20 steps. This is 20 forward passes at 512 pixels (256 latent
-tokens) without guidance (49,950 here), or with guidance if a multiply-add counts as one. By the count of this module, an
-image of 1024 pixels with guidance takes 355,500 GFLOPs in the transformer.
+tokens) without guidance (49,950 with 300 text tokens, of diffusers' own forward pass), or with guidance if a multiply-add
+counts as one. An image of 1024 pixels with guidance takes 355,500 GFLOPs in 40 such passes. As `sample` computes it, it takes
+341,500, and 334,900 with 32 text tokens.
 """
 
 from __future__ import annotations
@@ -17,12 +22,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from sanactl.model.conditions import TextConditions
 from sanactl.model.sampling_settings import SamplingSettings, is_sprint, pixels_per_latent
 
 if TYPE_CHECKING:
     from sanactl.checkpoint.open import Checkpoint
 
-__all__ = ["ImageFlops", "count_flops", "count_image", "image_flops", "transformer_flops"]
+__all__ = ["ImageCosts", "ImageFlops", "count_flops", "sampling_flops"]
 
 
 @dataclass(frozen=True)
@@ -46,34 +52,52 @@ class ImageFlops:
         return self.text + self.sampling + self.decoding
 
 
-def image_flops(checkpoint: Checkpoint, settings: SamplingSettings) -> float:
-    """FLOPs of drawing one image, with the encoding of its prompt; see `ImageFlops`.
+class ImageCosts:
+    """FLOPs of the images of a checkpoint, by prompt.
+
+    Args:
+        checkpoint: with its components. Their configs and the tokenizer are read, no weights.
+        settings: of sampling.
 
     Raises:
         InputError: a component cannot be found, or its config cannot be used.
     """
-    return float(count_image(checkpoint, settings).total)
 
+    def __init__(self, checkpoint: Checkpoint, settings: SamplingSettings) -> None:
+        factor = pixels_per_latent(checkpoint)
+        self._config, self._settings = dict(checkpoint.config), settings
+        self._height, self._width = settings.height // factor, settings.width // factor
+        sprint = is_sprint(checkpoint)
+        self._guided = settings.guidance_scale > 1 and not sprint
+        self._encoder = _place(checkpoint, "text_encoder")
+        self._texts = TextConditions(
+            str(checkpoint.path),
+            _tokenizer(*_place(checkpoint, "tokenizer")),
+            lambda: None,  # no text is encoded
+            settings,
+            width=int(checkpoint.config.caption_channels),
+            sprint=sprint,
+        )
+        self._decoding = _decoding_flops(
+            *_place(checkpoint, "vae"), checkpoint.config.in_channels, self._height, self._width
+        )
+        self._known: dict[int, ImageFlops] = {}  # by the length of the text
 
-def count_image(checkpoint: Checkpoint, settings: SamplingSettings) -> ImageFlops:
-    """FLOPs of drawing one image, by part.
-
-    Raises:
-        InputError: a component cannot be found, or its config cannot be used.
-    """
-    factor = pixels_per_latent(checkpoint)
-    height, width = settings.height // factor, settings.width // factor
-    halves = 2 if settings.guidance_scale > 1 and not is_sprint(checkpoint) else 1
-    forward = transformer_flops(
-        dict(checkpoint.config), height=height, width=width, text_tokens=settings.max_sequence_length
-    )
-    text, text_options = _place(checkpoint, "text_encoder")
-    vae, vae_options = _place(checkpoint, "vae")
-    return ImageFlops(
-        text=_text_flops(text, text_options, _text_tokens(checkpoint, settings)),
-        sampling=settings.steps * halves * forward,
-        decoding=_decoding_flops(vae, vae_options, checkpoint.config.in_channels, height, width),
-    )
+    def of(self, prompt: str) -> ImageFlops:
+        """Of an image of this prompt."""
+        length = self._texts.text_length(prompt)
+        if length not in self._known:
+            sampling = sampling_flops(
+                self._config,
+                height=self._height,
+                width=self._width,
+                text_tokens=length,
+                steps=self._settings.steps,
+                guided=self._guided,
+            )
+            text = _text_flops(*self._encoder, self._texts.encoder_tokens(prompt))
+            self._known[length] = ImageFlops(text, sampling, self._decoding)
+        return self._known[length]
 
 
 def count_flops(function: Callable[[], Any]) -> int:
@@ -90,47 +114,57 @@ def count_flops(function: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def transformer_flops(config: dict[str, Any], *, height: int, width: int, text_tokens: int) -> int:
-    """FLOPs of one forward pass of the transformer for one image.
+def sampling_flops(
+    config: dict[str, Any], *, height: int, width: int, text_tokens: int, steps: int, guided: bool
+) -> int:
+    """FLOPs of the transformer in all steps of one image, as `sanactl.model.sampling_transformer` computes it.
 
     Args:
         config: of a `SanaTransformer2DModel`.
         height, width: of the latent.
-        text_tokens: of the caption.
+        text_tokens: that the prompt is padded to.
+        guided: whether each step also computes the image without the prompt.
     """
     from sanactl.checkpoint.config import CONFIG_DEFAULTS
 
     known = json.dumps({key: config[key] for key in CONFIG_DEFAULTS}, sort_keys=True)
-    return _transformer_flops(known, height, width, text_tokens)
+    first, later = _step_flops(known, height, width, text_tokens, guided)
+    return first + (steps - 1) * later
 
 
 @lru_cache(maxsize=64)
-def _transformer_flops(config: str, height: int, width: int, text_tokens: int) -> int:
+def _step_flops(config: str, height: int, width: int, text_tokens: int, guided: bool) -> tuple[int, int]:
+    """FLOPs of the first step of one image, and of each later one."""
     settings = json.loads(config)
-    # All blocks are alike, so none and one are enough to know any number of them.
-    none, one = (
-        _forward_flops({**settings, "num_layers": blocks}, height, width, text_tokens) for blocks in (0, 1)
+    # All blocks are alike, so one and two are enough to know any number of them. (Without a block, no text is kept.)
+    one, two = (
+        _two_steps({**settings, "num_layers": blocks}, height, width, text_tokens, guided)
+        for blocks in (1, 2)
     )
-    return none + int(settings["num_layers"]) * (one - none)
+    more = int(settings["num_layers"]) - 1
+    first, later = (a + more * (b - a) for a, b in zip(one, two, strict=True))
+    return first, later
 
 
-def _forward_flops(config: dict[str, Any], height: int, width: int, text_tokens: int) -> int:
+def _two_steps(
+    config: dict[str, Any], height: int, width: int, text_tokens: int, guided: bool
+) -> tuple[int, int]:
     import torch
     from diffusers import SanaTransformer2DModel
 
+    from sanactl.model.sampling_transformer import SamplingTransformer, Text
+
     with torch.device("meta"):
-        model = SanaTransformer2DModel(**config)
-        guided = {"guidance": torch.zeros(1)} if config["guidance_embeds"] else {}
-        return count_flops(
-            lambda: model(
-                torch.zeros(1, config["in_channels"], height, width),
-                encoder_hidden_states=torch.zeros(1, text_tokens, config["caption_channels"]),
-                encoder_attention_mask=torch.ones(1, text_tokens, dtype=torch.int64),
-                timestep=torch.zeros(1),
-                return_dict=False,
-                **guided,
-            )
+        model = SamplingTransformer(SanaTransformer2DModel(**config))
+        halves = 2 if guided else 1
+        text = Text(
+            torch.zeros(halves, text_tokens, config["caption_channels"]),
+            torch.ones(halves, text_tokens, dtype=torch.int64),
         )
+        given = {"guidance": torch.zeros(1)} if config["guidance_embeds"] else {}
+        latents = torch.zeros(halves, config["in_channels"], height, width)
+        first, later = (count_flops(lambda: model(latents, text, torch.zeros(1), **given)) for _ in range(2))
+    return first, later
 
 
 def _place(checkpoint: Checkpoint, part: str) -> tuple[str, str]:
@@ -146,29 +180,28 @@ def _place(checkpoint: Checkpoint, part: str) -> tuple[str, str]:
     return source, json.dumps(options)
 
 
-def _text_tokens(checkpoint: Checkpoint, settings: SamplingSettings) -> int:
-    """Tokens that the text encoder gets for a prompt; every prompt is padded to this length."""
-    if not settings.complex_human_instruction:
-        return settings.max_sequence_length
-    from sanactl.model.text import human_instruction
-
-    prefix = "\n".join(human_instruction()) if settings.instruction is None else settings.instruction
-    source, options = _place(checkpoint, "tokenizer")
-    return _prefix_tokens(source, options, prefix) + settings.max_sequence_length - 2
-
-
-@lru_cache(maxsize=64)
-def _prefix_tokens(source: str, options: str, prefix: str) -> int:
+@lru_cache(maxsize=4)
+def _tokenizer(source: str, options: str) -> Any:
     from sanactl.files.paths import utf8_name
     from sanactl.model.components import load_tokenizer
 
     with utf8_name(source) as place:
-        return len(load_tokenizer(place, json.loads(options)).encode(prefix))
+        return load_tokenizer(place, json.loads(options))
 
 
 @lru_cache(maxsize=64)
 def _text_flops(source: str, options: str, tokens: int) -> int:
     """FLOPs of encoding one prompt of so many tokens."""
+    import torch
+
+    model = _text_model(source, options)
+    with torch.device("meta"):
+        return count_flops(lambda: model(torch.zeros(1, tokens, dtype=torch.int64)))
+
+
+@lru_cache(maxsize=2)
+def _text_model(source: str, options: str) -> Any:
+    """The text encoder on the meta device: shapes alone."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -184,8 +217,7 @@ def _text_flops(source: str, options: str, tokens: int) -> int:
             pin_attention(config)
             model = AutoModel.from_config(config, trust_remote_code=False)
             # The same part of the model that `sanactl.model.components.load_text_encoder` takes.
-            model = getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
-            return count_flops(lambda: model(torch.zeros(1, tokens, dtype=torch.int64)))
+            return getattr(model, "get_decoder", lambda: model)() if hasattr(model, "lm_head") else model
 
 
 @lru_cache(maxsize=64)

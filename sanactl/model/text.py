@@ -17,7 +17,14 @@ from torch import Tensor
 from sanactl.errors import InputError
 from sanactl.model.offload import compute_device
 
-__all__ = ["cut_note", "cut_prompts", "encode_prompts", "human_instruction", "kept_tokens"]
+__all__ = [
+    "cut_note",
+    "cut_prompts",
+    "encode_prompts",
+    "human_instruction",
+    "instruction_tokens",
+    "kept_tokens",
+]
 
 # Prompts whose tokens are counted at once.
 _CHUNK = 1024
@@ -95,6 +102,12 @@ def _texts(
         return texts, max_sequence_length
     prefix = "\n".join(instruction)
     return [prefix + t for t in texts], len(tokenizer.encode(prefix)) + max_sequence_length - 2
+
+
+def instruction_tokens(tokenizer: Any, instruction: Sequence[str] | None) -> int:
+    """The number of tokens that `encode_prompts` gives the text encoder beside `max_sequence_length`."""
+    with _tokenizing:
+        return _texts(tokenizer, (), 0, instruction)[1]
 
 
 def kept_tokens(

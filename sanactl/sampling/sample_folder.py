@@ -59,9 +59,9 @@ class SampleFolder:
         dtype: torch.dtype,
         guard: Mapping[str, Any] | None = None,
     ) -> None:
-        from sanactl.model.flops import image_flops
+        from sanactl.model.flops import ImageCosts
 
-        self._guard = guard
+        self._guard, self._costs = guard, ImageCosts(checkpoint, settings)
         self.folder, self.prompts, self.count, self.seed = folder, prompts, count, seed
         self.checkpoint, self.settings, self.dtype = checkpoint, settings, dtype
         self._common = {
@@ -69,7 +69,7 @@ class SampleFolder:
             "digest": checkpoint.digest,
             "steps": settings.steps,
             "guidance_scale": settings.guidance_scale,
-            "flops": image_flops(checkpoint, settings),
+            "flops": 0.0,  # of the prompt: see `_image`
             "height": settings.height,
             "width": settings.width,
             "negative_prompt": settings.negative_prompt,
@@ -120,6 +120,7 @@ class SampleFolder:
             "samples": samples,
             "seed": image_seed(self.seed, prompt["prompt"], index),
             **self._common,
+            "flops": float(self._costs.of(prompt["prompt"]).total),
         }
 
     def missing(self, records: Iterable[Record]) -> Iterator[int]:

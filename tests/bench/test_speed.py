@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sanactl.bench.programs import Parts, ours, theirs
+from sanactl.bench.programs import PROMPT, Parts, ours, theirs
 from sanactl.bench.random_models import meta_modules
 from sanactl.bench.speed import RANDOM, of_checkpoint
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.model.conditioning import sampling_settings
-from sanactl.model.flops import image_flops
+from sanactl.model.flops import ImageCosts
 from sanactl.report.run import read_run
 from tests.program import Program
 
@@ -60,7 +60,7 @@ def test_flops_and_parameters_of_a_checkpoint(
     monkeypatch.chdir(tmp_path)
     (score,) = sanactl("eval", "speed", "--steps", "2", "-b", "1", "--rounds", "1", "--no-diffusers")
     checkpoint = open_checkpoint(asset("base.st"))
-    assert score["flops"] == image_flops(checkpoint, sampling_settings(checkpoint, steps=2))
+    assert score["flops"] == ImageCosts(checkpoint, sampling_settings(checkpoint, steps=2)).of(PROMPT).total
     assert (score["parameters"], score["digest"]) == (checkpoint.num_parameters, checkpoint.digest)
     assert score["value"] == pytest.approx(1 / score["latency"], rel=1e-3)
 
