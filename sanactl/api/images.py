@@ -112,7 +112,7 @@ def iter_sample(
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
-    check_offload(offload, where)
+    check_offload(offload, where, compile=compile)
     pictures = as_records(cast("Records", prompts), "image") if redraw else None
     records = [] if redraw else spread(as_prompts(prompts, default="demo"), limit)
     yield CHECKED

@@ -120,7 +120,7 @@ def iter_scale(
         **instruction_settings(instruction),
     )
     where, kind = placed(found, device, dtype)
-    check_offload(offload, where)
+    check_offload(offload, where, compile=compile)
     chosen = chosen_judge(
         model,
         judges,

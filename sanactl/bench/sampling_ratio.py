@@ -21,6 +21,7 @@ from sanactl.records.scores import new_score
 __all__ = ["MODELS", "Turns", "measure_ratio"]
 
 BATCH = 8
+_LONG = 60.0  # seconds; the time that is left is said if it is longer
 # The mean difference of pixels, in 255ths, above which the two programs do not draw the same images.
 _CLOSE = {torch.float32: 0.1, torch.float16: 8.0, torch.bfloat16: 8.0}
 
@@ -114,6 +115,8 @@ def measure_ratio(
                     timer = Timer(device)
                     draw(turns.images, turns.steps)
                     times.append(timer.stop())
+                    if len(taken[0]) == 1 and not taken[1]:
+                        _tell_time(name, times[0][0] / 1000, turns, progress)
                     progress.advance(1)
             found = {
                 "parts": seconds_of_parts(ours(parts), our_places(parts), turns.batch, turns.steps, device),
@@ -129,6 +132,13 @@ def measure_ratio(
             "threads": torch.get_num_threads(),
             **hardware_facts(device),
         }
+
+
+def _tell_time(name: str, seconds: float, turns: Turns, progress: Progress) -> None:
+    """Say how long a model takes, after its first turn, if that is long. The other program's turns are taken to be as long."""
+    left = seconds * (2 * turns.rounds - 1 + 2 * turns.batch / turns.images)
+    if left >= _LONG:
+        progress.note(f"{name}: a turn takes {seconds:.0f} s, so about {left / 60:.0f} minutes are left")
 
 
 def _score(

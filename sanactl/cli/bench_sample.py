@@ -40,10 +40,13 @@ def sample(
 ) -> None:
     """Measure the time of many images of one prompt against diffusers' SanaPipeline.
 
-    Ten to twenty minutes on a CPU:
+    About 35 minutes on two cores of a CPU; a line says how long after the first
+    turn:
     [bold]sanactl bench sample[/bold]
     The built-in base alone, in about a minute:
     [bold]sanactl bench sample --model base[/bold]
+    A short look at the other model:
+    [bold]sanactl bench sample --model mid -n 8 --steps 5 --rounds 1[/bold]
 
     Both programs draw the same images with the same modules, in turns; the ratio
     is the median over rounds. A second table says where the time of one batch

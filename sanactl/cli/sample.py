@@ -189,7 +189,7 @@ def sample(
     drafts = read_drafts(run.counted(pictures, "images to redraw"), settings, seed) if redraw else None
     records = drafts.prompts if drafts is not None else records
     where = pick_device(device)
-    check_offload(offload, where)
+    check_offload(offload, where, compile=compile)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")

@@ -223,7 +223,7 @@ def scale(
         **instruction_settings(instruction),
     )
     where = pick_device(device)
-    check_offload(offload, where)
+    check_offload(offload, where, compile=compile)
     kind = resolve_dtype(dtype, where)
     if warning := dtype_warning(found, kind):
         note(f"warning: {warning}")

@@ -63,7 +63,12 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        said = str(error).splitlines()[0]
+        if said.startswith("Expected one of"):  # all of torch's 20 kinds
+            said = "no such device; there are cpu, cuda, cuda:1 and mps, where the machine has them"
+        raise UsageError(f"--device {name}: {said}") from None
+    if device.type == "meta":
+        raise UsageError("--device meta computes nothing", hint="--device cpu does")
     return device
 
 
@@ -127,7 +132,7 @@ class Sana:
                 hint="name the autoencoder that it was trained with",
             )
         if vae is not None:
-            self._offload.place(vae)
+            self._offload.place(vae, inside="decoder")
             if settings.vae_tiling:
                 size, step = tile_size(settings)
                 vae.enable_tiling(size, size, step, step)
@@ -177,6 +182,7 @@ class Sana:
             self._transformer = None
             free_memory()
         # It is alone on the device, so it needs hooks only if even one model is too large.
+        self._offload.make_room()
         blockwise = self._offload.kind == "group"
         found = load_components(
             self._checkpoint,

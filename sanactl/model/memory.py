@@ -76,3 +76,4 @@ def free_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()  # page-locked memory, which `--offload group` uses

@@ -76,7 +76,7 @@ def check_schedule(scheduler: Any, steps: int) -> None:
         UsageError: it fails, or does not need exactly one forward pass of the transformer for each step.
     """
     if fault := _schedule_fault(scheduler, steps):
-        raise UsageError(f"--steps {steps}: {fault}")
+        raise UsageError(f"--steps {steps}: {fault}", hint="another number of steps may do; SANA takes 20")
 
 
 def _schedule_fault(scheduler: Any, steps: int) -> str | None:

@@ -273,7 +273,8 @@ def _named(there: Mapping[str, Any], wanted: Mapping[str, Any], but: Mapping[str
     """The settings that differ: "another checkpoint; steps 1, not 2"."""
     said = []
     for name in [name for name in {**wanted, **there} if name not in but]:
-        one, other = (json.dumps(s.get(name), ensure_ascii=False) for s in (there, wanted))
+        # Settings that are left out are at their defaults: false.
+        one, other = (json.dumps(s.get(name, False), ensure_ascii=False) for s in (there, wanted))
         if one != other:
             title = "checkpoint" if name == "digest" else name.replace("_", " ")
             short = name != "digest" and len(one) <= _SHORT and len(other) <= _SHORT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sanactl.bench import sampling_ratio
 from sanactl.bench.sampling_parts import PARTS
 from sanactl.bench.sampling_ratio import Turns, measure_ratio
 from sanactl.errors import SanactlError
+from sanactl.files.progress import Progress
 from sanactl.model import sampling_transformer
 from tests.program import Program
 
@@ -34,6 +36,23 @@ def test_rows() -> None:
     assert base["apart"] < 0.1
     # The watch on the parts is gone.
     assert sampling_transformer.linear_attention is attention
+
+
+def test_a_long_run_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first turn of the first program, once."""
+    said: list[str] = []
+
+    class Told(Progress):
+        def note(self, line: str) -> None:
+            said.append(line)
+
+    list(measure_ratio(["tiny"], FEW, **CPU, progress=Told()))
+    assert not said
+    monkeypatch.setattr(sampling_ratio, "_LONG", 0.0)
+    list(measure_ratio(["tiny"], FEW, **CPU, progress=Told()))
+    assert len(said) == 1 and re.fullmatch(
+        r"tiny: a turn takes \d+ s, so about \d+ minutes are left", said[0]
+    )
 
 
 def test_other_images_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
