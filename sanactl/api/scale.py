@@ -91,6 +91,7 @@ def iter_scale(
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.painter import Painter
+    from sanactl.sampling.room import check_room_of_search
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -133,6 +134,8 @@ def iter_scale(
     yield CHECKED
     safe = guarded(records, guard, guard_options, device, as_progress(progress))
     records = safe.passed
+    place = Path(output or f"{found.name}-samples")
+    check_room_of_search(place, len(records), rules, settings, sink.note)
     planned = with_fixed_batch(found, settings, len(records) * rules.round)
     wanted = folder_settings(found, planned, seed, kind, records, guard=safe.identity)
     named = None if output is None else user_path(output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +42,7 @@ def merge(
     if a shard is missing, there twice, cut short, changed, or of other settings
     or another input. Records also go to stdout.
     """
-    from sanactl.cli.frame.stdin import stdin_files
+    from sanactl.cli.frame.stdin import held_files
     from sanactl.cli.frame.terminal import is_first_process
     from sanactl.data.encoded import is_encoded
     from sanactl.errors import UsageError
@@ -50,8 +50,8 @@ def merge(
     if not is_first_process():
         return  # it computes nothing
     if not any(path.is_dir() for path in files):
-        with stdin_files(files) as there:
-            _join(there, output, None, force=force, piped=[one for one in there if one not in files])
+        with held_files(files) as (there, names):
+            _join(there, output, None, force=force, names=names)
     elif all(is_encoded(path) for path in files):
         _join_latents(files, output, force=force)
     elif len(files) == 1:
@@ -72,9 +72,14 @@ def merge(
 
 
 def _join(
-    files: list[Path], output: Path | None, folder: Path | None, *, force: bool, piped: Sequence[Path] = ()
+    files: list[Path],
+    output: Path | None,
+    folder: Path | None,
+    *,
+    force: bool,
+    names: Mapping[Path, str] | None = None,
 ) -> None:
-    """Joins files of records, `piped` those from stdin; in a folder of samples, the files of a dataset are written, too."""
+    """Joins files of records, `names` those of pipes; in a folder of samples, the files of a dataset are written, too."""
     from sanactl.cli.frame.render import show_images, show_prompts
     from sanactl.cli.frame.run import Invocation
     from sanactl.cli.frame.terminal import note
@@ -83,12 +88,12 @@ def _join(
     from sanactl.sampling.dataset_files import LISTING, write_dataset_files
 
     run = Invocation("merge")
-    parts = read_parts(files)
+    parts = read_parts(files, names)
     if output is not None:
         check_output(parts, output)
     target = run.records_file(output, _stem(parts), force=force)
     for part in parts:
-        run.uses("stdin" if part.path in piped else part.path)
+        run.uses(part.name)
     # Nothing blocked is a result, too: the shards are complete.
     records = run.counted(merged(parts), "records", empty=True)
     run.emit(

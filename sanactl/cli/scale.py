@@ -177,6 +177,7 @@ def scale(
     from sanactl.sampling.inputs import instruction_settings, spread
     from sanactl.sampling.open_folder import folder_settings, shared_folder
     from sanactl.sampling.painter import Painter
+    from sanactl.sampling.room import check_room_of_search
     from sanactl.sampling.sample_folder import SampleFolder
     from sanactl.sampling.search.policy import Rules
     from sanactl.sampling.search.rounds import Rounds
@@ -229,6 +230,7 @@ def scale(
         note(f"warning: {warning}")
     checked = guarded(records, guard, guard_options, run.progress, device=device)
     records = checked.passed
+    check_room_of_search(output or Path(f"{found.name}-samples"), len(records), rules, settings, note)
     planned = with_fixed_batch(found, settings, len(records) * rules.round)
     wanted = folder_settings(found, planned, seed, kind, records, guard=checked.identity)
     run.uses(found)

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ class Part:
     """The output of one shard: where its lines are, and what its last record says.
 
     Attributes:
+        name: of the file, for errors.
         offsets: of its lines in the file, and of their end.
         places: (first place, step, groups, records of each).
     """
 
     path: Path
+    name: str
     shard: Shard
     command: str
     key: str
@@ -49,7 +51,7 @@ class Part:
 
     @property
     def what(self) -> str:
-        return f"{self.path}: shard {self.shard} of {self.outputs}"
+        return f"{self.name}: shard {self.shard} of {self.outputs}"
 
     def in_order(self, number: int) -> Iterator[tuple[int, int, int, int]]:
         """(place, `number`, number of its first line, number of lines) of each group."""
@@ -60,32 +62,35 @@ class Part:
                 line += size
 
 
-def read_parts(paths: Sequence[Path]) -> list[Part]:
+def read_parts(paths: Sequence[Path], names: Mapping[Path, str] | None = None) -> list[Part]:
     """The shards in some files, all of them, by their numbers. A file may hold several, one after the other.
+
+    Args:
+        names: of the files that errors call by another name than their path: "stdin" for a copy of it.
 
     Raises:
         InputError: a file is no shard's, or was cut or changed; shards of different runs; one is missing or there twice.
     """
-    parts = [part for path in paths for part in _parts_of(path)]
+    parts = [part for path in paths for part in _parts_of(path, (names or {}).get(path) or str(path))]
     first = parts[0]
     for part in parts[1:]:
         if part.command != first.command:
-            raise InputError(f"{part.what}, and {first.path} has one of {first.outputs}")
+            raise InputError(f"{part.what}, and {first.name} has one of {first.outputs}")
         if part.shard.of != first.shard.of:
             raise InputError(
-                f"{part.what}, and {first.path} has shard {first.shard}: not one division of the work",
+                f"{part.what}, and {first.name} has shard {first.shard}: not one division of the work",
                 hint=f"leave out or remove {_leftover(parts)}, if it is left of an earlier run",
             )
         if (part.key, part.groups) != (first.key, first.groups):
             raise InputError(
-                f"{part.what} is of other settings or another input than shard {first.shard} in {first.path}"
+                f"{part.what} is of other settings or another input than shard {first.shard} in {first.name}"
             )
     known: dict[int, Part] = {}
     for part in parts:
         twin = known.setdefault(part.shard.part, part)
         if twin is not part:
             raise InputError(
-                f"shard {part.shard} is there twice: in {twin.path} and {part.path}", hint="give it once"
+                f"shard {part.shard} is there twice: in {twin.name} and {part.name}", hint="give it once"
             )
     lacking = [str(Shard(n, first.shard.of)) for n in range(first.shard.of) if n not in known]
     if lacking:
@@ -113,10 +118,10 @@ def check_output(parts: Sequence[Part], target: Path) -> None:
             raise UsageError(f"{target} is one of the files to merge", hint="name another with -o")
 
 
-def _leftover(parts: Sequence[Part]) -> Path:
+def _leftover(parts: Sequence[Part]) -> str:
     """A file of the division of which fewer shards are there."""
     count = Counter(part.shard.of for part in parts)
-    return min(parts, key=lambda part: count[part.shard.of] / part.shard.of).path
+    return min(parts, key=lambda part: count[part.shard.of] / part.shard.of).name
 
 
 def merged(parts: Sequence[Part]) -> Iterator[Record]:
@@ -136,20 +141,20 @@ def merged(parts: Sequence[Part]) -> Iterator[Record]:
             part, file = parts[number], files[number]
             file.seek(part.offsets[line])
             for _ in range(size):
-                yield _record(file.readline(), part.path)
+                yield _record(file.readline(), part.name)
     finally:
         for file in files:
             file.close()
 
 
-def _record(line: bytes, path: Path) -> Record:
+def _record(line: bytes, name: str) -> Record:
     try:
-        return check_record(parse_json(line.decode()), str(path))
+        return check_record(parse_json(line.decode()), name)
     except ValueError as error:
-        raise InputError(f"{path}: not a record ({error})") from None
+        raise InputError(f"{name}: not a record ({error})") from None
 
 
-def _parts_of(path: Path) -> Iterator[Part]:
+def _parts_of(path: Path, name: str) -> Iterator[Part]:
     """The shards in a file."""
     offsets, lines, at, found = array("q", [0]), hashlib.sha256(), 0, False
     try:
@@ -159,21 +164,22 @@ def _parts_of(path: Path) -> Iterator[Part]:
                     break
                 at += len(line)
                 if line.startswith(_BEGIN):
-                    yield _part(path, line, offsets, f"sha256:{lines.hexdigest()}")
+                    yield _part(path, name, line, offsets, f"sha256:{lines.hexdigest()}")
                     offsets, lines, found = array("q", [at]), hashlib.sha256(), True
                 else:
                     lines.update(line)
                     offsets.append(at)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+        raise InputError(f"{name}: cannot be read ({(error.strerror or str(error)).lower()})") from None
     if not found or line or len(offsets) > 1:
+        what = "does not end with a shard's record, so it is cut short or not an output of --shard"
         raise InputError(
-            f"{path}: does not end with a shard's record, so it is cut short or not an output of --shard",
+            f"{name}: {what if at or line else 'is empty'}",
             hint="give the files that commands with --shard wrote",
         )
 
 
-def _part(path: Path, line: bytes, offsets: array[int], digest: str) -> Part:
+def _part(path: Path, name: str, line: bytes, offsets: array[int], digest: str) -> Part:
     """The shard that a last record tells of."""
     try:
         end: Any = parse_json(line.decode())
@@ -190,8 +196,8 @@ def _part(path: Path, line: bytes, offsets: array[int], digest: str) -> Part:
         if any(len(row) != 4 or not row[1] or not row[2] or not row[3] for row in rows):
             raise ValueError("impossible places")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: a shard's record that cannot be read ({error})") from None
-    said = f"{path}: shard {shard} of {_WORDS.get(end['command'], end['command'])}"
+        raise InputError(f"{name}: a shard's record that cannot be read ({error})") from None
+    said = f"{name}: shard {shard} of {_WORDS.get(end['command'], end['command'])}"
     count = len(offsets) - 1
     if count != end["records"] or count != sum(row[2] * row[3] for row in rows):
         raise InputError(f"{said} has {count:,} records, and wrote {end['records']:,}", hint="run it again")
@@ -202,7 +208,7 @@ def _part(path: Path, line: bytes, offsets: array[int], digest: str) -> Part:
     ordered = [row[0] for row in rows] + [2**62]
     if any(row[0] + row[1] * (row[2] - 1) >= after for row, after in zip(rows, ordered[1:], strict=True)):
         raise InputError(f"{said} has records out of order")
-    return Part(path, shard, end["command"], end["key"], end["groups"], end["taken"], rows, offsets)
+    return Part(path, name, shard, end["command"], end["key"], end["groups"], end["taken"], rows, offsets)
 
 
 def _is_text(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import IO
 
 from sanactl.cli.frame.board import the_board
 from sanactl.cli.frame.terminal import is_first_process, note
-from sanactl.errors import InputError
+from sanactl.errors import InputError, SanactlError
 from sanactl.records.jsonl import is_open_already
 from sanactl.records.prompt_tables import is_table, split_column
 from sanactl.records.prompts import (
@@ -31,10 +31,10 @@ from sanactl.records.records import MAX_HELD, Record, read_records
 __all__ = [
     "announced",
     "first_reads_alone",
+    "held_files",
     "is_stdin",
     "prompt_stream",
     "prompts_of",
-    "stdin_files",
     "stdin_is_piped",
     "stdin_prompts",
     "stdin_records",
@@ -134,21 +134,57 @@ def prompts_of(path: str) -> list[Record]:
 
 
 @contextlib.contextmanager
-def stdin_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """The same paths, with a file of stdin's bytes in place of `-`; the file is there in the body."""
-    import shutil
+def held_files(paths: Sequence[Path]) -> Iterator[tuple[list[Path], dict[Path, str]]]:
+    """The same paths, with files of the bytes of stdin (`-`) and of process substitutions in place of these.
+
+    Yields:
+        the paths, and what the user calls the new ones; those files are there in the body.
+
+    Raises:
+        InputError: stdin cannot be read.
+        SanactlError: the system's folder for temporary files cannot hold it.
+    """
     import tempfile
 
-    if not any(is_stdin(str(path)) for path in paths):
-        yield list(paths)
+    if not any(is_stdin(str(path)) or is_open_already(path) for path in paths):
+        yield list(paths), {}
         return
     with tempfile.TemporaryDirectory(prefix="sanactl-") as folder:
-        held = Path(folder, "stdin")
-        with _patience("stdin") as timer, held.open("wb") as copy:
-            with open(0, "rb", closefd=False) as stream:
-                shutil.copyfileobj(stream, copy)
-            timer.cancel()
-        yield [held if is_stdin(str(path)) else path for path in paths]
+        found: list[Path] = []
+        names: dict[Path, str] = {}
+        held: dict[str, Path] = {}
+        for path in paths:
+            name = "stdin" if is_stdin(str(path)) else str(path)
+            if name == "stdin" or is_open_already(path):
+                if name not in held:
+                    held[name] = Path(folder, str(len(held)))
+                    _hold(0 if name == "stdin" else path, name, held[name])
+                names[held[name]] = name
+            found.append(held.get(name, path))
+        yield found, names
+
+
+def _hold(source: int | Path, name: str, target: Path) -> None:
+    """Copies a pipe to its end into a new file."""
+    try:
+        with _patience(name) as timer, open(source, "rb", closefd=not isinstance(source, int)) as stream:
+            with target.open("wb") as copy:
+                while block := _read_block(stream, name):
+                    copy.write(block)
+                    timer.cancel()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SanactlError(
+            f"{name} cannot be held in {target.parent} ({reason})",
+            hint="name files in place of a pipe, or name another folder with TMPDIR",
+        ) from None
+
+
+def _read_block(stream: IO[bytes], name: str) -> bytes:
+    try:
+        return stream.read(1 << 20)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({(error.strerror or str(error)).lower()})") from None
 
 
 def _open_stdin() -> IO[str]:
