@@ -192,8 +192,11 @@ def _score(
             scored = telling_rewrites(evaluate, run.counted(stream, "images to score"))
             run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
     except ShardDone as done:
+        kept_so_far = (
+            f"{done.own:,} of {done.parts:,} batches are kept" if done.own else "no work for this job"
+        )
         note(
-            f"{done.own:,} of {done.parts:,} batches are kept; when all {part.of if part else 1} jobs are done, the same"
+            f"{kept_so_far}; when all {part.of if part else 1} jobs are done, the same"
             " command without --shard takes them over and scores all images"
         )
         run.finish()

@@ -91,7 +91,10 @@ class Partial:
 
     def get(self, key: str | None) -> dict[str, Any] | None:
         """The result that an earlier run saved for a key; None if there is none."""
-        found = (file.read(key) for file in self._earlier) if key is not None else ()
+        if key is None:
+            return None
+        # All of them: a file whose results two jobs have computed is used up, too.
+        found = [file.read(key) for file in self._earlier]
         return next((result for result in found if result is not None), None)
 
     def put(self, results: Iterable[tuple[str | None, Mapping[str, Any]]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sanactl.errors import OutputExistsError
+from sanactl.files.append import try_lock
 from sanactl.files.atomic import atomic_path
 from sanactl.files.folder_lock import FolderLock
 from sanactl.model.processes import broadcast, open_processes
 from sanactl.model.sampling_settings import MAX_FIXED_BATCH
 from sanactl.records.records import Record
 from sanactl.sampling.dataset_files import BLOCKED, LISTING, listed_parts, remove_dataset_files
+from sanactl.sampling.difference import difference
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +45,6 @@ SETTINGS = "settings.json"
 # The keyword of the PNG text chunk.
 MARK = "sanactl"
 _MAX_SETTINGS = 2**20  # bytes
-_SHORT = 60  # characters of a setting's value that a message quotes
 
 
 def prompts_digest(prompts: Iterable[Record]) -> str:
@@ -145,13 +147,28 @@ def opened_folder(
             chosen = Path(f"{stem}-{number}")
     try:
         with FolderLock(chosen, chosen, shared=shared):
+            # Before it was locked, a run that failed may have removed it.
+            open_folder(chosen, wanted, force=force, any_batch=any_batch)
             yield chosen
     except BaseException:
-        with contextlib.suppress(OSError):
-            if made and [p.name for p in chosen.iterdir()] == [SETTINGS]:
-                (chosen / SETTINGS).unlink()
-                chosen.rmdir()
+        if made:
+            _remove_unused(chosen, shared=shared)
         raise
+
+
+def _remove_unused(folder: Path, *, shared: bool) -> None:
+    """Remove a folder without images, unless another run has opened it. Where there are no locks, a shared one stays."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            alone = try_lock(descriptor)
+            if alone is False or (alone is None and shared):
+                return
+            if [p.name for p in folder.iterdir()] == [SETTINGS]:
+                (folder / SETTINGS).unlink()
+                folder.rmdir()
+        finally:
+            os.close(descriptor)
 
 
 def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch: bool = False) -> bool:
@@ -178,7 +195,7 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch:
             _removable(folder, there)
         elif not _alike(there, wanted, any_batch):
             raise OutputExistsError(
-                f"{folder} holds images of {_difference(there, wanted, any_batch)}",
+                f"{folder} holds images of {difference(there, wanted, any_batch)}",
                 hint="give another folder with -o, or --force to replace them",
             )
         return False
@@ -187,7 +204,9 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch:
             f"{folder / SETTINGS} is damaged, so it cannot be known what the images in {folder} are",
             hint="bring the file back from a copy, or name another folder with -o",
         )
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not all(_is_begun(inside) for inside in folder.iterdir()):
+        if _settings_of(folder) is not None:  # another run has just written them
+            return open_folder(folder, wanted, force=force, any_batch=any_batch)
         kept = "; sanactl does not remove files of other programs" if force else ""
         raise OutputExistsError(
             f"{folder} has other contents than samples{kept}",
@@ -203,6 +222,11 @@ def open_folder(folder: Path, wanted: dict[str, Any], *, force: bool, any_batch:
             raise
         return False
     return made
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a file is of another run that makes the folder at this moment, or that was killed while it did."""
+    return path.name.startswith(f".{SETTINGS}.")
 
 
 def settled(folder: Path, settings: SamplingSettings, wanted: Mapping[str, Any]) -> SamplingSettings:
@@ -254,32 +278,6 @@ def renew_folder(folder: Path, wanted: dict[str, Any]) -> None:
 def _write_settings(folder: Path, wanted: dict[str, Any], *, force: bool) -> None:
     with atomic_path(folder / SETTINGS, force=force) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _difference(there: dict[str, Any], wanted: dict[str, Any], any_batch: bool) -> str:
-    if "text_padding" in wanted and "text_padding" not in there:
-        return "an earlier version of sanactl, which differ in rounding"
-    but: dict[str, Any] = {"prompts": None, "guard": None}
-    other = {**there, **but} != {**wanted, **but}
-    but["fixed_batch"] = None
-    if other and {**there, **but} == {**wanted, **but} and not any_batch:
-        return f"fixed batches of {there.get('fixed_batch')}, not {wanted.get('fixed_batch')}"
-    if {**there, **but} != {**wanted, **but}:
-        return _named(there, wanted, but)
-    return "another list of prompts" if there.get("guard") == wanted.get("guard") else "another guard"
-
-
-def _named(there: Mapping[str, Any], wanted: Mapping[str, Any], but: Mapping[str, Any]) -> str:
-    """The settings that differ: "another checkpoint; steps 1, not 2"."""
-    said = []
-    for name in [name for name in {**wanted, **there} if name not in but]:
-        # Settings that are left out are at their defaults: false.
-        one, other = (json.dumps(s.get(name, False), ensure_ascii=False) for s in (there, wanted))
-        if one != other:
-            title = "checkpoint" if name == "digest" else name.replace("_", " ")
-            short = name != "digest" and len(one) <= _SHORT and len(other) <= _SHORT
-            said.append(f"{title} {one}, not {other}" if short else f"another {title}")
-    return "; ".join(said)
 
 
 def _settings_of(folder: Path) -> dict[str, Any] | None:

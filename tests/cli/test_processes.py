@@ -23,15 +23,10 @@ from sanactl.shapes.render import render
 from tests.fork_server import kill, python_command
 from tests.program import Program, snapshot
 
+# With --cpu it would start one process.
 ACCELERATE = [
-    sys.executable,
-    "-m",
-    "accelerate.commands.launch",
-    "--num_processes",
-    "3",
-    "--cpu",
-    "-m",
-    "sanactl",
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "3"),
+    *("--num_machines", "1", "--main_process_port", "0", "-m", "sanactl"),
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

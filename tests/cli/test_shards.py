@@ -127,6 +127,21 @@ def test_a_job_again_replaces_its_own_output(place: Path, sanactl: Program) -> N
     piped = "".join(path.read_text() for path in reversed(files))
     assert sanactl("merge", "-", stdin=piped) == merge(files) and len(merge(files)) == 2
     assert "wrote guard.jsonl (2 prompts)" in sanactl.said
+    # Errors call stdin by its name, and not by that of a copy.
+    end = piped.splitlines(keepends=True)[-1]
+    assert sanactl.fails("merge", "-", stdin="", code=1).startswith("sanactl: stdin: is empty; ")
+    for damaged, words in (
+        (piped[:-1], "stdin: does not end with a shard's record"),
+        (end, "stdin: shard 0/2 of guard has 0 records, and wrote 1"),
+        (end.replace("places", "place"), "stdin: a shard's record that cannot be read"),
+        (piped + piped, "shard 1/2 is there twice: in stdin and stdin"),
+        (f"{{}}\n{end}", "stdin: shard 0/2 of guard was changed"),
+    ):
+        assert words in sanactl.fails("merge", "-", "-o", "x.jsonl", stdin=damaged)
+    with files[0].open() as first, files[1].open() as second:
+        pipes = [f"/dev/fd/{one.fileno()}" for one in (first, second)]
+        assert sanactl("merge", *pipes, "-o", "p.jsonl") == merge(files)
+        assert "shard 0/2 is missing" in sanactl.fails("merge", pipes[1], "-o", "x.jsonl")
     said = sanactl.fails("merge", *files, "-o", files[0], "--force", code=2)
     assert "is one of the files to merge" in said
     sanactl("guard", "p.txt", "-m", "builtin:words", "--shard", "0/3", "-o", "old.jsonl", "--blocked", "b")
@@ -246,10 +261,18 @@ def test_what_is_not_complete_is_named(place: Path, sanactl: Program) -> None:
         ),
         ([*lines[:-1], lines[-1][:-1]], "does not end"),
         ([*lines[:-1], lines[-1].replace(b'"places"', b'"place"')], "cannot be read"),
-        ([], "does not end"),
+        ([], "bad.jsonl: is empty"),
+        ([bytes(range(256)) * 40], "does not end"),
+        ([*lines[:-1], b'{"kind": "shard"' + b"[" * 100_000 + b"\n"], "cannot be read"),
     ):
         Path("bad.jsonl").write_bytes(b"".join(damaged))
         assert words in fails(parts[0], "bad.jsonl", *parts[2:]), words
+    Path("folder").mkdir()
+    assert "not merged together" in sanactl.fails("merge", parts[0], "folder", *parts[2:], code=2)
+    assert "folder: holds no outputs of --shard" in sanactl.fails("merge", "folder")
+    assert "gone.jsonl: no such file" in fails(parts[0], "gone.jsonl", *parts[2:])
+    assert "is not a regular file" in fails(parts[0], "/dev/null", *parts[2:])
+    assert "missing argument FILES" in sanactl.fails("merge", code=2)
     for value in ("4/4", "1", "-1/4", "a/b", "1/0", "1/999999", ""):
         assert "--shard" in sanactl.fails("judge", "r.jsonl", "--shard", value, code=2)
     assert "--force and --shard" in sanactl.fails("sample", "tiny.st", "--shard", "0/2", "--force", code=2)

@@ -13,7 +13,8 @@ from sanactl.checkpoint.open import open_checkpoint
 from sanactl.errors import OutputExistsError, UsageError
 from sanactl.model.sampling_settings import SamplingSettings
 from sanactl.sampling.open_folder import open_folder, opened_folder
-from sanactl.sampling.room import check_room
+from sanactl.sampling.room import check_room, check_room_of_search
+from sanactl.sampling.search.policy import Rules
 from tests.program import Program, snapshot
 from tests.sampling.test_sample import STEPS, images, write_prompts
 
@@ -69,6 +70,19 @@ def test_more_images_than_a_disk_holds(tmp_path: Path) -> None:
     check_room(tmp_path / "new", 8, settings)
     with pytest.raises(UsageError, match="40,000,000,000 images take at least 164 TB"):
         check_room(tmp_path / "new", 40_000_000_000, settings)
+    # A search is refused for its first round, and only told of what it may come to draw.
+    told: list[str] = []
+    check_room_of_search(tmp_path / "new", 2, Rules(most=64), settings, told.append)
+    assert not told
+    check_room_of_search(tmp_path / "new", 2, Rules(most=20_000_000_000), settings, told.append)
+    (line,) = told
+    assert line.startswith("warning: if no prompt stops early, 40,000,000,000 images take at least 164 TB")
+    check_room_of_search(tmp_path / "new", 2, Rules(most=20_000_000_000, budget=9), settings, told.append)
+    assert told == [line]
+    many = Rules(most=20_000_000_000, round=20_000_000_000)
+    with pytest.raises(UsageError, match="40,000,000,000 images take at least 164 TB") as refused:
+        check_room_of_search(tmp_path / "new", 2, many, settings, told.append)
+    assert "--round or --limit" in str(refused.value.hint)
 
 
 def natural(number: int) -> Path:

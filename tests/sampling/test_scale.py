@@ -46,6 +46,15 @@ def prompts(place: Path) -> Path:
     return place
 
 
+def test_more_images_than_a_disk_holds(prompts: Path, sanactl: Program) -> None:
+    """Neither the judge nor the checkpoint's models are loaded before."""
+    many = ("--max", "40000000000", "--round", "40000000000")
+    said = sanactl.fails("scale", BASE, "-p", "p.jsonl", *many, code=2)
+    assert "120,000,000,000 images take at least 49" in said and "--round or --limit" in said
+    with pytest.raises(UsageError, match="120,000,000,000 images"):
+        api.scale(BASE, "p.jsonl", max=40_000_000_000, round=40_000_000_000)
+
+
 # The rule
 
 

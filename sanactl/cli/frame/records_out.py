@@ -122,7 +122,7 @@ class RecordsOut:
         path = named
         if path is None:
             path = Path(f"{shard_stem(stem, shard)}.jsonl")
-            if shard is not None and os.path.lexists(path):
+            if shard is not None:  # also one that the same job writes meanwhile
                 self._again.add(path)
             elif os.path.lexists(path) and not force:
                 path = next(free_names(path))

@@ -167,11 +167,14 @@ def held_files(paths: Sequence[Path]) -> Iterator[tuple[list[Path], dict[Path, s
 def _hold(source: int | Path, name: str, target: Path) -> None:
     """Copies a pipe to its end into a new file."""
     try:
-        with _patience(name) as timer, open(source, "rb", closefd=not isinstance(source, int)) as stream:
-            with target.open("wb") as copy:
-                while block := _read_block(stream, name):
-                    copy.write(block)
-                    timer.cancel()
+        with (
+            _patience(name) as timer,
+            open(source, "rb", closefd=not isinstance(source, int)) as stream,
+            target.open("wb") as copy,
+        ):
+            while block := _read_block(stream, name):
+                copy.write(block)
+                timer.cancel()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise SanactlError(
