@@ -118,8 +118,8 @@ def test_one_writer_each_file(place: Path, sanactl: Program, name: str) -> None:
         part.unlink()
     assert result(name) == whole
     # Nothing else is left: no temporary files, and no results of single images.
-    made = {p.name for p in {*place.iterdir()} - before} - {".sanactl", OUTPUTS.get(name)}
-    assert not {n for n in made if not n.startswith("relabel.")}
+    names = {p.name for p in {*place.iterdir()} - before} - {".sanactl", OUTPUTS.get(name)}
+    assert not {n for n in names if not n.startswith("relabel.")}
 
 
 WANTED = {"digest": 1, "prompts": {"count": 1, "digest": "x"}}
