@@ -14,8 +14,8 @@
 # parts that were not done. Another OUT measures all of them again.
 #
 # It uses the python3 that is there (PYTHON names another) with torch, triton, transformers, safetensors, numpy and
-# diffusers; sanactl itself need not be installed. Wheels in ./wheels of the repository (WHEELS names another folder) are
-# unpacked and used, for machines without a network:
+# diffusers, which itself needs Pillow and requests; sanactl need not be installed. Wheels in ./wheels of the repository
+# (WHEELS names another folder) are unpacked and used, for machines without a network:
 #
 #   pip download --no-deps -d wheels --only-binary :all: --python-version 3.12 diffusers scipy
 #

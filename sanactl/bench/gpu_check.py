@@ -2,7 +2,8 @@
 
 The cheapest and most useful parts come first. The run can be stopped at any time, because each row is on the disk as soon
 as it is known; the same command then goes on with the parts that were not done. It needs torch, triton, transformers,
-safetensors, numpy and diffusers. The part `tests` needs pytest, and the scores of the part `world` need scipy.
+safetensors, numpy, and diffusers with Pillow and requests. The part `tests` needs pytest, and the scores of the part
+`world` need scipy.
 """
 
 from __future__ import annotations

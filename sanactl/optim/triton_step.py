@@ -6,6 +6,7 @@ kernels store nothing.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Any
 
@@ -245,3 +246,24 @@ def _all_reduce(plan: Plan, t: Tensor) -> Tensor:
 def _on(plan: Plan) -> Any:
     """Make the plan's device the current one, which Triton launches on."""
     return torch.cuda.device_of(plan.lines)
+
+
+def _mend_interpreter() -> None:
+    """Let the interpreter of Triton 3.6 and 3.7 use a number of the kernel as the bound of a loop.
+
+    It keeps such a number as an array of one value, and NumPy 2.5 no longer converts that by `int`. It concerns no kernel on
+    a GPU.
+    """
+    from triton.runtime import interpreter
+
+    usual = interpreter._patch_lang_tensor
+
+    def patch(tensor: Any, scope: Any) -> None:
+        usual(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch
+
+
+if os.environ.get("TRITON_INTERPRET") == "1" and triton.__version__.startswith(("3.6.", "3.7.")):
+    _mend_interpreter()
