@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sanactl.errors import InputError, UsageError
-from sanactl.judging.backends.processors import thinking_off
+from sanactl.judging.backends.processors import _without_packages_for_videos, thinking_off
 from sanactl.judging.backends.vlm import VlmJudge
 from sanactl.judging.registry import open_judge
 from tests.judging.tiny_models import FAMILIES, PROMPTS, make
@@ -213,3 +213,16 @@ def test_only_the_language_model_is_quantized(folders: dict[str, Path], family: 
 def test_quantization_that_there_is_not(folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="quantize is '3bit'; it takes 8bit or 4bit"):
         open_judge(str(folders["gemma3"]), device="cpu", quantize="3bit")
+
+
+@pytest.mark.parametrize("torchvision", [True, False])
+def test_smolvlm_needs_no_package_for_numbers_of_frames(
+    monkeypatch: pytest.MonkeyPatch, torchvision: bool
+) -> None:
+    """With torchvision, too: num2words is often missing where torchvision is there."""
+    from transformers.models.smolvlm import processing_smolvlm
+
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    with _without_packages_for_videos(torchvision=torchvision):
+        assert processing_smolvlm.num2words is not None
+    assert processing_smolvlm.num2words is None

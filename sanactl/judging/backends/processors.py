@@ -27,15 +27,13 @@ def load_processor(place: str) -> Any:
     from transformers import AutoProcessor
     from transformers.utils import is_torchvision_available
 
-    if is_torchvision_available():
-        return AutoProcessor.from_pretrained(place, trust_remote_code=False)
-    with _without_videos():
+    with _without_packages_for_videos(torchvision=is_torchvision_available()):
         return AutoProcessor.from_pretrained(place, trust_remote_code=False)
 
 
 @contextmanager
-def _without_videos() -> Iterator[None]:
-    """Inside, transformers takes None for a processor of videos."""
+def _without_packages_for_videos(*, torchvision: bool) -> Iterator[None]:
+    """Inside, transformers needs no num2words; and without torchvision it takes None for a processor of videos."""
     from transformers import ProcessorMixin
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
     from transformers.models.smolvlm import processing_smolvlm
@@ -45,12 +43,15 @@ def _without_videos() -> Iterator[None]:
     def check_others(self: Any, name: str, argument: Any) -> Any:
         return None if argument is None and name == "video_processor" else check(self, name, argument)
 
-    changed = (
-        (AutoVideoProcessor, "from_pretrained", staticmethod(lambda *arguments, **options: None)),
-        (ProcessorMixin, "check_argument_for_proper_class", check_others),
-        # SmolVLM asks for num2words, too, which spells the number of a video's frames.
-        (processing_smolvlm, "num2words", processing_smolvlm.num2words or str),
-    )
+    # SmolVLM asks for num2words, which spells the number of a video's frames.
+    changed: list[tuple[Any, str, Any]] = [
+        (processing_smolvlm, "num2words", processing_smolvlm.num2words or str)
+    ]
+    if not torchvision:
+        changed += [
+            (AutoVideoProcessor, "from_pretrained", staticmethod(lambda *arguments, **options: None)),
+            (ProcessorMixin, "check_argument_for_proper_class", check_others),
+        ]
     with _lock:
         before = [(owner, name, vars(owner)[name]) for owner, name, _ in changed]
         try:
