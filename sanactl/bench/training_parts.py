@@ -64,6 +64,7 @@ class PartTimes:
             (torch.autograd, "grad", "backward"),
             (torch.Tensor, "backward", "backward"),
             (SummedGradient, "leave", "gradient"),
+            (BatchGradient, "prepare", "gradient"),
             (loop, "clip_gradients", "clip"),
             (TrainingLoop, "_update", "optimizer"),
         ]

@@ -13,6 +13,7 @@ from sanactl.errors import InputError
 from sanactl.files.progress import Progress
 from sanactl.model.conditioning import pixels_per_latent
 from sanactl.training.parts import process_parts
+from sanactl.training.transfer import sent, to_send
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,9 @@ class Conditions:
 
     Autoencoder and text encoder are loaded for images only: `EncodedData` needs neither, and they are released once a
     cache is filled. With `workers` a batch is cut into parts for these, see `sanactl.training.parts`.
+
+    Attributes:
+        encoders: None where latents and embeddings are there already, from `EncodedData` or in the cache.
 
     Raises:
         InputError: the data were encoded for another checkpoint.
@@ -167,7 +171,8 @@ class Conditions:
             self.cached.update(zip(some.positions, zip(latents, some.captions, strict=True), strict=True))
             progress.advance(batch)
         progress.close()
-        self.cached_steps, self.encoders = steps, None
+        assert self.empty is not None
+        self.cached_steps, self.encoders, self.empty = steps, None, self.empty.cpu()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -181,28 +186,35 @@ class Conditions:
         self, positions: list[int], dropped: list[bool]
     ) -> Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Reads what `batch` needs, in this thread; what is returned computes it, in any thread."""
+        if self.encoders is None:
+            latents, text, mask = (
+                to_send(tensor, self.device) for tensor in self._encoded(positions, dropped)
+            )
+            return lambda: (sent(latents, self.device), sent(text, self.device), sent(mask, self.device))
+        encoders = self.encoders
+        images, captions = self._images(positions)
+
+        def compute() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            texts = self._texts(encoders.texts, captions, dropped)
+            text, mask = padded(texts, self._length(texts, self.settings.max_sequence_length))
+            return encoders.latents(images), text.to(self.device), mask.to(self.device)
+
+        return compute
+
+    def _encoded(
+        self, positions: list[int], dropped: list[bool]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What `batch` gives, on the CPU, of data that were encoded before."""
         import torch
 
         if isinstance(self.data, EncodedData):
-            held = self.data.encoded(positions, dropped, self._length)
-            return lambda: (held[0].to(self.device), held[1].to(self.device), held[2].to(self.device))
-        images: NDArray[np.uint8] | torch.Tensor | None = None
-        if self.encoders is None:
-            captions = [self.cached[p][1] for p in positions]
-        else:
-            images, captions = self._images(positions)
-        captions = ["" if drop else c for c, drop in zip(captions, dropped, strict=True)]
-
-        def compute() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            if images is None or self.encoders is None:
-                latents = torch.stack([self.cached[p][0] for p in positions]).to(self.device)
-            else:
-                latents = self.encoders.latents(images)
-            texts = self._texts(captions)
-            text, mask = padded(texts, self._length(texts, self.settings.max_sequence_length))
-            return latents, text.to(self.device), mask.to(self.device)
-
-        return compute
+            return self.data.encoded(positions, dropped, self._length)
+        cached = [self.cached[p] for p in positions]
+        texts = self._texts(
+            lambda captions: [self.texts[c] for c in captions], [c for _, c in cached], dropped
+        )
+        text, mask = padded(texts, self._length(texts, self.settings.max_sequence_length))
+        return torch.stack([latents for latents, _ in cached]), text, mask
 
     def _images(self, positions: list[int]) -> tuple[NDArray[np.uint8] | torch.Tensor, list[str]]:
         if self.ahead is not None:
@@ -219,15 +231,17 @@ class Conditions:
             return most
         return next((length for length in TEXT_LENGTHS if longest <= length < most), most)
 
-    def _texts(self, captions: list[str]) -> list[torch.Tensor]:
-        """The embeddings [tokens, D] of captions."""
+    def _texts(
+        self, embed: Callable[[list[str]], list[torch.Tensor]], captions: list[str], dropped: list[bool]
+    ) -> list[torch.Tensor]:
+        """The embeddings [tokens, D] of captions, by `embed`; a dropped one is the empty prompt."""
         assert self.empty is not None
-        full = [c for c in captions if c]
-        if self.encoders is None:
-            embedded = iter([self.texts[c].to(self.device) for c in full])
-        else:
-            embedded = iter(self.encoders.texts(full) if full else [])
-        return [next(embedded) if c else self.empty for c in captions]
+        full = [c for c, drop in zip(captions, dropped, strict=True) if c and not drop]
+        embedded = iter(embed(full) if full else [])
+        return [
+            next(embedded) if c and not drop else self.empty
+            for c, drop in zip(captions, dropped, strict=True)
+        ]
 
 
 class _Uncached(NamedTuple):

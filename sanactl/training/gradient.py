@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sanactl.model.flow import sample_sigmas, velocity_loss
 from sanactl.training.summed import SummedGradient
+from sanactl.training.transfer import sent, to_send
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,6 +37,14 @@ class _Drawn(NamedTuple):
     sigma: Tensor
     dropped: Tensor
     parts: list[list[int]]
+
+
+class _Ahead(NamedTuple):
+    """A step that is prepared: its batch, and what makes the inputs of its first part."""
+
+    step: int
+    drawn: _Drawn
+    inputs: Callable[[], Inputs]
 
 
 class BatchGradient(SummedGradient[_Drawn, Inputs]):
@@ -72,15 +81,28 @@ class BatchGradient(SummedGradient[_Drawn, Inputs]):
             workers=conditions.workers,
             wrapped=True,
         )
+        self._ahead: _Ahead | None = None
 
     def begin(self, first: int) -> None:
         self.conditions.read_ahead(first, self.accelerator)
 
     def end(self) -> None:
+        self._ahead = None
         self.conditions.close()
+
+    def prepare(self, step: int) -> None:
+        """Draws a step and reads its first part, if that is a copy of encoded data.
+
+        The other parts are read in their turn: while the device computes the part before.
+        """
+        if self.workers is None and self.conditions.encoders is None:
+            drawn = self.draw(step)
+            self._ahead = _Ahead(step, drawn, self.read(drawn, drawn.parts[0]))
 
     def draw(self, step: int) -> _Drawn:
         """What is random in a step, for the whole batch on every process: the same steps for any number of processes."""
+        if self._ahead is not None and self._ahead.step == step:
+            return self._ahead.drawn
         settings, count = self.settings, self.settings.batch_size
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) % 2**63)
         sigma = sample_sigmas(count, settings.flow_shift, generator)
@@ -91,12 +113,16 @@ class BatchGradient(SummedGradient[_Drawn, Inputs]):
         return _Drawn(positions, noise, sigma, dropped, parts)
 
     def read(self, drawn: _Drawn, part: list[int]) -> Callable[[], Inputs]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.drawn is drawn and drawn.parts[0] is part:
+            return ahead.inputs
         compute = self.conditions.read([drawn.positions[i] for i in part], drawn.dropped[part].tolist())
+        device = self.accelerator.device
+        noise, sigma = (to_send(each[part], device) for each in (drawn.noise, drawn.sigma))
 
         def inputs() -> Inputs:
             latents, text, mask = compute()
-            device = latents.device
-            return latents, drawn.noise[part].to(device), drawn.sigma[part].to(device), text, mask
+            return latents, sent(noise, device), sent(sigma, device), text, mask
 
         return inputs
 

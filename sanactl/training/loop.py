@@ -155,19 +155,25 @@ class TrainingLoop:
         count = len(self.gradient.losses)
         total = torch.zeros(count + 3, device=self.accelerator.device)
         self.gradient.leave(step, total)
+        if step + 1 < self.settings.steps:
+            self.gradient.prepare(step + 1)
         wanted = {
             "interrupted": stop.interrupted,
             "terminated": stop.terminated,
             "save": self.accelerator.is_main_process and time.monotonic() - saved > SAVE_AFTER,
         }
-        total[count:] = torch.tensor([float(asked) for asked in wanted.values()])
+        for place, asked_here in enumerate(wanted.values(), count):
+            if asked_here:
+                total[place].fill_(1.0)
         # Asked of all at once, so that all stop, and save, after the same step.
-        sums = self.accelerator.reduce(total, "sum").tolist()
-        found = dict(zip(self.gradient.losses, sums[:count], strict=True))
-        asked = {name for name, n in zip(wanted, sums[count:], strict=True) if n > 0}
+        sums = self.accelerator.reduce(total, "sum")
         parameters = [p for p in self.trained.parameters() if p.grad is not None]
         norm = clip_gradients(parameters, self.settings.clip or math.inf)
-        return found, norm.item(), asked
+        # The one place of a step where the host waits for the device.
+        *values, size = torch.cat([sums, norm.reshape(1)]).tolist()
+        found = dict(zip(self.gradient.losses, values[:count], strict=True))
+        asked = {name for name, n in zip(wanted, values[count:], strict=True) if n > 0}
+        return found, size, asked
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):

@@ -25,7 +25,7 @@ __all__ = ["open_models"]
 def open_models(
     checkpoint: Checkpoint, settings: FinetuneSettings, device: torch.device, blocks: list[int] | None = None
 ) -> tuple[Trainable, torch.optim.Optimizer, Any]:
-    """A checkpoint in fp32, ready to be trained; its optimizer; the average (`EMAModel`), or None.
+    """A checkpoint in fp32, ready to be trained; its optimizer; the `Average` of its weights, or None.
 
     Args:
         settings: of a run on several processes, where they ask for a sharded model.
@@ -62,6 +62,6 @@ def open_models(
         optimizer = OffloadedState(optimizer)
     if not settings.ema:
         return trained, optimizer, None
-    from diffusers.training_utils import EMAModel
+    from sanactl.training.average import Average
 
-    return trained, optimizer, EMAModel(local_parameters(trained.parameters()), decay=settings.ema)
+    return trained, optimizer, Average(local_parameters(trained.parameters()), decay=settings.ema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -39,20 +40,28 @@ def local_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def clip_gradients(parameters: list[torch.nn.Parameter], largest: float) -> Tensor:
-    """Scales the gradients down to a global norm of `largest`, where it is finite; the norm before, over all processes."""
+    """Scales the gradients down to a global norm of `largest`, where it is finite; the norm before, over all processes.
+
+    Nothing is read from the device.
+
+    Args:
+        largest: infinite: nothing is scaled.
+
+    Returns:
+        the norm, float32 [].
+    """
     sharded = any_sharded(parameters)
     gradients = [local(p.grad) for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    norm = torch.nn.utils.get_total_norm(gradients).float()
     if sharded:
         square = norm.double().square()
         torch.distributed.all_reduce(square)
         norm = square.sqrt().float()
-    if not norm.isfinite():  # the factor would spread it to every gradient, and hide where it came from
-        return norm
-    if not sharded:
-        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    else:  # the same, which torch has for whole gradients only
-        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    if gradients and math.isfinite(largest):
+        # As torch's clip_grads_with_norm_. A norm that is not finite would spread to every gradient, and hide where it
+        # came from.
+        factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, torch.where(norm.isfinite(), factor, 1.0))
     return norm
 
 

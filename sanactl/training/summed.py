@@ -93,6 +93,9 @@ class SummedGradient(ABC, Generic[Drawn, Inputs]):
     def begin(self, first: int) -> None:
         """Called before the first step that is taken, `first`."""
 
+    def prepare(self, step: int) -> None:
+        """Called when the step before has been launched: what can be read for `step` while the device computes."""
+
     def end(self) -> None:
         """Called after the last step, or an error."""
 
