@@ -41,7 +41,8 @@ def measure_train_speed(
 
     Returns:
         `ratio`, ours divided by theirs, of the medians; `seconds` and `their_seconds` of a step; `ratios`, the least and
-        the largest of a round; and a step's seconds by the parts of `PARTS`.
+        the largest of a round; `cpu_ratio`, the median over rounds of the ratio of processor times, or None on a GPU; and
+        `parts`, a step's seconds by the parts of `PARTS`.
 
     Raises:
         UsageError: no such model.
@@ -65,10 +66,12 @@ def measure_train_speed(
                 program.close()
     ours, theirs = ([answer["seconds"] / steps for answer in answers] for answers in found)
     each = [a / b for a, b in zip(ours, theirs, strict=True)]
+    cpu = [a["cpu_seconds"] / b["cpu_seconds"] for a, b in zip(*found, strict=True)]
     parts = {part: statistics.median(answer[part] / steps for answer in found[0]) for part in PARTS}
     return {
         "ratio": statistics.median(ours) / statistics.median(theirs),
         "ratios": [min(each), max(each)],
+        "cpu_ratio": statistics.median(cpu) if settings.get("device", "cpu") == "cpu" else None,
         "seconds": statistics.median(ours),
         "their_seconds": statistics.median(theirs),
         "parts": parts,

@@ -34,6 +34,24 @@ class _Over(Exception):
     """Nobody asks for more steps."""
 
 
+class _Watch:
+    """The time since it was started: of a clock, and of this process on all processors."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._clock, self._processor = time.perf_counter(), time.process_time()
+
+    @property
+    def taken(self) -> dict[str, float]:
+        """ "seconds" and "cpu_seconds"."""
+        return {
+            "seconds": time.perf_counter() - self._clock,
+            "cpu_seconds": time.process_time() - self._processor,
+        }
+
+
 def prepare(folder: Path, model: str, tokens: tuple[int, int]) -> None:
     """Writes what both programs read: `model.st` and `data/`."""
     from sanactl.checkpoint.builtin import asset
@@ -61,22 +79,21 @@ def train_ours(
     from sanactl.training.finetune import finetune
 
     parts = PartTimes()
-    left, started = 0, 0.0
+    left, watch = 0, _Watch()
 
     def turn() -> None:
-        nonlocal left, started
+        nonlocal left
         left = next(turns, 0)
         if not left:
             raise _Over
         parts.clear()
-        started = time.perf_counter()
+        watch.restart()
 
     def on_step(point: dict[str, Any]) -> None:
         nonlocal left
         left -= 1
         if left <= 0:
-            seconds = time.perf_counter() - started if started else 0.0
-            answer({"seconds": seconds, "loss": point["loss"], **parts.seconds})
+            answer({**watch.taken, "loss": point["loss"], **parts.seconds})
             turn()
 
     with tempfile.TemporaryDirectory() as folder, parts.watching():
@@ -117,9 +134,9 @@ def train_theirs(
             yield from loader
 
     batch = batches()
-    count = 1
+    count, watch = 1, _Watch()
     while True:
-        started = time.perf_counter()
+        watch.restart()
         for _ in range(count):
             latents, text, mask = next(batch)
             noise = torch.randn_like(latents)
@@ -142,7 +159,7 @@ def train_theirs(
             optimizer.step()
             optimizer.zero_grad()
             value = loss.detach().item()  # for the log, as in the script
-        answer({"seconds": time.perf_counter() - started, "loss": value})
+        answer({**watch.taken, "loss": value})
         count = next(turns, 0)
         if not count:
             return

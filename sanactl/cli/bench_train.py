@@ -47,8 +47,9 @@ def train(
 
     Each program runs in a process of its own, and they take turns. The ratio is
     that of the medians: below 1, finetune is faster. A pipe gets a score record:
-    value (the ratio), ratios (the least and the most of a turn), seconds and
-    their_seconds of a step, parts (seconds of each part of finetune's step).
+    value (the ratio), ratios (the least and the most of a turn), cpu_ratio (that
+    of processor times, on a CPU), seconds and their_seconds of a step, parts
+    (seconds of each part of finetune's step).
     """
     from sanactl.bench.train_speed import measure_train_speed
     from sanactl.cli.frame.run import Invocation
@@ -74,4 +75,6 @@ def _show(records: list[Record]) -> None:
         for name, seconds in {**lines, **{f"  {part}": s for part, s in row["parts"].items()}}.items():
             table.add_row(name, f"{1000 * seconds:.1f}")
         table.add_row("finetune / diffusers loop", f"{row['value']:.3f}")
+        if row["cpu_ratio"] is not None:
+            table.add_row("  of processor time", f"{row['cpu_ratio']:.3f}")
         PlainConsole().print(table)

@@ -38,6 +38,7 @@ def test_both_programs_take_steps_when_they_are_told(tmp_path: Path) -> None:
         assert all(1 < answer["loss"] < 4 for answer in answers)
     for answer in found["train_ours"][1:]:
         assert sum(answer[part] for part in PARTS) == pytest.approx(answer["seconds"], rel=0.2)
+        assert answer["cpu_seconds"] > 0
         assert answer["forward"] > 0
         assert answer["backward"] > 0
         assert answer["rest"] < 0.5 * answer["seconds"]
@@ -54,3 +55,4 @@ def test_the_command(sanactl: Program, place: Path) -> None:
     assert (row["metric"], row["model"]) == ("train_step", "tiny")
     assert row["value"] == pytest.approx(row["seconds"] / row["their_seconds"])
     assert row["ratios"][0] <= row["value"] <= row["ratios"][1]
+    assert row["cpu_ratio"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -127,6 +128,36 @@ def test_with_damaged_ones_alone_the_run_does_not_begin_again_by_itself(tmp_path
     assert run.load() == 0
     run.to(1)
     assert Small(tmp_path).load() == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [
+        ("torch.save", 3),  # the weights are written, the optimizer is not
+        ("sanactl.training.state.checksum", 3),  # all is written but what says so
+        ("sanactl.files.atomic._publish_folder", 3),  # all is written, under no name
+        ("shutil.rmtree", 4),  # the state has its name, an older one is still there
+    ],
+)
+def test_a_kill_in_a_save_leaves_the_newest_whole_state(
+    tmp_path: Path, place: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = os.fork()
+    if child == 0:
+        run = Small(tmp_path)
+        run.to(3)
+        monkeypatch.setattr(place, lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL))
+        run.to(4, done=3)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    run, whole = Small(tmp_path), Small(tmp_path / "undisturbed")
+    assert (run.load(), run.state.damaged) == (step, [])
+    run.to(6, done=step)
+    whole.state.folder.parent.mkdir()
+    whole.to(6)
+    assert torch.equal(run.model.weight, whole.model.weight)
+    assert run.state.history == whole.state.history
+    assert run.kept() == whole.kept() == ["step-00000005", "step-00000006"]
 
 
 def test_strangers_in_the_folder_are_passed_over(tmp_path: Path) -> None:
