@@ -303,6 +303,7 @@ def test_three_processes_judge_as_one(
         [*three, *few], input=records, env=ENVIRONMENT, capture_output=True, text=True, timeout=280
     )
     own = [line for line in done.stderr.splitlines() if line.startswith(("sanactl:", "sanactl ("))]
+    own = [line for line in own if "judging with" not in line]  # progress, which a slow machine shows
     assert len(own) == 1 and "20.png: not a readable image" in own[0], done.stderr
     assert "exitcode  : 1" in done.stderr and not Path("judge.jsonl").exists()
     # The batches before, and those beside it, are kept.
