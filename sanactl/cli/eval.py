@@ -172,7 +172,7 @@ def _inputs(
         plain=getattr(kind, "plain_folders", False),
     )
     run.uses(source)
-    return target, stream
+    return target, run.counted(stream, "images to score", source=source)
 
 
 def _score(
@@ -189,7 +189,7 @@ def _score(
     try:
         with run.keeping(target, **metric.identity) as kept, only(part):
             evaluate = partial(metric.evaluate, kept=kept, progress=run.progress)
-            scored = telling_rewrites(evaluate, run.counted(stream, "images to score"))
+            scored = telling_rewrites(evaluate, stream)
             run.emit(run.tee(scored, target, force=force), show=show_scores, take_all=True)
     except ShardDone as done:
         kept_so_far = (

@@ -93,7 +93,7 @@ def every(
             records, ("image", "score"), what="images to score", hint="sanactl sample | sanactl eval all"
         )
         run.uses(source)
-        held = list(run.counted(stream, "image or score records"))
+        held = list(run.counted(stream, "image or score records", source=source))
     options: dict[str, dict[str, Any]] = {
         "geneval": {"detector": detector, "colors": colors or (clip if detector else None), "device": device},
         "clip": {"model": clip, "device": device},

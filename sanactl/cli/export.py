@@ -118,7 +118,7 @@ def export(
     with Export(target, settings, force=force) as dataset:
         run.progress.keeps("the shards so far are kept")
         made = dataset.write(
-            run.counted(stream, "images to export"),
+            run.counted(stream, "images to export", source=source),
             source=named,
             journal=run.journal,
             progress=run.progress,

@@ -146,7 +146,7 @@ def filter_(
         counts: Counter[str] = Counter()
         wanted = Filter(conditions, correct, likeness, per_prompt, top, by, sample, seed, max_bad)
         passed = filter_records(
-            run.counted(stream, "images to filter"),
+            run.counted(stream, "images to filter", source=source),
             wanted,
             count=lambda what: counts.update([what]),
             tell=note,

@@ -140,9 +140,10 @@ def guard(
         with leading():
             if notice := getattr(chosen, "notice", None):
                 run.progress.note(notice)
-            run.uses("stdin" if prompts is None or is_stdin(prompts) else prompts)
+            source = "stdin" if prompts is None or is_stdin(prompts) else prompts
+            run.uses(source)
             tally = Tally()
-            every = numbered(run.counted(stream, "prompts to check"))
+            every = numbered(run.counted(stream, "prompts to check", source=source))
             taken = None if part is None else Taken(part, batch_size)
             checked = guard_prompts(
                 every if taken is None else taken.of(every),

@@ -137,7 +137,7 @@ def judge(
             calibrations = chosen_calibrations(chosen, calibrations, run.progress.note)
             run.uses(source)
             opened = SharedCache if several else VerdictCache
-            every = run.counted(stream, "images to judge")
+            every = run.counted(stream, "images to judge", source=source)
             taken = None if part is None else TakenImages(part, batch_size)
             kept = None if all_images else keep or 1
             winners = judge_stream(

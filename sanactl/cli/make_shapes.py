@@ -205,7 +205,7 @@ def _images(
     hint = "sanactl prompts shapes --split train | sanactl sample --prompts -"
     stream, source = find_records(records, ("image",), what="images to train on", hint=hint)
     run.uses(source)
-    return list(run.counted(stream, "images to train on"))
+    return list(run.counted(stream, "images to train on", source=source))
 
 
 def _emit(run: Invocation, figures: dict[str, float]) -> None:

@@ -117,7 +117,7 @@ def _train_builtin(
     if not rendered:
         stream, source = find_records(records, ("image",), what="labelled images", hint=_LABELLED)
         run.uses(source)
-        labelled = list(run.counted(stream, "labelled images"))
+        labelled = list(run.counted(stream, "labelled images", source=source))
     figures = train(
         labelled, target, settings, restart=not options["resume"], force=force, progress=run.progress
     )
@@ -148,7 +148,7 @@ def _tune(
         check_judge_target(target, force=force, tracker=settings.tracker)
         stream, source = find_records(records, ("image",), what="labelled images", hint=_LABELLED)
         run.uses(source)
-        labelled = list(run.counted(stream, "labelled images"))
+        labelled = list(run.counted(stream, "labelled images", source=source))
         kept = None
         if options["held_out"] is not None:
             stream, source = find_records(options["held_out"], ("image",), what="held-out images")

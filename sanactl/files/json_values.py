@@ -42,7 +42,10 @@ def parse_json(text: str, *, unique: bool = False, constants: bool = False) -> A
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos:,}") from None
+        said = error.msg.removesuffix(" starting at").removesuffix(
+            " at"
+        )  # Python's own line goes on with the place
+        raise ValueError(f"{said} at character {error.pos:,}") from None
     if not _shallow(value):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if "\\u" in text:  # only an escape can make half of a surrogate pair; it could not be written as UTF-8

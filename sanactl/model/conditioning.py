@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from sanactl.errors import InputError, UsageError
+from sanactl.errors import InputError
 from sanactl.model.conditions import TextConditions, filled, fixed_batches
+from sanactl.model.devices import open_device
 from sanactl.model.offload import Offload
 from sanactl.model.sampling_settings import (
     SamplingSettings,
@@ -54,22 +55,12 @@ def pick_device(name: str | None) -> torch.device:
     """
     import torch
 
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        mps = getattr(torch.backends, "mps", None)
-        return torch.device("mps" if mps is not None and mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0]
-        if said.startswith("Expected one of"):  # all of torch's 20 kinds
-            said = "no such device; there are cpu, cuda, cuda:1 and mps, where the machine has them"
-        raise UsageError(f"--device {name}: {said}") from None
-    if device.type == "meta":
-        raise UsageError("--device meta computes nothing", hint="--device cpu does")
-    return device
+    if name is not None:
+        return open_device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    mps = getattr(torch.backends, "mps", None)
+    return torch.device("mps" if mps is not None and mps.is_available() else "cpu")
 
 
 class Sana:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from sanactl.errors import SanactlError, TrainingError, UsageError
+from sanactl.model.devices import open_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -101,14 +102,9 @@ def _wait_no_longer_than(patience: timedelta) -> None:
 
 def _choose_device(device: str) -> None:
     """Set accelerate's device by environment variables."""
-    import torch
     from accelerate.state import PartialState
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise UsageError(f"--device {device}: {first}") from error
+    open_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("--device is for one process; a launcher gives each of several its own")
     PartialState._reset_state()

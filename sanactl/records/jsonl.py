@@ -105,7 +105,10 @@ def parse_json(text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_number, **wide)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg[:1].lower()}{error.msg[1:]}, at character {error.pos + 1}") from None
+        said = error.msg.removesuffix(" starting at").removesuffix(
+            " at"
+        )  # Python's own line goes on with the place
+        raise ValueError(f"{said[:1].lower()}{said[1:]}, at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
     if text.count("[") + text.count("{") > MAX_DEPTH:

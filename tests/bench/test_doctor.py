@@ -70,7 +70,9 @@ def test_something_wrong_ends_with_exit_code_1(sanactl: Program, monkeypatch: py
     assert "at most 1e-05 is allowed" in rows[1]["says"]
 
 
-@pytest.mark.parametrize("arguments", [("--only", "disks"), ("--device", "nowhere"), ("--device", "cuda:77")])
+@pytest.mark.parametrize(
+    "arguments", [("--only", "disks"), ("--device", "nowhere"), ("--device", "cuda:77"), ("--device", "meta")]
+)
 def test_names_that_there_are_not(sanactl: Program, arguments: tuple[str, str]) -> None:
     assert arguments[1] in sanactl.fails("doctor", *arguments, code=2)
 

@@ -153,7 +153,7 @@ def test_places_that_cannot_be_written(sanactl: Program, records: list[dict[str,
 def test_nothing_came_in(sanactl: Program, records: list[dict[str, Any]]) -> None:
     assert "no images to export came in" in sanactl.fails("export", "-", "-o", "set", stdin="")
     Path("empty.jsonl").touch()
-    assert "no images to export came in" in sanactl.fails("export", "empty.jsonl")
+    assert "empty.jsonl: no images to export in it" in sanactl.fails("export", "empty.jsonl")
     for path in Path().glob("0*/samples/*"):
         path.unlink()
     sanactl("export", "records.jsonl", "-o", "set", "--max-bad", "99", code=1)

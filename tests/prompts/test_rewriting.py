@@ -64,7 +64,7 @@ def test_evaluation_prompts_in_every_form(sanactl: Program) -> None:
         (["relabel", "p.txt", "--price", "inf,nan"], 2, "is not IN,OUT"),
         (["relabel", "gone.txt"], 1, "gone.txt: no such prompt file"),
         (["relabel", "."], 1, "cannot be read (it is a folder)"),
-        (["relabel", "empty.txt"], 1, "no prompts came in"),
+        (["relabel", "empty.txt"], 1, "empty.txt: no prompts in it"),
         (["relabel", "p.txt", "-o", "o.jsonl", "--failed", "o.jsonl"], 2, "name the same file"),
         (["relabel", "p.txt", "-o", "no/such/o.jsonl"], 1, "no"),
         (["relabel", "p.txt", "--llm", "hf:none"], 1, "none: no such folder"),

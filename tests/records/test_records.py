@@ -45,6 +45,9 @@ def bad(line: str, **options: Any) -> str:
 def test_bad_lines_are_named() -> None:
     assert "not JSON" in bad("{nonsense")
     assert "not JSON" in bad('{"kind": "image"')
+    # The parser's own words, which end with "at" and "starting at" where its place would follow.
+    assert "invalid control character, at character 14" in bad('{"prompt": "a\0b"}')
+    assert "unterminated string, at character 12" in bad('{"prompt": "a')
     assert "NaN" in bad('{"kind": "score", "metric": "x", "overall": NaN}')
     assert "list" in bad("[1]")
     assert "kind null" in bad('{"path": "a.png"}')

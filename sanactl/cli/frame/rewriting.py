@@ -204,7 +204,10 @@ def run_tasks(
         run.progress.keeps("the answers so far are kept")
         try:
             with FailedRecords(aside, force=run.replaces(target, force)) as failures:
-                every, taken = run.counted(stream, "prompts"), asking.shard and Taken(asking.shard)
+                every, taken = (
+                    run.counted(stream, "prompts", source=source),
+                    asking.shard and Taken(asking.shard),
+                )
                 made = new_prompts(taken.of(every) if taken else every, tasks, asker, failed=failures.add)
                 if asking.shard and taken:
                     decides = {

@@ -156,17 +156,23 @@ class Invocation(RecordsOut):
         finally:
             kept.close()
 
-    def counted(self, records: Iterable[Record], what: str, *, empty: bool = False) -> Iterator[Record]:
-        """Pass records on, and raise if there was none, because an empty pipe means that the command before failed.
+    def counted(
+        self, records: Iterable[Record], what: str, *, source: object = "stdin", empty: bool = False
+    ) -> Iterator[Record]:
+        """Pass records on, and raise if there was none: a file without any is named, and a pipe's command may have failed.
 
         Args:
+            source: where they come from: a path, or "stdin".
             empty: no records are no error.
         """
         for record in records:
             self._example = self._example or record
             yield record
-        if self._example is None and not empty:
-            raise InputError(f"no {what} came in", hint="the command before may have failed")
+        if self._example is not None or empty:
+            return
+        if str(source) != "stdin":
+            raise InputError(f"{source}: no {what} in it")
+        raise InputError(f"no {what} came in", hint="the command before may have failed")
 
     @property
     def kind_of_input(self) -> str | None:
