@@ -253,7 +253,7 @@ def test_what_is_missing_or_not_in_the_table_is_one_line(coins: Coins, sanactl: 
     assert "--questions and --vqa are needed: DPG-Bench's table, and what answers its questions" in said
     Path("empty.jsonl").write_text("")
     sanactl("eval", "dpg", "empty.jsonl", *command[3:], "-o", "h.jsonl", code=1)
-    assert "no images to score came in" in sanactl.said
+    assert "empty.jsonl: no images to score in it" in sanactl.said
 
 
 @pytest.mark.parametrize("answer", [math.nan, math.inf, -0.1, 1.5])
