@@ -41,20 +41,23 @@ say "grown: the base at 30 blocks (the last two dropped), trained on"
 sanactl sample grown.st --prompts shapes --limit "$evaluated" -n 1 -o grown-samples | sanactl eval geneval -o grown.geneval.jsonl -f | tail -1
 
 say "judge: trained on images that the base drew for training prompts, labelled by the detector (appendix B)"
+# A calibration needs right and wrong images. A base of two steps draws no right one, so a trial takes the one that ships.
+drawing=$(size base.st shipped.st)
+[ -e "$drawing" ] || sanactl init shapes -o "$drawing"
 sanactl prompts shapes --split train -n "$(size 2000 24)" --seed 5 > all-prompts.jsonl
 head -n "$(size 1700 16)" all-prompts.jsonl > train-prompts.jsonl
 tail -n "$(size 300 8)" all-prompts.jsonl > calibration-prompts.jsonl
-sanactl sample base.st --prompts train-prompts.jsonl -n 4 -o judge-samples |
+sanactl sample "$drawing" --prompts train-prompts.jsonl -n 4 -o judge-samples |
   sanactl eval geneval -o labelled.jsonl -f | tail -1
 [ -d judge ] || sanactl train-judge labelled.jsonl --warmup-steps "$(size 2500 1)" --steps "$(size 6000 2)" \
   --pool-size "$(size 24000 40)" -o judge
 # From the judge's answer to a probability, on other prompts for training.
-sanactl sample base.st --prompts calibration-prompts.jsonl -n 4 -o calibration-samples |
+sanactl sample "$drawing" --prompts calibration-prompts.jsonl -n 4 -o calibration-samples |
   sanactl judge --model ./judge --all -o calibration-judged.jsonl -f |
   sanactl eval geneval -o calibration-scored.jsonl -f |
   sanactl eval judge -c calibration.json -o calibration-quality.jsonl -f | tail -1
 cp calibration.json judge/
-sanactl sample base.st --prompts shapes --limit "$evaluated" -n "$(size 16 2)" -o many-samples |
+sanactl sample "$drawing" --prompts shapes --limit "$evaluated" -n "$(size 16 2)" -o many-samples |
   sanactl judge --model ./judge --all -o judged.jsonl -f | sanactl eval geneval -o scaling.jsonl -f | tail -2
 
 say "pack: weights in fp16, as they lie in sanactl/shapes/assets"
