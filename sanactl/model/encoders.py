@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from sanactl.checkpoint.open import Checkpoint
 
-__all__ = ["Encoders"]
+__all__ = ["Encoders", "encode_images", "images_together"]
+
+# Pixels of the images that are encoded together. The activations of SANA's autoencoder take 2.6 kB a pixel in fp32.
+PIXELS_TOGETHER = 1 << 20
 
 
 class Encoders:
@@ -28,6 +31,7 @@ class Encoders:
         device, dtype: of the models; default fp32.
 
     Attributes:
+        vae: the autoencoder without its decoder.
         text_width: D, the width of the text embeddings that the checkpoint takes.
 
     Raises:
@@ -64,6 +68,7 @@ class Encoders:
                 f"{checkpoint.path}: its autoencoder does not make {factor} pixels of a latent",
                 hint="name the autoencoder that it was trained with",
             )
+        self.vae.decoder = None  # half of its weights
 
     def latents(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32, on the device."""
@@ -71,11 +76,8 @@ class Encoders:
 
         # From pinned memory the copy is asynchronous.
         pixels = torch.as_tensor(images).to(self.device, non_blocking=True)
-        pixels = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        with torch.no_grad():
-            latents = self.vae.encode(pixels.to(self.vae.dtype), return_dict=False)[0].float()
-        scaled: torch.Tensor = latents * self.vae.config.scaling_factor
-        return scaled
+        together = images_together(pixels.shape[1], pixels.shape[2])
+        return torch.cat([encode_images(self.vae, some) for some in pixels.split(together)])
 
     def texts(self, captions: Sequence[str]) -> list[torch.Tensor]:
         """The embeddings [tokens, D] of captions without padding, in the encoder's dtype; each has at least one token.
@@ -113,3 +115,19 @@ class Encoders:
         # Padding is on the right, so the kept tokens come first.
         assert all(bool(row[:count].all()) for row, count in zip(mask, counts, strict=True))
         return [row[: count or len(row)] for row, count in zip(text, counts, strict=True)]
+
+
+def images_together(height: int, width: int) -> int:
+    """How many images of this size are encoded at once: their activations would take more than those of a training step."""
+    return max(1, PIXELS_TOGETHER // (height * width))
+
+
+def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, H, W, 3] to scaled latents [B, C, h, w], float32, on the device of both."""
+    import torch
+
+    pixels = images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    with torch.no_grad():
+        latents = vae.encode(pixels.to(vae.dtype), return_dict=False)[0].float()
+    scaled: torch.Tensor = latents * vae.config.scaling_factor
+    return scaled

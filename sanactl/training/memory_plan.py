@@ -17,6 +17,7 @@ from sanactl.errors import UsageError
 from sanactl.files.human import human_bytes
 from sanactl.surgery.memory import training_memory
 from sanactl.training.activations import Pass, Peak, frozen, pass_peaks
+from sanactl.training.encoder_memory import NO_ENCODERS, EncoderMemory, encoder_memory
 
 if TYPE_CHECKING:
     import torch
@@ -127,10 +128,12 @@ def plan_memory(
         encoded: whether the data are latents and embeddings already, so that no encoder is loaded.
         blocks: the only ones that are trained; None for all.
     """
-    encoders, unknown = (0, []) if encoded else _encoder_bytes(checkpoint)
+    found_encoders = NO_ENCODERS if encoded else encoder_memory(checkpoint, settings)
     on_host = device.type == "cuda"
 
-    def needs(chosen: FinetuneSettings, encoders: int = encoders) -> tuple[dict[str, int], int, int]:
+    def needs(
+        chosen: FinetuneSettings, encoders: EncoderMemory = found_encoders
+    ) -> tuple[dict[str, int], int, int]:
         """The parts at the peak, what stays, and what the machine's memory holds."""
         shapes = _trained_shapes(checkpoint, chosen, blocks)
         kept = training_memory(shapes, chosen.optimizer, ema=bool(chosen.ema))
@@ -145,11 +148,17 @@ def plan_memory(
             "buckets": kept["gradients"] if processes > 1 and shards == 1 else 0,
             "teacher": taught // shards,
             "collected blocks": _collected(checkpoint) if shards > 1 else 0,
-            "encoders": encoders,
         }
-        changing = _at_the_peak(checkpoint, chosen, device, processes, kept, teacher, blocks)
-        found = {name: size for name, size in {**stays, **changing}.items() if size}
-        all_gradients = sum(stays.values()) - encoders + kept["gradients"] // shards
+        beside = NO_ENCODERS if chosen.cache else encoders
+        step = _at_the_peak(checkpoint, chosen, device, processes, kept, teacher, blocks, beside)
+        phases = [{"encoders": beside.weights, **step}]
+        if chosen.cache:
+            images = -(-chosen.batch_size // processes)
+            encoding = encoders.activations(images, chosen.height, chosen.width)
+            phases.append({"encoders": encoders.weights, "activations": encoding})
+        largest = max(phases, key=lambda phase: sum(phase.values()))
+        found = {name: size for name, size in {**stays, **largest}.items() if size}
+        all_gradients = sum(stays.values()) + kept["gradients"] // shards
         return found, all_gradients, kept["optimizer"] // shards if offloaded else 0
 
     free, capacity = _device_memory(device)
@@ -171,12 +180,12 @@ def plan_memory(
             if any(getattr(chosen, name) != value for name, value in changes.items()):
                 chosen = replace(chosen, **changes)
                 savers[option] = sum(needs(chosen)[0].values())
-        if encoders:
-            savers["data made by sanactl encode"] = sum(needs(chosen, encoders=0)[0].values())
+        if found_encoders.weights:
+            savers["data made by sanactl encode"] = sum(needs(chosen, NO_ENCODERS)[0].values())
         return savers
 
     parts, stays, host = needs(settings)
-    return MemoryPlan(parts, stays, free, capacity, try_savers, tuple(unknown), host)
+    return MemoryPlan(parts, stays, free, capacity, try_savers, found_encoders.unknown, host)
 
 
 def _at_the_peak(
@@ -187,6 +196,7 @@ def _at_the_peak(
     kept: Mapping[str, int],
     teacher: Checkpoint | None,
     blocks: list[int] | None,
+    encoders: EncoderMemory,
 ) -> dict[str, int]:
     """What changes within a step, in the phase that takes most: gradients, part gradients, activations."""
     import torch
@@ -225,6 +235,8 @@ def _at_the_peak(
         peaks = [Peak(peak.total, round(peak.gradients * min(1, whole / made))) for peak in peaks]
     if settings.offload_optimizer and device.type == "cuda":
         peaks.append(Peak(min(kept["optimizer"], CHUNKS_THERE * CHUNK_BYTES), 0 if step.continued else whole))
+    # A part is encoded before its forward pass.
+    peaks.append(Peak(encoders.activations(step.images, settings.height, settings.width), 0))
     peak = max(peaks, key=sum)
     if not together:
         gradients = whole if step.continued else peak.gradients
@@ -288,27 +300,6 @@ def _trained_shapes(
 
 def _teacher_bytes(settings: FinetuneSettings) -> int:
     return _BF16 if settings.precision == "bf16" else _FP32
-
-
-def _encoder_bytes(checkpoint: Checkpoint) -> tuple[int, list[str]]:
-    """Bytes in fp32 of the text encoder and the autoencoder, and those that are not on this machine yet."""
-    from sanactl.checkpoint.components import cached_component
-    from sanactl.errors import InputError
-    from sanactl.files.safetensors import read_header
-
-    total, unknown = 0, []
-    for part, name in (("text_encoder", "the text encoder"), ("vae", "the autoencoder")):
-        entry = checkpoint.components.get(part)
-        try:
-            folder = cached_component(checkpoint, entry) if entry else None
-            files = sorted(folder.glob("*.safetensors")) if folder else []
-            if not files:
-                unknown.append(name)
-            for file in files:
-                total += sum(math.prod(t.shape) for t in read_header(file).tensors.values()) * _FP32
-        except InputError:
-            unknown.append(name)
-    return total, unknown
 
 
 def _device_memory(device: torch.device) -> tuple[int, int]:

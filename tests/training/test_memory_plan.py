@@ -11,10 +11,13 @@ import torch
 
 from sanactl.bench.random_models import CONFIGS
 from sanactl.bench.random_training import random_checkpoint, random_encoded
+from sanactl.checkpoint.open import open_checkpoint
+from sanactl.model import encoders
 from sanactl.training import parts
+from sanactl.training.encoder_memory import EncoderMemory, encoder_memory
 from sanactl.training.finetune import FinetuneSettings, finetune
 from sanactl.training.live import LiveBytes
-from sanactl.training.memory_plan import plan_memory
+from sanactl.training.memory_plan import MemoryPlan, plan_memory
 
 # The published model's layout at an eighth of its width.
 SHAPE = {**CONFIGS["1.6b"], "num_attention_heads": 8, "num_layers": 4, "num_cross_attention_heads": 4,
@@ -82,3 +85,60 @@ def test_the_plan_is_the_peak(
             on_step=lambda point: peaks.append(live.peak),
         )
     assert planned.total == pytest.approx(peaks[-1], rel=0.1)
+
+
+def test_the_encoders_take_what_is_planned(place: Path) -> None:
+    checkpoint = open_checkpoint("tiny.st")
+    settings = replace(SETTINGS, max_sequence_length=16)
+    planned = encoder_memory(checkpoint, settings)
+    both = encoders.Encoders(
+        checkpoint, max_sequence_length=16, complex_human_instruction=False, device="cpu"
+    )
+    modules = both.vae, both.text_encoder
+    assert planned.weights == sum(t.nbytes for module in modules for t in module.parameters())
+    images, captions = torch.zeros(3, 64, 64, 3, dtype=torch.uint8), ["a red circle"] * 400
+    with LiveBytes() as pixels:
+        both.latents(images)
+    with LiveBytes() as text:
+        both.texts(captions)
+    assert planned.activations(3, 64, 64) == pytest.approx(pixels.peak, rel=0.1)
+    assert replace(planned, vae="").activations(400, 64, 64) == pytest.approx(text.peak, rel=0.1)
+
+
+def test_encoding_is_a_phase_of_a_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint("tiny.st")
+    settings = replace(SETTINGS, max_sequence_length=16, batch_size=1)
+
+    def plan(encoded: bool = False, **changes: Any) -> MemoryPlan:
+        chosen = replace(settings, **changes)
+        return plan_memory(checkpoint, chosen, device=torch.device("cpu"), encoded=encoded)
+
+    monkeypatch.setattr(parts, "side_by_side", lambda *_: False)
+    small, without = plan(), plan(encoded=True)
+    assert small.total == without.total + small.parts["encoders"]
+    # Encoders are released when a cache is filled.
+    assert plan(cache=4).parts == without.parts
+    monkeypatch.setattr(EncoderMemory, "activations", lambda *_: 10**9)
+    for large in (plan(), plan(cache=4)):
+        assert large.parts["activations"] == 10**9
+        assert "gradients" not in large.parts
+        assert large.savers["data made by sanactl encode"] < 10**9
+    later = plan(
+        batch_size=2, accumulate=2
+    ).parts  # a second part is encoded beside the gradients of the first
+    assert later["gradients"] == without.parts["weights"]
+
+
+def test_many_large_images_are_encoded_in_turn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = encoders.Encoders(
+        open_checkpoint("tiny.st"), max_sequence_length=16, complex_human_instruction=False, device="cpu"
+    )
+    images = torch.randint(0, 256, (5, 64, 96, 3), generator=torch.Generator().manual_seed(0)).byte()
+    together, peaks = [], []
+    for count in (5, 2, 1):
+        monkeypatch.setattr(encoders, "PIXELS_TOGETHER", count * 64 * 96)
+        with LiveBytes() as live:
+            together.append(both.latents(images))
+        peaks.append(live.peak)
+    assert peaks[0] > 2 * peaks[1] > 3 * peaks[2]
+    assert all(torch.allclose(latents, together[0], rtol=1e-4, atol=1e-5) for latents in together)
