@@ -96,13 +96,13 @@ def test_the_encoders_take_what_is_planned(place: Path) -> None:
     )
     modules = both.vae, both.text_encoder
     assert planned.weights == sum(t.nbytes for module in modules for t in module.parameters())
-    images, captions = torch.zeros(3, 64, 64, 3, dtype=torch.uint8), ["a red circle"] * 400
+    images, captions = torch.zeros(3, 64, 64, 3, dtype=torch.uint8), ["a red circle"] * 64
     with LiveBytes() as pixels:
         both.latents(images)
     with LiveBytes() as text:
         both.texts(captions)
     assert planned.activations(3, 64, 64) == pytest.approx(pixels.peak, rel=0.1)
-    assert replace(planned, vae="").activations(400, 64, 64) == pytest.approx(text.peak, rel=0.1)
+    assert replace(planned, vae="").activations(64, 64, 64) == pytest.approx(text.peak, rel=0.1)
 
 
 def test_encoding_is_a_phase_of_a_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_encoding_is_a_phase_of_a_step(place: Path, monkeypatch: pytest.MonkeyPa
     assert small.total == without.total + small.parts["encoders"]
     # Encoders are released when a cache is filled.
     assert plan(cache=4).parts == without.parts
-    monkeypatch.setattr(EncoderMemory, "activations", lambda *_: 10**9)
+    monkeypatch.setattr(EncoderMemory, "activations", lambda self, *_: 10**9 if self.weights else 0)
     for large in (plan(), plan(cache=4)):
         assert large.parts["activations"] == 10**9
         assert "gradients" not in large.parts
