@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["MemoryPlan", "plan_memory"]
 
 _FP32, _BF16 = 4, 2
+# bitsandbytes' update on a CPU, one parameter after the other: both moments, the gradient, two for the denominator.
+COPIES_8BIT = 5
 # A run is refused that needs so many times the device's whole memory: the plan is not that wrong.
 _HOPELESS = 1.5
 
@@ -235,6 +237,9 @@ def _at_the_peak(
         peaks = [Peak(peak.total, round(peak.gradients * min(1, whole / made))) for peak in peaks]
     if settings.offload_optimizer and device.type == "cuda":
         peaks.append(Peak(min(kept["optimizer"], CHUNKS_THERE * CHUNK_BYTES), 0 if step.continued else whole))
+    if settings.optimizer == "adamw8bit" and device.type == "cpu":
+        largest = max(map(math.prod, _trained_shapes(checkpoint, settings, blocks).values()))
+        peaks.append(Peak(COPIES_8BIT * largest * _FP32, 0 if step.continued else whole))
     # A part is encoded before its forward pass.
     peaks.append(Peak(encoders.activations(step.images, settings.height, settings.width), 0))
     peak = max(peaks, key=sum)

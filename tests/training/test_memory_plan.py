@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from sanactl.bench.random_models import CONFIGS
 from sanactl.bench.random_training import random_checkpoint, random_encoded
 from sanactl.checkpoint.open import open_checkpoint
 from sanactl.model import encoders
-from sanactl.training import parts
+from sanactl.training import memory_plan, parts
 from sanactl.training.encoder_memory import EncoderMemory, encoder_memory
 from sanactl.training.finetune import FinetuneSettings, finetune
 from sanactl.training.live import LiveBytes
@@ -142,3 +146,40 @@ def test_many_large_images_are_encoded_in_turn(place: Path, monkeypatch: pytest.
         peaks.append(live.peak)
     assert peaks[0] > 2 * peaks[1] > 3 * peaks[2]
     assert all(torch.allclose(latents, together[0], rtol=1e-4, atol=1e-5) for latents in together)
+
+
+MEASURED = """
+import torch
+from sanactl.model.cpu import return_freed_memory
+from sanactl.optim import build_optimizer
+
+def of_process(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
+
+return_freed_memory()
+p = torch.nn.Parameter(torch.zeros(3000, 3000))
+optimizer = build_optimizer("adamw8bit", [("weight", p)], lr=1e-4)
+for _ in range(2):
+    p.grad = torch.full_like(p, 1e-3)
+    before = of_process("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")  # the peak from now on
+    optimizer.step()
+print((of_process("VmHWM") - before) / p.nbytes)
+"""
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel does not tell a part's peak"
+)
+def test_an_update_of_bitsandbytes_on_a_cpu_has_copies(tmp_path: Path) -> None:
+    """They are made within one operation, where live tensors are not seen."""
+    pytest.importorskip("bitsandbytes")
+    said = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True).stdout
+    assert float(said) == pytest.approx(memory_plan.COPIES_8BIT, rel=0.1)
+    checkpoint = random_checkpoint(tmp_path / "model.st", SHAPE, pixels=128)
+    settings = replace(
+        SETTINGS, optimizer="adamw8bit", gradient_checkpointing=True, batch_size=2, accumulate=2
+    )
+    parts_of = plan_memory(checkpoint, settings, device=torch.device("cpu"), encoded=True).parts
+    largest = max(math.prod(ref.shape) for ref in checkpoint.tensors.values())
+    assert parts_of["activations"] >= memory_plan.COPIES_8BIT * largest * 4
