@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sanactl.checkpoint.builtin import asset
 from sanactl.checkpoint.open import Checkpoint, open_checkpoint
-from sanactl.errors import InputError
+from sanactl.errors import InputError, UsageError
+from sanactl.model.compiled import check_compiler
 from sanactl.model.conditioning import Sana, sampling_settings
 from sanactl.sampling.importance import block_importance
 from tests.program import Program
@@ -44,6 +46,21 @@ def sprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
     metadata = encode_metadata(config, components=components, sampling=sampling)
     write_tensors(model.state_dict(), Path("sprint.st"), metadata)
     return open_checkpoint("sprint.st")
+
+
+@pytest.mark.slow
+def test_it_is_compiled(sprint: Checkpoint, sanactl: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        check_compiler(torch.device("cpu"))
+    except UsageError:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path("kernels").absolute()))
+    draw = ("sample", "sprint.st", "--prompt", PROMPTS[0], "-n", "2")
+    sanactl(*draw, "-o", "eager")
+    sanactl(*draw, "--compile", "-o", "compiled")
+    for name in ("0000.png", "0001.png"):
+        one, other = (np.asarray(Image.open(Path(f) / "00000/samples" / name)) for f in ("eager", "compiled"))
+        assert one.std() > 1 and np.abs(one.astype(int) - other).max() <= 3
 
 
 def pipeline_of(checkpoint: Checkpoint) -> Any:
