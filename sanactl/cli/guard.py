@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, ShardOf, choices
+from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, ShardOf, choices
 from sanactl.prompts.guard.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -68,7 +68,17 @@ def guard(
             show_default=False,
         ),
     ] = None,
-    batch_size: BatchSize = 8,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            metavar="INT",
+            help="Prompts that are checked, kept and passed on together. Jobs with --shard all need the same number.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 8,
     shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,

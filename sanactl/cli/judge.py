@@ -15,7 +15,7 @@ from sanactl.cli.frame.judging import (
     NoCache,
     TrustRemoteCode,
 )
-from sanactl.cli.frame.options import BatchSize, Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
+from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -41,7 +41,17 @@ def judge(
     judges: Judges = None,
     judge_options: JudgeOptions = None,
     calibration: CalibrationFiles = None,
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            "-b",
+            min=1,
+            metavar="INT",
+            help="Images that are computed at once. Jobs with --shard all need the same number.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 32,
     shard: ShardOf = None,
     device: Device = None,
     dtype: Dtype = None,

@@ -22,7 +22,7 @@ def merge(
         list[Path],
         typer.Argument(
             metavar="FILES",
-            help="What commands with --shard wrote: files of records (also several behind each other in one, or - for "
+            help="What commands with --shard wrote: files of records (also one file of several, joined by cat, or - for "
             "stdin), the folder of samples that they share, or the folder or folders of encode. Default: none; it is needed.",
             show_default=False,
         ),

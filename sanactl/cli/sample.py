@@ -278,5 +278,5 @@ def sample(
         )
         if part is not None:
             note(
-                f"{len(set(places)):,} of {len(records):,} prompts drawn; when all {part.of} jobs are done: sanactl merge {folder}"
+                f"{len(set(places)):,} of {len(records):,} prompts are this job's and are drawn; when all {part.of} jobs are done: sanactl merge {folder}"
             )

@@ -102,7 +102,7 @@ def test_packages_that_are_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(packages, "version", other)
     says = {r["of"]: r["says"] for r in found("versions") if r["state"] == "wrong"}
     assert says.keys() == {"transformers", "scipy"}
-    assert "transformers 4.57.0 is installed, and sanactl needs >=5.0; pip install" in says["transformers"]
+    assert "transformers 4.57.0 is installed, and sanactl needs >=5.4; pip install" in says["transformers"]
     assert "scipy is not installed" in says["scipy"]
 
 
