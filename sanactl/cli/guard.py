@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, ShardOf, choices
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, ShardOf, choices
+from sanactl.cli.frame.options import batch_size as counted_batch
 from sanactl.prompts.guard.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -70,13 +71,8 @@ def guard(
     ] = None,
     batch_size: Annotated[
         int,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            min=1,
-            metavar="INT",
-            help="Prompts that are checked, kept and passed on together. Jobs with --shard all need the same number.",
-            rich_help_panel=MACHINE,
+        counted_batch(
+            "Prompts that are checked, kept and passed on together. Jobs with --shard all need the same number."
         ),
     ] = 8,
     shard: ShardOf = None,

@@ -15,7 +15,8 @@ from sanactl.cli.frame.judging import (
     NoCache,
     TrustRemoteCode,
 )
-from sanactl.cli.frame.options import MACHINE, Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
+from sanactl.cli.frame.options import batch_size as counted_batch
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -42,15 +43,7 @@ def judge(
     judge_options: JudgeOptions = None,
     calibration: CalibrationFiles = None,
     batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size",
-            "-b",
-            min=1,
-            metavar="INT",
-            help="Images that are computed at once. Jobs with --shard all need the same number.",
-            rich_help_panel=MACHINE,
-        ),
+        int, counted_batch("Images that are computed at once. Jobs with --shard all need the same number.")
     ] = 32,
     shard: ShardOf = None,
     device: Device = None,

@@ -29,6 +29,7 @@ __all__ = [
     "ShardOf",
     "ShardSize",
     "Sheet",
+    "batch_size",
     "choices",
 ]
 
@@ -115,17 +116,14 @@ ShardOf = Annotated[
         rich_help_panel=MACHINE,
     ),
 ]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        "--batch-size",
-        "-b",
-        min=1,
-        metavar="INT",
-        help="Images that are computed at once. The result does not depend on it.",
-        rich_help_panel=MACHINE,
-    ),
-]
+
+
+def batch_size(help: str) -> Any:
+    """The option --batch-size, with what it counts."""
+    return typer.Option("--batch-size", "-b", min=1, metavar="INT", help=help, rich_help_panel=MACHINE)
+
+
+BatchSize = Annotated[int, batch_size("Images that are computed at once. The result does not depend on it.")]
 ComponentsFrom = Annotated[
     Optional[str],
     typer.Option(
