@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from sanactl.cli.frame.options import Device, Dtype, Force, Output, ShardOf, choices
-from sanactl.cli.frame.options import batch_size as counted_batch
+from sanactl.cli.frame.options import Device, Dtype, Force, Output, ShardOf, batch_size_option, choices
 from sanactl.prompts.guard.registry import DEFAULT
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def guard(
     ] = None,
     batch_size: Annotated[
         int,
-        counted_batch(
+        batch_size_option(
             "Prompts that are checked, kept and passed on together. Jobs with --shard all need the same number."
         ),
     ] = 8,

@@ -15,8 +15,16 @@ from sanactl.cli.frame.judging import (
     NoCache,
     TrustRemoteCode,
 )
-from sanactl.cli.frame.options import Device, Dtype, Force, Output, RecordsArgument, ShardOf, Sheet
-from sanactl.cli.frame.options import batch_size as counted_batch
+from sanactl.cli.frame.options import (
+    Device,
+    Dtype,
+    Force,
+    Output,
+    RecordsArgument,
+    ShardOf,
+    Sheet,
+    batch_size_option,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -43,7 +51,8 @@ def judge(
     judge_options: JudgeOptions = None,
     calibration: CalibrationFiles = None,
     batch_size: Annotated[
-        int, counted_batch("Images that are computed at once. Jobs with --shard all need the same number.")
+        int,
+        batch_size_option("Images that are computed at once. Jobs with --shard all need the same number."),
     ] = 32,
     shard: ShardOf = None,
     device: Device = None,

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "brief", "parse_json", "shown"]
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "brief", "parse_json", "shown", "what_is_wrong"]
 
 MAX_DEPTH = 64  # nested lists and objects; a config has three levels
 MAX_DIGITS = 4300  # of a whole number; Python's own limit for printing
@@ -42,10 +42,7 @@ def parse_json(text: str, *, unique: bool = False, constants: bool = False) -> A
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
     except json.JSONDecodeError as error:
-        said = error.msg.removesuffix(" starting at").removesuffix(
-            " at"
-        )  # Python's own line goes on with the place
-        raise ValueError(f"{said} at character {error.pos:,}") from None
+        raise ValueError(f"{what_is_wrong(error)} at character {error.pos:,}") from None
     if not _shallow(value):
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if "\\u" in text:  # only an escape can make half of a surrogate pair; it could not be written as UTF-8
@@ -71,6 +68,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} is too large")
     return value
+
+
+def what_is_wrong(error: json.JSONDecodeError) -> str:
+    """Python's words for it, without those that lead to the place: "Unterminated string" for "... starting at"."""
+    return error.msg.removesuffix(" starting at").removesuffix(" at")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -76,4 +76,7 @@ def free_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.accelerator.empty_host_cache()  # page-locked memory, which `--offload group` uses
+        # Page-locked memory, which `--offload group` uses. torch 2.11 has no such function, and keeps it.
+        give_back = getattr(torch.accelerator, "empty_host_cache", None)
+        if give_back is not None:
+            give_back()

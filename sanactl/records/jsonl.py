@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sanactl.errors import InputError
+from sanactl.files.json_values import what_is_wrong
 from sanactl.files.paths import to_json
 
 __all__ = [
@@ -105,9 +106,7 @@ def parse_json(text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_number, **wide)
     except json.JSONDecodeError as error:
-        said = error.msg.removesuffix(" starting at").removesuffix(
-            " at"
-        )  # Python's own line goes on with the place
+        said = what_is_wrong(error)
         raise ValueError(f"{said[:1].lower()}{said[1:]}, at character {error.pos + 1}") from None
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None

@@ -29,7 +29,7 @@ __all__ = [
     "ShardOf",
     "ShardSize",
     "Sheet",
-    "batch_size",
+    "batch_size_option",
     "choices",
 ]
 
@@ -118,12 +118,14 @@ ShardOf = Annotated[
 ]
 
 
-def batch_size(help: str) -> Any:
+def batch_size_option(help: str) -> Any:
     """The option --batch-size, with what it counts."""
     return typer.Option("--batch-size", "-b", min=1, metavar="INT", help=help, rich_help_panel=MACHINE)
 
 
-BatchSize = Annotated[int, batch_size("Images that are computed at once. The result does not depend on it.")]
+BatchSize = Annotated[
+    int, batch_size_option("Images that are computed at once. The result does not depend on it.")
+]
 ComponentsFrom = Annotated[
     Optional[str],
     typer.Option(
